@@ -1,0 +1,32 @@
+PYTHON ?= python3
+.DEFAULT_GOAL := help
+.PHONY: help install test test-slow lint format demo bench ci
+
+help:       ## this list
+	@grep -E '^[a-z-]+: +##' $(MAKEFILE_LIST) | sed 's/: *## */\t/' | expand -t 12
+
+install:    ## the project, editable, with what its tests need
+	$(PYTHON) -m pip install -e ".[test]"
+
+test:       ## the quick tests, offline
+	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest
+
+test-slow:  ## the tests that take minutes
+	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest -m slow
+
+lint:       ## style, types of mistakes, formatting
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+format:     ## rewrite to the house's formatting
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+demo:       ## render a world, train a tiny model on it, score it
+	$(PYTHON) -m gve demo
+
+bench:      ## every benchmark, one question each
+	@set -e; for script in $(sort $(wildcard tests/bench/*.py)); do echo "== $$script"; $(PYTHON) $$script; done
+
+ci:         ## what is run before a change is taken: .ci/run
+	.ci/run

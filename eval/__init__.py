@@ -1,0 +1,1 @@
+"""Evaluation: encode rows and files, search, score, report; the encoder is passed in."""

@@ -1,0 +1,70 @@
+"""What the commands of this folder share: errors in one line, exit codes, messages on stderr."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
+
+logger = logging.getLogger(__name__)
+
+BAD_USAGE, INTERRUPTED = 2, 130
+
+
+def run_command(
+    command: Callable[[argparse.Namespace], int], parser: argparse.ArgumentParser, argv: Sequence[str] | None
+) -> int:
+    """Parse, run, and turn errors of usage into one line on stderr.
+
+    Args:
+        command: Gets the parsed arguments and returns an exit code.
+        parser: Reads the arguments.
+        argv: The arguments; None for those of the process.
+
+    Returns:
+        The command's exit code; 2 for a ValueError or bad arguments, 130 when interrupted.
+    """
+    _log_to_stderr()
+    try:
+        return command(parser.parse_args(argv))
+    except SystemExit as stop:  # argparse has written its message
+        return stop.code if isinstance(stop.code, int) else BAD_USAGE
+    except ValueError as error:
+        sys.stderr.write(f"{parser.prog}: {error}\n")
+        return BAD_USAGE
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{parser.prog}: interrupted; nothing was written\n")
+        return INTERRUPTED
+
+
+def fail(message: str) -> NoReturn:
+    """Stop a command with a message for its user.
+
+    Args:
+        message: What was got; what is accepted; what to do.
+
+    Raises:
+        ValueError: Always.
+    """
+    raise ValueError(message)
+
+
+def report_others(others: Mapping[str, int]) -> None:
+    """Say how many files of a folder were passed over.
+
+    Args:
+        others: Number of files by suffix.
+    """
+    if others:
+        kinds = ", ".join(f"{suffix or 'no suffix'} {number}" for suffix, number in sorted(others.items()))
+        logger.info("passed over %d files that are neither video nor image (%s)", sum(others.values()), kinds)
+
+
+def _log_to_stderr() -> None:
+    """Show this project's messages unless the caller has set up logging."""
+    ours = logging.getLogger("gve")
+    if not ours.handlers and not logging.getLogger().handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        ours.addHandler(handler)
+        ours.setLevel(logging.INFO)

@@ -1,0 +1,1 @@
+"""The evaluate metric `video_retrieval`; this folder is also its Hub Space."""

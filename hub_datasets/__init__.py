@@ -1,0 +1,1 @@
+"""The project's Hub datasets: the row schema, the rendered world, UVRB and UVRD."""

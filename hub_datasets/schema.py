@@ -1,0 +1,54 @@
+"""The one definition of a UVRD row and of the tasks it may belong to (paper, section 3.2, Table 7)."""
+
+from typing import Any
+
+from datasets import Features, Image, List, Value, Video
+
+TASKS = ("t2t", "t2i", "t2v", "ti2v", "tv2v", "i2v", "v2v")
+"""The seven pair kinds of UVRD; `t2v` reads text to video."""
+
+
+def media(text: str | None = None, image: bytes | None = None, video: bytes | None = None) -> dict[str, Any]:
+    """One side of a pair: a text, an image, a video, or a composition of them.
+
+    Args:
+        text: The words, or None.
+        image: An encoded image file's bytes, or None.
+        video: An encoded video file's bytes, or None.
+
+    Returns:
+        A dict of the three modalities in the form that datasets stores.
+    """
+    return {
+        "text": text,
+        "image": None if image is None else {"bytes": image, "path": None},
+        "video": None if video is None else {"bytes": video, "path": None},
+    }
+
+
+def media_features() -> dict[str, Any]:
+    """Column types of one side; media stay encoded bytes, so that no decoder is needed to read a row."""
+    return {"text": Value("string"), "image": Image(decode=False), "video": Video(decode=False)}
+
+
+def pair_features() -> Features:
+    """Column types of a UVRD row.
+
+    `query_facts` and `target_facts` are ids of statements: a target whose facts include all of a query's facts
+    answers that query and is never one of its negatives. `group` joins rows of near-identical targets that differ
+    only in what their queries state.
+    """
+    return Features(
+        {
+            "id": Value("string"),
+            "task": Value("string"),
+            "kind": Value("string"),
+            "instruction": Value("string"),
+            "query": media_features(),
+            "target": media_features(),
+            "negatives": List(media_features()),
+            "group": Value("string"),
+            "query_facts": List(Value("int64")),
+            "target_facts": List(Value("int64")),
+        }
+    )

@@ -1,0 +1,233 @@
+"""Training pairs of the seven tasks (paper, section 3.2), each with the exact statements that its query makes.
+
+Rows come in units: a group of four near-identical rows, or one row alone. Each unit has a random generator of its own,
+so any range of rows can be built anywhere and comes out the same.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+from numpy.random import Generator
+
+from gve.hub_datasets.schema import TASKS
+from gve.hub_datasets.uvrb.tasks import SETS
+from gve.hub_datasets.world.captions import (
+    KINDS,
+    answers,
+    caption,
+    clip_facts,
+    fact,
+    image_caption,
+    long_caption,
+)
+from gve.hub_datasets.world.compose import Composed, content_fact, image_group, video_group
+from gve.hub_datasets.world.rows import Pair, Side, stream
+from gve.hub_datasets.world.spec import Clip, choice, sample_clip
+from gve.hub_datasets.world.texts import KIND_SETS, RICHER, TASK_INSTRUCTIONS, event_in_scene
+from gve.hub_datasets.world.variants import (
+    GROUP_SIZE,
+    GROUPED_KINDS,
+    MODIFICATIONS,
+    group,
+    modify,
+    relation_group,
+    sample_order_clip,
+)
+from gve.hub_datasets.world.video import LONG_CLIPS
+
+SPLIT = "seen"
+KIND_WEIGHTS = {
+    "coarse": 1.0,
+    "paragraph": 1.0,
+    "general": 1.0,
+    "spatial": 2.0,
+    "object": 1.0,
+    "temporal": 2.5,
+    "camera": 1.5,
+    "event": 2.0,
+    "theme": 0.7,
+    "keyword": 0.8,
+    "detailed": 1.0,
+    "long": 0.7,
+}
+"""Shares of the rows of T2V by kind of text; what is learnt late (relations, order, camera, events) has more."""
+_STILL = 0.1  # until then no event has changed much, so that a picture answers a text about the clip's start
+_EVENT_IN_SCENE = 0.3  # share of the event rows whose texts also tell the scene
+
+
+def _unit_clips(kind: str, rng: Generator) -> list[Clip]:
+    return group(kind, rng, SPLIT) if kind in GROUPED_KINDS else [sample_clip(rng, SPLIT)]
+
+
+def _video(clip: Clip) -> Side:
+    return Side(clips=(clip,))
+
+
+def _row(kind: str, query: Side, target: Side, stated: frozenset[int], true: frozenset[int]) -> Pair:
+    return Pair("", "", kind, "", query, target, query_facts=stated, target_facts=true)
+
+
+def _unique(rng: Generator) -> frozenset[int]:
+    return frozenset({fact("unique", str(rng.integers(2**62)))})
+
+
+def _text_to_video(kind: str, rng: Generator) -> list[Pair]:
+    if kind == "long":
+        clips, name = _long_clips(rng), _unique(rng)
+        return [_row(kind, Side(text=long_caption(clips, rng)), Side(clips=clips), name, name)]
+    in_scene = kind == "event" and rng.random() < _EVENT_IN_SCENE
+    rows = []
+    for clip in _unit_clips(kind, rng):
+        told = event_in_scene(clip, int(rng.integers(2)), rng) if in_scene else caption(clip, kind, rng)
+        rows.append(_row(kind, Side(text=told.text), _video(clip), told.facts, clip_facts(clip)))
+    return rows
+
+
+def _text_to_text(kind: str, rng: Generator) -> list[Pair]:
+    rows = []
+    for clip in _unit_clips(kind, rng):
+        told, richer = caption(clip, kind, rng), caption(clip, choice(rng, RICHER[kind]), rng)
+        rows.append(_row(kind, Side(text=told.text), Side(text=richer.text), told.facts, clip_facts(clip)))
+    return rows
+
+
+def _text_to_image(kind: str, rng: Generator) -> list[Pair]:
+    rows = []
+    for clip in relation_group(sample_clip(rng, SPLIT), rng):
+        told = image_caption(clip, rng)
+        picture = Side(picture=(clip, float(rng.uniform(0, _STILL))))
+        rows.append(_row(kind, Side(text=told.text), picture, told.facts, clip_facts(clip)))
+    return rows
+
+
+def _composed_row(pair: Composed, *, video: bool) -> Pair:
+    query = Side(text=pair.text, picture=None if video else (pair.reference, 0.0))
+    if video:
+        query = replace(query, clips=(pair.reference,))
+    return _row(
+        pair.kind, query, _video(pair.target), pair.facts, clip_facts(pair.target) | {content_fact(pair.target)}
+    )
+
+
+def _image_and_text(kind: str, rng: Generator) -> list[Pair]:
+    return [_composed_row(pair, video=False) for pair in image_group(rng, SPLIT)]
+
+
+def _video_and_text(kind: str, rng: Generator) -> list[Pair]:
+    return [_composed_row(pair, video=True) for pair in video_group(rng, SPLIT)]
+
+
+def _image_to_video(kind: str, rng: Generator) -> list[Pair]:
+    clip, name = sample_clip(rng, SPLIT), _unique(rng)
+    return [_row(kind, Side(picture=(clip, float(rng.uniform(0, 1)))), _video(clip), name, name)]
+
+
+def _long_clips(rng: Generator) -> tuple[Clip, ...]:
+    return tuple(sample_clip(rng, SPLIT) for _ in range(LONG_CLIPS))
+
+
+def _clip_to_video(kind: str, rng: Generator) -> list[Pair]:
+    clips, name = _long_clips(rng), _unique(rng)
+    return [_row(kind, _video(choice(rng, clips)), Side(clips=clips), name, name)]
+
+
+_BUILDERS: dict[str, Callable[[str, Generator], list[Pair]]] = {
+    "t2t": _text_to_text,
+    "t2i": _text_to_image,
+    "t2v": _text_to_video,
+    "ti2v": _image_and_text,
+    "tv2v": _video_and_text,
+    "i2v": _image_to_video,
+    "v2v": _clip_to_video,
+}
+_ONE_KIND = {"t2i": "frame", "ti2v": "", "tv2v": "", "i2v": "frame", "v2v": "clip"}
+_NEGATIVE_TASKS = ("t2v", "ti2v", "tv2v")
+
+
+def _kind_table(task: str) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Kinds of a task's units, the rows in a unit of each, and the probability of drawing a unit of each."""
+    if task in _ONE_KIND:
+        rows = 1 if task in ("i2v", "v2v") else GROUP_SIZE
+        return [_ONE_KIND[task]], np.array([rows]), np.ones(1)
+    kinds = list(KINDS) if task == "t2v" else list(RICHER)
+    rows = np.array([GROUP_SIZE if kind in GROUPED_KINDS else 1 for kind in kinds])
+    share = np.array([KIND_WEIGHTS[kind] for kind in kinds]) / rows
+    return kinds, rows, share / share.sum()
+
+
+def _units(task: str, seed: int) -> Iterator[tuple[str, int]]:
+    """Kind and number of rows of each unit, without end."""
+    kinds, rows, share = _kind_table(task)
+    rng = stream(seed, task, "plan")
+    while True:
+        for index in rng.choice(len(kinds), 256, p=share):
+            yield kinds[index], int(rows[index])
+
+
+def build_pairs(task: str, count: int, seed: int, *, start: int = 0, num_negatives: int = 0) -> Iterator[Pair]:
+    """Pairs of one task, row `start` to row `count`, on the seen split.
+
+    Args:
+        task: One of schema.TASKS.
+        count: Row to stop before; the last group is cut there. More rows begin with the same rows.
+        seed: Of everything random.
+        start: First row.
+        num_negatives: Near-identical clips that violate the query, for each row of T2V, TI2V and TV2V.
+
+    Returns:
+        An iterator of pairs; `Pair.render` makes the row.
+
+    Raises:
+        ValueError: If the task is unknown or a number is negative.
+    """
+    if task not in TASKS:
+        raise ValueError(f"task: got {task!r}; one of {', '.join(TASKS)} is accepted")
+    if min(count, start, num_negatives) < 0:
+        raise ValueError(f"count, start, num_negatives: got {count}, {start}, {num_negatives}; none may be negative")
+    return _rows(task, count, seed, start, num_negatives)
+
+
+def _rows(task: str, count: int, seed: int, start: int, num_negatives: int) -> Iterator[Pair]:
+    first = 0
+    for unit, (kind, size) in enumerate(_units(task, seed)):
+        if first >= count:
+            return
+        if first + size > start:
+            pairs = _finish(task, kind, unit, first, seed)
+            if num_negatives and task in _NEGATIVE_TASKS:
+                rng = stream(seed, task, "negatives", unit)
+                pairs = [replace(p, negatives=_violations(p, pairs, num_negatives, rng)) for p in pairs]
+            yield from pairs[max(start - first, 0) : count - first]
+        first += size
+
+
+def _finish(task: str, kind: str, unit: int, first: int, seed: int) -> list[Pair]:
+    """The rows of one unit, with their names and instructions."""
+    pairs = _BUILDERS[task](kind, stream(seed, task, "unit", unit))
+    name = f"{task}-g{unit:06d}" if len(pairs) > 1 else ""
+    return [
+        replace(
+            pair,
+            id=f"{task}-{first + offset:06d}",
+            task=task,
+            group=name,
+            instruction=SETS[KIND_SETS[kind]].instruction if task == "t2v" else TASK_INSTRUCTIONS[task],
+        )
+        for offset, pair in enumerate(pairs)
+    ]
+
+
+def _violations(pair: Pair, mates: list[Pair], count: int, rng: Generator) -> tuple[Side, ...]:
+    """Targets that do not answer a pair's query: its group mates', then its own target with something changed."""
+    found = [mate.target for mate in mates if not answers(pair.query_facts, mate.target_facts)][:count]
+    while len(found) < count:
+        clips = list(pair.target.clips)
+        index = int(rng.integers(len(clips)))
+        # a long video's text tells only things and scenes
+        kinds = MODIFICATIONS if len(clips) == 1 else ("thing", "scene")
+        clips[index] = modify(clips[index], choice(rng, kinds), rng, SPLIT)
+        facts = clip_facts(clips[0]) | {content_fact(clips[0])} if len(clips) == 1 else frozenset()
+        if not answers(pair.query_facts, facts):
+            found.append(Side(clips=tuple(clips)))
+    return tuple(found)

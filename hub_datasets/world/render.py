@@ -1,0 +1,164 @@
+"""The renderer: frames of a clip at any times and any size, a pure function of the clip.
+
+Shapes: F frames, S side in pixels. Everything is evaluated in world coordinates (signed distances, procedural
+textures), so time and size are free.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gve.hub_datasets.world.spec import COLORS, Clip, Thing
+
+PAN, ZOOM = 0.32, 0.55
+"""Camera travel in one half of the clip: share of the frame, and log of the magnification."""
+RADIUS = {"small": 0.125, "large": 0.2}
+SCENE_COLORS = {
+    "desert": ((225, 190, 120), (200, 155, 90)),
+    "ocean": ((30, 90, 150), (60, 140, 190)),
+    "forest": ((25, 75, 40), (75, 55, 35)),
+    "city": ((105, 105, 115), (190, 185, 150)),
+    "night": ((14, 14, 40), (245, 245, 255)),
+    "snow": ((236, 240, 248), (196, 208, 226)),
+    "meadow": ((150, 200, 240), (110, 175, 80)),
+    "volcano": ((60, 25, 25), (130, 45, 20)),
+}
+_SHIFT = {"left": (-PAN, 0), "right": (PAN, 0), "up": (0, -PAN), "down": (0, PAN)}
+_MOVE = {"left": (-0.25, 0), "right": (0.25, 0), "up": (0, -0.25), "down": (0, 0.25)}
+
+
+def frame_times(count: int) -> np.ndarray:
+    """The mid-points of `count` equal parts of a clip, (F,) in [0, 1]."""
+    return (np.arange(count, dtype=np.float32) + 0.5) / count
+
+
+def inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """How far a point lies inside a shape of radius 1 (positive inside), for arrays of coordinates."""
+    if shape == "circle":
+        return 1 - np.sqrt(x * x + y * y)
+    if shape == "square":
+        return 0.85 - np.maximum(abs(x), abs(y))
+    if shape == "triangle":
+        return np.minimum(0.6 - y, (1.0 - 1.73 * abs(x) + y) * 0.5)
+    if shape == "cross":
+        upright = np.minimum(1 - abs(x), 0.34 - abs(y))
+        return np.maximum(upright, np.minimum(0.34 - abs(x), 1 - abs(y)))
+    if shape == "ring":
+        radius = np.sqrt(x * x + y * y)
+        return np.minimum(1 - radius, radius - 0.5)
+    return np.minimum(1.05 - abs(x), 0.36 - abs(y))  # bar
+
+
+def texture(scene: str, u: np.ndarray, v: np.ndarray, phase: np.ndarray) -> np.ndarray:
+    """Mix of a scene's two colours at world points, in [0, 1]."""
+    sin, p = np.sin, phase
+    if scene == "desert":
+        return sin(9 * v + 1.2 * sin(7 * u + p[0]) + p[1]) * 0.5 + 0.5
+    if scene == "ocean":
+        return sin(16 * v + 0.8 * sin(11 * u + p[0]) + p[1]) * 0.5 + 0.5
+    if scene == "forest":
+        return np.clip(4 * sin(13 * u + p[0]) + 0.5, 0, 1)
+    if scene == "city":
+        return np.clip(6 * np.minimum(sin(22 * u + p[0]), sin(18 * v + p[1])), 0, 1)
+    if scene == "night":
+        return np.clip(14 * sin(19 * u + p[0] + 3 * sin(5 * v + p[3])) * sin(21 * v + p[1]) - 12.4, 0, 1)
+    if scene == "snow":
+        return np.clip(2.5 * sin(11 * u + p[0]) * sin(9 * v + p[1]), 0, 1)
+    if scene == "meadow":
+        return np.clip((v - 0.42 - 0.05 * sin(7 * u + p[0])) * 20, 0, 1)
+    return sin(10 * (u + v) + 1.5 * sin(6 * (u - v) + p[0]) + p[1]) * 0.5 + 0.5  # volcano
+
+
+def halves(times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Progress (0 to 1) within the first and within the second half of the clip, each (F,)."""
+    return np.clip(times * 2, 0, 1), np.clip(times * 2 - 1, 0, 1)
+
+
+def camera_path(camera: tuple[str, str], times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Offset in x and y and the magnification, each (F,); the path is centred on the middle of the world."""
+    x, y, log_zoom = (np.zeros(len(times), np.float32) for _ in range(3))
+    for motion, progress in zip(camera, halves(times), strict=True):
+        centred = progress - 0.5
+        dx, dy = _SHIFT.get(motion, (0, 0))
+        x += dx * centred
+        y += dy * centred
+        log_zoom += {"in": ZOOM, "out": -ZOOM}.get(motion, 0) * centred
+        if motion == "shake":
+            moving = (progress > 0) & (progress < 1)
+            x += moving * 0.07 * np.sin(60 * progress)
+            y += moving * 0.07 * np.cos(47 * progress)
+    return x, y, np.exp(log_zoom)
+
+
+def thing_path(thing: Thing, events: list[tuple[str, np.ndarray]]) -> tuple[np.ndarray, ...]:
+    """Centre x, y, radius and opacity over time, each (F,), of a thing under its (action, progress) events."""
+    frames = len(events[0][1]) if events else 1
+    x, y = np.full(frames, thing.x, np.float32), np.full(frames, thing.y, np.float32)
+    radius, opacity = np.full(frames, RADIUS[thing.size], np.float32), np.ones(frames, np.float32)
+    for action, q in events:
+        active = (q > 0) & (q < 1)
+        dx, dy = _MOVE.get(action, (0, 0))
+        x += dx * q
+        y += dy * q
+        if action == "grow":
+            radius *= 1 + 0.8 * q
+        elif action == "shrink":
+            radius *= 1 - 0.55 * q
+        elif action == "vanish":
+            opacity *= 1 - np.clip(1.6 * q, 0, 1)
+        elif action == "blink":
+            opacity *= np.where(active & (np.floor(q * 4) % 2 == 0), 0.1, 1)
+        elif action == "jump":
+            y -= 0.28 * np.sin(np.pi * q)
+        elif action == "shake":
+            x += active * 0.08 * np.where(np.floor(q * 8) % 4 < 2, 1, -1)
+    return x, y, radius, opacity
+
+
+def restyle(frames: np.ndarray, style: str, rng: np.random.Generator) -> np.ndarray:
+    """The look of the recording, on float frames (F, S, S, 3)."""
+    if style == "grainy":
+        return frames + rng.standard_normal(frames.shape[:3], dtype=np.float32)[..., None] * 20
+    if style == "dim":
+        return frames * 0.6
+    if style == "faded":
+        return frames * 0.65 + 80
+    if style == "striped":
+        dark = (np.arange(frames.shape[1]) // 2) % 3 == 0
+        return frames * (1 - 0.4 * dark.astype(np.float32))[None, :, None, None]
+    return frames
+
+
+def render(clip: Clip, times: Sequence[float] | np.ndarray, *, size: int = 48) -> np.ndarray:
+    """Frames of a clip.
+
+    Args:
+        clip: What to draw.
+        times: (F,) times in [0, 1], where 1 is the clip's end.
+        size: S, the side of a frame in pixels.
+
+    Returns:
+        (F, S, S, 3) uint8 RGB; the same bytes for the same arguments.
+    """
+    times = np.asarray(times, np.float32)
+    rng = np.random.default_rng(clip.seed)
+    phase = rng.uniform(0, 6.28, 4).astype(np.float32)
+    shift_x, shift_y, zoom = camera_path(clip.camera, times)
+    grid = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
+    u = np.broadcast_to((0.5 + shift_x)[:, None, None] + grid[None, None, :] / zoom[:, None, None], (len(times), size, size))
+    v = np.broadcast_to((0.5 + shift_y)[:, None, None] + grid[None, :, None] / zoom[:, None, None], u.shape)
+    # muted backgrounds: saturated colours belong to things, so that a small model can tell them apart soon
+    low, high = (np.asarray(c, np.float32) * 0.6 + 48 for c in SCENE_COLORS[clip.scene])
+    frames = low + (high - low) * texture(clip.scene, u, v, phase)[..., None].astype(np.float32)  # (F, S, S, 3)
+    for index, thing in enumerate(clip.things):
+        events = [(a if i == index else "", q) for (i, a), q in zip(clip.events, halves(times), strict=False)]
+        x, y, radius, opacity = (p[:, None, None] for p in thing_path(thing, events or [("", times)]))
+        depth = inside(thing.shape, (u - x) / radius, (v - y) / radius)
+        cover = np.clip(0.5 + depth * radius * zoom[:, None, None] * size, 0, 1) * opacity
+        frames += (np.asarray(COLORS[thing.color], np.float32) - frames) * cover[..., None].astype(np.float32)
+    return np.clip(restyle(frames, clip.style, rng), 0, 255).astype(np.uint8)
+
+
+def render_long(clips: Sequence[Clip], frames_per_clip: int, *, size: int = 48) -> np.ndarray:
+    """Frames of several clips one after another, (len(clips) * frames_per_clip, S, S, 3) uint8."""
+    return np.concatenate([render(clip, frame_times(frames_per_clip), size=size) for clip in clips])

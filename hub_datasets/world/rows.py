@@ -1,0 +1,67 @@
+"""Pairs before they are rendered: which words, pictures and clips each side holds, and how it becomes a row."""
+
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gve.hub_datasets.schema import media
+from gve.hub_datasets.world.spec import Clip
+from gve.hub_datasets.world.video import picture_bytes, video_bytes
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a pair.
+
+    Attributes:
+        text: The words, or None.
+        picture: A clip and the time at which it is shown as a still picture, or None.
+        clips: One clip, the several clips of a long video, or none.
+    """
+
+    text: str | None = None
+    picture: tuple[Clip, float] | None = None
+    clips: tuple[Clip, ...] = ()
+
+    def render(self) -> dict[str, Any]:
+        """The media dict of the row schema, with encoded files."""
+        image = None if self.picture is None else picture_bytes(*self.picture)
+        return media(self.text, image, video_bytes(self.clips) if self.clips else None)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A UVRD row that is yet to be rendered; the fields are those of `schema.pair_features`."""
+
+    id: str
+    task: str
+    kind: str
+    instruction: str
+    query: Side
+    target: Side
+    group: str = ""
+    query_facts: frozenset[int] = frozenset()
+    target_facts: frozenset[int] = frozenset()
+    negatives: tuple[Side, ...] = ()
+
+    def render(self) -> dict[str, Any]:
+        """The row, with encoded files."""
+        return {
+            "id": self.id,
+            "task": self.task,
+            "kind": self.kind,
+            "instruction": self.instruction,
+            "query": self.query.render(),
+            "target": self.target.render(),
+            "negatives": [side.render() for side in self.negatives],
+            "group": self.group,
+            "query_facts": sorted(self.query_facts),
+            "target_facts": sorted(self.target_facts),
+        }
+
+
+def stream(seed: int, *path: str | int) -> np.random.Generator:
+    """The random generator of one part of the data: equal in every process, independent of all other parts."""
+    return np.random.default_rng([seed, *(zlib.crc32(p.encode()) if isinstance(p, str) else p for p in path)])

@@ -1,0 +1,185 @@
+"""What a clip of the rendered world holds: two things, their relation, two events, a camera program, a scene, a style.
+
+A `Clip` is the exact truth of a video: the renderer draws it and the caption grammar describes it, so every pair and
+every positive of the benchmark follows by construction.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from numpy.random import Generator
+
+COLORS = {
+    "red": (235, 25, 25),
+    "green": (25, 215, 25),
+    "blue": (35, 35, 245),
+    "yellow": (245, 235, 25),
+    "cyan": (25, 230, 235),
+    "magenta": (235, 25, 230),
+    "white": (252, 252, 252),
+    "black": (5, 5, 5),
+}
+SHAPES = ("circle", "square", "triangle", "cross", "ring", "bar")
+SIZES = ("small", "large")
+SCENES = ("desert", "ocean", "forest", "city", "night", "snow", "meadow", "volcano")
+STYLES = ("clean", "grainy", "dim", "faded", "striped")
+CAMERAS = ("static", "left", "right", "up", "down", "in", "out", "shake")
+ACTIONS = ("left", "right", "up", "down", "grow", "shrink", "vanish", "blink", "jump", "shake")
+RELATIONS = ("left", "right", "above", "below")
+INVERSE = {"left": "right", "right": "left", "above": "below", "below": "above"}
+SPLITS = ("seen", "unseen")
+_COLOR_NAMES = tuple(COLORS)
+Option = TypeVar("Option")
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One object: what it is and where its centre lies at the start (0 to 1, x to the right, y down)."""
+
+    color: str
+    shape: str
+    size: str
+    x: float = 0.5
+    y: float = 0.5
+
+    @property
+    def name(self) -> str:
+        """Colour and shape, the identity that texts refer to."""
+        return f"{self.color} {self.shape}"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The truth of one clip.
+
+    Attributes:
+        things: The objects; two in a clip, one in a reference picture.
+        relation: Where the first thing stands, seen from the second.
+        events: (index of the thing, action) of the first and of the second half.
+        camera: The camera's motion in the first and in the second half.
+        scene: The background.
+        style: The look of the recording.
+        seed: Seed of the background's phases and of the grain.
+    """
+
+    things: tuple[Thing, ...]
+    relation: str
+    events: tuple[tuple[int, str], ...]
+    camera: tuple[str, str]
+    scene: str
+    style: str
+    seed: int
+
+
+def held_out(color: str, shape: str) -> bool:
+    """Whether training never shows this colour on this shape (12 of the 48 combinations)."""
+    return (_COLOR_NAMES.index(color) + SHAPES.index(shape)) % 4 == 0
+
+
+def held_out_action(shape: str, action: str) -> bool:
+    """Whether training never shows this shape do this action (8 of the 60 combinations)."""
+    return (3 * SHAPES.index(shape) + ACTIONS.index(action)) % 8 == 0
+
+
+def choice(rng: Generator, options: Sequence[Option]) -> Option:
+    """One option, uniformly; plain indexing keeps the option's own type."""
+    return options[int(rng.integers(len(options)))]
+
+
+def new_seed(rng: Generator) -> int:
+    """A fresh seed for a clip's texture."""
+    return int(rng.integers(2**31))
+
+
+def sample_thing(rng: Generator, split: str) -> Thing:
+    """A thing whose colour and shape belong to the split."""
+    while True:
+        color, shape = choice(rng, _COLOR_NAMES), choice(rng, SHAPES)
+        if held_out(color, shape) == (split == "unseen"):
+            return Thing(color, shape, choice(rng, SIZES))
+
+
+def sample_action(rng: Generator, split: str, shape: str) -> str:
+    """An action that the split allows for the shape."""
+    while True:
+        action = choice(rng, ACTIONS)
+        if split == "unseen" or not held_out_action(shape, action):
+            return action
+
+
+def sample_camera(rng: Generator) -> tuple[str, str]:
+    """A camera program: a third static, a quarter one motion throughout, the rest two different motions."""
+    draw = rng.random()
+    if draw < 0.35:
+        return ("static", "static")
+    if draw < 0.6:
+        motion = choice(rng, CAMERAS[1:])
+        return (motion, motion)
+    first = choice(rng, CAMERAS)
+    return (first, choice(rng, [c for c in CAMERAS if c != first]))
+
+
+def place(rng: Generator, things: tuple[Thing, Thing], relation: str) -> tuple[Thing, Thing]:
+    """Stand two things in a relation, well apart along its axis."""
+    gap, middle, jitter = rng.uniform(0.4, 0.48), rng.uniform(0.42, 0.58), rng.uniform(-0.07, 0.07)
+    near, far = 0.5 - gap / 2, 0.5 + gap / 2
+    along = {"left": (near, far), "right": (far, near), "above": (near, far), "below": (far, near)}[relation]
+    across = (middle + jitter, middle - jitter)
+    if relation in ("left", "right"):
+        return tuple(replace(t, x=a, y=c) for t, a, c in zip(things, along, across, strict=True))
+    return tuple(replace(t, x=c, y=a) for t, a, c in zip(things, along, across, strict=True))
+
+
+def telling(events: Sequence[tuple[int, str]]) -> bool:
+    """Whether both events differ and can be seen: a thing that vanished shows nothing in the second half."""
+    return events[0] != events[1] and not (events[0][1] == "vanish" and events[0][0] == events[1][0])
+
+
+def sample_events(rng: Generator, split: str, things: tuple[Thing, ...]) -> tuple[tuple[int, str], ...]:
+    """Two different events; six times in ten the second is about the other thing."""
+    first = int(rng.integers(2))
+    second = 1 - first if rng.random() < 0.6 else first
+    while True:
+        events = tuple((i, sample_action(rng, split, things[i].shape)) for i in (first, second))
+        if telling(events):
+            return events
+
+
+def sample_clip(
+    rng: Generator,
+    split: str,
+    *,
+    things: tuple[Thing, Thing] | None = None,
+    camera: tuple[str, str] | None = None,
+    scene: str | None = None,
+    style: str | None = None,
+) -> Clip:
+    """A random clip of a split; what is given is kept.
+
+    Args:
+        rng: Source of all randomness.
+        split: "seen" (combinations of training) or "unseen" (both things use held-out combinations).
+        things: The two things, or None to draw them.
+        camera: The camera program, or None.
+        scene: The scene, or None.
+        style: The style, or None.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split: got {split!r}; one of {', '.join(SPLITS)} is accepted")
+    while things is None:
+        pair = (sample_thing(rng, split), sample_thing(rng, split))
+        alike = (pair[0].color == pair[1].color) + (pair[0].shape == pair[1].shape)
+        if alike == 0 or (alike == 1 and rng.random() < 0.5):
+            things = pair
+    relation = choice(rng, RELATIONS)
+    things = place(rng, things, relation)
+    return Clip(
+        things=things,
+        relation=relation,
+        events=sample_events(rng, split, things),
+        camera=camera or sample_camera(rng),
+        scene=scene or choice(rng, SCENES),
+        style=style or choice(rng, STYLES),
+        seed=new_seed(rng),
+    )

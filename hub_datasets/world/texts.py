@@ -1,0 +1,94 @@
+"""The words of the data: instructions, which text tells more than which, and texts of every kind to train a tokenizer."""
+
+from collections.abc import Iterator
+
+from numpy.random import Generator
+
+from gve.hub_datasets.uvrb.tasks import SETS
+from gve.hub_datasets.world.captions import (
+    CLIP_KINDS,
+    SCENE_WORDS,
+    Caption,
+    caption,
+    event_fact,
+    event_text,
+    fact,
+    image_caption,
+    long_caption,
+)
+from gve.hub_datasets.world.compose import image_group, video_group
+from gve.hub_datasets.world.rows import stream
+from gve.hub_datasets.world.spec import Clip, choice, sample_clip
+from gve.hub_datasets.world.video import LONG_CLIPS
+
+KIND_SETS = {
+    "coarse": "MSRVTT",
+    "paragraph": "DiDeMo",
+    "general": "CRB-G",
+    "spatial": "CRB-S",
+    "object": "VDC-O",
+    "temporal": "CRB-T",
+    "camera": "CMRB",
+    "event": "DREAM-E",
+    "theme": "LoVR-TH",
+    "keyword": "PEV-K",
+    "detailed": "VDC-D",
+    "long": "LoVR-V",
+}
+"""The UVRB set whose queries are of each kind; its instruction goes with the rows."""
+RICHER = {
+    "coarse": ("general", "detailed"),
+    "spatial": ("general", "detailed"),
+    "object": ("detailed",),
+    "temporal": ("general", "paragraph", "detailed"),
+    "camera": ("general", "paragraph", "detailed"),
+    "event": ("temporal", "paragraph", "general"),
+    "theme": ("detailed",),
+    "keyword": ("detailed",),
+}
+"""For each kind of T2T query, the kinds of target that tell all it tells."""
+TASK_INSTRUCTIONS = {
+    "t2t": "Find the text that tells more about the same video.",
+    "t2i": "Find the image according to the text description.",
+    "ti2v": SETS["MS-TI"].instruction,
+    "tv2v": SETS["MS-TV"].instruction,
+    "i2v": SETS["MSRVTT-I2V"].instruction,
+    "v2v": SETS["LoVR-C2V"].instruction,
+}
+"""T2V is not here: its instruction depends on the kind of text (`KIND_SETS`)."""
+
+
+def event_in_scene(clip: Clip, half: int, rng: Generator) -> Caption:
+    """An event's text that also tells the scene."""
+    text = f"{event_text(clip, half, rng, article='a')} {choice(rng, SCENE_WORDS[clip.scene])}"
+    return Caption(text, frozenset({event_fact(clip, half), fact("scene", clip.scene)}))
+
+
+def instructions() -> list[str]:
+    """Every instruction of the training pairs and of the benchmark, each once."""
+    return list(dict.fromkeys([*(task.instruction for task in SETS.values()), *TASK_INSTRUCTIONS.values()]))
+
+
+def training_texts(seed: int, count: int) -> Iterator[str]:
+    """Texts of every kind about clips of the seen split, nothing rendered; the instructions come first.
+
+    Args:
+        seed: Of everything random.
+        count: How many texts, instructions included.
+    """
+    texts = instructions()
+    yield from texts[:count]
+    rng = stream(seed, "texts")
+    left = count - len(texts)
+    while left > 0:
+        batch = _some_texts(rng)[:left]
+        yield from batch
+        left -= len(batch)
+
+
+def _some_texts(rng: Generator) -> list[str]:
+    """One text of each kind, of a picture and of each composed query."""
+    texts = [caption(sample_clip(rng, "seen"), kind, rng).text for kind in CLIP_KINDS]
+    clips = [sample_clip(rng, "seen") for _ in range(LONG_CLIPS)]
+    texts += [long_caption(clips, rng), image_caption(clips[0], rng).text, event_in_scene(clips[0], 0, rng).text]
+    return texts + [pair.text for pair in (*image_group(rng, "seen"), *video_group(rng, "seen"))]

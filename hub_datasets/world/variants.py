@@ -1,0 +1,145 @@
+"""Near-identical clips: the same clip with one thing changed.
+
+They make the benchmark's twin groups (texts that name the right things are not enough), the hard pairs of training
+and the reference-target pairs of the composed tasks.
+"""
+
+from dataclasses import replace
+
+from numpy.random import Generator
+
+from gve.hub_datasets.world.spec import (
+    RELATIONS,
+    SCENES,
+    Clip,
+    choice,
+    held_out_action,
+    new_seed,
+    place,
+    sample_action,
+    sample_camera,
+    sample_clip,
+    sample_thing,
+    telling,
+)
+
+GROUP_SIZE = 4
+GROUPED_KINDS = ("spatial", "temporal", "camera", "event", "object", "general", "paragraph")
+"""Kinds of text whose training rows come in groups of near-identical clips."""
+MODIFICATIONS = ("thing", "scene", "camera", "event")
+
+
+def relation_group(clip: Clip, rng: Generator) -> list[Clip]:
+    """The clip in all four relations."""
+    return [
+        replace(clip, things=place(rng, clip.things, relation), relation=relation, seed=new_seed(rng))
+        for relation in RELATIONS
+    ]
+
+
+def order_group(clip: Clip, rng: Generator) -> list[Clip]:
+    """The clip with its two events in both orders and with both assignments of actions to things.
+
+    The four texts hold the same words, so that a bag of words cannot tell them apart.
+    """
+    (first, one), (second, two) = clip.events
+    orders = (
+        ((first, one), (second, two)),
+        ((second, two), (first, one)),
+        ((first, two), (second, one)),
+        ((second, one), (first, two)),
+    )
+    return [replace(clip, events=events, seed=new_seed(rng)) for events in orders]
+
+
+def sample_order_clip(rng: Generator, split: str) -> Clip:
+    """A clip whose events are two different actions of two different things, all swaps allowed by the split."""
+    while True:
+        clip = sample_clip(rng, split)
+        (first, one), (second, two) = clip.events
+        swapped = ((clip.things[first].shape, two), (clip.things[second].shape, one))
+        allowed = split == "unseen" or not any(held_out_action(shape, action) for shape, action in swapped)
+        if first != second and one != two and allowed:
+            return clip
+
+
+def change_camera(clip: Clip, rng: Generator, split: str) -> Clip:
+    """The clip under another camera program."""
+    while True:
+        camera = sample_camera(rng)
+        if camera != clip.camera:
+            return replace(clip, camera=camera, seed=new_seed(rng))
+
+
+def change_event(clip: Clip, rng: Generator, split: str, *, half: int | None = None) -> Clip:
+    """The clip with another action of the same thing in one half."""
+    half = int(rng.integers(2)) if half is None else half
+    index, old = clip.events[half]
+    while True:
+        action = sample_action(rng, split, clip.things[index].shape)
+        events = [clip.events[0], clip.events[1]]
+        events[half] = (index, action)
+        if action != old and telling(events):
+            return replace(clip, events=tuple(events), seed=new_seed(rng))
+
+
+def change_scene(clip: Clip, rng: Generator, split: str) -> Clip:
+    """The clip in another scene."""
+    scene = choice(rng, [s for s in SCENES if s != clip.scene])
+    return replace(clip, scene=scene, seed=new_seed(rng))
+
+
+def change_thing(clip: Clip, rng: Generator, split: str, *, index: int | None = None) -> Clip:
+    """The clip with another thing in the place of one of its things."""
+    index = int(rng.integers(len(clip.things))) if index is None else index
+    while True:
+        new = sample_thing(rng, split)
+        if new.name not in {t.name for t in clip.things}:
+            things = list(clip.things)
+            things[index] = replace(things[index], color=new.color, shape=new.shape)
+            if _events_allowed(things[index].shape, index, clip, split):
+                return replace(clip, things=tuple(things), seed=new_seed(rng))
+
+
+def _events_allowed(shape: str, index: int, clip: Clip, split: str) -> bool:
+    actions = [action for i, action in clip.events if i == index]
+    return split == "unseen" or not any(held_out_action(shape, action) for action in actions)
+
+
+def modify(clip: Clip, modification: str, rng: Generator, split: str) -> Clip:
+    """The clip with one of the MODIFICATIONS applied; "event" changes the second half."""
+    if modification == "event":
+        return change_event(clip, rng, split, half=1)
+    return {"thing": change_thing, "scene": change_scene, "camera": change_camera}[modification](clip, rng, split)
+
+
+def group(kind: str, rng: Generator, split: str) -> list[Clip]:
+    """Four near-identical clips that differ in what a kind of text tells.
+
+    Raises:
+        ValueError: If the kind is not one of GROUPED_KINDS.
+    """
+    if kind == "spatial":
+        return relation_group(sample_clip(rng, split), rng)
+    if kind == "temporal":
+        return order_group(sample_order_clip(rng, split), rng)
+    clip = sample_clip(rng, split)
+    if kind == "camera":
+        return _distinct(clip, change_camera, rng, split)
+    if kind == "event":
+        return _distinct(clip, change_event, rng, split)
+    if kind == "object":
+        return relation_group(clip, rng)[:2] + [change_event(c, rng, split) for c in relation_group(clip, rng)[2:]]
+    if kind in ("general", "paragraph"):
+        changes = [change_camera(clip, rng, split), change_event(clip, rng, split)]
+        return [clip, *changes, choice(rng, order_group(clip, rng)[1:2] + relation_group(clip, rng))]
+    raise ValueError(f"kind: got {kind!r}; one of {', '.join(GROUPED_KINDS)} is accepted")
+
+
+def _distinct(clip: Clip, change, rng: Generator, split: str) -> list[Clip]:  # noqa: ANN001
+    clips = [clip]
+    while len(clips) < GROUP_SIZE:
+        new = change(clip, rng, split)
+        if all((new.camera, new.events) != (c.camera, c.events) for c in clips):
+            clips.append(new)
+    return clips

@@ -1,0 +1,70 @@
+"""The command `gve`: `gve COMMAND ...` hands its arguments to the `main` of one module, imported only then."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "demo": ("gve.trainers.demo.run", "make the rendered world, train a tiny model on it, score and show it"),
+    "world": ("gve.hub_datasets.world.build", "render the video world: UVRB, UVRD and raw clips"),
+    "train": ("gve.trainers.train", "train an embedder on UVRD pairs"),
+    "eval": ("gve.eval.benchmark", "score an embedder on UVRB"),
+    "encode": ("gve.eval.encode_files", "embed videos and images into one file of vectors"),
+    "search": ("gve.eval.search", "find videos and images by text, image or video"),
+    "card": ("gve.model_cards.card", "write the card of a model folder"),
+}
+"""Module and purpose of each command, in the order in which a newcomer meets them."""
+
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: The arguments after the program's name; None for those of the process.
+
+    Returns:
+        The command's exit code; 130 when interrupted, 141 when the reader of the output has gone.
+
+    Raises:
+        SystemExit: For --help, --version, and a command that does not exist.
+    """
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if not arguments or arguments[0] not in COMMANDS:
+        parser = _parser()
+        parser.parse_args(arguments or ["--help"])
+        parser.error(f"got {arguments[0]!r}; a command is accepted first; see gve --help")
+    name, *rest = arguments
+    try:
+        code = importlib.import_module(COMMANDS[name][0]).main(rest)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        sys.stderr.write(f"gve {name}: interrupted\n")
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python would write once more as it ends
+        return BROKEN_PIPE
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    from gve import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="gve",
+        description="One embedder for text, images, videos and their combinations.",
+        epilog="gve COMMAND --help tells what a command accepts.",
+    )
+    parser.add_argument("--version", action="version", version=f"gve {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, (_, purpose) in COMMANDS.items():
+        commands.add_parser(name, help=purpose, add_help=False)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""The configuration of GVE: Qwen2.5-VL's, under its own model type, with the embedder's fields."""
+
+from huggingface_hub.dataclasses import strict
+from transformers import Qwen2_5_VLConfig
+from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLTextConfig, Qwen2_5_VLVisionConfig
+
+POSITION_MODES = ("mrope", "stock", "sequential")
+"""Accepted values of `GVEConfig.position_mode`."""
+
+
+@strict
+class GVEConfig(Qwen2_5_VLConfig):
+    """Configuration of a `GVEModel`.
+
+    Args:
+        position_mode: How positions are given to the tokens. `mrope` (default) is Qwen2.5-VL's own rule: three axes,
+            and the text after a picture or video goes on at the largest position of all three axes plus one. `stock`
+            is the rule of the installed transformers, which from 5.3 on ignores the time axis there. `sequential`
+            counts tokens on one axis.
+        normalize: Whether the embeddings have unit length.
+    """
+
+    model_type = "gve"
+    sub_configs_defaults = {  # noqa: RUF012 - the base class declares it as a plain attribute
+        "vision_config": Qwen2_5_VLVisionConfig,
+        "text_config": Qwen2_5_VLTextConfig,
+    }
+
+    position_mode: str = "mrope"
+    normalize: bool = True
+
+    def validate_position_mode(self) -> None:
+        """Refuse an unknown position mode.
+
+        Raises:
+            ValueError: If `position_mode` is not one of `POSITION_MODES`.
+        """
+        if self.position_mode not in POSITION_MODES:
+            raise ValueError(
+                f"position_mode: got {self.position_mode!r}; accepted are {', '.join(POSITION_MODES)}; "
+                "use 'mrope' unless a checkpoint was trained otherwise"
+            )

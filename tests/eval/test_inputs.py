@@ -1,0 +1,83 @@
+"""Rows as encoder inputs."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sentence_transformers.base.modality import infer_modality
+from uvrb_folder import png
+
+from gve.eval.inputs import encoder_input, file_row
+
+
+def stored(content=None, path=None):
+    return {"bytes": content, "path": path}
+
+
+def test_text_alone_is_a_string():
+    assert encoder_input({"id": "q0", "text": "a dog", "image": None, "video": None}) == "a dog"
+
+
+@pytest.mark.parametrize(
+    "text", ["clip.mp4", "See photo.JPG", "https://a.b/c.webm", "data:image/png;base64,xx", "x.m4v"]
+)
+def test_text_that_names_a_medium_stays_text(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("clip.mp4").touch()
+    assert encoder_input({"text": text}) == {"text": text}
+    assert infer_modality(encoder_input({"text": text})) == "text"
+
+
+def test_parts_come_in_one_order_without_none():
+    row = {"text": "and then", "image": stored(png(7)), "video": stored(b"clip 1"), "id": "q"}
+    item = encoder_input(row)
+    assert list(item) == ["video", "image", "text"]
+    assert infer_modality(item) == ("image", "text", "video")
+    assert isinstance(item["video"], io.BytesIO)
+    assert item["video"].read() == b"clip 1"
+    assert (item["image"].mode, item["image"].getpixel((0, 0))) == ("RGB", (7, 0, 0))
+    assert list(encoder_input({"text": "x", "image": None, "video": stored(b"v")})) == ["video", "text"]
+
+
+def test_paths_and_decoded_objects(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(png(9))
+    assert encoder_input({"image": stored(path=str(path))})["image"].getpixel((0, 0)) == (9, 0, 0)
+    assert encoder_input({"image": path})["image"].getpixel((0, 0)) == (9, 0, 0)
+    assert encoder_input({"video": stored(path="b.mp4")}) == {"video": "b.mp4"}
+    assert encoder_input({"video": Path("b.mp4")}) == {"video": "b.mp4"}
+    frames = np.zeros((2, 4, 4, 3), dtype=np.uint8)
+    assert encoder_input({"video": frames})["video"] is frames
+
+
+def test_image_is_turned_upright(tmp_path):
+    image = Image.new("RGB", (8, 2))
+    exif = image.getexif()
+    exif[0x0112] = 6  # shown turned by a quarter
+    image.save(tmp_path / "a.jpg", exif=exif)
+    assert encoder_input({"image": tmp_path / "a.jpg"})["image"].size == (2, 8)
+
+
+def test_empty_rows_are_refused():
+    with pytest.raises(ValueError, match=r"row: keys \['id', 'text'\] hold no text, image or video"):
+        encoder_input({"id": "q0", "text": None})
+    with pytest.raises(ValueError, match="video: neither bytes nor path"):
+        encoder_input({"video": stored()})
+
+
+def test_file_row(tmp_path):
+    for name in ("a.MP4", "b.jpeg", "c.txt", "d.webm"):
+        (tmp_path / name).write_bytes(b"x")
+    assert file_row(tmp_path / "a.MP4") == {"video": str(tmp_path / "a.MP4")}
+    assert file_row(tmp_path / "b.jpeg") == {"image": str(tmp_path / "b.jpeg")}
+    frames = [Image.new("RGB", (4, 4), (shade, 0, 0)) for shade in (0, 200)]
+    frames[0].save(tmp_path / "still.gif")
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    assert list(file_row(tmp_path / "still.gif")) == ["image"]
+    assert list(file_row(tmp_path / "moving.gif")) == ["video"]
+    (tmp_path / "empty.mp4").touch()
+    for name, message in (("c.txt", "suffix '.txt'"), ("none.mp4", "no such file"), ("empty.mp4", "empty")):
+        with pytest.raises(ValueError, match=message):
+            file_row(tmp_path / name)

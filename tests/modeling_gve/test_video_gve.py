@@ -1,0 +1,191 @@
+import io
+import struct
+
+import av
+import numpy as np
+import PIL.Image
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gve.video_gve import Frames, read_video, resize_frames, uniform_indices
+
+
+def levels(clip):
+    return clip.frames[:, -4, -4, 0].astype(int)
+
+
+def test_uniform_indices_by_hand():
+    assert uniform_indices(16, 8).tolist() == [0, 2, 4, 6, 9, 11, 13, 15]
+    assert uniform_indices(3, 8).tolist() == [0, 0, 1, 1, 1, 1, 2, 2]
+    assert uniform_indices(1, 4).tolist() == [0, 0, 0, 0]
+
+
+@given(st.integers(1, 500), st.integers(1, 60))
+def test_uniform_indices_hold_the_ends_and_the_order(total, count):
+    indices = uniform_indices(total, count)
+    assert len(indices) == count and indices[0] == 0
+    assert (np.diff(indices) >= 0).all() and indices[-1] == (total - 1 if count > 1 else 0)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    total=st.integers(1, 24), count=st.integers(1, 12), gaps=st.lists(st.integers(20, 900), min_size=24, max_size=24)
+)
+def test_any_clip_gives_its_own_frames_and_times(total, count, gaps, encoded, grey):
+    times = np.cumsum([0, *gaps])[:total].tolist()
+    clip = read_video(encoded(total=total, times=times), count)
+    indices = uniform_indices(total, count)
+    assert clip.frames.shape == (count, 48, 64, 3) and clip.frames.dtype == np.uint8
+    assert np.abs(levels(clip) - [grey(i, total) for i in indices]).max() <= 4
+    assert clip.timestamps == pytest.approx([times[i] / 1000 for i in indices], abs=1e-6)
+    assert clip.duration >= clip.timestamps[-1]
+
+
+@pytest.mark.parametrize(
+    ("codec", "container", "options"),
+    [
+        ("libx264", "mp4", {"movflags": "frag_keyframe+empty_moov"}),
+        ("libx264", "matroska", {}),
+        ("libvpx", "webm", {}),
+        ("libx264", "mpegts", {}),
+        ("mpeg4", "avi", {}),
+    ],
+)
+def test_containers_without_a_frame_count(codec, container, options, encoded, grey):
+    clip = read_video(encoded(codec=codec, container=container, options=options))
+    assert np.abs(levels(clip) - [grey(i, 16) for i in uniform_indices(16, 8)]).max() <= 6
+    assert clip.timestamps == pytest.approx(uniform_indices(16, 8) / 8, abs=2e-3)
+    assert clip.duration == pytest.approx(2.0, abs=2e-3)
+
+
+@pytest.mark.parametrize("container", ["mp4", "mpegts"])
+def test_time_starts_at_the_first_frame(container, encoded):
+    clip = read_video(encoded(start=100, container=container))
+    assert clip.timestamps[0] == 0 and clip.timestamps[-1] == pytest.approx(1.875)
+
+
+def rotated(data, quarter):
+    """The same MP4 with a display matrix: the track header's nine numbers are rewritten in place."""
+    matrix = {1: (0, 1, 0, -1, 0, 0), 2: (-1, 0, 0, 0, -1, 0), 3: (0, -1, 0, 1, 0, 0)}[quarter]
+    at = data.index(b"tkhd") + 4 + 40
+    packed = struct.pack(">9i", *(v << 16 for v in matrix), 0, 0, 1 << 30)
+    return data[:at] + packed + data[at + 36 :]
+
+
+@pytest.mark.parametrize("quarter", [1, 2, 3])
+def test_rotation_gives_upright_frames(quarter, encoded):
+    plain, turned = (read_video(data, 2).frames for data in (encoded(), rotated(encoded(), quarter)))
+    # a display matrix turns clockwise
+    assert np.array_equal(turned, np.rot90(plain, -quarter, axes=(1, 2)))
+    assert turned.shape[1:3] == ((64, 48) if quarter % 2 else (48, 64))
+
+
+def test_one_frame_files_and_animations(tmp_path):
+    pages = [PIL.Image.new("RGB", (64, 48), (20 + 30 * i,) * 3) for i in range(5)]
+    for name in ("a.gif", "a.webp"):
+        pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:], duration=250)
+        clip = read_video(tmp_path / name, 5)
+        assert np.abs(levels(clip) - [20, 50, 80, 110, 140]).max() <= 6
+        assert clip.timestamps == pytest.approx([0, 0.25, 0.5, 0.75, 1.0]) and clip.duration == pytest.approx(1.25)
+    for name in ("one.png", "one.jpg", "one.webp"):
+        pages[2].save(tmp_path / name)
+        clip = read_video(tmp_path / name, 4)
+        assert clip.frames.shape == (4, 48, 64, 3) and np.abs(levels(clip) - 80).max() <= 3
+
+
+def test_every_source_gives_the_same_frames(media, encoded):
+    path = media / "a.mp4"
+    data = path.read_bytes()
+    expected = read_video(path)
+    with path.open("rb") as opened:
+        sources = [
+            str(path),
+            data,
+            io.BytesIO(data),
+            opened,
+            {"bytes": data, "path": None},
+            {"bytes": None, "path": str(path)},
+        ]
+        for source in sources:
+            clip = read_video(source)
+            assert np.array_equal(clip.frames, expected.frames) and clip.timestamps == expected.timestamps
+
+
+def test_size_resizes_as_pillow_within_two_levels(media):
+    assert read_video(media / "a.mp4", 3, size=(20, 30)).frames.shape == (3, 20, 30, 3)
+    frames = np.random.default_rng(0).integers(0, 255, (2, 90, 120, 3), dtype=np.uint8)
+    ours = resize_frames(frames, 40, 56)
+    pillow = np.asarray(PIL.Image.fromarray(frames[1]).resize((56, 40), PIL.Image.Resampling.BICUBIC))
+    assert np.abs(ours[1].astype(int) - pillow).max() <= 2
+    assert resize_frames(frames, 90, 120) is frames
+
+
+def test_frames_that_change_size_follow_the_first(encoded):
+    data = encoded(total=4, container="mpegts") + encoded(total=4, size=(32, 32), container="mpegts", start=40)
+    assert read_video(data, 8).frames.shape == (8, 48, 64, 3)
+
+
+def audio_file(tmp_path):
+    with av.open(str(tmp_path / "a.m4a"), "w", format="mp4") as output:
+        stream = output.add_stream("aac", rate=16000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), format="fltp", layout="mono")
+        frame.rate = 16000
+        output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+    return tmp_path / "a.m4a"
+
+
+def test_unreadable_files_name_the_file_and_the_reason(tmp_path, make):
+    # faststart: the index stands first and survives the cut
+    make(str(tmp_path / "whole.mp4"), options={"movflags": "faststart"})
+    complete = (tmp_path / "whole.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(complete[: len(complete) * 3 // 4])
+    (tmp_path / "words.mp4").write_text("no video")
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    for name, reason in (("cut.mp4", "truncated"), ("words.mp4", "not a video"), ("empty.mp4", "not a video")):
+        with pytest.raises(ValueError, match=rf"{name}.*{reason}"):
+            read_video(tmp_path / name)
+    with pytest.raises(ValueError, match=r"a.m4a.*no video stream"):
+        read_video(audio_file(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.mp4"):
+        read_video(tmp_path / "nowhere.mp4")
+    with pytest.raises(ValueError, match="one of them must be set"):
+        read_video({"bytes": None, "path": None})
+    with pytest.raises(ValueError, match="num_frames: got 0"):
+        read_video(complete, 0)
+    with pytest.raises(ValueError, match="video: got int"):
+        read_video(3)
+
+
+def test_a_cover_picture_is_no_video(tmp_path):
+    cover = io.BytesIO()
+    PIL.Image.new("RGB", (32, 32)).save(cover, "JPEG")
+    path = tmp_path / "cover.mp4"
+    with av.open(str(audio_file(tmp_path))) as source, av.open(str(path), "w") as output:
+        audio = output.add_stream_from_template(source.streams.audio[0])
+        picture = output.add_stream("mjpeg", rate=1)
+        picture.width = picture.height = 32
+        picture.pix_fmt = "yuvj420p"
+        picture.disposition = av.stream.Disposition.attached_pic
+        frame = av.VideoFrame.from_image(PIL.Image.open(cover)).reformat(format="yuvj420p")
+        output.mux(picture.encode(frame))
+        output.mux(picture.encode())
+        for packet in source.demux(source.streams.audio[0]):
+            if packet.dts is not None:
+                packet.stream = audio
+                output.mux(packet)
+    with pytest.raises(ValueError, match="no video stream"):
+        read_video(path)
+
+
+def test_a_large_file_is_read_twice_with_the_same_frames(encoded, monkeypatch):
+    data = encoded()
+    expected = read_video(data)
+    monkeypatch.setattr("gve.video_gve.HELD_BYTES", 10)
+    assert np.array_equal(read_video(data).frames, expected.frames)
+
+
+def test_frames_are_frozen():
+    with pytest.raises(AttributeError):
+        Frames(np.zeros((1, 2, 2, 3), np.uint8), [0.0], 1.0).duration = 2.0

@@ -1,0 +1,120 @@
+"""A tiny embedder on disk and a few tasks of hand-made rows with real mp4 and PNG bytes."""
+
+import io
+
+import av
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from datasets import Dataset, DatasetDict
+from sentence_transformers import SentenceTransformer
+
+from gve import build_tiny, save_embedder
+from gve.hub_datasets.schema import media, pair_features
+
+COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200), "grey": (120, 120, 120)}
+SPEEDS = (0, 2, 4)
+WORDS = [f"a {colour} square moves {speed}" for colour in COLOURS for speed in SPEEDS]
+
+
+def frames_of(colour, speed, number):
+    frames = np.zeros((6, 32, 32, 3), dtype=np.uint8)
+    for time, frame in enumerate(frames):
+        left = (number * 3 + speed * time) % 24
+        frame[8:16, left : left + 8] = COLOURS[colour]
+    return frames
+
+
+def mp4_of(frames):
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=4)
+        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    return file.getvalue()
+
+
+def png_of(frame):
+    file = io.BytesIO()
+    PIL.Image.fromarray(frame).save(file, format="png")
+    return file.getvalue()
+
+
+def row(task, number, query, target, *, negatives=(), group="", query_facts=(), target_facts=()):
+    return {
+        "id": f"{task}-{number}",
+        "task": task,
+        "kind": "made",
+        "instruction": "Find the video." if number % 2 else "Find the video that shows this.",
+        "query": query,
+        "target": target,
+        "negatives": list(negatives),
+        "group": group,
+        "query_facts": list(query_facts),
+        "target_facts": list(target_facts),
+    }
+
+
+def make_tasks():
+    rows = {"t2t": [], "t2v": [], "i2v": []}
+    names = [(colour, speed) for colour in COLOURS for speed in SPEEDS]
+    clips = [frames_of(colour, speed, number) for number, (colour, speed) in enumerate(names)]
+    videos = [mp4_of(clip) for clip in clips]
+    for number, (colour, speed) in enumerate(names):
+        facts = [number // len(SPEEDS), 100 + speed]
+        words = media(text=WORDS[number])
+        rows["t2t"].append(row("t2t", number, words, media(text=f"{colour} square {speed}")))
+        group = f"g{number // 2}" if number < 4 else ""
+        rows["t2v"].append(
+            row(
+                "t2v",
+                number,
+                words if number % 3 else media(text=f"a {colour} square"),
+                media(video=videos[number]),
+                negatives=[media(video=videos[(number + 1) % 12])],
+                group=group,
+                query_facts=facts if number % 3 else facts[:1],
+                target_facts=facts,
+            )
+        )
+        rows["i2v"].append(row("i2v", number, media(image=png_of(clips[number][0])), media(video=videos[number])))
+    return DatasetDict({task: Dataset.from_list(made, features=pair_features()) for task, made in rows.items()})
+
+
+@pytest.fixture(scope="session")
+def tasks():
+    return make_tasks()
+
+
+@pytest.fixture(scope="session")
+def embedder_folder(tmp_path_factory):
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("embedder")
+    model, processor = build_tiny(
+        [*WORDS, "Find the video that shows this."],
+        frame_size=32,
+        num_frames=4,
+        vocab_size=320,
+        vision_depth=1,
+        vision_hidden=32,
+        text_layers=2,
+        text_hidden=64,
+    )
+    save_embedder(folder, model, processor)
+    return folder
+
+
+@pytest.fixture
+def load(embedder_folder):
+    def load_embedder(folder=embedder_folder, dtype=torch.float32):
+        return SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": dtype})
+
+    return load_embedder
+
+
+@pytest.fixture
+def embedder(load):
+    return load()

@@ -1,0 +1,53 @@
+"""The settings: the paper's defaults, and errors that name the field."""
+
+import pytest
+
+from gve.trainers import GVETrainingArguments
+
+
+def make(tmp_path, **changes):
+    return GVETrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none", **changes)
+
+
+def test_defaults_are_the_papers(tmp_path):
+    args = make(tmp_path)
+    assert (args.temperature, args.sigma_min, args.sigma_max, args.probe_pairs) == (0.03, 0.1, 1.0, 64)
+    assert (args.learning_rate, args.weight_decay, args.seed, args.num_train_epochs) == (3e-5, 0.1, 42, 3)
+    assert str(args.lr_scheduler_type.value) == "cosine"
+
+
+def test_numbers_by_task(tmp_path):
+    args = make(tmp_path, task_batch_sizes='{"t2i": 32}', num_negatives={"t2v": 1})
+    assert (args.batch_size_of("t2i"), args.batch_size_of("t2v")) == (32, 64)
+    assert (args.negatives_of("t2v"), args.negatives_of("t2i")) == (1, 0)
+    assert make(tmp_path, num_negatives="2").negatives_of("t2i") == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"temperature": 0.0}, "temperature: got 0.0"),
+        ({"schedule": "hardest"}, "schedule: got 'hardest'; pyramid, pyramid-centred"),
+        ({"sigma_min": 0.5, "sigma_max": 0.2}, "sigma_max: got 0.2; 0.5 to"),
+        ({"probe_pairs": 1}, "probe_pairs: got 1"),
+        ({"probability_cap": 0.2, "probability_floor": 0.3}, "probability_floor: got 0.3"),
+        ({"steps_per_epoch": 0}, "steps_per_epoch: got 0"),
+        ({"false_negative_margin": -1.0}, "false_negative_margin: got -1.0"),
+        ({"task_batch_sizes": {"x2v": 3}}, "task_batch_sizes: got x2v; t2t, t2i"),
+        ({"task_batch_sizes": {"t2v": 0}}, "task_batch_sizes: got {'t2v': 0}; integers of at least 1"),
+        ({"task_batch_sizes": "t2v=3"}, "task_batch_sizes: got 't2v=3'; JSON"),
+        ({"num_negatives": {"t2v": -1}}, "num_negatives: got"),
+        ({"prompts": {"query": "x"}}, "prompts: got a value"),
+        ({"remove_unused_columns": True}, "remove_unused_columns: got True"),
+    ],
+)
+def test_errors_name_the_field(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        make(tmp_path, **changes)
+
+
+def test_they_survive_a_dict(tmp_path):
+    args = make(tmp_path, num_negatives={"t2v": 1}, schedule="uniform")
+    written = args.to_dict()
+    assert written["num_negatives"] == {"t2v": 1}
+    assert written["schedule"] == "uniform"

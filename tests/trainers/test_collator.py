@@ -1,0 +1,90 @@
+"""Rows to tensors: names, instructions, the match mask, hard negatives, and a collator that travels."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gve.trainers.cache import DecodedCache
+from gve.trainers.collator import PairCollator, match_mask
+
+FACTS = st.lists(st.lists(st.integers(0, 5), max_size=4), min_size=1, max_size=8)
+
+
+@given(FACTS, st.randoms())
+def test_the_match_mask_is_the_subset_relation(targets, random):
+    queries = [random.sample(facts, random.randint(0, len(facts))) for facts in targets]
+    mask = match_mask(queries, targets)
+    for i, stated in enumerate(queries):
+        for j, held in enumerate(targets):
+            assert mask[i, j] == (len(stated) > 0 and all(fact in held for fact in stated))
+
+
+@pytest.fixture
+def rows(tasks):
+    return tasks["t2v"].__getitems__([0, 5, 9])
+
+
+def test_names_and_shapes(embedder, rows):
+    batch = PairCollator(embedder.processor, num_negatives={"t2v": 1})(rows)
+    heads = {key.rsplit("_input_ids", 1)[0] for key in batch if key.endswith("_input_ids")}
+    assert heads == {"query", "target", "negative_1"}
+    assert batch["query_input_ids"].shape[0] == 3
+    assert batch["target_video_grid_thw"].tolist() == [[2, 4, 4]] * 3
+    assert all(isinstance(value, torch.Tensor) for value in batch.values())
+    expected = match_mask([row["query_facts"] for row in rows], [row["target_facts"] for row in rows])
+    assert batch["label"].dtype == torch.bool
+    assert np.array_equal(batch["label"].numpy(), expected)
+
+
+def test_queries_carry_their_instruction_and_targets_the_default_one(embedder, rows):
+    processor = embedder.processor
+    batch = PairCollator(processor)(rows)
+    read = processor.tokenizer.batch_decode
+    for text, row in zip(read(batch["query_input_ids"]), rows, strict=True):
+        assert f"system\n{row['instruction']}<|im_end|>" in text
+        assert row["query"]["text"] in text
+    assert all("system\nYou are a helpful assistant.<|im_end|>" in text for text in read(batch["target_input_ids"]))
+
+
+def test_its_tensors_are_those_of_the_processor(embedder, rows):
+    batch = PairCollator(embedder.processor, cache_bytes=1 << 20)(rows)
+    plain = embedder.processor.prepare([{"video": row["target"]["video"]} for row in rows])
+    for key, value in plain.items():
+        assert torch.equal(batch[f"target_{key}"], value), key
+
+
+def test_the_cache_changes_nothing_and_decodes_once(embedder, rows, monkeypatch):
+    collator = PairCollator(embedder.processor, num_negatives=1, cache_bytes=1 << 20)
+    decode, decoded = DecodedCache._decode, []
+
+    def count(self, kind, source):
+        decoded.append(kind)
+        return decode(self, kind, source)
+
+    monkeypatch.setattr(DecodedCache, "_decode", count)
+    first, second = collator(rows), collator(rows)
+    assert decoded == ["video"] * 6  # three targets and three negatives
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_it_travels_to_a_worker_without_its_cache(embedder, rows):
+    collator = PairCollator(embedder.processor, cache_bytes=1 << 20)
+    expected = collator(rows)
+    assert len(collator.cache)
+    away = pickle.loads(pickle.dumps(collator))
+    assert len(away.cache) == 0
+    assert all(torch.equal(value, expected[key]) for key, value in away(rows).items())
+
+
+def test_missing_negatives_are_named(embedder, rows):
+    with pytest.raises(ValueError, match="num_negatives: got 2 for row 't2v-0', which has 1"):
+        PairCollator(embedder.processor, num_negatives=2)(rows)
+
+
+def test_tasks_without_an_entry_have_no_negatives(embedder, rows):
+    batch = PairCollator(embedder.processor, num_negatives={"ti2v": 1})(rows)
+    assert not [key for key in batch if key.startswith("negative")]

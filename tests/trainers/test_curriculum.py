@@ -1,0 +1,110 @@
+"""The pyramid's arithmetic against hand-made numbers, and the bounds by properties."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gve.trainers.curriculum import (
+    CurriculumEpoch,
+    CurriculumHistory,
+    Schedule,
+    TaskScores,
+    bound_probabilities,
+    sigma_at,
+    softmax_probabilities,
+)
+
+SIZES = {"t2t": 10, "t2v": 30, "v2v": 60}
+SCORES = {"t2t": TaskScores(0.5, 0.3, 0.8), "t2v": TaskScores(0.4, 0.4, 0.9), "v2v": TaskScores(0.9, 0.1, 0.2)}
+
+
+def test_sigma_rises_in_a_line():
+    assert [round(sigma_at(t, 5), 6) for t in range(5)] == [0.1, 0.325, 0.55, 0.775, 1.0]
+    assert sigma_at(0, 1) == 0.1
+
+
+def test_probabilities_are_the_papers():
+    got = softmax_probabilities([0.5, 0.4, 0.9], 0.1)
+    weights = [math.exp(5), math.exp(4), math.exp(9)]
+    assert got == pytest.approx([w / sum(weights) for w in weights])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("uniform", [1 / 3] * 3),
+        ("proportional", [0.1, 0.3, 0.6]),
+        ("pyramid", softmax_probabilities([0.5, 0.4, 0.9], 0.55)),
+        ("pyramid-centred", softmax_probabilities([0.3, 0.4, 0.1], 0.55)),
+    ],
+)
+def test_each_schedule(name, expected):
+    record = Schedule(name, num_epochs=3).epoch(1, SIZES, SCORES)
+    assert list(record.probabilities.values()) == pytest.approx(list(expected))
+    assert record.sigma == pytest.approx(0.55)
+
+
+def test_a_pyramid_without_scores_is_uniform():
+    assert set(Schedule("pyramid").epoch(0, SIZES, {}).probabilities.values()) == {1 / 3}
+
+
+def test_a_missing_score_is_named():
+    with pytest.raises(ValueError, match="got none for t2t, v2v"):
+        Schedule("pyramid").epoch(0, SIZES, {"t2v": SCORES["t2v"]})
+
+
+def test_a_score_that_is_no_number_is_named():
+    with pytest.raises(ValueError, match="no number for v2v"):
+        Schedule("pyramid").epoch(0, SIZES, SCORES | {"v2v": TaskScores(math.nan, 0.0, 0.0)})
+
+
+def test_water_filling_by_hand():
+    assert bound_probabilities([0.8, 0.1, 0.1], cap=0.5) == pytest.approx([0.5, 0.25, 0.25])
+    assert bound_probabilities([0.9, 0.08, 0.02], floor=0.1) == pytest.approx([0.8, 0.1, 0.1])
+    assert bound_probabilities([0.90, 0.07, 0.03], cap=0.6, floor=0.15) == pytest.approx([0.6, 0.25, 0.15])
+    assert bound_probabilities([1, 0, 0], cap=0.5) == pytest.approx([0.5, 0.25, 0.25])
+
+
+@given(
+    st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=9),
+    st.floats(0.0, 1.0),
+    st.floats(0.0, 1.0),
+)
+def test_bounds_hold_and_untouched_ratios_stay(weights, cap_share, floor_share):
+    count = len(weights)
+    cap, floor = 1 / count + cap_share * (1 - 1 / count), floor_share / count
+    got = bound_probabilities(weights, cap=cap, floor=floor)
+    assert got.sum() == pytest.approx(1, abs=1e-12)
+    assert got.min() >= floor - 1e-9
+    assert got.max() <= cap + 1e-9
+    assert (np.diff(got[np.argsort(weights)]) >= -1e-9).all()  # the order of the tasks survives
+    free = (got > floor + 1e-6) & (got < cap - 1e-6)
+    ratios = got[free] / np.array(weights)[free]
+    assert np.allclose(ratios, ratios[:1], rtol=1e-6)
+
+
+def test_impossible_bounds_are_refused():
+    with pytest.raises(ValueError, match="probability_cap"):
+        bound_probabilities([0.5, 0.3, 0.2], cap=0.3)
+    with pytest.raises(ValueError, match="for 3 tasks"):
+        bound_probabilities([0.5, 0.3, 0.2], floor=0.4)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=3, max_size=3), st.integers(0, 40))
+def test_history_survives_json_to_the_bit(values, epoch):
+    scores = {task: TaskScores(v, v / 3, v / 7) for task, v in zip(SIZES, values, strict=True)}
+    record = Schedule("pyramid", num_epochs=41).epoch(epoch, SIZES, scores)
+    history = CurriculumHistory({epoch: record, epoch + 1: CurriculumEpoch(1.0, {"t2v": 1.0})})
+    assert CurriculumHistory.from_json(json.loads(json.dumps(history.to_json()))) == history
+
+
+def test_logs_are_flat():
+    logs = Schedule("pyramid").epoch(0, SIZES, SCORES).logs()
+    assert logs["R/v2v"] == 0.9
+    assert logs["R_centred/t2v"] == 0.4
+    assert logs["accuracy/t2t"] == 0.8
+    assert sum(logs[f"P/{task}"] for task in SIZES) == pytest.approx(1)

@@ -1,0 +1,149 @@
+"""The loss by closed form, by a slow oracle, and its masks one by one."""
+
+import math
+
+import pytest
+import torch
+
+from gve.trainers.losses import GVELoss, info_nce
+
+
+def unit(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.nn.functional.normalize(torch.randn(*shape, generator=generator, dtype=torch.float64).float(), dim=-1)
+
+
+def oracle(queries, targets, negatives, temperature, matches, margin):
+    """Equation 1, one exponential at a time."""
+    size, total = len(queries), 0.0
+    cosine = lambda a, b: float((a.double() * b.double()).sum())  # noqa: E731
+    for i in range(size):
+        own = cosine(queries[i], targets[i])
+        keep = lambda score, same, match: not (same or match or (margin is not None and score > own + margin))  # noqa: E731,B023
+        row = column = math.exp(own / temperature)
+        for j in range(size):
+            if j == i:
+                continue
+            same = cosine(targets[i], targets[j]) > 1 - 1e-5
+            if keep(cosine(queries[i], targets[j]), same, matches[i, j]):
+                row += math.exp(cosine(queries[i], targets[j]) / temperature)
+            if keep(cosine(queries[j], targets[i]), same, matches[j, i]):
+                column += math.exp(cosine(queries[j], targets[i]) / temperature)
+        for negative in negatives[i]:
+            if keep(cosine(queries[i], negative), cosine(targets[i], negative) > 1 - 1e-5, False):
+                row += math.exp(cosine(queries[i], negative) / temperature)
+        total += 0.5 * (math.log(row) + math.log(column)) - own / temperature
+    return total / size
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_zero_embeddings_cost_log_of_the_batch(size):
+    zeros = torch.zeros(size, 5)
+    assert info_nce(zeros, zeros, temperature=0.03).item() == pytest.approx(math.log(size), abs=1e-6)
+
+
+def test_hard_negatives_enter_one_direction_only():
+    size, count = 4, 3
+    loss = info_nce(torch.zeros(size, 5), torch.zeros(size, 5), torch.zeros(size, count, 5), temperature=0.1)
+    assert loss.item() == pytest.approx(0.5 * (math.log(size + count) + math.log(size)), abs=1e-6)
+
+
+def test_a_query_competes_with_its_own_hard_negatives_only():
+    queries, targets, negatives = unit(3, 6), unit(3, 6, seed=1), unit(3, 2, 6, seed=2)
+    moved = negatives.clone().requires_grad_()
+    scores = torch.einsum("bd,bkd->bk", queries, moved)
+    info_nce(queries, targets, moved, temperature=0.1).backward()
+    for i in range(3):  # the gradient of a negative points along its own query and no other
+        direction = torch.nn.functional.cosine_similarity(moved.grad[i], queries[i][None], dim=-1)
+        assert torch.allclose(direction, torch.ones(2), atol=1e-5)
+    assert scores.shape == (3, 2)
+
+
+@pytest.mark.parametrize("margin", [None, 0.1])
+@pytest.mark.parametrize("temperature", [0.03, 0.5])
+def test_it_equals_the_oracle(margin, temperature):
+    queries, targets, negatives = unit(6, 4), unit(6, 4, seed=1), unit(6, 2, 4, seed=2)
+    targets[4] = targets[1]
+    negatives[3, 0] = targets[3]
+    matches = torch.rand(6, 6, generator=torch.Generator().manual_seed(3)) < 0.2
+    got = info_nce(queries, targets, negatives, temperature=temperature, matches=matches, false_negative_margin=margin)
+    assert got.item() == pytest.approx(oracle(queries, targets, negatives, temperature, matches, margin), rel=1e-5)
+
+
+def test_its_gradient_equals_finite_differences():
+    parts = [part.double() for part in (unit(3, 4), unit(3, 4, seed=1), unit(3, 1, 4, seed=2))]
+    matches = torch.zeros(3, 3, dtype=torch.bool)
+    matches[0, 2] = True
+    live = parts[0].clone().requires_grad_()
+    info_nce(live, parts[1], parts[2], temperature=0.5, matches=matches).backward()
+    step = 1e-5
+    for i in range(3):
+        for j in range(4):
+            shift = torch.zeros_like(live)
+            shift[i, j] = step
+            up, down = (oracle(live.detach() + s, parts[1], parts[2], 0.5, matches, None) for s in (shift, -shift))
+            assert live.grad[i, j].item() == pytest.approx((up - down) / (2 * step), abs=2e-5)
+
+
+def test_a_match_is_masked_in_both_directions():
+    queries, targets = unit(4, 6), unit(4, 6, seed=1)
+    matches = torch.zeros(4, 4, dtype=torch.bool)
+    matches[0, 3] = True
+    live = targets.clone().requires_grad_()
+    query_only = info_nce(queries[:1], live[:1], temperature=0.1, matches=matches[:1, :1])
+    assert query_only.item() == pytest.approx(0.0, abs=1e-6)
+    pair = [0, 3]
+    masked = info_nce(queries[pair], targets[pair], temperature=0.1, matches=matches[pair][:, pair])
+    s = queries[pair] @ targets[pair].T / 0.1
+    # query 0 and target 3 meet nobody else; query 3 and target 0 meet each other
+    expected = 0.25 * (0 + (torch.logsumexp(s[1], 0) - s[1, 1]) + (torch.logsumexp(s[:, 0], 0) - s[0, 0]) + 0)
+    assert masked.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_diagonal_of_matches_is_ignored():
+    queries, targets = unit(4, 6), unit(4, 6, seed=1)
+    plain = info_nce(queries, targets, temperature=0.1)
+    assert torch.equal(plain, info_nce(queries, targets, temperature=0.1, matches=torch.eye(4, dtype=torch.bool)))
+
+
+def test_everything_masked_costs_nothing_and_has_a_finite_gradient():
+    queries = unit(3, 4).requires_grad_()
+    loss = info_nce(queries, unit(3, 4, seed=1), temperature=0.03, matches=torch.ones(3, 3, dtype=torch.bool))
+    loss.backward()
+    assert loss.item() == pytest.approx(0.0, abs=1e-6)
+    assert torch.isfinite(queries.grad).all()
+
+
+def test_a_repeated_target_is_no_negative():
+    queries, targets = unit(3, 5), unit(3, 5, seed=1)
+    targets[2] = targets[0]
+    matches = torch.zeros(3, 3, dtype=torch.bool)
+    matches[0, 2] = matches[2, 0] = True
+    assert torch.equal(
+        info_nce(queries, targets, temperature=0.1), info_nce(queries, targets, temperature=0.1, matches=matches)
+    )
+
+
+class Stub(torch.nn.Module):
+    def forward(self, features):
+        return {"sentence_embedding": features["vector"]}
+
+
+def test_the_module_reads_columns_in_order_and_keeps_its_meters():
+    queries, targets, negatives = unit(4, 6), unit(4, 6, seed=1), unit(4, 2, 6, seed=2)
+    loss = GVELoss(Stub(), temperature=0.1)
+    columns = [{"vector": v} for v in (queries, targets, negatives[:, 0], negatives[:, 1])]
+    labels = torch.zeros(4, 4, dtype=torch.bool)
+    assert torch.equal(loss(columns, labels), info_nce(queries, targets, negatives, temperature=0.1, matches=labels))
+    loss(columns, None)
+    meters = loss.pop_meters()
+    assert meters["score_positive"] == pytest.approx((queries * targets).sum(1).mean().item(), abs=1e-6)
+    assert meters["score_mean"] == pytest.approx((queries @ targets.T).mean().item(), abs=1e-6)
+    assert loss.pop_meters() == {}
+
+
+def test_bf16_embeddings_are_scored_in_fp32():
+    queries, targets = unit(8, 16).bfloat16(), unit(8, 16, seed=1).bfloat16()
+    loss = info_nce(queries, targets, temperature=0.03)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(info_nce(queries.float(), targets.float(), temperature=0.03).item())

@@ -1,0 +1,141 @@
+"""The combined optimizer: equal to its parts, exact on resume, and a citizen of the usual training loop."""
+
+import copy
+import io
+
+import pytest
+import torch
+from torch import nn
+
+from gve.trainers.optimizer import build_optimizer
+
+SETTINGS = {"learning_rate": 1e-2, "muon_learning_rate": 2e-2, "weight_decay": 0.1}
+
+
+def network(dtype=torch.float32):
+    torch.manual_seed(0)
+    parts = nn.ModuleDict(
+        {
+            "embed_tokens": nn.Embedding(11, 8),
+            "patch": nn.Conv3d(1, 8, 2),
+            "hidden": nn.Linear(8, 6),
+            "norm": nn.LayerNorm(6),
+            "out": nn.Linear(6, 4, bias=False),
+        }
+    )
+    return parts.to(dtype)
+
+
+def gradients(model, seed):
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
+
+
+def test_each_parameter_is_stepped_by_the_right_optimizer():
+    model, twin = network(), network()
+    muon = [twin.hidden.weight, twin.out.weight]
+    decayed = [twin.embed_tokens.weight, twin.patch.weight]
+    plain = [twin.patch.bias, twin.hidden.bias, twin.norm.weight, twin.norm.bias]
+    peers = [
+        torch.optim.Muon(muon, lr=2e-2, weight_decay=0.1, adjust_lr_fn="original"),
+        torch.optim.AdamW(decayed, lr=1e-2, weight_decay=0.1, betas=(0.9, 0.98), fused=True),
+        torch.optim.AdamW(plain, lr=1e-2, weight_decay=0.0, betas=(0.9, 0.98), fused=True),
+    ]
+    ours = build_optimizer(model, **SETTINGS)
+    for seed in range(3):
+        gradients(model, seed)
+        gradients(twin, seed)
+        ours.step()
+        for peer in peers:
+            peer.step()
+    for got, expected in zip(model.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(got, expected)
+
+
+def test_bf16_parameters_follow_fp32_masters():
+    model, twin = network(torch.bfloat16), network(torch.bfloat16).float()
+    ours, peer = build_optimizer(model, **SETTINGS), build_optimizer(twin, **SETTINGS)
+    for seed in range(4):
+        gradients(model, seed)
+        for parameter, same in zip(twin.parameters(), model.parameters(), strict=True):
+            parameter.grad = same.grad.float()
+        ours.step()
+        peer.step()
+    for got, expected in zip(model.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(got, expected.bfloat16())
+
+
+def test_updates_too_small_for_bf16_add_up():
+    model = nn.Linear(4, 4, bias=False).to(torch.bfloat16)
+    nn.init.ones_(model.weight)
+    optimizer = build_optimizer(model, learning_rate=1e-4, weight_decay=0.0)
+    for _ in range(100):  # one step of 1e-4 is lost in bf16, whose neighbours of 1 are 2^-8 below
+        model.weight.grad = torch.ones_like(model.weight)
+        optimizer.step()
+    assert model.weight.float().max().item() == pytest.approx(0.99, abs=0.003)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_saved_and_loaded_optimizer_goes_on_to_the_bit(dtype):
+    model = network(dtype)
+    optimizer = build_optimizer(model, **SETTINGS)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+    for seed in range(3):
+        gradients(model, seed)
+        optimizer.step()
+        schedule.step()
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+    twin = copy.deepcopy(model)
+    resumed = build_optimizer(twin, **SETTINGS)
+    later = torch.optim.lr_scheduler.LambdaLR(resumed, lambda step: 1 / (1 + step))
+    resumed.load_state_dict(torch.load(file, weights_only=True))
+    later.load_state_dict(schedule.state_dict())
+    for seed in range(3, 6):
+        for part, stepper, rate in ((model, optimizer, schedule), (twin, resumed, later)):
+            gradients(part, seed)
+            stepper.step()
+            rate.step()
+    for got, expected in zip(twin.parameters(), model.parameters(), strict=True):
+        assert torch.equal(got, expected)
+
+
+def test_schedules_and_clipping_reach_the_parts():
+    model = network(torch.bfloat16)
+    optimizer = build_optimizer(model, **SETTINGS)
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.0)
+    before = [parameter.clone() for parameter in model.parameters()]
+    gradients(model, 0)
+    assert nn.utils.clip_grad_norm_(model.parameters(), 1.0) > 1
+    optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    optimizer.zero_grad()
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_without_a_muon_rate_everything_is_adamw():
+    optimizer = build_optimizer(network(), learning_rate=1e-3)
+    assert {group["kind"] for group in optimizer.param_groups} == {"adamw"}
+
+
+def test_a_frozen_part_stays_as_it_is():
+    model = network()
+    model.hidden.requires_grad_(False)
+    before = model.hidden.weight.clone()
+    optimizer = build_optimizer(model, **SETTINGS)
+    gradients(model, 0)
+    optimizer.step()
+    assert torch.equal(before, model.hidden.weight)
+
+
+def test_a_state_of_other_groups_is_refused():
+    saved = build_optimizer(network(), **SETTINGS).state_dict()
+    with pytest.raises(ValueError, match="state_dict: got groups of"):
+        build_optimizer(network(), learning_rate=1e-3).load_state_dict(saved)
+
+
+def test_nothing_to_train_is_refused():
+    with pytest.raises(ValueError, match="requires_grad"):
+        build_optimizer(network().requires_grad_(False), learning_rate=1e-3)

@@ -1,0 +1,54 @@
+"""The tasks as one data set, and the sampler's index of them."""
+
+import numpy as np
+from datasets import Dataset
+
+from gve.hub_datasets.schema import media, pair_features
+from gve.trainers.rows import PairRows, check_tasks, index_task, target_digest, without_unused_negatives
+
+
+def test_rows_are_numbered_through(tasks):
+    rows = PairRows(tasks)
+    assert len(rows) == 36
+    assert [row["id"] for row in rows.__getitems__([13, 12, 23])] == ["t2v-1", "t2v-0", "t2v-11"]
+    assert rows[35]["id"] == "i2v-11"
+    assert rows[0] == tasks["t2t"][0]
+
+
+def test_groups_and_targets_are_numbered(tasks):
+    index = index_task(tasks["t2v"])
+    assert index.groups.tolist() == [0, 0, 1, 1] + [-1] * 8
+    assert len(set(index.targets.tolist())) == 12
+
+
+def test_equal_targets_share_a_number(tasks):
+    made = tasks["t2t"].select([0, 1, 2]).to_list()
+    made[2]["target"] = made[0]["target"]
+    rows = Dataset.from_list(made, features=pair_features())
+    assert index_task(rows, batch_size=2).targets.tolist() == [0, 1, 0]
+    assert index_task(rows, unique_targets=False).targets.tolist() == [0, 1, 2]
+
+
+def test_digests_tell_fields_apart():
+    sides = [
+        media(),
+        media(text=""),
+        media(text="a"),
+        media(image=b"a"),
+        media(video=b"a"),
+        media(image=b"a", video=b"a"),
+        {**media(), "video": {"bytes": None, "path": "a"}},
+    ]
+    assert len({target_digest(side) for side in sides}) == len(sides)
+
+
+def test_formats_are_set_aside(tasks):
+    checked = check_tasks({"t2t": tasks["t2t"].with_format("numpy")})
+    row = checked["t2t"][0]
+    assert isinstance(row["query_facts"], list)
+    assert not isinstance(row["id"], np.str_)
+
+
+def test_unused_negatives_stay_on_disk(tasks):
+    assert "negatives" not in without_unused_negatives(tasks["t2v"], 0).column_names
+    assert "negatives" in without_unused_negatives(tasks["t2v"], 1).column_names

@@ -1,0 +1,124 @@
+"""The tasks' data sets as one, and what the sampler must know of their rows."""
+
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, DatasetDict
+from torch.utils.data import Dataset as TorchDataset
+
+from gve.hub_datasets.schema import TASKS, pair_features
+from gve.trainers.sampler import TaskIndex
+
+
+class PairRows(TorchDataset):
+    """All rows of all tasks, numbered through; a batch is fetched from Arrow in one piece.
+
+    Args:
+        datasets: UVRD rows by task.
+    """
+
+    def __init__(self, datasets: Mapping[str, Dataset]) -> None:
+        self.datasets = list(datasets.values())
+        self.starts = np.cumsum([0, *(len(rows) for rows in self.datasets)]).tolist()
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        return self.__getitems__([number])[0]
+
+    def __getitems__(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        """Rows of one task, in the order asked for.
+
+        Args:
+            numbers: Counted over all tasks.
+
+        Returns:
+            UVRD rows.
+        """
+        task = int(np.searchsorted(self.starts, numbers[0], side="right")) - 1
+        start = self.starts[task]
+        return self.datasets[task].__getitems__([number - start for number in numbers])
+
+
+def check_tasks(datasets: Mapping[str, Dataset]) -> DatasetDict:
+    """Make sure of the columns and names of the training sets, and read them as plain Python.
+
+    Args:
+        datasets: UVRD rows by task.
+
+    Returns:
+        The same rows, without a format.
+
+    Raises:
+        ValueError: Where there is no task, an unknown one, an empty one or a missing column.
+    """
+    if not isinstance(datasets, Mapping) or not datasets:
+        raise ValueError(
+            f"train_dataset: got {type(datasets).__name__}; a DatasetDict with a data set for each task is accepted; "
+            'write DatasetDict({"t2v": load_dataset(folder, "t2v", split="train")})'
+        )
+    for task, rows in datasets.items():
+        if task not in TASKS:
+            raise ValueError(f"train_dataset: got task {task!r}; {', '.join(TASKS)} are accepted; rename it")
+        missing = sorted(set(pair_features()) - set(rows.column_names))
+        if missing or not len(rows):
+            raise ValueError(
+                f"train_dataset: got {len(rows)} rows without {', '.join(missing) or 'anything missing'} for {task}; "
+                "rows with all columns of gve.hub_datasets.schema.pair_features are accepted; build the set again"
+            )
+    return DatasetDict({task: rows.with_format(None) for task, rows in datasets.items()})
+
+
+def without_unused_negatives(rows: Dataset, count: int) -> Dataset:
+    """Leave the hard negatives on disk where none are asked for."""
+    return rows if count else rows.remove_columns("negatives")
+
+
+def index_task(rows: Dataset, *, unique_targets: bool = True, batch_size: int = 1000) -> TaskIndex:
+    """Number the groups and the targets of a task.
+
+    Args:
+        rows: UVRD rows of one task.
+        unique_targets: Whether to read every target; else each row counts as a target of its own.
+        batch_size: Targets read at a time.
+
+    Returns:
+        What the sampler needs.
+    """
+    numbers: dict[str, int] = {}
+    groups = np.array(
+        [numbers.setdefault(name, len(numbers)) if name else -1 for name in rows["group"]], dtype=np.int64
+    )
+    if not unique_targets:
+        return TaskIndex(groups, np.arange(len(rows)))
+    digests: dict[bytes, int] = {}
+    targets = np.empty(len(rows), dtype=np.int64)
+    column = rows.select_columns("target")
+    for start in range(0, len(rows), batch_size):
+        chunk = column[start : start + batch_size]["target"]
+        for place, media in enumerate(chunk, start):
+            targets[place] = digests.setdefault(target_digest(media), len(digests))
+    return TaskIndex(groups, targets)
+
+
+def target_digest(media: Mapping[str, Any]) -> bytes:
+    """The same for two targets exactly where text, files and paths are the same.
+
+    Args:
+        media: {"text", "image", "video"}.
+
+    Returns:
+        16 bytes.
+    """
+    digest = blake2b(digest_size=16)
+    parts = [media["text"] and media["text"].encode()]
+    for name in ("image", "video"):
+        source = media[name]
+        parts += [None, None] if source is None else [source["bytes"], source["path"] and source["path"].encode()]
+    for part in parts:
+        digest.update(b"-" if part is None else b"+%d:" % len(part))
+        digest.update(part or b"")
+    return digest.digest()
