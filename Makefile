@@ -14,7 +14,7 @@ test:       ## the quick tests, offline
 test-slow:  ## the tests that take minutes
 	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest -m slow
 
-lint:       ## style, types of mistakes, formatting
+lint:       ## style and formatting, as .ci/run checks them
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 

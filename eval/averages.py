@@ -43,16 +43,17 @@ def aggregate(scores: Mapping[str, float], *, rounded: bool = False) -> dict[str
     return {name: None if (value := values[name]) is None else float(value) for name in names}
 
 
-def displayed(report: Mapping[str, Any]) -> dict[str, str | None]:
+def displayed(report: Mapping[str, Any], key: str = "score") -> dict[str, str | None]:
     """Abilities and averages of a report as the paper's tables would print them.
 
     Args:
         report: What `run_benchmark` returned or the JSON file holds.
+        key: "score" or "chance".
 
     Returns:
         Text with three decimals by ability and average; None where a set is missing.
     """
-    values = aggregate({name: entry["score"] for name, entry in report["sets"].items()}, rounded=True)
+    values = aggregate({name: entry[key] for name, entry in report["sets"].items()}, rounded=True)
     return {name: None if value is None else round_half_up(value) for name, value in values.items()}
 
 

@@ -30,7 +30,8 @@ def run_command(
     except SystemExit as stop:  # argparse has written its message
         return stop.code if isinstance(stop.code, int) else BAD_USAGE
     except ValueError as error:
-        sys.stderr.write(f"{parser.prog}: {error}\n")
+        notes = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
+        sys.stderr.write(f"{parser.prog}: {error}{notes}\n")
         return BAD_USAGE
     except KeyboardInterrupt:
         sys.stderr.write(f"{parser.prog}: interrupted; nothing was written\n")

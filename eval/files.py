@@ -262,4 +262,4 @@ def _stamp(path: Path) -> str:
 def _reason(error: Exception, path: Path) -> str:
     """The first line of an error, without the path in front."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].removeprefix(f"{path}: ")
+    return lines[0].removeprefix("video: ").removeprefix(f"{str(path)!r}: ").removeprefix(f"{path}: ")

@@ -75,14 +75,14 @@ def _cells(entry: Mapping[str, Any], candidates: float) -> tuple[str, ...]:
 
 def _summary_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """One row an ability and average, rounded as the paper rounds."""
-    shown = displayed(report)
+    scores, chances = displayed(report, "score"), displayed(report, "chance")
     rows = []
     for name, entry in {**report["abilities"], **report["averages"]}.items():
-        score = shown[name]
-        if entry is None or score is None:
+        score, chance = scores[name], chances[name]
+        if entry is None or score is None or chance is None:
             rows.append((name, "-", "-", "-", "-"))
             continue
-        error, chance = round_half_up(entry["standard_error"]), round_half_up(entry["chance"])
+        error = round_half_up(entry["standard_error"])
         rows.append((name, score, error, chance, "yes" if entry["above_chance"] else "no"))
     return rows
 

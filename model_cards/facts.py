@@ -132,7 +132,10 @@ def read_training(folder: str | PathLike[str]) -> TrainingFacts | None:
         return None
     written = _read_json(folder / "training_args.json")
     settings = {text: written[name] for name, text in TRAINING_FIELDS.items() if name in written}
-    states = [_read_json(path) for path in sorted([*folder.glob("trainer_state.json"), *folder.glob("checkpoint-*/trainer_state.json")])]
+    states = [
+        _read_json(path)
+        for path in sorted([*folder.glob("trainer_state.json"), *folder.glob("checkpoint-*/trainer_state.json")])
+    ]
     if not states:
         return TrainingFacts(settings, None, {})
     last = max(states, key=lambda state: state["global_step"])

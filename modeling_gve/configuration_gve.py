@@ -1,5 +1,7 @@
 """The configuration of GVE: Qwen2.5-VL's, under its own model type, with the embedder's fields."""
 
+from typing import Any
+
 from huggingface_hub.dataclasses import strict
 from transformers import Qwen2_5_VLConfig
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLTextConfig, Qwen2_5_VLVisionConfig
@@ -28,6 +30,11 @@ class GVEConfig(Qwen2_5_VLConfig):
 
     position_mode: str = "mrope"
     normalize: bool = True
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Take the fields over; a Qwen2.5-VL checkpoint's own model type is not kept, so that it saves as a GVE."""
+        super().__post_init__(**kwargs)
+        self.model_type = type(self).model_type
 
     def validate_position_mode(self) -> None:
         """Refuse an unknown position mode.

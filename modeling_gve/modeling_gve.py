@@ -206,12 +206,8 @@ class GVEModel(EmbedderMixin, Qwen2_5_VLModel):
             return_dict=True,
             **{**self._vision_kwargs(image_grid_thw, video_grid_thw), **kwargs},
         )
-        result = GVEModelOutput(
-            embeddings=self.embed(out.last_hidden_state, attention_mask),
-            last_hidden_state=out.last_hidden_state,
-            hidden_states=out.hidden_states,
-            attentions=out.attentions,
-        )
+        embeddings = self.embed(out.last_hidden_state, attention_mask)
+        result = GVEModelOutput(embeddings, out.last_hidden_state, out.hidden_states, out.attentions)
         return result.to_tuple() if return_dict is False else result
 
 

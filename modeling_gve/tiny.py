@@ -106,37 +106,8 @@ def tiny_config(
     Returns:
         The configuration, with eager attention.
     """
-    pairs = text_hidden // heads // 2
-    side = pairs * 5 // 16
-    end, turn, start, stop, pad, image, video = tokenizer.convert_tokens_to_ids(
-        [
-            "<|endoftext|>",
-            "<|im_end|>",
-            "<|vision_start|>",
-            "<|vision_end|>",
-            "<|vision_pad|>",
-            "<|image_pad|>",
-            "<|video_pad|>",
-        ]
-    )
-    text = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": text_hidden,
-        "intermediate_size": text_hidden * 5 // 2,
-        "num_hidden_layers": text_layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": heads,
-        "max_position_embeddings": 8192,
-        "initializer_range": INITIALIZER_RANGE,
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": rope_theta,
-            "mrope_section": list(mrope_section or (pairs - 2 * side, side, side)),
-        },
-        "bos_token_id": end,
-        "eos_token_id": turn,
-        "use_cache": False,
-    }
+    tokens = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
+    start, stop, pad, image, video = tokenizer.convert_tokens_to_ids(list(tokens))
     vision = {
         "depth": vision_depth,
         "hidden_size": vision_hidden,
@@ -153,7 +124,7 @@ def tiny_config(
         "rope_parameters": {"rope_type": "axial", "rope_theta": 100.0},
     }
     return GVEConfig(
-        text_config=text,
+        text_config=_text_config(tokenizer, text_hidden, text_layers, heads, rope_theta, mrope_section),
         vision_config=vision,
         image_token_id=image,
         video_token_id=video,
@@ -162,6 +133,38 @@ def tiny_config(
         vision_token_id=pad,
         attn_implementation="eager",
     )
+
+
+def _text_config(
+    tokenizer: Qwen2Tokenizer,
+    hidden: int,
+    layers: int,
+    heads: int,
+    rope_theta: float,
+    mrope_section: Sequence[int] | None,
+) -> dict[str, Any]:
+    pairs = hidden // heads // 2
+    side = pairs * 5 // 16
+    end, turn = tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|im_end|>"])
+    # no pad_token_id: it would freeze the end token's vector at zero
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": hidden,
+        "intermediate_size": hidden * 5 // 2,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "max_position_embeddings": 8192,
+        "initializer_range": INITIALIZER_RANGE,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": rope_theta,
+            "mrope_section": list(mrope_section or (pairs - 2 * side, side, side)),
+        },
+        "bos_token_id": end,
+        "eos_token_id": turn,
+        "use_cache": False,
+    }
 
 
 def tiny_processor(tokenizer: Qwen2Tokenizer, *, frame_size: int, num_frames: int, patch_size: int) -> GVEProcessor:

@@ -32,7 +32,6 @@ from gve.hub_datasets.world.variants import (
     group,
     modify,
     relation_group,
-    sample_order_clip,
 )
 from gve.hub_datasets.world.video import LONG_CLIPS
 

@@ -42,7 +42,7 @@ def test_windows_of_equal_and_unequal_size(model):
     config.fullatt_block_indexes = [1]
     config.window_size = 32
     slow = Qwen2_5_VLModel(
-        type(model.config)(text_config=model.config.text_config, vision_config=config)
+        type(model.config)(text_config=copy.deepcopy(model.config.text_config), vision_config=config)
     ).visual.eval()
     fast = copy.deepcopy(slow)
     for block in fast.blocks:

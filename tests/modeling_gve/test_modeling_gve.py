@@ -154,7 +154,8 @@ def test_a_published_checkpoint_loads(model, tmp_path):
     stock.save_pretrained(tmp_path)
     loaded, report = GVEModel.from_pretrained(tmp_path, output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"]
-    assert loaded.config.model_type == "gve"
+    loaded.save_pretrained(tmp_path / "again")
+    assert type(AutoModel.from_pretrained(tmp_path / "again")) is GVEModel
     assert all(torch.equal(value, stock.model.state_dict()[key]) for key, value in loaded.state_dict().items())
 
 

@@ -105,7 +105,7 @@ def test_only_the_text_is_cut(processor, media, limit, with_media):
     whole = processor.prepare([row])["input_ids"][0].tolist()
     cut = processor.prepare([row], max_length=limit)
     ids = cut["input_ids"][0].tolist()
-    tail = processor._tail_ids + [processor.end_token_id]
+    tail = [*processor._tail_ids, processor.end_token_id]
     assert len(ids) == limit and ids[-len(tail) :] == tail
     assert ids[: limit - len(tail)] == whole[: limit - len(tail)]
     assert_same(cut, rendered(processor, [row], max_length=limit))

@@ -25,7 +25,12 @@ def vectors(model, processor, rows, **kwargs):
 
 
 def test_sentence_transformers_gives_the_same_vectors(sentence, model, processor, rows):
-    assert np.abs(sentence.encode(rows) - vectors(model, processor, rows)).max() <= 1e-6
+    # it wants metadata for all videos of a call or for none
+    timed = [row for row in rows if isinstance(row, dict) and isinstance(row.get("video"), dict)]
+    plain = [row for row in rows if not any(row is other for other in timed)]
+    assert timed
+    for part in (plain, timed):
+        assert np.abs(sentence.encode(part) - vectors(model, processor, part)).max() <= 1e-6
 
 
 def test_auto_classes_give_the_same_vectors(folder, model, processor, rows):

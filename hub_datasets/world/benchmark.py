@@ -1,0 +1,69 @@
+"""The benchmark's sets as files: parquet tables in the layout that the UVRB loader reads, and a folder of videos."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from datasets import Features, Image, List, Value, Video
+
+from gve.hub_datasets.world.files import write_bytes, write_rows
+from gve.hub_datasets.world.rows import Side
+from gve.hub_datasets.world.sets import MiniSet, Sizes, build_sets
+from gve.hub_datasets.world.video import video_bytes
+
+TABLES = ("corpus", "queries", "qrels", "top_ranked")
+GALLERY_SETS = ("MSRVTT", "CRB-S", "CRB-T", "CMRB", "LoVR-TH", "LoVR-V")
+"""Sets whose candidates make up the folder of videos: no two of them share a clip."""
+
+
+def table_features(table: str) -> Features:
+    """Column types of one of the TABLES."""
+    text = Value("string")
+    columns: dict[str, dict[str, Any]] = {
+        "corpus": {"id": text, "video": Video(decode=False)},
+        "queries": {"id": text, "text": text, "image": Image(decode=False), "video": Video(decode=False)},
+        "qrels": {"query-id": text, "corpus-id": text, "score": Value("int32")},
+        "top_ranked": {"query-id": text, "corpus-ids": List(text)},
+    }
+    return Features(columns[table])
+
+
+def table_rows(mini: MiniSet, table: str) -> Iterator[dict[str, Any]]:
+    """Rows of one of the TABLES of a set, rendered."""
+    if table == "corpus":
+        for name, clips in mini.corpus.items():
+            yield {"id": name, "video": Side(clips=clips).render()["video"]}
+    elif table == "queries":
+        for name, side in mini.queries.items():
+            yield {"id": name, **side.render()}
+    elif table == "qrels":
+        for name, answers in mini.positives.items():
+            yield from ({"query-id": name, "corpus-id": answer, "score": 1} for answer in answers)
+    else:
+        for name, pool in (mini.pools or {}).items():
+            yield {"query-id": name, "corpus-ids": list(pool)}
+
+
+def write_table(path: Path, table: str, name: str, split: str, seed: int, sizes: Sizes) -> None:
+    """Write one table of one set of one split."""
+    mini = build_sets(split, seed, sizes)[name]
+    write_rows(path, table_rows(mini, table), table_features(table))
+
+
+def gallery_file(mini: MiniSet, corpus_id: str) -> str:
+    """File name of a candidate in the folder of videos, such as "crb-s-g07-2.mp4"."""
+    return f"{mini.task.slug}-{corpus_id.replace('/', '-')}.mp4"
+
+
+def gallery(folder: Path, sets: Mapping[str, MiniSet]) -> dict[str, list[Path]]:
+    """The files of the folder of videos, by set."""
+    return {name: [folder / gallery_file(sets[name], i) for i in sets[name].corpus] for name in GALLERY_SETS}
+
+
+def write_gallery(folder: Path, name: str, seed: int, sizes: Sizes) -> None:
+    """Write the videos of one set of the unseen split that are not there yet."""
+    mini = build_sets("unseen", seed, sizes)[name]
+    for corpus_id, clips in mini.corpus.items():
+        path = folder / gallery_file(mini, corpus_id)
+        if not path.exists():
+            write_bytes(path, video_bytes(clips))

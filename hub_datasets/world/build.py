@@ -1,0 +1,178 @@
+"""Builds the rendered world on disk: training pairs (uvrd), the benchmark (uvrb) and a raw corpus (raw).
+
+The work is cut into parts, one file each (or one range of files). A part whose files are there is not built again, and
+no part depends on another, so the bytes are the same for any number of processes and after any interruption.
+"""
+
+import json
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import partial
+from math import ceil
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from gve.hub_datasets.schema import TASKS, pair_features
+from gve.hub_datasets.world.benchmark import TABLES, gallery, write_gallery, write_table
+from gve.hub_datasets.world.cards import uvrb_card, uvrd_card
+from gve.hub_datasets.world.files import write_rows, write_text
+from gve.hub_datasets.world.pairs import build_pairs
+from gve.hub_datasets.world.raw import write_titles, write_videos
+from gve.hub_datasets.world.sets import CORPUS_OF, Sizes, build_sets
+from gve.hub_datasets.world.spec import SPLITS
+
+DEFAULT_PAIRS = {"t2v": 12000, "t2t": 3000, "t2i": 4000, "ti2v": 3000, "tv2v": 2400, "i2v": 2000, "v2v": 1500}
+SHARD_ROWS = 500
+_RAW_PART = 50
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of work.
+
+    Attributes:
+        marks: Files that are there when the part is done.
+        weight: About how many videos it renders, for the progress bar.
+        write: Does the work.
+    """
+
+    marks: tuple[Path, ...]
+    weight: int
+    write: Callable[[], None]
+
+    @property
+    def done(self) -> bool:
+        """Whether an earlier run finished the part."""
+        return all(mark.exists() for mark in self.marks)
+
+
+def build_world(
+    folder: str | PathLike[str],
+    *,
+    seed: int = 0,
+    pairs: Mapping[str, int] | None = None,
+    sets: bool = True,
+    raw: int = 200,
+    workers: int = 2,
+    progress: bool = True,
+    sizes: Sizes = Sizes(),
+    num_negatives: int = 0,
+) -> dict[str, Any]:
+    """Render the world into a folder; what an earlier, interrupted run finished is kept.
+
+    Args:
+        folder: Where `uvrd`, `uvrb`, `raw` and `world.json` go.
+        seed: Of everything random.
+        pairs: Training rows by task; None for DEFAULT_PAIRS, an absent task is left out.
+        sets: Whether to build the benchmark.
+        raw: Videos of the raw corpus; 0 leaves it out.
+        workers: Processes; 1 works in this one. A script that asks for more needs the `__main__` guard of
+            multiprocessing's spawn method.
+        progress: Whether to show a progress bar on stderr.
+        sizes: How large the benchmark's sets are.
+        num_negatives: Near-identical wrong clips in each row of T2V, TI2V and TV2V.
+
+    Returns:
+        What is also in `world.json`: the arguments, and the benchmark's sets with their chance levels.
+
+    Raises:
+        ValueError: For an unknown task, or if the folder holds a world built with other arguments.
+    """
+    folder = Path(folder)
+    counts = {task: count for task, count in (DEFAULT_PAIRS if pairs is None else pairs).items() if count > 0}
+    unknown = sorted(set(counts) - set(TASKS))
+    if unknown:
+        raise ValueError(f"pairs: got task {unknown[0]!r}; {', '.join(TASKS)} are accepted; remove or rename it")
+    arguments = {"seed": seed, "pairs": counts, "sets": sets, "raw": raw, "num_negatives": num_negatives}
+    world: dict[str, Any] = {"arguments": {**arguments, "sizes": asdict(sizes)}, "sets": {}}
+    if sets:
+        world["sets"] = {split: [s.summary() for s in build_sets(split, seed, sizes).values()] for split in SPLITS}
+    _claim(folder / "world.json", world)
+    parts = list(_pair_parts(folder / "uvrd", counts, seed, num_negatives))
+    if sets:
+        parts += _set_parts(folder / "uvrb", seed, sizes)
+    parts += _raw_parts(folder / "raw", raw, seed)
+    _run(parts, workers, progress)
+    if counts:
+        write_text(folder / "uvrd" / "README.md", uvrd_card(counts, seed))
+    if sets:
+        write_text(folder / "uvrb" / "README.md", uvrb_card(world["sets"], seed))
+    return world
+
+
+def _claim(path: Path, world: dict[str, Any]) -> None:
+    """Write down what the folder holds, or check that it is the same."""
+    text = json.dumps(world, indent=2) + "\n"
+    if path.exists() and json.loads(path.read_text()) != json.loads(text):
+        raise ValueError(
+            f"folder: {path.parent} holds a world built with other arguments ({path.name}); "
+            "an empty folder or the same arguments are accepted; choose another folder or delete this one"
+        )
+    write_text(path, text)
+
+
+def _write_shard(path: Path, task: str, start: int, stop: int, seed: int, num_negatives: int) -> None:
+    found = build_pairs(task, stop, seed, start=start, num_negatives=num_negatives)
+    write_rows(path, (pair.render() for pair in found), pair_features())
+
+
+def _pair_parts(folder: Path, counts: Mapping[str, int], seed: int, num_negatives: int) -> Iterator[Part]:
+    for task, count in counts.items():
+        shards = ceil(count / SHARD_ROWS)
+        for shard in range(shards):
+            path = folder / task / f"train-{shard:05d}-of-{shards:05d}.parquet"
+            start, stop = shard * SHARD_ROWS, min((shard + 1) * SHARD_ROWS, count)
+            weight = (stop - start) * (1 + num_negatives)
+            yield Part((path,), weight, partial(_write_shard, path, task, start, stop, seed, num_negatives))
+
+
+def _set_parts(folder: Path, seed: int, sizes: Sizes) -> Iterator[Part]:
+    for split in SPLITS:
+        for mini in build_sets(split, seed, sizes).values():
+            for table in TABLES:
+                shared = table == "corpus" and CORPUS_OF.get(mini.task.name, mini.task.slug) != mini.task.slug
+                if shared or (table == "top_ranked" and mini.pools is None):
+                    continue
+                path = folder / f"{mini.task.slug}-{table}" / f"{split}.parquet"
+                weight = {"corpus": len(mini.corpus), "queries": len(mini.queries)}.get(table, 1)
+                write = partial(write_table, path, table, mini.task.name, split, seed, sizes)
+                yield Part((path,), weight, write)
+    for name, files in gallery(folder / "videos", build_sets("unseen", seed, sizes)).items():
+        yield Part(tuple(files), len(files), partial(write_gallery, folder / "videos", name, seed, sizes))
+
+
+def _raw_parts(folder: Path, count: int, seed: int) -> Iterator[Part]:
+    for start in range(0, count, _RAW_PART):
+        stop = min(start + _RAW_PART, count)
+        marks = tuple(folder / "videos" / f"v{number:05d}.mp4" for number in range(start, stop))
+        yield Part(marks, stop - start, partial(write_videos, folder, count, seed, start, stop))
+    if count:
+        marks = (folder / "titles.csv", folder / "truth.jsonl")
+        yield Part(marks, 1, partial(write_titles, folder, count, seed))
+
+
+def _run(parts: list[Part], workers: int, progress: bool) -> None:
+    """Do all parts, in this process or in several."""
+    left = [part for part in parts if not part.done]
+    total, done = sum(part.weight for part in parts), sum(part.weight for part in parts if part.done)
+    with tqdm(total=total, initial=done, desc="world", unit="clip", disable=not progress) as bar:
+        if workers <= 1:
+            for part in left:
+                part.write()
+                bar.update(part.weight)
+            return
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+            weights = {pool.submit(part.write): part.weight for part in left}
+            try:
+                for future in as_completed(weights):
+                    future.result()
+                    bar.update(weights[future])
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise

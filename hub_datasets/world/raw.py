@@ -1,0 +1,105 @@
+"""A raw corpus: video files with weak, partly wrong titles, for the data flow that turns such corpora into pairs.
+
+The truth about every title is kept beside it, so that what a quality filter keeps can be scored.
+"""
+
+import csv
+import io
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from numpy.random import Generator
+
+from gve.hub_datasets.world.captions import SCENE_WORDS, event_text, name_thing
+from gve.hub_datasets.world.files import write_bytes, write_text
+from gve.hub_datasets.world.rows import stream
+from gve.hub_datasets.world.spec import COLORS, SCENES, Clip, choice, sample_clip
+from gve.hub_datasets.world.video import video_bytes
+
+TITLE_KINDS = {"plain": 0.6, "wrong color": 0.13, "wrong scene": 0.12, "vague": 0.1, "duplicate": 0.05}
+"""Shares of the titles by kind; a duplicate shows an earlier clip again under another title."""
+_VAGUE = ("my clip {:04d} final", "untitled {:d}", "VID_{:05d}", "test render {:d} v2", "new video {:d}")
+
+
+@dataclass(frozen=True)
+class RawVideo:
+    """One video of the raw corpus.
+
+    Attributes:
+        file: Name of the video file.
+        title: What its uploader wrote.
+        kind: One of TITLE_KINDS.
+        clip: What it really shows.
+        original: The file that shows the same clip, for a duplicate, else "".
+    """
+
+    file: str
+    title: str
+    kind: str
+    clip: Clip
+    original: str = ""
+
+    @property
+    def correct(self) -> bool:
+        """Whether the title describes the video."""
+        return self.kind in ("plain", "duplicate")
+
+
+def weak_title(clip: Clip, rng: Generator) -> str:
+    """A short title that tells a part of what a clip shows."""
+    thing, scene = choice(rng, clip.things), choice(rng, SCENE_WORDS[clip.scene])
+    draw = rng.random()
+    if draw < 0.4:
+        return f"{name_thing(thing, rng, article='')} {scene}"
+    if draw < 0.7:
+        return f"{event_text(clip, int(rng.integers(2)), rng, article='')} {scene}".strip()
+    return f"{name_thing(clip.things[0], rng, article='')} and {name_thing(clip.things[1], rng, article='')} {scene}"
+
+
+def _mistaken(clip: Clip, kind: str, rng: Generator) -> Clip:
+    """What somebody who misremembers a clip describes."""
+    if kind == "wrong scene":
+        return replace(clip, scene=choice(rng, [scene for scene in SCENES if scene != clip.scene]))
+    taken = {thing.color for thing in clip.things}
+    colors = [choice(rng, [color for color in COLORS if color not in taken]) for _ in clip.things]
+    return replace(clip, things=tuple(replace(t, color=c) for t, c in zip(clip.things, colors, strict=True)))
+
+
+def raw_videos(count: int, seed: int) -> list[RawVideo]:
+    """The raw corpus, nothing rendered yet."""
+    videos: list[RawVideo] = []
+    for number in range(count):
+        rng = stream(seed, "raw", number)
+        kind = str(rng.choice(list(TITLE_KINDS), p=list(TITLE_KINDS.values())))
+        originals = [video for video in videos if video.kind != "duplicate"]
+        kind = "plain" if kind == "duplicate" and not originals else kind
+        clip, original, file = sample_clip(rng, "seen"), "", f"v{number:05d}.mp4"
+        if kind == "duplicate":
+            earlier = choice(rng, originals)
+            clip, original = earlier.clip, earlier.file
+        if kind == "vague":
+            title = choice(rng, _VAGUE).format(int(rng.integers(10000)))
+        else:
+            title = weak_title(clip if kind in ("plain", "duplicate") else _mistaken(clip, kind, rng), rng)
+        videos.append(RawVideo(file, title, kind, clip, original))
+    return videos
+
+
+def write_videos(folder: Path, count: int, seed: int, start: int, stop: int) -> None:
+    """Render the files from `start` to `stop` that are not there yet."""
+    for video in raw_videos(count, seed)[start:stop]:
+        if not (folder / "videos" / video.file).exists():
+            write_bytes(folder / "videos" / video.file, video_bytes((video.clip,)))
+
+
+def write_titles(folder: Path, count: int, seed: int) -> None:
+    """Write titles.csv (file, title) and truth.jsonl (file, title, kind, correct, original, clip)."""
+    videos = raw_videos(count, seed)
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(("file", "title"))
+    writer.writerows((video.file, video.title) for video in videos)
+    truth = [json.dumps({**asdict(video), "correct": video.correct}) for video in videos]
+    write_text(folder / "truth.jsonl", "\n".join(truth) + "\n")
+    write_text(folder / "titles.csv", table.getvalue())

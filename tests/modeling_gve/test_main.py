@@ -1,0 +1,119 @@
+"""The door: `gve COMMAND`."""
+
+import re
+import signal
+import subprocess
+import sys
+import types
+
+import pytest
+from snippets import ROOT
+
+from gve import __main__ as door
+from gve import __version__
+
+ALONE = """
+import importlib.util, sys, types
+package = types.ModuleType("gve")
+package.__path__ = []
+command = types.ModuleType("gve.command")
+exec(sys.argv[2], command.__dict__)
+sys.modules |= {"gve": package, "gve.command": command}
+spec = importlib.util.spec_from_file_location("gve.__main__", sys.argv[1])
+door = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(door)
+door.COMMANDS["run"] = ("gve.command", "run")
+sys.exit(door.main(["run"]))
+"""
+"""The door with one command and without the package behind it."""
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """A command that notes its arguments; set `.code` to an int, or to an exception that it shall raise."""
+    seen = types.SimpleNamespace(code=0, arguments=None)
+
+    def main(argv):
+        seen.arguments = argv
+        if not isinstance(seen.code, int):
+            raise seen.code
+        return seen.code
+
+    module = types.ModuleType("noted_command")
+    module.main = main
+    monkeypatch.setitem(sys.modules, "noted_command", module)
+    monkeypatch.setitem(door.COMMANDS, "noted", ("noted_command", "notes"))
+    return seen
+
+
+@pytest.mark.parametrize("rest", [[], ["--help"], ["-h", "x"], ["--", "-x"], ["--version"], ["train", "--a=b"]])
+def test_arguments_go_through_untouched(command, rest):
+    command.code = 3
+    assert door.main(["noted", *rest]) == 3
+    assert command.arguments == rest
+
+
+def test_arguments_of_the_process(command, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["gve", "noted", "one"])
+    assert door.main() == 0
+    assert command.arguments == ["one"]
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["-h"], []])
+def test_help_lists_every_command(argv, capsys):
+    with pytest.raises(SystemExit) as stop:
+        door.main(argv)
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    for name, (_, purpose) in door.COMMANDS.items():
+        assert re.search(rf"^ +{name} +{re.escape(purpose[:20])}", shown, flags=re.MULTILINE)
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        door.main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"gve {__version__}\n"
+
+
+@pytest.mark.parametrize("argv", [["nothing"], ["--nothing"], ["--", "train"], [""]])
+def test_unknown_command(argv, capsys):
+    with pytest.raises(SystemExit) as stop:
+        door.main(argv)
+    assert stop.value.code == 2
+    assert "gve: error:" in capsys.readouterr().err
+
+
+def test_interrupt_is_one_line(command, capsys):
+    command.code = KeyboardInterrupt()
+    assert door.main(["noted"]) == 130
+    assert capsys.readouterr().err == "gve noted: interrupted\n"
+
+
+def test_other_errors_are_not_hidden(command):
+    command.code = RuntimeError("a fault")
+    with pytest.raises(RuntimeError, match="a fault"):
+        door.main(["noted"])
+
+
+def start(body):
+    words = [sys.executable, "-c", ALONE, str(ROOT / "modeling_gve" / "__main__.py"), body]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_interrupted_process():
+    process = start("import time\ndef main(argv):\n    print('ready', flush=True)\n    time.sleep(60)\n")
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (130, "gve run: interrupted\n")
+
+
+def test_reader_that_leaves():
+    """As in `gve ... | head -1`."""
+    process = start("def main(argv):\n    for _ in range(100000):\n        print('x' * 100)\n    return 0\n")
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=30) == 141
+    assert process.stderr.read() == ""
+    process.stderr.close()

@@ -1,0 +1,196 @@
+"""The layout's and the house's own rules, held over the syntax trees of all files."""
+
+import ast
+import fnmatch
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MAY_IMPORT = {
+    "modeling_gve": set(),
+    "hub_datasets": set(),
+    "eval": {"hub_datasets"},
+    "trainers": {"modeling_gve", "hub_datasets", "eval"},
+    "model_cards": {"modeling_gve", "hub_datasets", "eval"},
+}
+"""Folder -> the other folders of ours that it may import."""
+
+SOURCES = [path for folder in MAY_IMPORT for path in sorted((ROOT / folder).rglob("*.py"))]
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+METRIC = ROOT / "eval" / "video_retrieval"
+LOCAL = ("__init__.py", "__main__.py", "tiny.py")
+HUB_FILES = [path for path in sorted((ROOT / "modeling_gve").glob("*.py")) if path.name not in LOCAL]
+METRIC_FILES = [path for path in sorted(METRIC.glob("*.py")) if path.name != "__init__.py"]
+SUFFIXES = (".py", ".md", ".toml", ".yaml", ".jinja", ".json", ".txt", ".in")
+TEXTS = [
+    *(path for path in ROOT.iterdir() if path.is_file() and (path.suffix in SUFFIXES or path.name == "Makefile")),
+    *(path for folder in (*MAY_IMPORT, "tests") for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES),
+    ROOT / ".ci" / "run",
+]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+MAX_LINES, MAX_FUNCTION = 400, 60
+MACHINE_PATH = re.compile(r"(?<![\w.$)}])/(?:work|root|opt|mnt|home|Users)/\w")
+REGISTRY = re.compile(r"pypi\.|pythonhosted|download\.pytorch|index-url")
+
+
+def name_of(path):
+    return str(path.relative_to(ROOT))
+
+
+def tree_of(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def absolute_imports(tree):
+    """Names of the modules that a file imports; `from gve import eval` counts as gve.eval."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield from [node.module] if node.module != "gve" else [f"gve.{alias.name}" for alias in node.names]
+
+
+def relative_imports(tree):
+    return [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
+
+
+def imported_folders(tree):
+    """The folders of ours that a file imports; what is no folder of its own under gve lies in modeling_gve."""
+    for name in absolute_imports(tree):
+        head, _, rest = name.partition(".")
+        if head == "gve":
+            folder = rest.partition(".")[0]
+            yield folder if folder in MAY_IMPORT else "modeling_gve"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_import_direction(path):
+    folder = path.relative_to(ROOT).parts[0]
+    allowed = MAY_IMPORT[folder] if METRIC not in path.parents else set()
+    found = set(imported_folders(tree_of(path)))
+    assert found - {folder} <= allowed
+    if folder != "modeling_gve" and METRIC not in path.parents:
+        assert not relative_imports(tree_of(path)), "imports of ours are absolute here"
+
+
+def test_the_rule_sees_what_it_forbids():
+    tree = ast.parse("import gve.trainers.losses\nfrom gve import eval\nfrom gve.tiny import x\nimport numpy")
+    assert set(imported_folders(tree)) == {"trainers", "eval", "modeling_gve"}
+
+
+def test_commands_are_imported_lazily():
+    tree = tree_of(ROOT / "modeling_gve" / "__main__.py")
+    assert not [
+        node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom) and "gve" in ast.unparse(node)
+    ]
+
+
+@pytest.mark.parametrize("path", [*HUB_FILES, *METRIC_FILES], ids=name_of)
+def test_hub_safe(path):
+    """What the loaders of transformers and evaluate copy: `from .sibling import name` with the sibling beside it."""
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    for node in relative_imports(tree):
+        assert node.level == 1, ast.unparse(node)
+        assert node.module and (path.parent / f"{node.module}.py").is_file(), ast.unparse(node)
+        assert path not in HUB_FILES or node.module.endswith("_gve"), f"{node.module} is not copied to the Hub"
+    assert not [name for name in absolute_imports(tree) if name.partition(".")[0] == "gve"]
+    # the loaders read lines, not syntax, so a docstring may not look like an import
+    for module in re.findall(r"^\s*from\s+\.(\S+)\s+import", text, flags=re.MULTILINE):
+        assert (path.parent / f"{module}.py").is_file(), f"a line reads as an import of .{module}"
+
+
+def test_metric_imports_one_level_of_siblings_and_numpy():
+    """evaluate's loader copies the siblings of the main file, not theirs."""
+    assert relative_imports(tree_of(METRIC / "video_retrieval.py"))
+    for path in METRIC_FILES:
+        used = {name.partition(".")[0] for name in absolute_imports(tree_of(path))} - set(sys.stdlib_module_names)
+        if path.name == "video_retrieval.py":
+            assert used <= {"numpy", "datasets", "evaluate"}
+        else:
+            assert used <= {"numpy"}
+            assert not relative_imports(tree_of(path))
+
+
+def test_every_package_is_listed():
+    """setuptools cannot find packages under a prefix, so pyproject.toml lists them by hand."""
+    tool = PYPROJECT["tool"]["setuptools"]
+    names = {"modeling_gve": "gve"} | {folder: f"gve.{folder}" for folder in MAY_IMPORT if folder != "modeling_gve"}
+    folders = {path.parent.relative_to(ROOT).parts for path in SOURCES}
+    assert {".".join((names[parts[0]], *parts[1:])) for parts in folders} == set(tool["packages"])
+    assert len(tool["packages"]) == len(set(tool["packages"]))
+    assert {name: folder for folder, name in names.items()} == tool["package-dir"]
+    assert not [parts for parts in folders if not ROOT.joinpath(*parts, "__init__.py").is_file()]
+
+
+def test_every_data_file_ships():
+    """What is no Python and no documentation matches a pattern of package-data."""
+    tool = PYPROJECT["tool"]["setuptools"]
+    dirs = {package: _folder_of(package, tool["package-dir"]) for package in tool["packages"]}
+    shipped = set()
+    for package, patterns in tool["package-data"].items():
+        files = [path for path in dirs[package].rglob("*") if path.is_file()]
+        for pattern in patterns:
+            matches = {path for path in files if fnmatch.fnmatch(str(path.relative_to(dirs[package])), pattern)}
+            assert matches, f"{package}: {pattern} matches no file"
+            shipped |= matches
+    for path in (path for folder in dirs.values() for path in folder.iterdir() if path.is_file()):
+        assert path.suffix in (".py", ".pyc") or path.name == "README.md" or path in shipped, name_of(path)
+
+
+def _folder_of(package, roots):
+    top = max((name for name in roots if f"{package}.".startswith(f"{name}.")), key=len)
+    return ROOT.joinpath(roots[top], *package.removeprefix(top).strip(".").split("."))
+
+
+def test_commands_exist():
+    main = tree_of(ROOT / "modeling_gve" / "__main__.py")
+    (table,) = [node.value for node in main.body if isinstance(node, ast.Assign) and node.targets[0].id == "COMMANDS"]
+    for command, (module, _) in ast.literal_eval(table).items():
+        path = ROOT.joinpath(*module.split(".")[1:]).with_suffix(".py")
+        assert path.is_file(), f"gve {command}: no {name_of(path)}"
+        (found,) = [node for node in tree_of(path).body if isinstance(node, ast.FunctionDef) and node.name == "main"]
+        assert [argument.arg for argument in found.args.args] == ["argv"]
+
+
+def test_folders_stay_out_of_sys_modules():
+    """A second copy under the bare name would have other classes."""
+    import gve  # noqa: F401
+
+    assert not set(MAY_IMPORT) & set(sys.modules)
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *TESTS], ids=name_of)
+def test_sizes(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno - node.lineno < MAX_FUNCTION, node.name
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=name_of)
+def test_texts_are_plain(path):
+    """ASCII alone, no path of a machine, no name of a package registry, no end of line left open."""
+    content = path.read_bytes()
+    assert content.isascii()
+    assert not content or content.endswith(b"\n")
+    assert not MACHINE_PATH.findall(content.decode())
+    assert path == Path(__file__) or not REGISTRY.findall(content.decode())
+
+
+def test_root_holds_nothing_else():
+    """A file at the root is one that a reader looks for there."""
+    known = {
+        "pyproject.toml",
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "LICENSE",
+        "Makefile",
+        "MANIFEST.in",
+    }
+    assert known == {path.name for path in ROOT.iterdir() if path.is_file() and not path.name.startswith(".")}

@@ -1,0 +1,120 @@
+"""The README's code runs, and its commands, options and links exist."""
+
+import importlib
+import importlib.util
+import re
+import shlex
+import tomllib
+
+import pytest
+from snippets import ROOT, build_hub, read_blocks, run_snippet
+
+from gve.__main__ import COMMANDS
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = read_blocks(README)
+CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def python_sections():
+    """Python blocks by heading: what stands under one heading may build on the blocks before it."""
+    sections = {}
+    for block in BLOCKS:
+        if block.language == "python":
+            sections[block.heading] = sections.get(block.heading, "") + block.code
+    return sections
+
+
+def shell_commands():
+    """Words of each simple command in the bash blocks."""
+    commands = []
+    for block in BLOCKS:
+        if block.language in ("bash", "sh", "shell"):
+            for line in block.code.replace("\\\n", " ").splitlines():
+                for part in re.split(r"&&|\|\|?|;", line.removeprefix("$ ")):
+                    words = shlex.split(part, comments=True)
+                    while words and re.fullmatch(r"\w+=.*", words[0]):  # an assignment in front
+                        words = words[1:]
+                    if words:
+                        commands.append(words)
+    return commands
+
+
+def gve_commands():
+    """Arguments of `gve`, however it is called."""
+    for words in shell_commands():
+        if words[0] == "gve":
+            yield words[1:]
+        elif words[:3] in (["python", "-m", "gve"], ["python3", "-m", "gve"]):
+            yield words[3:]
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("readme")
+    return folder, build_hub(folder)
+
+
+@pytest.mark.parametrize("heading", python_sections())
+def test_python_runs(heading, hub):
+    result = run_snippet(python_sections()[heading], *hub)
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
+def test_the_three_ways_in_are_shown():
+    code = "\n".join(python_sections().values())
+    for call in ("AutoModel.from_pretrained(", "SentenceTransformer(", "load_dataset("):
+        assert call in code
+
+
+def test_gve_commands_exist():
+    for arguments in gve_commands():
+        assert arguments, "gve without a command"
+        assert arguments[0] in COMMANDS or arguments[0] in ("--help", "--version"), arguments
+
+
+@pytest.mark.parametrize("name", sorted({words[0] for words in gve_commands() if words and words[0] in COMMANDS}))
+def test_options_exist(name, capsys):
+    try:
+        importlib.import_module(COMMANDS[name][0]).main(["--help"])
+    except SystemExit as stop:
+        assert stop.code in (0, None)
+    known = set(re.findall(r"--?[\w-]+", capsys.readouterr().out))
+    for words in gve_commands():
+        if words and words[0] == name:
+            used = {word.partition("=")[0] for word in words[1:] if re.match(r"--?[A-Za-z]", word)}
+            assert used <= known, sorted(used - known)
+
+
+def test_other_commands_exist():
+    make = (ROOT / "Makefile").read_text(encoding="utf-8")
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    for words in shell_commands():
+        line = " ".join(words)
+        if words[0] == "make":
+            assert all(re.search(rf"^{re.escape(target)}:", make, flags=re.MULTILINE) for target in words[1:]), line
+        if words[0].startswith("."):
+            assert (ROOT / words[0]).exists(), line
+        if words[0] in ("python", "python3") and "-m" in words and words[words.index("-m") + 1].startswith("gve."):
+            assert importlib.util.find_spec(words[words.index("-m") + 1]) is not None, line
+        for names in re.findall(r"\.\[([\w,-]+)\]", line):
+            assert set(names.split(",")) <= set(extras), line
+
+
+def test_ci_does_what_is_written():
+    """.ci/run installs and tests by the README's own two commands."""
+    lines = [" ".join(words) for words in shell_commands()]
+    installs = [line for line in lines if "pip install" in line and "-e" in line]
+    assert installs, "no command installs the project"
+    for line in installs:
+        words = line.partition("install ")[2]
+        assert words in CI.replace("--quiet ", "").replace('"', ""), line
+    assert "pytest" in lines, "no command runs the tests"
+    assert re.search(r"^stage .* pytest$", CI, flags=re.MULTILINE)
+
+
+def test_links_exist():
+    prose = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if not re.match(r"[a-z]+:|#", target):
+            assert (ROOT / target.partition("#")[0]).exists(), target

@@ -1,0 +1,207 @@
+"""The demo's training: sources of pairs, a measured number of steps, GVETrainer, and the saved model."""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, DatasetDict, load_dataset
+from sentence_transformers import SentenceTransformer
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from gve.hub_datasets.schema import TASKS
+from gve.sentence_gve import save_embedder, write_json
+from gve.trainers.arguments import GVETrainingArguments
+from gve.trainers.demo.workspace import Workspace
+from gve.trainers.rows import PairRows
+from gve.trainers.trainer import GVETrainer
+
+BATCH = 48
+EPOCHS = 6
+LEAST_STEPS = 24
+WARMUP = 80
+TIMED_SOURCES = 9
+"""How many sources one step each is timed on."""
+SLACK = 0.92
+"""Share of the time that is planned with; probing, checkpoints and a busier machine take the rest."""
+
+
+def load_sources(folder: Path) -> DatasetDict:
+    """The training pairs, parted so that each batch holds one task, one kind of text and one degree of hardness.
+
+    Args:
+        folder: A UVRD folder.
+
+    Returns:
+        Rows by source, such as "t2i", "t2v-spatial" and "t2v-spatial-twins" (groups of near-identical clips).
+    """
+    sources: dict[str, Dataset] = {}
+    for task in TASKS:
+        rows = load_dataset(str(folder), task, split="train")
+        names = np.array([_source(task, kind, group) for kind, group in zip(rows["kind"], rows["group"], strict=True)])
+        for name in dict.fromkeys(names.tolist()):
+            sources[name] = rows.select(np.flatnonzero(names == name))
+    return DatasetDict(sources)
+
+
+def _source(task: str, kind: str, group: str) -> str:
+    name = f"{task}-{kind}" if task == "t2v" else task
+    return f"{name}-twins" if group and task in ("t2v", "t2i") else name
+
+
+def pick_dtype() -> torch.dtype:
+    """bf16 where this machine multiplies it clearly faster than fp32, else fp32."""
+    if torch.cuda.is_available():
+        return torch.bfloat16
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        a, b = torch.randn(1536, 256).to(dtype), torch.randn(256, 512).to(dtype)
+        a @ b
+        start = time.perf_counter()
+        for _ in range(20):
+            a @ b
+        seconds[dtype] = time.perf_counter() - start
+    return torch.bfloat16 if seconds[torch.bfloat16] * 1.3 < seconds[torch.float32] else torch.float32
+
+
+def training_arguments(workspace: Workspace, sources: Mapping[str, Dataset], steps_per_epoch: int) -> GVETrainingArguments:
+    """The recipe of a model this small: Muon, a high rate, a soft temperature.
+
+    Args:
+        workspace: The demo.
+        sources: Rows by source.
+        steps_per_epoch: Optimizer steps of each of the epochs.
+    """
+    steps = steps_per_epoch * EPOCHS
+    return GVETrainingArguments(
+        output_dir=str(workspace.checkpoints),
+        seed=workspace.seed,
+        num_train_epochs=EPOCHS,
+        steps_per_epoch=steps_per_epoch,
+        per_device_train_batch_size=BATCH,
+        task_batch_sizes={name: min(BATCH, len(rows) // 4 * 4) for name, rows in sources.items()},
+        schedule="pyramid-centred",
+        probability_floor=0.3 / len(sources),
+        probability_cap=4 / len(sources),
+        temperature=0.05,
+        false_negative_margin=None,
+        learning_rate=2e-3,
+        use_muon=True,
+        muon_learning_rate=2e-2,
+        master_weights=True,
+        weight_decay=0.02,
+        adam_beta2=0.98,
+        max_grad_norm=1.0,
+        lr_scheduler_type="cosine",
+        warmup_steps=min(WARMUP, max(1, steps // 10)),
+        save_strategy="steps",
+        save_steps=max(8, steps // 12),
+        save_total_limit=1,
+        logging_steps=max(1, steps // 60),
+        report_to="none",
+        dataloader_num_workers=1,
+        dataloader_persistent_workers=True,
+        dataloader_prefetch_factor=4,
+        decode_cache_mb=1500,
+    )
+
+
+def measure_step(model: SentenceTransformer, trainer: GVETrainer, sources: Mapping[str, Dataset]) -> float:
+    """Seconds of one training step, over a spread of sources, after one step to warm up.
+
+    Args:
+        model: The model; its weights stay as they are.
+        trainer: Gives loss and collator.
+        sources: Rows by source.
+    """
+    names = list(sources)
+    chosen = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, TIMED_SOURCES).round().astype(int))]
+    batches = []
+    for name in [chosen[0], *chosen]:
+        rows = PairRows({name: sources[name]})
+        batches.append(trainer.data_collator(rows.__getitems__(list(range(trainer.args.batch_size_of(name))))))
+    seconds = []
+    for batch in batches:
+        start = time.perf_counter()
+        trainer.compute_loss(model, dict(batch)).backward()
+        seconds.append(time.perf_counter() - start)
+        model.zero_grad(set_to_none=True)
+    return float(np.mean(seconds[1:])) + _update_seconds(model)
+
+
+def _update_seconds(model: SentenceTransformer) -> float:
+    """What the optimizer adds: Muon's five rounds of products, taken as 40 products of a hidden matrix with itself."""
+    matrices = [p for p in model.parameters() if p.ndim == 2]
+    start = time.perf_counter()
+    for matrix in matrices:
+        half = matrix.detach().float()[:512]
+        for _ in range(15):
+            half @ half.T
+    return time.perf_counter() - start
+
+
+class Deadline(TrainerCallback):
+    """Ends the training when the machine turned out slower than planned; what is learnt by then is kept.
+
+    Args:
+        seconds: From the first step on.
+        write: Shows a line to the user.
+    """
+
+    def __init__(self, seconds: float, write: Callable[[str], Any]) -> None:
+        self.seconds, self.write, self.start = seconds, write, 0.0
+        self.stopped_at: int | None = None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Start the clock."""
+        self.start = time.monotonic()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Stop when the time is over."""
+        if time.monotonic() - self.start > self.seconds and state.global_step < state.max_steps:
+            self.stopped_at = state.global_step
+            self.write(f"  the time is over at step {state.global_step} of {state.max_steps}; training ends here")
+            control.should_training_stop = True
+
+
+def load_trainable(folder: Path, dtype: torch.dtype) -> SentenceTransformer:
+    """The untrained model in the number format of the training."""
+    model = SentenceTransformer(str(folder), model_kwargs={"dtype": dtype, "attn_implementation": "eager"})
+    return model.train()
+
+
+def train(workspace: Workspace, seconds: float, write: Callable[[str], Any]) -> None:
+    """Train within a number of seconds and save the model; goes on from the last checkpoint if there is one.
+
+    Args:
+        workspace: The demo, whose pairs and untrained model lie ready.
+        seconds: Budget of the training.
+        write: Shows a line to the user.
+    """
+    sources = load_sources(workspace.uvrd)
+    dtype = pick_dtype()
+    model = load_trainable(workspace.untrained, dtype)
+    begun = time.monotonic()
+    if "steps_per_epoch" not in workspace.facts:
+        trial = GVETrainer(model, training_arguments(workspace, sources, 1), sources)
+        step = measure_step(model, trial, sources)
+        steps = max(LEAST_STEPS, int((seconds - (time.monotonic() - begun)) * SLACK / step))
+        workspace.facts |= {"step_seconds": round(step, 4), "steps_per_epoch": max(1, steps // EPOCHS)}
+        workspace.facts |= {"dtype": str(dtype).removeprefix("torch."), "train_seconds": round(seconds)}
+        workspace.save()
+        write(f"  {len(sources)} sources, {step:.2f} s a step: {EPOCHS} epochs of {steps // EPOCHS} steps")
+    args = training_arguments(workspace, sources, workspace.facts["steps_per_epoch"])
+    deadline = Deadline(max(seconds, workspace.facts["train_seconds"] * 0.5), write)
+    trainer = GVETrainer(model, args, sources, callbacks=[deadline])
+    checkpoint = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
+    if checkpoint:
+        write(f"  going on from {Path(checkpoint).name}")
+    trainer.train(resume_from_checkpoint=checkpoint)
+    workspace.facts["steps"] = trainer.state.global_step
+    workspace.facts["pairs_seen"] = trainer.state.global_step * BATCH
+    write_json(workspace.root / "curriculum.json", trainer.curriculum.history.to_json())
+    write_json(workspace.root / "training_log.json", trainer.state.log_history)
+    save_embedder(workspace.model, model[0].model.float().eval(), model.processor, prompts=dict(model.prompts))
