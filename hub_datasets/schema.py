@@ -8,6 +8,12 @@ TASKS = ("t2t", "t2i", "t2v", "ti2v", "tv2v", "i2v", "v2v")
 """The seven pair kinds of UVRD; `t2v` reads text to video."""
 
 
+def task_of(source: str) -> str | None:
+    """The task of a source of pairs, such as t2v of "t2v-spatial"; None where the name begins with no task."""
+    task = source.partition("-")[0]
+    return task if task in TASKS else None
+
+
 def media(text: str | None = None, image: bytes | None = None, video: bytes | None = None) -> dict[str, Any]:
     """One side of a pair: a text, an image, a video, or a composition of them.
 

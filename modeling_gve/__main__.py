@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "demo": ("gve.trainers.demo.run", "make the rendered world, train a tiny model on it, score and show it"),
-    "world": ("gve.hub_datasets.world.build", "render the video world: UVRB, UVRD and raw clips"),
+    "world": ("gve.hub_datasets.world.cli", "render the video world: UVRB, UVRD and raw clips"),
     "train": ("gve.trainers.train", "train an embedder on UVRD pairs"),
     "eval": ("gve.eval.benchmark", "score an embedder on UVRB"),
     "encode": ("gve.eval.encode_files", "embed videos and images into one file of vectors"),

@@ -7,7 +7,7 @@ from typing import Any
 
 from sentence_transformers import SentenceTransformerTrainingArguments
 
-from gve.hub_datasets.schema import TASKS
+from gve.hub_datasets.schema import TASKS, task_of
 from gve.trainers.curriculum import SCHEDULES, Schedule
 
 
@@ -190,5 +190,8 @@ def _task_numbers(name: str, value: Any, least: int) -> dict[str, int]:
 
 
 def _known_tasks(name: str, tasks: Sequence[str] | Mapping[str, Any]) -> None:
-    if unknown := [task for task in tasks if task not in TASKS]:
-        raise ValueError(f"{name}: got {', '.join(unknown)}; {', '.join(TASKS)} are accepted; correct the task name")
+    if unknown := [task for task in tasks if task_of(task) is None]:
+        raise ValueError(
+            f"{name}: got {', '.join(unknown)}; {', '.join(TASKS)}, or one of them with a "
+            "suffix such as t2v-spatial, are accepted; correct the task name"
+        )

@@ -8,7 +8,7 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 from torch.utils.data import Dataset as TorchDataset
 
-from gve.hub_datasets.schema import TASKS, pair_features
+from gve.hub_datasets.schema import TASKS, pair_features, task_of
 from gve.trainers.sampler import TaskIndex
 
 
@@ -61,8 +61,11 @@ def check_tasks(datasets: Mapping[str, Dataset]) -> DatasetDict:
             'write DatasetDict({"t2v": load_dataset(folder, "t2v", split="train")})'
         )
     for task, rows in datasets.items():
-        if task not in TASKS:
-            raise ValueError(f"train_dataset: got task {task!r}; {', '.join(TASKS)} are accepted; rename it")
+        if task_of(task) is None:
+            raise ValueError(
+                f"train_dataset: got task {task!r}; {', '.join(TASKS)}, or one of them with a suffix such as t2v-spatial, "
+                "are accepted; rename it"
+            )
         missing = sorted(set(pair_features()) - set(rows.column_names))
         if missing or not len(rows):
             raise ValueError(

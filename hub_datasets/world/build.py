@@ -23,7 +23,7 @@ from gve.hub_datasets.world.cards import uvrb_card, uvrd_card
 from gve.hub_datasets.world.files import write_rows, write_text
 from gve.hub_datasets.world.pairs import build_pairs
 from gve.hub_datasets.world.raw import write_titles, write_videos
-from gve.hub_datasets.world.sets import CORPUS_OF, Sizes, build_sets
+from gve.hub_datasets.world.sets import CORPUS_OF, DEFAULT_SIZES, Sizes, build_sets
 from gve.hub_datasets.world.spec import SPLITS
 
 DEFAULT_PAIRS = {"t2v": 12000, "t2t": 3000, "t2i": 4000, "ti2v": 3000, "tv2v": 2400, "i2v": 2000, "v2v": 1500}
@@ -60,7 +60,7 @@ def build_world(
     raw: int = 200,
     workers: int = 2,
     progress: bool = True,
-    sizes: Sizes = Sizes(),
+    sizes: Sizes = DEFAULT_SIZES,
     num_negatives: int = 0,
 ) -> dict[str, Any]:
     """Render the world into a folder; what an earlier, interrupted run finished is kept.
@@ -84,10 +84,11 @@ def build_world(
         ValueError: For an unknown task, or if the folder holds a world built with other arguments.
     """
     folder = Path(folder)
-    counts = {task: count for task, count in (DEFAULT_PAIRS if pairs is None else pairs).items() if count > 0}
-    unknown = sorted(set(counts) - set(TASKS))
+    asked = DEFAULT_PAIRS if pairs is None else pairs
+    unknown = sorted(set(asked) - set(TASKS))
     if unknown:
         raise ValueError(f"pairs: got task {unknown[0]!r}; {', '.join(TASKS)} are accepted; remove or rename it")
+    counts = {task: asked[task] for task in TASKS if asked.get(task, 0) > 0}
     arguments = {"seed": seed, "pairs": counts, "sets": sets, "raw": raw, "num_negatives": num_negatives}
     world: dict[str, Any] = {"arguments": {**arguments, "sizes": asdict(sizes)}, "sets": {}}
     if sets:

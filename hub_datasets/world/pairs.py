@@ -17,6 +17,7 @@ from gve.hub_datasets.world.captions import (
     answers,
     caption,
     clip_facts,
+    event_fact,
     fact,
     image_caption,
     long_caption,
@@ -24,7 +25,7 @@ from gve.hub_datasets.world.captions import (
 from gve.hub_datasets.world.compose import Composed, content_fact, image_group, video_group
 from gve.hub_datasets.world.rows import Pair, Side, stream
 from gve.hub_datasets.world.spec import Clip, choice, sample_clip
-from gve.hub_datasets.world.texts import KIND_SETS, RICHER, TASK_INSTRUCTIONS, event_in_scene
+from gve.hub_datasets.world.texts import KIND_SETS, RICHER, TASK_INSTRUCTIONS, event_caption
 from gve.hub_datasets.world.variants import (
     GROUP_SIZE,
     GROUPED_KINDS,
@@ -75,12 +76,22 @@ def _text_to_video(kind: str, rng: Generator) -> list[Pair]:
     if kind == "long":
         clips, name = _long_clips(rng), _unique(rng)
         return [_row(kind, Side(text=long_caption(clips, rng)), Side(clips=clips), name, name)]
-    in_scene = kind == "event" and rng.random() < _EVENT_IN_SCENE
-    rows = []
-    for clip in _unit_clips(kind, rng):
-        told = event_in_scene(clip, int(rng.integers(2)), rng) if in_scene else caption(clip, kind, rng)
-        rows.append(_row(kind, Side(text=told.text), _video(clip), told.facts, clip_facts(clip)))
-    return rows
+    clips = _unit_clips(kind, rng)
+    if kind == "event":
+        in_scene = rng.random() < _EVENT_IN_SCENE
+        told = [event_caption(clip, _rarer_half(clip, clips, rng), rng, in_scene=in_scene) for clip in clips]
+    else:
+        told = [caption(clip, kind, rng) for clip in clips]
+    return [
+        _row(kind, Side(text=text.text), _video(clip), text.facts, clip_facts(clip))
+        for clip, text in zip(clips, told, strict=True)
+    ]
+
+
+def _rarer_half(clip: Clip, mates: list[Clip], rng: Generator) -> int:
+    """The half whose event fewer of the group mates show; either, if both are as rare."""
+    shown = [sum(event_fact(clip, half) in clip_facts(mate) for mate in mates) for half in range(2)]
+    return int(rng.integers(2)) if shown[0] == shown[1] else int(shown[1] < shown[0])
 
 
 def _text_to_text(kind: str, rng: Generator) -> list[Pair]:

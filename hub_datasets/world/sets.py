@@ -33,8 +33,7 @@ from gve.hub_datasets.world.variants import (
 )
 from gve.hub_datasets.world.video import LONG_CLIPS
 
-
-CORPUS_OF = {name: "msrvtt" for name in (*BASE_KINDS, "MSRVTT-I2V")} | {"LoVR-C2V": "lovr-v"}
+CORPUS_OF = dict.fromkeys((*BASE_KINDS, "MSRVTT-I2V"), "msrvtt") | {"LoVR-C2V": "lovr-v"}
 """Slug of the set whose corpus a set uses, where it may be another's."""
 
 
@@ -57,6 +56,9 @@ class Sizes:
     themes: int = 40
     longs: int = 64
     composed: int = 64
+
+
+DEFAULT_SIZES = Sizes()
 
 
 @dataclass(frozen=True)
@@ -236,7 +238,7 @@ def _of_kind(kind: str, rng: Generator, split: str) -> Composed:
 
 
 @lru_cache(maxsize=4)
-def build_sets(split: str, seed: int, sizes: Sizes = Sizes()) -> dict[str, MiniSet]:
+def build_sets(split: str, seed: int, sizes: Sizes = DEFAULT_SIZES) -> dict[str, MiniSet]:
     """All sixteen sets of a split, by name in the order of the UVRB table.
 
     Args:

@@ -58,10 +58,12 @@ TASK_INSTRUCTIONS = {
 """T2V is not here: its instruction depends on the kind of text (`KIND_SETS`)."""
 
 
-def event_in_scene(clip: Clip, half: int, rng: Generator) -> Caption:
-    """An event's text that also tells the scene."""
-    text = f"{event_text(clip, half, rng, article='a')} {choice(rng, SCENE_WORDS[clip.scene])}"
-    return Caption(text, frozenset({event_fact(clip, half), fact("scene", clip.scene)}))
+def event_caption(clip: Clip, half: int, rng: Generator, *, in_scene: bool) -> Caption:
+    """The text of the event of one half, which may also tell the scene."""
+    text, facts = event_text(clip, half, rng, article="a"), {event_fact(clip, half)}
+    if in_scene:
+        text, facts = f"{text} {choice(rng, SCENE_WORDS[clip.scene])}", facts | {fact("scene", clip.scene)}
+    return Caption(text, frozenset(facts))
 
 
 def instructions() -> list[str]:
@@ -90,5 +92,9 @@ def _some_texts(rng: Generator) -> list[str]:
     """One text of each kind, of a picture and of each composed query."""
     texts = [caption(sample_clip(rng, "seen"), kind, rng).text for kind in CLIP_KINDS]
     clips = [sample_clip(rng, "seen") for _ in range(LONG_CLIPS)]
-    texts += [long_caption(clips, rng), image_caption(clips[0], rng).text, event_in_scene(clips[0], 0, rng).text]
+    texts += [
+        long_caption(clips, rng),
+        image_caption(clips[0], rng).text,
+        event_caption(clips[0], 0, rng, in_scene=True).text,
+    ]
     return texts + [pair.text for pair in (*image_group(rng, "seen"), *video_group(rng, "seen"))]

@@ -4,7 +4,6 @@ Shapes: F frames, S side in pixels. The same frames give the same bytes with the
 """
 
 import io
-from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 
@@ -21,7 +20,8 @@ CLIP_FRAMES, CLIP_FPS = 16, 8
 """A clip lasts two seconds."""
 LONG_CLIPS, LONG_FRAMES, LONG_FPS = 4, 8, 4
 """A long video holds four clips of eight frames and lasts eight seconds; a reader of 8 frames meets each clip twice."""
-_X264 = {"preset": "veryfast", "crf": "16", "threads": "1"}
+# without cpu-independent, the encoder's look-ahead (mb-tree) rounds differently from one call to the next
+_X264 = {"preset": "veryfast", "crf": "16", "threads": "1", "x264-params": "cpu-independent=1"}
 
 
 def encode_mp4(frames: np.ndarray, fps: int) -> bytes:
@@ -64,11 +64,11 @@ def encode_png(frame: np.ndarray) -> bytes:
 
 
 @lru_cache(maxsize=256)
-def video_bytes(clips: Sequence[Clip], *, size: int = FRAME_SIZE) -> bytes:
+def video_bytes(clips: tuple[Clip, ...], *, size: int = FRAME_SIZE) -> bytes:
     """The MP4 file of a clip or, for several clips, of the long video that shows them one after another.
 
     Args:
-        clips: A tuple of one clip, or of the clips of a long video.
+        clips: One clip, or the clips of a long video.
         size: S, the side of a frame in pixels.
 
     Returns:

@@ -67,7 +67,9 @@ def pick_dtype() -> torch.dtype:
     return torch.bfloat16 if seconds[torch.bfloat16] * 1.3 < seconds[torch.float32] else torch.float32
 
 
-def training_arguments(workspace: Workspace, sources: Mapping[str, Dataset], steps_per_epoch: int) -> GVETrainingArguments:
+def training_arguments(
+    workspace: Workspace, sources: Mapping[str, Dataset], steps_per_epoch: int
+) -> GVETrainingArguments:
     """The recipe of a model this small: Muon, a high rate, a soft temperature.
 
     Args:
@@ -155,11 +157,15 @@ class Deadline(TrainerCallback):
         self.seconds, self.write, self.start = seconds, write, 0.0
         self.stopped_at: int | None = None
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Start the clock."""
         self.start = time.monotonic()
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Stop when the time is over."""
         if time.monotonic() - self.start > self.seconds and state.global_step < state.max_steps:
             self.stopped_at = state.global_step
@@ -173,13 +179,16 @@ def load_trainable(folder: Path, dtype: torch.dtype) -> SentenceTransformer:
     return model.train()
 
 
-def train(workspace: Workspace, seconds: float, write: Callable[[str], Any]) -> None:
+def train(workspace: Workspace, seconds: float, write: Callable[[str], Any]) -> dict[str, Any]:
     """Train within a number of seconds and save the model; goes on from the last checkpoint if there is one.
 
     Args:
         workspace: The demo, whose pairs and untrained model lie ready.
         seconds: Budget of the training.
         write: Shows a line to the user.
+
+    Returns:
+        The curriculum's history, as `CurriculumHistory.to_json` gives it.
     """
     sources = load_sources(workspace.uvrd)
     dtype = pick_dtype()
@@ -202,6 +211,6 @@ def train(workspace: Workspace, seconds: float, write: Callable[[str], Any]) -> 
     trainer.train(resume_from_checkpoint=checkpoint)
     workspace.facts["steps"] = trainer.state.global_step
     workspace.facts["pairs_seen"] = trainer.state.global_step * BATCH
-    write_json(workspace.root / "curriculum.json", trainer.curriculum.history.to_json())
     write_json(workspace.root / "training_log.json", trainer.state.log_history)
     save_embedder(workspace.model, model[0].model.float().eval(), model.processor, prompts=dict(model.prompts))
+    return trainer.curriculum.history.to_json()

@@ -1,0 +1,163 @@
+import re
+from collections import Counter
+from itertools import groupby
+
+import numpy as np
+import pytest
+
+from gve.hub_datasets.schema import TASKS, pair_features
+from gve.hub_datasets.uvrb.tasks import SETS
+from gve.hub_datasets.world.captions import (
+    ACTION_WORDS,
+    KINDS,
+    SHAPE_WORDS,
+    answers,
+    clip_facts,
+)
+from gve.hub_datasets.world.pairs import KIND_WEIGHTS, build_pairs
+from gve.hub_datasets.world.spec import held_out, held_out_action
+from gve.hub_datasets.world.texts import KIND_SETS, TASK_INSTRUCTIONS
+
+
+def shown(side):
+    return [*side.clips, *([side.picture[0]] if side.picture else [])]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_each_query_is_answered_by_its_target(task):
+    for pair in build_pairs(task, 200, 0):
+        assert pair.query_facts
+        assert answers(pair.query_facts, pair.target_facts)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_ranges_and_longer_runs_hold_the_same_rows(task):
+    pairs = list(build_pairs(task, 60, 3))
+    assert len(pairs) == 60
+    assert [pair.id for pair in pairs] == [f"{task}-{number:06d}" for number in range(60)]
+    assert list(build_pairs(task, 41, 3, start=18)) == pairs[18:41]
+    assert list(build_pairs(task, 60, 4)) != pairs
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_training_never_shows_a_held_out_combination(task):
+    for pair in build_pairs(task, 200, 1, num_negatives=1):
+        for side in (pair.query, pair.target, *pair.negatives):
+            for clip in shown(side):
+                assert not any(held_out(thing.color, thing.shape) for thing in clip.things)
+                assert not any(held_out_action(clip.things[i].shape, action) for i, action in clip.events)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_groups_are_consecutive_and_of_four(task):
+    names = [name for name, _ in groupby(pair.group for pair in build_pairs(task, 400, 2)) if name]
+    assert len(names) == len(set(names))
+    sizes = Counter(pair.group for pair in build_pairs(task, 400, 2) if pair.group)
+    assert set(list(sizes.values())[:-1]) <= {4}
+    assert bool(sizes) == (task not in ("i2v", "v2v"))
+
+
+def grouped(kind, count=1500):
+    rows = [pair for pair in build_pairs("t2v", count, 5) if pair.kind == kind]
+    return [list(rows) for _, rows in groupby(rows, key=lambda pair: pair.group)][:-1]
+
+
+@pytest.mark.parametrize("kind", ["spatial", "temporal", "camera"])
+def test_group_mates_do_not_answer_one_another(kind):
+    groups = grouped(kind)
+    assert len(groups) > 20
+    for mates in groups:
+        truth = [[answers(query.query_facts, mate.target_facts) for mate in mates] for query in mates]
+        assert truth == np.eye(4, dtype=bool).tolist()
+
+
+def test_event_groups_ask_for_the_rarer_event():
+    others = [
+        answers(query.query_facts, mate.target_facts)
+        for mates in grouped("event", 4000)
+        for query in mates
+        for mate in mates
+        if mate is not query
+    ]
+    assert len(others) > 1000
+    assert sum(others) / len(others) < 0.25
+
+
+def bag_of_words(text):
+    names = {word: name for table in (SHAPE_WORDS, ACTION_WORDS) for name, words in table.items() for word in words}
+    words = "|".join(sorted(names, key=len, reverse=True))
+    text = re.sub("at first |first |, then|, after that| before", " ", text)
+    return Counter(re.sub(words, lambda match: names[match[0]], text).split())
+
+
+def test_texts_of_an_order_group_are_one_bag_of_words():
+    for mates in grouped("temporal"):
+        bags = [bag_of_words(mate.query.text) for mate in mates]
+        assert bags[0] == bags[1] == bags[2] == bags[3]
+        assert sum(bags[0].values()) == 8
+
+
+def test_text_kinds_have_their_shares_and_instructions():
+    pairs = list(build_pairs("t2v", 6000, 0))
+    counts = Counter(pair.kind for pair in pairs)
+    assert set(counts) == set(KINDS)
+    total = sum(KIND_WEIGHTS.values())
+    for kind, weight in KIND_WEIGHTS.items():
+        assert counts[kind] / len(pairs) == pytest.approx(weight / total, rel=0.35)
+    assert all(pair.instruction == SETS[KIND_SETS[pair.kind]].instruction for pair in pairs)
+
+
+@pytest.mark.parametrize("task", sorted(TASK_INSTRUCTIONS))
+def test_other_tasks_have_one_instruction(task):
+    assert {pair.instruction for pair in build_pairs(task, 20, 0)} == {TASK_INSTRUCTIONS[task]}
+
+
+def test_long_video_holds_the_query_clip():
+    for pair in build_pairs("v2v", 20, 0):
+        assert len(pair.target.clips) == 4
+        assert pair.query.clips[0] in pair.target.clips
+
+
+def test_pictures_of_texts_are_taken_before_anything_happens():
+    assert all(pair.target.picture[1] < 0.1 for pair in build_pairs("t2i", 40, 0))
+
+
+@pytest.mark.parametrize("task", ["t2v", "ti2v", "tv2v"])
+def test_negatives_are_near_and_wrong(task):
+    plain = list(build_pairs(task, 300, 0))
+    pairs = list(build_pairs(task, 300, 0, num_negatives=2))
+    for pair, bare in zip(pairs, plain, strict=True):
+        assert (pair.id, pair.query, pair.target) == (bare.id, bare.query, bare.target)
+        assert len(pair.negatives) == 2
+        for side in pair.negatives:
+            assert len(side.clips) == len(pair.target.clips)
+            assert side.clips != pair.target.clips
+            if len(side.clips) == 1:
+                assert not answers(pair.query_facts, clip_facts(side.clips[0]))
+
+
+@pytest.mark.parametrize("task", ["t2t", "t2i", "i2v", "v2v"])
+def test_other_tasks_take_no_negatives(task):
+    assert not any(pair.negatives for pair in build_pairs(task, 8, 0, num_negatives=2))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_rendered_row_fits_the_schema(task):
+    (pair,) = build_pairs(task, 1, 0, num_negatives=1)
+    row = pair.render()
+    assert list(row) == list(pair_features())
+    query = {name for name, value in row["query"].items() if value is not None}
+    target = {name for name, value in row["target"].items() if value is not None}
+    letters = {"t": "text", "i": "image", "v": "video"}
+    asked, answer = task.split("2")
+    assert query == {letters[letter] for letter in asked}
+    assert target == {letters[answer]}
+    if answer == "v":
+        assert row["target"]["video"]["bytes"][4:8] == b"ftyp"
+
+
+def test_unknown_task_is_refused():
+    with pytest.raises(ValueError, match="task: got 'v2t'"):
+        build_pairs("v2t", 1, 0)
+    with pytest.raises(ValueError, match="none may be negative"):
+        build_pairs("t2v", -1, 0)

@@ -1,0 +1,52 @@
+import csv
+import json
+from collections import Counter
+
+from gve.hub_datasets.world.raw import TITLE_KINDS, raw_videos, write_titles, write_videos
+from gve.hub_datasets.world.spec import COLORS, SCENES
+
+SCENE_OF = {
+    "dunes": "desert",
+    "waves": "ocean",
+    "trees": "forest",
+    "windows": "city",
+    "stars": "night",
+    "sky": "night",
+}
+SCENE_OF |= {"snowy field": "snow", "grass": "meadow", "lava": "volcano"} | {scene: scene for scene in SCENES}
+
+
+def true_of(video):
+    """Whether the colours and the scene in a title are those of its clip."""
+    colors = {color for color in COLORS if color in video.title.replace("green grass", "grass").split()}
+    scenes = {scene for words, scene in SCENE_OF.items() if video.title.endswith(words)}
+    return colors <= {thing.color for thing in video.clip.things} and scenes == {video.clip.scene}
+
+
+def test_titles_are_right_or_wrong_as_the_truth_says():
+    videos = raw_videos(400, 0)
+    for video in videos:
+        if video.kind != "vague":
+            assert true_of(video) == video.correct
+    shares = Counter(video.kind for video in videos)
+    assert all(abs(shares[kind] / 400 - share) < 0.07 for kind, share in TITLE_KINDS.items())
+
+
+def test_duplicates_point_at_an_earlier_file():
+    videos = {video.file: video for video in raw_videos(200, 1)}
+    copies = [video for video in videos.values() if video.kind == "duplicate"]
+    assert copies
+    for video in copies:
+        assert video.original < video.file
+        assert videos[video.original].clip == video.clip
+
+
+def test_files(tmp_path):
+    write_videos(tmp_path, 12, 0, 0, 12)
+    write_titles(tmp_path, 12, 0)
+    with (tmp_path / "titles.csv").open(newline="") as file:
+        titles = list(csv.DictReader(file))
+    truth = [json.loads(line) for line in (tmp_path / "truth.jsonl").read_text().splitlines()]
+    assert [row["file"] for row in titles] == sorted(path.name for path in (tmp_path / "videos").iterdir())
+    assert [row["title"] for row in titles] == [row["title"] for row in truth]
+    assert all(row["correct"] == (row["kind"] in ("plain", "duplicate")) for row in truth)

@@ -1,0 +1,70 @@
+import io
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from gve.hub_datasets.world.render import frame_times, render, render_long
+from gve.hub_datasets.world.spec import sample_clip
+from gve.hub_datasets.world.video import encode_mp4, encode_png, picture_bytes, video_bytes
+
+
+def clips(count, seed=0):
+    rng = np.random.default_rng(seed)
+    return tuple(sample_clip(rng, "seen") for _ in range(count))
+
+
+def decode(content):
+    with av.open(io.BytesIO(content)) as container:
+        stream = container.streams.video[0]
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+        return np.stack(frames), float(stream.average_rate), float(stream.duration * stream.time_base)
+
+
+def test_clip_is_sixteen_frames_in_two_seconds_and_near_its_source():
+    errors = []
+    for clip in clips(12):
+        frames, rate, seconds = decode(video_bytes((clip,)))
+        assert frames.shape == (16, 48, 48, 3)
+        assert (rate, seconds) == (8, 2)
+        errors.append(np.abs(frames.astype(int) - render(clip, frame_times(16))).mean())
+    assert np.mean(errors) < 6
+
+
+def test_long_video_shows_its_clips_one_after_another():
+    parts = clips(4)
+    frames, rate, seconds = decode(video_bytes(parts))
+    assert (len(frames), rate, seconds) == (32, 4, 8)
+    source = render_long(parts, 8)
+    assert np.abs(frames.astype(int) - source).mean() < 6
+    seen_by_reader = np.linspace(0, 31, 8).round().astype(int) // 8
+    assert seen_by_reader.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_bytes_repeat():
+    clip = clips(1)
+    first = video_bytes(clip)
+    video_bytes.cache_clear()
+    assert video_bytes(clip) == first
+    assert picture_bytes(clip[0], 0.3) == encode_png(render(clip[0], [0.3])[0])
+
+
+def test_picture_is_lossless():
+    clip = clips(1)[0]
+    decoded = np.asarray(Image.open(io.BytesIO(picture_bytes(clip, 0.5))))
+    np.testing.assert_array_equal(decoded, render(clip, [0.5])[0])
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        np.zeros((2, 47, 48, 3), np.uint8),
+        np.zeros((2, 48, 48, 3), np.float32),
+        np.zeros((48, 48, 3), np.uint8),
+        np.zeros((0, 48, 48, 3), np.uint8),
+    ],
+)
+def test_wrong_frames_are_refused(frames):
+    with pytest.raises(ValueError, match="frames: got"):
+        encode_mp4(frames, 8)

@@ -1,0 +1,111 @@
+"""The whole demo at toy size: every stage for real, interrupted once, then taken up again."""
+
+import json
+
+import numpy as np
+import PIL.Image
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from gve.eval.files import load_embeddings
+from gve.hub_datasets.world.sets import Sizes
+from gve.trainers.demo import stages
+from gve.trainers.demo.estimate import Plan, make_plan, planned_pairs
+from gve.trainers.demo.queries import QUERY_SETS
+from gve.trainers.demo.run import run
+from gve.trainers.demo.workspace import open_workspace
+
+TOY = Plan(
+    pairs={"t2v": 360, "t2t": 80, "t2i": 80, "ti2v": 80, "tv2v": 80, "i2v": 80, "v2v": 80},
+    sizes=Sizes(base=12, groups=3, programs=6, themes=8, longs=8, composed=6),
+    raw=10,
+    least_training=5.0,
+    seconds={"train": 5.0},
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A demo that was interrupted before it was scored and then finished; with the lines it wrote."""
+    root, lines = tmp_path_factory.mktemp("demo") / "toy", []
+    workspace = open_workspace(root, minutes=0.001, seed=0, resume=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(stages.STAGES, "score", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(workspace, lines.append, TOY)
+    weights = (root / "model" / "model.safetensors").read_bytes()
+    run(open_workspace(root, minutes=1, seed=0, resume=True), lines.append, TOY)
+    assert (root / "model" / "model.safetensors").read_bytes() == weights
+    return root, lines
+
+
+def _interrupt(job):
+    raise KeyboardInterrupt
+
+
+def test_report_has_all_sets_with_chance_and_count(finished):
+    root, _ = finished
+    report = json.loads((root / "report.json").read_text())
+    assert len(report["sets"]) == 16
+    for entry in report["sets"].values():
+        assert 0 <= entry["score"] <= 1
+        assert 0 < entry["chance"] < 1
+        assert entry["num_queries"] >= 3
+    text = (root / "report.md").read_text()
+    assert all(name in text for name in report["sets"])
+
+
+def test_a_finished_stage_is_not_run_again(finished):
+    _, lines = finished
+    assert any(line.startswith("[train] done before") for line in lines)
+    assert not any(line.startswith("[score] done before") for line in lines)
+
+
+def test_saved_model_embeds_a_file_of_the_demo(finished):
+    root, _ = finished
+    files = sorted((root / "data" / "uvrb" / "videos").glob("*.mp4"))
+    vectors = SentenceTransformer(str(root / "model")).encode([str(files[0]), {"text": "a red ring"}])
+    known = load_embeddings(root / "gallery.safetensors")
+    assert len(known.paths) == len(files)
+    assert np.abs(vectors[0] - known.vectors[known.paths.index(str(files[0]))]).max() < 1e-5
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_pictures_are_there(finished):
+    root, _ = finished
+    names = ["radar.png", "curriculum.png", *(f"queries/{name.replace('+', '-')}.png" for name in QUERY_SETS)]
+    for name in names:
+        with PIL.Image.open(root / name) as picture:
+            assert min(picture.size) > 300
+            assert len(picture.convert("RGB").getcolors(1 << 24)) > 20
+
+
+def test_queries_name_their_right_answers(finished):
+    root, _ = finished
+    results = json.loads((root / "queries" / "queries.json").read_text())
+    gallery = len(list((root / "data" / "uvrb" / "videos").glob("*.mp4")))
+    assert [result["query"] for result in results] == list(QUERY_SETS)
+    for result in results:
+        assert 1 <= result["first_right"] <= gallery
+        assert any(hit["right"] for hit in result["hits"]) == (result["first_right"] <= len(result["hits"]))
+
+
+def test_curriculum_is_a_distribution_over_sources(finished):
+    root, _ = finished
+    history = json.loads((root / "curriculum.json").read_text())
+    for epoch in history.values():
+        assert sum(epoch["probabilities"].values()) == pytest.approx(1)
+    assert history["0"]["scores"] == {}
+    assert {"t2t", "t2i", "v2v", "t2v-spatial", "t2v-spatial-twins"} <= set(history["1"]["scores"])
+
+
+def test_no_half_file_is_left(finished):
+    root, _ = finished
+    assert not [p for p in root.rglob("*") if p.suffix in (".part", ".tmp")]
+
+
+def test_plan_grows_with_the_minutes():
+    few, many = planned_pairs(1), planned_pairs(30)
+    assert all(count % 4 == 0 and many[task] > count for task, count in few.items())
+    plan = make_plan(15)
+    assert sum(plan.seconds.values()) == pytest.approx(15 * 60)

@@ -1,0 +1,84 @@
+import json
+import shutil
+from types import SimpleNamespace
+
+import pytest
+
+from gve.trainers.demo.run import main
+from gve.trainers.demo.workspace import STATE_FILE, open_workspace
+
+
+def open_here(root, **kwargs):
+    return open_workspace(root, **{"minutes": 15, "seed": 3, "resume": False} | kwargs)
+
+
+def test_new_folder_gets_a_state_that_resume_reads(tmp_path):
+    workspace = open_here(tmp_path / "demo")
+    with workspace.stage("world", lambda line: None) as needed:
+        assert needed
+        workspace.facts["pairs"] = 7
+    again = open_here(tmp_path / "demo", minutes=99, seed=0, resume=True)
+    assert (again.minutes, again.seed, again.facts) == (15, 3, {"pairs": 7})
+    with again.stage("world", lambda line: None) as needed:
+        assert not needed
+
+
+def test_a_stage_that_fails_is_not_done(tmp_path):
+    workspace = open_here(tmp_path / "demo")
+    with pytest.raises(KeyboardInterrupt), workspace.stage("world", lambda line: None):
+        raise KeyboardInterrupt
+    assert open_here(tmp_path / "demo", resume=True).stages == {}
+
+
+def test_foreign_folder_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(ValueError, match="not empty and holds no demo"):
+        open_here(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "demo").write_text("")
+    with pytest.raises(ValueError, match="is a file"):
+        open_here(tmp_path / "demo")
+
+
+def test_a_demo_is_not_overwritten_without_resume(tmp_path):
+    open_here(tmp_path / "demo")
+    with pytest.raises(ValueError, match="add --resume"):
+        open_here(tmp_path / "demo")
+
+
+def test_nothing_to_resume(tmp_path):
+    with pytest.raises(ValueError, match="holds no demo"):
+        open_here(tmp_path / "demo", resume=True)
+    assert not (tmp_path / "demo").exists()
+
+
+def test_state_of_another_version(tmp_path):
+    (tmp_path / STATE_FILE).write_text(json.dumps({"schema": "gve-demo/0"}))
+    with pytest.raises(ValueError, match="another version"):
+        open_here(tmp_path, resume=True)
+
+
+def test_too_little_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100 << 20))
+    with pytest.raises(ValueError, match="100 MiB are free"):
+        open_here(tmp_path / "deep" / "demo")
+    assert not (tmp_path / "deep").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--minutes", "0"], "--minutes: got 0"),
+        (["--minutes", "-3"], "--minutes: got -3"),
+        (["--minutes", "nan"], "--minutes: got nan"),
+        (["--seed", "-1"], "--seed: got -1"),
+        (["--resume"], "--resume: "),
+    ],
+)
+def test_bad_flags_end_before_any_work(tmp_path, capsys, flags, message):
+    assert main(["--out", str(tmp_path / "demo"), *flags]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "demo").exists()

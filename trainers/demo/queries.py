@@ -1,0 +1,112 @@
+"""The demo's five queries over one gallery: text, image, video, text with image, text with video."""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from gve.eval.encode import Encoder, encode_rows
+from gve.eval.files import FileEmbeddings, embed_files, find_files, save_embeddings
+from gve.eval.search import top_k
+from gve.hub_datasets.uvrb import EvaluationSet, load_set, resolve
+from gve.hub_datasets.world.benchmark import gallery_name
+from gve.trainers.demo.pictures import Hit, Sheet, draw_sheet
+from gve.trainers.demo.workspace import Workspace
+from gve.video_gve import read_video
+
+QUERY_SETS = {
+    "text": "MSRVTT",
+    "image": "MSRVTT-I2V",
+    "video": "LoVR-C2V",
+    "text+image": "MS-TI",
+    "text+video": "MS-TV",
+}
+"""Where each kind of query is taken from."""
+HITS = 5
+SHOWN_FRAMES = 8
+
+
+@dataclass
+class Query:
+    """One query and what answers it.
+
+    Attributes:
+        name: The kind of query.
+        row: Text, image and video.
+        instruction: Of its set.
+        right: Names of the gallery files that answer it.
+    """
+
+    name: str
+    row: dict[str, Any]
+    instruction: str
+    right: set[str]
+
+
+def choose_queries(workspace: Workspace) -> list[Query]:
+    """One query of each kind, drawn by the demo's seed from the sets of unseen combinations."""
+    rng = np.random.default_rng(workspace.seed)
+    queries = []
+    for name, set_name in QUERY_SETS.items():
+        data: EvaluationSet = load_set(workspace.uvrb, set_name, "unseen")
+        number = int(rng.integers(len(data.queries)))
+        right = {gallery_name(set_name, data.corpus_ids[i]) for i in data.positives[number]}
+        row = {key: data.queries[number][key] for key in ("text", "image", "video")}
+        queries.append(Query(name, row, resolve([set_name])[0].instruction, right))
+    return queries
+
+
+def answer(encoder: Encoder, workspace: Workspace, write: Callable[[str], Any]) -> list[dict[str, Any]]:
+    """Embed the gallery, rank it for the five queries and draw a contact sheet for each.
+
+    Args:
+        encoder: The trained model.
+        workspace: The demo.
+        write: Shows a line to the user.
+
+    Returns:
+        By query its kind, the rank of the first right answer, and the best hits.
+    """
+    files, _ = find_files([workspace.uvrb / "videos"])
+    gallery = embed_files(encoder, files, batch_size=64)
+    gallery.model = str(workspace.model)
+    save_embeddings(gallery, workspace.root / "gallery.safetensors")
+    write(f"  a gallery of {len(gallery.paths)} videos")
+    results = []
+    for query in choose_queries(workspace):
+        vector = encode_rows(encoder, [query.row], role="query", instruction=query.instruction, progress=False)
+        scores, order = _rank(vector, gallery)
+        names = [Path(gallery.paths[i]).stem for i in order]
+        first = next(rank for rank, name in enumerate(names, 1) if name in query.right)
+        best = [
+            {"name": name, "score": round(float(score), 4), "right": name in query.right}
+            for name, score in zip(names[:HITS], scores[:HITS], strict=True)
+        ]
+        target = workspace.root / "queries" / f"{query.name.replace('+', '-')}.png"
+        target.parent.mkdir(exist_ok=True)
+        draw_sheet(_sheet(query, gallery, order[:HITS], best, first), target)
+        results.append({"query": query.name, "text": query.row["text"], "first_right": first, "hits": best})
+    return results
+
+
+def _rank(vector: np.ndarray, gallery: FileEmbeddings) -> tuple[np.ndarray, np.ndarray]:
+    scores, order = top_k(vector, gallery.vectors, len(gallery.paths))
+    return scores[0], order[0]
+
+
+def _sheet(query: Query, gallery: FileEmbeddings, order: np.ndarray, best: list[dict[str, Any]], first: int) -> Sheet:
+    image, video = query.row["image"], query.row["video"]
+    sheet = Sheet(
+        title=f"{query.name} query over {len(gallery.paths)} videos: first right answer at rank {first}",
+        text=query.row["text"],
+        image=None if image is None else np.asarray(PIL.Image.open(io.BytesIO(image["bytes"])).convert("RGB")),
+        video=None if video is None else read_video(video, SHOWN_FRAMES).frames,
+    )
+    for index, hit in zip(order, best, strict=True):
+        frames = read_video(gallery.paths[index], SHOWN_FRAMES).frames
+        sheet.hits.append(Hit(hit["name"], hit["score"], hit["right"], frames))
+    return sheet
