@@ -29,6 +29,7 @@ class GVETrainingArguments(SentenceTransformerTrainingArguments):
         probe_pairs: N_p, pairs of a task on which alignment is measured (section 3.3).
         probability_cap: Highest probability of a task.
         probability_floor: Lowest probability of a task.
+        task_priors: w_k by task, for P_t(k) proportional to w_k exp(R_k / sigma); others have 1.
         steps_per_epoch: Optimizer steps of an epoch; None gives as many as the data holds full batches.
         task_batch_sizes: Rows of a process's batch by task (Table 7); others take `per_device_train_batch_size`.
         num_negatives: Hard negatives of a row, one number or one by task (Table 7).
@@ -43,6 +44,7 @@ class GVETrainingArguments(SentenceTransformerTrainingArguments):
     _VALID_DICT_FIELDS = [  # noqa: RUF012 - a list in the parent, which reads JSON from the command line by it
         *SentenceTransformerTrainingArguments._VALID_DICT_FIELDS,
         "task_batch_sizes",
+        "task_priors",
         "num_negatives",
     ]
 
@@ -74,6 +76,9 @@ class GVETrainingArguments(SentenceTransformerTrainingArguments):
     probe_pairs: int = field(default=64, metadata={"help": "N_p, pairs of a task to probe (paper, section 3.3)."})
     probability_cap: float = field(default=1.0, metadata={"help": "Highest probability of a task."})
     probability_floor: float = field(default=0.0, metadata={"help": "Lowest probability of a task."})
+    task_priors: dict[str, float] | str | None = field(
+        default=None, metadata={"help": 'Prior w_k of a task\'s probability, as {"t2v": 2.0}; others have 1.'}
+    )
     steps_per_epoch: int | None = field(default=None, metadata={"help": "Optimizer steps of an epoch."})
 
     task_batch_sizes: dict[str, int] | str | None = field(
@@ -96,6 +101,7 @@ class GVETrainingArguments(SentenceTransformerTrainingArguments):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.task_batch_sizes = _task_numbers("task_batch_sizes", self.task_batch_sizes or {}, least=1)
+        self.task_priors = _task_numbers("task_priors", self.task_priors or {}, least=0.0)
         if isinstance(self.num_negatives, str) and self.num_negatives.isdigit():
             self.num_negatives = int(self.num_negatives)
         if isinstance(self.num_negatives, int):
@@ -142,6 +148,7 @@ class GVETrainingArguments(SentenceTransformerTrainingArguments):
             sigma_max=self.sigma_max,
             cap=self.probability_cap,
             floor=self.probability_floor,
+            priors=self.task_priors,
         )
 
     def _validate(self) -> None:
@@ -174,8 +181,8 @@ def _within(name: str, value: float, low: float, high: float) -> None:
         raise ValueError(f"{name}: got {value}; {low:g} to {high:g} is accepted; choose a value between")
 
 
-def _task_numbers(name: str, value: Any, least: int) -> dict[str, int]:
-    """A mapping from task to number, from a dict or its JSON."""
+def _task_numbers(name: str, value: Any, least: float) -> dict[str, Any]:
+    """A mapping from task to number, from a dict or its JSON; integers where the least one is an integer."""
     if isinstance(value, str):
         try:
             value = json.loads(value)
@@ -184,8 +191,10 @@ def _task_numbers(name: str, value: Any, least: int) -> dict[str, int]:
     if not isinstance(value, Mapping):
         raise ValueError(f"{name}: got {value!r}; a mapping from task to number is accepted; write {{'t2i': 32}}")
     _known_tasks(name, value)
-    if bad := {task: number for task, number in value.items() if not isinstance(number, int) or number < least}:
-        raise ValueError(f"{name}: got {bad}; integers of at least {least} are accepted; correct these tasks")
+    if bad := {
+        task: number for task, number in value.items() if not isinstance(number, type(least) | int) or number < least
+    }:
+        raise ValueError(f"{name}: got {bad}; numbers of at least {least} are accepted; correct these tasks")
     return dict(value)
 
 

@@ -149,6 +149,7 @@ class Schedule:
         sigma_max: sigma of the last epoch.
         cap: Highest probability of a task.
         floor: Lowest probability of a task.
+        priors: w_k by task, for P_t(k) proportional to w_k exp(R_k / sigma); 1 where a task is not named.
     """
 
     name: str = "pyramid"
@@ -157,6 +158,7 @@ class Schedule:
     sigma_max: float = 1.0
     cap: float = 1.0
     floor: float = 0.0
+    priors: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def needs_scores(self) -> bool:
@@ -198,4 +200,5 @@ class Schedule:
                 f"scores: got a score that is no number for {', '.join(bad)}; finite cosines are accepted; look for "
                 "NaN in the prober's vectors"
             )
-        return softmax_probabilities(chosen, sigma)
+        weighted = softmax_probabilities(chosen, sigma) * [self.priors.get(task, 1.0) for task in sizes]
+        return weighted / weighted.sum()

@@ -8,11 +8,11 @@ from datasets import Features, Image, List, Value, Video
 
 from gve.hub_datasets.world.files import write_bytes, write_rows
 from gve.hub_datasets.world.rows import Side
-from gve.hub_datasets.world.sets import MiniSet, Sizes, build_sets
+from gve.hub_datasets.world.sets import CORPUS_OF, MiniSet, Sizes, build_sets
 from gve.hub_datasets.world.video import video_bytes
 
 TABLES = ("corpus", "queries", "qrels", "top_ranked")
-GALLERY_SETS = ("MSRVTT", "CRB-S", "CRB-T", "CMRB", "LoVR-TH", "LoVR-V")
+FOLDER_SETS = ("MSRVTT", "CRB-S", "CRB-T", "CMRB", "LoVR-TH", "LoVR-V", "MS-TI", "MS-TV")
 """Sets whose candidates make up the folder of videos: no two of them share a clip."""
 
 
@@ -50,20 +50,20 @@ def write_table(path: Path, table: str, name: str, split: str, seed: int, sizes:
     write_rows(path, table_rows(mini, table), table_features(table))
 
 
-def gallery_file(mini: MiniSet, corpus_id: str) -> str:
-    """File name of a candidate in the folder of videos, such as "crb-s-g07-2.mp4"."""
-    return f"{mini.task.slug}-{corpus_id.replace('/', '-')}.mp4"
+def video_file(name: str, corpus_id: str) -> str:
+    """File name of a set's candidate in the folder of videos, such as "crb-s-g07-2.mp4"."""
+    return f"{CORPUS_OF.get(name, name.lower())}-{corpus_id.replace('/', '-')}.mp4"
 
 
-def gallery(folder: Path, sets: Mapping[str, MiniSet]) -> dict[str, list[Path]]:
+def video_files(folder: Path, sets: Mapping[str, MiniSet]) -> dict[str, list[Path]]:
     """The files of the folder of videos, by set."""
-    return {name: [folder / gallery_file(sets[name], i) for i in sets[name].corpus] for name in GALLERY_SETS}
+    return {name: [folder / video_file(name, i) for i in sets[name].corpus] for name in FOLDER_SETS}
 
 
-def write_gallery(folder: Path, name: str, seed: int, sizes: Sizes) -> None:
+def write_videos(folder: Path, name: str, seed: int, sizes: Sizes) -> None:
     """Write the videos of one set of the unseen split that are not there yet."""
     mini = build_sets("unseen", seed, sizes)[name]
     for corpus_id, clips in mini.corpus.items():
-        path = folder / gallery_file(mini, corpus_id)
+        path = folder / video_file(name, corpus_id)
         if not path.exists():
             write_bytes(path, video_bytes(clips))

@@ -18,11 +18,11 @@ from typing import Any
 from tqdm import tqdm
 
 from gve.hub_datasets.schema import TASKS, pair_features
-from gve.hub_datasets.world.benchmark import TABLES, gallery, write_gallery, write_table
+from gve.hub_datasets.world.benchmark import TABLES, video_files, write_table, write_videos
 from gve.hub_datasets.world.cards import uvrb_card, uvrd_card
 from gve.hub_datasets.world.files import write_rows, write_text
 from gve.hub_datasets.world.pairs import build_pairs
-from gve.hub_datasets.world.raw import write_titles, write_videos
+from gve.hub_datasets.world.raw import write_raw_videos, write_titles
 from gve.hub_datasets.world.sets import CORPUS_OF, DEFAULT_SIZES, Sizes, build_sets
 from gve.hub_datasets.world.spec import SPLITS
 
@@ -143,15 +143,15 @@ def _set_parts(folder: Path, seed: int, sizes: Sizes) -> Iterator[Part]:
                 weight = {"corpus": len(mini.corpus), "queries": len(mini.queries)}.get(table, 1)
                 write = partial(write_table, path, table, mini.task.name, split, seed, sizes)
                 yield Part((path,), weight, write)
-    for name, files in gallery(folder / "videos", build_sets("unseen", seed, sizes)).items():
-        yield Part(tuple(files), len(files), partial(write_gallery, folder / "videos", name, seed, sizes))
+    for name, files in video_files(folder / "videos", build_sets("unseen", seed, sizes)).items():
+        yield Part(tuple(files), len(files), partial(write_videos, folder / "videos", name, seed, sizes))
 
 
 def _raw_parts(folder: Path, count: int, seed: int) -> Iterator[Part]:
     for start in range(0, count, _RAW_PART):
         stop = min(start + _RAW_PART, count)
         marks = tuple(folder / "videos" / f"v{number:05d}.mp4" for number in range(start, stop))
-        yield Part(marks, stop - start, partial(write_videos, folder, count, seed, start, stop))
+        yield Part(marks, stop - start, partial(write_raw_videos, folder, count, seed, start, stop))
     if count:
         marks = (folder / "titles.csv", folder / "truth.jsonl")
         yield Part(marks, 1, partial(write_titles, folder, count, seed))

@@ -5,7 +5,7 @@ A statement ("fact") is a string hashed to an integer; a clip answers a text whe
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from hashlib import blake2b
 
 from numpy.random import Generator
@@ -88,7 +88,7 @@ class Caption:
     facts: frozenset[int]
 
 
-@lru_cache(maxsize=None)
+@cache
 def fact(*parts: str) -> int:
     """The id of a statement: 63 bits of a hash, equal in every run and on every machine."""
     return int.from_bytes(blake2b("|".join(parts).encode(), digest_size=8).digest(), "big") >> 1
@@ -146,7 +146,9 @@ def event_text(clip: Clip, half: int, rng: Generator, *, article: str = "the") -
 
 def _coarse(clip: Clip, rng: Generator) -> Caption:
     first, second = clip.things if rng.random() < 0.5 else clip.things[::-1]
-    text = f"{choice(rng, ('', 'a video of ', 'a clip with '))}{name_thing(first, rng)}{choice(rng, (' and ', ' with '))}"
+    text = (
+        f"{choice(rng, ('', 'a video of ', 'a clip with '))}{name_thing(first, rng)}{choice(rng, (' and ', ' with '))}"
+    )
     text += f"{name_thing(second, rng)} {choice(rng, SCENE_WORDS[clip.scene])}"
     return Caption(text, frozenset({fact("thing", t.name) for t in clip.things} | {fact("scene", clip.scene)}))
 
@@ -187,7 +189,9 @@ def _theme(clip: Clip, rng: Generator) -> Caption:
 
 def _object(clip: Clip, rng: Generator) -> Caption:
     first, last = clip.things
-    text = f"the main object is {name_thing(first, rng, size=True)}, placed {choice(rng, RELATION_WORDS[clip.relation])} "
+    text = (
+        f"the main object is {name_thing(first, rng, size=True)}, placed {choice(rng, RELATION_WORDS[clip.relation])} "
+    )
     text += name_thing(last, rng, size=True)
     halves = [half for half, (index, _) in enumerate(clip.events) if index == 0]
     text += f", it {choice(rng, ACTION_WORDS[clip.events[halves[0]][1]])}" if halves else ", it stays in place"
@@ -254,7 +258,9 @@ def image_caption(clip: Clip, rng: Generator) -> Caption:
     """A text about a single frame: things, their relation and the scene."""
     first, last = clip.things
     text = choice(rng, ("an image of ", "a picture of ", "")) + name_thing(first, rng)
-    text += f" {choice(rng, RELATION_WORDS[clip.relation])} {name_thing(last, rng)} {choice(rng, SCENE_WORDS[clip.scene])}"
+    text += (
+        f" {choice(rng, RELATION_WORDS[clip.relation])} {name_thing(last, rng)} {choice(rng, SCENE_WORDS[clip.scene])}"
+    )
     facts = {fact("relation", first.name, clip.relation, last.name), fact("scene", clip.scene)}
     return Caption(text, frozenset(facts))
 

@@ -28,7 +28,6 @@ from gve.hub_datasets.world.spec import Clip, choice, sample_clip
 from gve.hub_datasets.world.texts import KIND_SETS, RICHER, TASK_INSTRUCTIONS, event_caption
 from gve.hub_datasets.world.variants import (
     GROUP_SIZE,
-    GROUPED_KINDS,
     MODIFICATIONS,
     group,
     modify,
@@ -37,27 +36,22 @@ from gve.hub_datasets.world.variants import (
 from gve.hub_datasets.world.video import LONG_CLIPS
 
 SPLIT = "seen"
+TWINS = "-twins"
+"""Ends the name of a kind whose rows come as groups of near-identical clips, for which naming the things is not enough."""
 KIND_WEIGHTS = {
-    "coarse": 1.0,
-    "paragraph": 1.0,
-    "general": 1.0,
-    "spatial": 2.0,
-    "object": 1.0,
-    "temporal": 2.5,
-    "camera": 1.5,
-    "event": 2.0,
-    "theme": 0.7,
-    "keyword": 0.8,
-    "detailed": 1.0,
-    "long": 0.7,
+    **dict.fromkeys(KINDS, 1.0),
+    "spatial-twins": 2.0,
+    "temporal-twins": 2.5,
+    "camera-twins": 1.5,
+    "event-twins": 2.0,
 }
-"""Shares of the rows of T2V by kind of text; what is learnt late (relations, order, camera, events) has more."""
+"""Shares of the rows of T2V by kind of text; T2T takes those of its kinds."""
 _STILL = 0.1  # until then no event has changed much, so that a picture answers a text about the clip's start
 _EVENT_IN_SCENE = 0.3  # share of the event rows whose texts also tell the scene
 
 
 def _unit_clips(kind: str, rng: Generator) -> list[Clip]:
-    return group(kind, rng, SPLIT) if kind in GROUPED_KINDS else [sample_clip(rng, SPLIT)]
+    return group(kind.removesuffix(TWINS), rng, SPLIT) if kind.endswith(TWINS) else [sample_clip(rng, SPLIT)]
 
 
 def _video(clip: Clip) -> Side:
@@ -76,7 +70,7 @@ def _text_to_video(kind: str, rng: Generator) -> list[Pair]:
     if kind == "long":
         clips, name = _long_clips(rng), _unique(rng)
         return [_row(kind, Side(text=long_caption(clips, rng)), Side(clips=clips), name, name)]
-    clips = _unit_clips(kind, rng)
+    clips, kind = _unit_clips(kind, rng), kind.removesuffix(TWINS)
     if kind == "event":
         in_scene = rng.random() < _EVENT_IN_SCENE
         told = [event_caption(clip, _rarer_half(clip, clips, rng), rng, in_scene=in_scene) for clip in clips]
@@ -95,19 +89,21 @@ def _rarer_half(clip: Clip, mates: list[Clip], rng: Generator) -> int:
 
 
 def _text_to_text(kind: str, rng: Generator) -> list[Pair]:
+    clips, kind = _unit_clips(kind, rng), kind.removesuffix(TWINS)
     rows = []
-    for clip in _unit_clips(kind, rng):
+    for clip in clips:
         told, richer = caption(clip, kind, rng), caption(clip, choice(rng, RICHER[kind]), rng)
         rows.append(_row(kind, Side(text=told.text), Side(text=richer.text), told.facts, clip_facts(clip)))
     return rows
 
 
 def _text_to_image(kind: str, rng: Generator) -> list[Pair]:
+    first = sample_clip(rng, SPLIT)
     rows = []
-    for clip in relation_group(sample_clip(rng, SPLIT), rng):
+    for clip in relation_group(first, rng) if kind.endswith(TWINS) else [first]:
         told = image_caption(clip, rng)
         picture = Side(picture=(clip, float(rng.uniform(0, _STILL))))
-        rows.append(_row(kind, Side(text=told.text), picture, told.facts, clip_facts(clip)))
+        rows.append(_row(kind.removesuffix(TWINS), Side(text=told.text), picture, told.facts, clip_facts(clip)))
     return rows
 
 
@@ -151,18 +147,23 @@ _BUILDERS: dict[str, Callable[[str, Generator], list[Pair]]] = {
     "i2v": _image_to_video,
     "v2v": _clip_to_video,
 }
-_ONE_KIND = {"t2i": "frame", "ti2v": "", "tv2v": "", "i2v": "frame", "v2v": "clip"}
+_KINDS = {
+    "t2t": (*RICHER, "spatial-twins", "temporal-twins"),
+    "t2i": ("frame", "frame-twins"),
+    "t2v": tuple(KIND_WEIGHTS),
+    "ti2v": ("twins",),
+    "tv2v": ("twins",),
+    "i2v": ("frame",),
+    "v2v": ("clip",),
+}
 _NEGATIVE_TASKS = ("t2v", "ti2v", "tv2v")
 
 
 def _kind_table(task: str) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Kinds of a task's units, the rows in a unit of each, and the probability of drawing a unit of each."""
-    if task in _ONE_KIND:
-        rows = 1 if task in ("i2v", "v2v") else GROUP_SIZE
-        return [_ONE_KIND[task]], np.array([rows]), np.ones(1)
-    kinds = list(KINDS) if task == "t2v" else list(RICHER)
-    rows = np.array([GROUP_SIZE if kind in GROUPED_KINDS else 1 for kind in kinds])
-    share = np.array([KIND_WEIGHTS[kind] for kind in kinds]) / rows
+    kinds = list(_KINDS[task])
+    rows = np.array([GROUP_SIZE if kind.endswith("twins") else 1 for kind in kinds])
+    share = np.array([KIND_WEIGHTS.get(kind, 1.0) for kind in kinds]) / rows
     return kinds, rows, share / share.sum()
 
 
@@ -222,7 +223,7 @@ def _finish(task: str, kind: str, unit: int, first: int, seed: int) -> list[Pair
             id=f"{task}-{first + offset:06d}",
             task=task,
             group=name,
-            instruction=SETS[KIND_SETS[kind]].instruction if task == "t2v" else TASK_INSTRUCTIONS[task],
+            instruction=SETS[KIND_SETS[pair.kind]].instruction if task == "t2v" else TASK_INSTRUCTIONS[task],
         )
         for offset, pair in enumerate(pairs)
     ]

@@ -86,7 +86,7 @@ def raw_videos(count: int, seed: int) -> list[RawVideo]:
     return videos
 
 
-def write_videos(folder: Path, count: int, seed: int, start: int, stop: int) -> None:
+def write_raw_videos(folder: Path, count: int, seed: int, start: int, stop: int) -> None:
     """Render the files from `start` to `stop` that are not there yet."""
     for video in raw_videos(count, seed)[start:stop]:
         if not (folder / "videos" / video.file).exists():

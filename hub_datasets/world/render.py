@@ -23,6 +23,9 @@ SCENE_COLORS = {
     "meadow": ((150, 200, 240), (110, 175, 80)),
     "volcano": ((60, 25, 25), (130, 45, 20)),
 }
+TRAIL = ((0.17, 0.3), (0.085, 0.5), (0.0, 1.0))
+"""(how long ago, opacity) of the images of a thing that one frame holds: a moving thing leaves a trail, as in a long
+exposure, so that a single frame tells the direction of a motion."""
 _SHIFT = {"left": (-PAN, 0), "right": (PAN, 0), "up": (0, -PAN), "down": (0, PAN)}
 _MOVE = {"left": (-0.25, 0), "right": (0.25, 0), "up": (0, -0.25), "down": (0, 0.25)}
 
@@ -115,6 +118,12 @@ def thing_path(thing: Thing, events: list[tuple[str, np.ndarray]]) -> tuple[np.n
     return x, y, radius, opacity
 
 
+def _path(clip: Clip, index: int, times: np.ndarray) -> list[np.ndarray]:
+    """`thing_path` of one of the clip's things, each value (F, 1, 1)."""
+    events = [(a if i == index else "", q) for (i, a), q in zip(clip.events, halves(times), strict=False)]
+    return [value[:, None, None] for value in thing_path(clip.things[index], events or [("", times)])]
+
+
 def restyle(frames: np.ndarray, style: str, rng: np.random.Generator) -> np.ndarray:
     """The look of the recording, on float frames (F, S, S, 3)."""
     if style == "grainy":
@@ -145,17 +154,20 @@ def render(clip: Clip, times: Sequence[float] | np.ndarray, *, size: int = 48) -
     phase = rng.uniform(0, 6.28, 4).astype(np.float32)
     shift_x, shift_y, zoom = camera_path(clip.camera, times)
     grid = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
-    u = np.broadcast_to((0.5 + shift_x)[:, None, None] + grid[None, None, :] / zoom[:, None, None], (len(times), size, size))
+    u = np.broadcast_to(
+        (0.5 + shift_x)[:, None, None] + grid[None, None, :] / zoom[:, None, None], (len(times), size, size)
+    )
     v = np.broadcast_to((0.5 + shift_y)[:, None, None] + grid[None, :, None] / zoom[:, None, None], u.shape)
     # muted backgrounds: saturated colours belong to things, so that a small model can tell them apart soon
     low, high = (np.asarray(c, np.float32) * 0.6 + 48 for c in SCENE_COLORS[clip.scene])
     frames = low + (high - low) * texture(clip.scene, u, v, phase)[..., None].astype(np.float32)  # (F, S, S, 3)
     for index, thing in enumerate(clip.things):
-        events = [(a if i == index else "", q) for (i, a), q in zip(clip.events, halves(times), strict=False)]
-        x, y, radius, opacity = (p[:, None, None] for p in thing_path(thing, events or [("", times)]))
-        depth = inside(thing.shape, (u - x) / radius, (v - y) / radius)
-        cover = np.clip(0.5 + depth * radius * zoom[:, None, None] * size, 0, 1) * opacity
-        frames += (np.asarray(COLORS[thing.color], np.float32) - frames) * cover[..., None].astype(np.float32)
+        opacity = _path(clip, index, times)[3]
+        for ago, share in TRAIL:
+            x, y, radius, _ = _path(clip, index, np.maximum(times - ago, 0))
+            depth = inside(thing.shape, (u - x) / radius, (v - y) / radius)
+            cover = np.clip(0.5 + depth * radius * zoom[:, None, None] * size, 0, 1) * opacity * share
+            frames += (np.asarray(COLORS[thing.color], np.float32) - frames) * cover[..., None].astype(np.float32)
     return np.clip(restyle(frames, clip.style, rng), 0, 255).astype(np.uint8)
 
 

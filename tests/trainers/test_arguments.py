@@ -34,7 +34,7 @@ def test_numbers_by_task(tmp_path):
         ({"steps_per_epoch": 0}, "steps_per_epoch: got 0"),
         ({"false_negative_margin": -1.0}, "false_negative_margin: got -1.0"),
         ({"task_batch_sizes": {"x2v": 3}}, "task_batch_sizes: got x2v; t2t, t2i"),
-        ({"task_batch_sizes": {"t2v": 0}}, "task_batch_sizes: got {'t2v': 0}; integers of at least 1"),
+        ({"task_batch_sizes": {"t2v": 0}}, "task_batch_sizes: got {'t2v': 0}; numbers of at least 1"),
         ({"task_batch_sizes": "t2v=3"}, "task_batch_sizes: got 't2v=3'; JSON"),
         ({"num_negatives": {"t2v": -1}}, "num_negatives: got"),
         ({"prompts": {"query": "x"}}, "prompts: got a value"),

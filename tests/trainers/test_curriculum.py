@@ -108,3 +108,14 @@ def test_logs_are_flat():
     assert logs["R_centred/t2v"] == 0.4
     assert logs["accuracy/t2t"] == 0.8
     assert sum(logs[f"P/{task}"] for task in SIZES) == pytest.approx(1)
+
+
+def test_priors_weigh_the_softmax_and_nothing_else():
+    scores = {"t2i": TaskScores(0.9, 0.2, 0.5), "t2v": TaskScores(0.4, 0.1, 0.5)}
+    sizes = {"t2i": 5, "t2v": 9}
+    plain = Schedule("pyramid", num_epochs=2).epoch(1, sizes, scores).probabilities
+    weighed = Schedule("pyramid", num_epochs=2, priors={"t2v": 3.0}).epoch(1, sizes, scores).probabilities
+    assert weighed["t2v"] / weighed["t2i"] == pytest.approx(3 * plain["t2v"] / plain["t2i"])
+    assert sum(weighed.values()) == pytest.approx(1)
+    first = Schedule("pyramid", num_epochs=2, priors={"t2v": 3.0}).epoch(0, sizes, {}).probabilities
+    assert first == {"t2i": 0.5, "t2v": 0.5}

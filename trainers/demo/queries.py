@@ -13,7 +13,7 @@ from gve.eval.encode import Encoder, encode_rows
 from gve.eval.files import FileEmbeddings, embed_files, find_files, save_embeddings
 from gve.eval.search import top_k
 from gve.hub_datasets.uvrb import EvaluationSet, load_set, resolve
-from gve.hub_datasets.world.benchmark import gallery_name
+from gve.hub_datasets.world.benchmark import video_file
 from gve.trainers.demo.pictures import Hit, Sheet, draw_sheet
 from gve.trainers.demo.workspace import Workspace
 from gve.video_gve import read_video
@@ -54,7 +54,7 @@ def choose_queries(workspace: Workspace) -> list[Query]:
     for name, set_name in QUERY_SETS.items():
         data: EvaluationSet = load_set(workspace.uvrb, set_name, "unseen")
         number = int(rng.integers(len(data.queries)))
-        right = {gallery_name(set_name, data.corpus_ids[i]) for i in data.positives[number]}
+        right = {Path(video_file(set_name, data.corpus_ids[i])).stem for i in data.positives[number]}
         row = {key: data.queries[number][key] for key in ("text", "image", "video")}
         queries.append(Query(name, row, resolve([set_name])[0].instruction, right))
     return queries
@@ -94,7 +94,7 @@ def answer(encoder: Encoder, workspace: Workspace, write: Callable[[str], Any]) 
 
 
 def _rank(vector: np.ndarray, gallery: FileEmbeddings) -> tuple[np.ndarray, np.ndarray]:
-    scores, order = top_k(vector, gallery.vectors, len(gallery.paths))
+    order, scores = top_k(vector, gallery.vectors, len(gallery.paths))
     return scores[0], order[0]
 
 

@@ -91,8 +91,9 @@ def check_model(job: Job) -> None:
     worst = 0.0
     for name in ("MSRVTT", "MSRVTT-I2V", "LoVR-C2V", "MS-TI", "MS-TV"):
         data = load_set(workspace.uvrb, name, "unseen")
-        rows = [{k: v for k, v in data.queries[i].items() if k != "id"} for i in range(CHECKED)]
-        rows += [{"video": data.corpus[i]["video"]} for i in range(CHECKED)]
+        few = range(min(CHECKED, len(data.queries), len(data.corpus)))
+        rows = [{k: v for k, v in data.queries[i].items() if k != "id"} for i in few]
+        rows += [{"video": data.corpus[i]["video"]} for i in few]
         with torch.inference_mode():
             ours = model(**processor.prepare(rows)).embeddings.numpy()
         theirs = encode_rows(encoder, rows, role="document", progress=False)

@@ -14,7 +14,7 @@ from gve.hub_datasets.world.captions import (
     answers,
     clip_facts,
 )
-from gve.hub_datasets.world.pairs import KIND_WEIGHTS, build_pairs
+from gve.hub_datasets.world.pairs import KIND_WEIGHTS, TWINS, build_pairs
 from gve.hub_datasets.world.spec import held_out, held_out_action
 from gve.hub_datasets.world.texts import KIND_SETS, TASK_INSTRUCTIONS
 
@@ -58,7 +58,7 @@ def test_groups_are_consecutive_and_of_four(task):
 
 
 def grouped(kind, count=1500):
-    rows = [pair for pair in build_pairs("t2v", count, 5) if pair.kind == kind]
+    rows = [pair for pair in build_pairs("t2v", count, 5) if pair.kind == kind and pair.group]
     return [list(rows) for _, rows in groupby(rows, key=lambda pair: pair.group)][:-1]
 
 
@@ -99,8 +99,8 @@ def test_texts_of_an_order_group_are_one_bag_of_words():
 
 def test_text_kinds_have_their_shares_and_instructions():
     pairs = list(build_pairs("t2v", 6000, 0))
-    counts = Counter(pair.kind for pair in pairs)
-    assert set(counts) == set(KINDS)
+    counts = Counter(pair.kind + TWINS * bool(pair.group) for pair in pairs)
+    assert set(counts) == set(KIND_WEIGHTS) >= set(KINDS)
     total = sum(KIND_WEIGHTS.values())
     for kind, weight in KIND_WEIGHTS.items():
         assert counts[kind] / len(pairs) == pytest.approx(weight / total, rel=0.35)

@@ -2,7 +2,7 @@ import csv
 import json
 from collections import Counter
 
-from gve.hub_datasets.world.raw import TITLE_KINDS, raw_videos, write_titles, write_videos
+from gve.hub_datasets.world.raw import TITLE_KINDS, raw_videos, write_raw_videos, write_titles
 from gve.hub_datasets.world.spec import COLORS, SCENES
 
 SCENE_OF = {
@@ -42,7 +42,7 @@ def test_duplicates_point_at_an_earlier_file():
 
 
 def test_files(tmp_path):
-    write_videos(tmp_path, 12, 0, 0, 12)
+    write_raw_videos(tmp_path, 12, 0, 0, 12)
     write_titles(tmp_path, 12, 0)
     with (tmp_path / "titles.csv").open(newline="") as file:
         titles = list(csv.DictReader(file))

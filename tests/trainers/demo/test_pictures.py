@@ -23,7 +23,9 @@ def test_sheet_marks_right_answers_green(tmp_path):
     grey = np.full((8, 16, 16, 3), 128, np.uint8)
     pictures = {}
     for right in (False, True):
-        sheet = Sheet("text query", "a red ring", grey[0], grey, [Hit("a", 0.5, right, grey), Hit("b", 0.25, False, grey)])
+        sheet = Sheet(
+            "text query", "a red ring", grey[0], grey, [Hit("a", 0.5, right, grey), Hit("b", 0.25, False, grey)]
+        )
         draw_sheet(sheet, tmp_path / f"{right}.png")
         pictures[right] = np.asarray(PIL.Image.open(tmp_path / f"{right}.png").convert("RGB")).astype(int)
     green = {k: int(((p[..., 1] - p[..., 0] > 60) & (p[..., 1] - p[..., 2] > 60)).sum()) for k, p in pictures.items()}
