@@ -27,10 +27,10 @@ PRIORS = {
     "t2i-twins": 3.0,
     "t2t-twins": 2.0,
     "t2v-spatial-twins": 3.0,
-    "t2v-temporal-twins": 3.0,
-    "t2v-event-twins": 3.0,
+    "t2v-temporal-twins": 1.5,
+    "t2v-event-twins": 1.5,
     "ti2v": 2.0,
-    "tv2v": 2.0,
+    "tv2v": 1.5,
     "i2v": 0.5,
 }
 """w_k of the sources. Near-identical clips are aligned late, so the pyramid keeps them for the later epochs by itself;
