@@ -13,6 +13,7 @@ from numpy.random import Generator
 from gve.hub_datasets.schema import TASKS
 from gve.hub_datasets.uvrb.tasks import SETS
 from gve.hub_datasets.world.captions import (
+    CLIP_KINDS,
     KINDS,
     answers,
     caption,
@@ -46,6 +47,8 @@ KIND_WEIGHTS = {
     "event-twins": 2.0,
 }
 """Shares of the rows of T2V by kind of text; T2T takes those of its kinds."""
+TEXTS_A_CLIP = 3
+"""Rows of T2V, each of another kind, that tell one clip: texts cost nothing, clips have to be rendered."""
 _STILL = 0.1  # until then no event has changed much, so that a picture answers a text about the clip's start
 _EVENT_IN_SCENE = 0.3  # share of the event rows whose texts also tell the scene
 
@@ -70,7 +73,15 @@ def _text_to_video(kind: str, rng: Generator) -> list[Pair]:
     if kind == "long":
         clips, name = _long_clips(rng), _unique(rng)
         return [_row(kind, Side(text=long_caption(clips, rng)), Side(clips=clips), name, name)]
-    clips, kind = _unit_clips(kind, rng), kind.removesuffix(TWINS)
+    if kind == "clip":
+        clips, shares = [sample_clip(rng, SPLIT)], np.array([KIND_WEIGHTS[kind] for kind in CLIP_KINDS])
+        chosen = rng.choice(len(CLIP_KINDS), TEXTS_A_CLIP, replace=False, p=shares / shares.sum())
+        return [row for index in chosen for row in _told(CLIP_KINDS[index], clips, rng)]
+    return _told(kind.removesuffix(TWINS), _unit_clips(kind, rng), rng)
+
+
+def _told(kind: str, clips: list[Clip], rng: Generator) -> list[Pair]:
+    """Rows of T2V that tell each of the clips in one kind of text."""
     if kind == "event":
         in_scene = rng.random() < _EVENT_IN_SCENE
         told = [event_caption(clip, _rarer_half(clip, clips, rng), rng, in_scene=in_scene) for clip in clips]
@@ -150,7 +161,7 @@ _BUILDERS: dict[str, Callable[[str, Generator], list[Pair]]] = {
 _KINDS = {
     "t2t": (*RICHER, "spatial-twins", "temporal-twins"),
     "t2i": ("frame", "frame-twins"),
-    "t2v": tuple(KIND_WEIGHTS),
+    "t2v": ("clip", *(kind for kind in KIND_WEIGHTS if kind not in CLIP_KINDS)),
     "ti2v": ("twins",),
     "tv2v": ("twins",),
     "i2v": ("frame",),
@@ -162,8 +173,13 @@ _NEGATIVE_TASKS = ("t2v", "ti2v", "tv2v")
 def _kind_table(task: str) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Kinds of a task's units, the rows in a unit of each, and the probability of drawing a unit of each."""
     kinds = list(_KINDS[task])
-    rows = np.array([GROUP_SIZE if kind.endswith("twins") else 1 for kind in kinds])
-    share = np.array([KIND_WEIGHTS.get(kind, 1.0) for kind in kinds]) / rows
+    weights = (
+        KIND_WEIGHTS | {"clip": sum(KIND_WEIGHTS[kind] for kind in CLIP_KINDS)} if task == "t2v" else KIND_WEIGHTS
+    )
+    rows = np.array(
+        [GROUP_SIZE if k.endswith("twins") else TEXTS_A_CLIP if (task, k) == ("t2v", "clip") else 1 for k in kinds]
+    )
+    share = np.array([weights.get(kind, 1.0) for kind in kinds]) / rows
     return kinds, rows, share / share.sum()
 
 
@@ -216,7 +232,7 @@ def _rows(task: str, count: int, seed: int, start: int, num_negatives: int) -> I
 def _finish(task: str, kind: str, unit: int, first: int, seed: int) -> list[Pair]:
     """The rows of one unit, with their names and instructions."""
     pairs = _BUILDERS[task](kind, stream(seed, task, "unit", unit))
-    name = f"{task}-g{unit:06d}" if len(pairs) > 1 else ""
+    name = f"{task}-g{unit:06d}" if kind.endswith("twins") else ""
     return [
         replace(
             pair,

@@ -118,10 +118,10 @@ def thing_path(thing: Thing, events: list[tuple[str, np.ndarray]]) -> tuple[np.n
     return x, y, radius, opacity
 
 
-def _path(clip: Clip, index: int, times: np.ndarray) -> list[np.ndarray]:
-    """`thing_path` of one of the clip's things, each value (F, 1, 1)."""
+def _path(clip: Clip, index: int, times: np.ndarray) -> tuple[np.ndarray, ...]:
+    """`thing_path` of one of the clip's things, each value (F,)."""
     events = [(a if i == index else "", q) for (i, a), q in zip(clip.events, halves(times), strict=False)]
-    return [value[:, None, None] for value in thing_path(clip.things[index], events or [("", times)])]
+    return thing_path(clip.things[index], events or [("", times)])
 
 
 def restyle(frames: np.ndarray, style: str, rng: np.random.Generator) -> np.ndarray:
@@ -154,20 +154,22 @@ def render(clip: Clip, times: Sequence[float] | np.ndarray, *, size: int = 48) -
     phase = rng.uniform(0, 6.28, 4).astype(np.float32)
     shift_x, shift_y, zoom = camera_path(clip.camera, times)
     grid = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
-    u = np.broadcast_to(
-        (0.5 + shift_x)[:, None, None] + grid[None, None, :] / zoom[:, None, None], (len(times), size, size)
-    )
-    v = np.broadcast_to((0.5 + shift_y)[:, None, None] + grid[None, :, None] / zoom[:, None, None], u.shape)
+    u = (0.5 + shift_x)[:, None, None] + grid[None, None, :] / zoom[:, None, None]  # (F, 1, S)
+    v = (0.5 + shift_y)[:, None, None] + grid[None, :, None] / zoom[:, None, None]  # (F, S, 1)
     # muted backgrounds: saturated colours belong to things, so that a small model can tell them apart soon
     low, high = (np.asarray(c, np.float32) * 0.6 + 48 for c in SCENE_COLORS[clip.scene])
-    frames = low + (high - low) * texture(clip.scene, u, v, phase)[..., None].astype(np.float32)  # (F, S, S, 3)
+    mix = np.broadcast_to(texture(clip.scene, u, v, phase), (len(times), size, size)).astype(np.float32)
+    frames = low + (high - low) * mix[..., None]  # (F, S, S, 3)
     for index, thing in enumerate(clip.things):
-        opacity = _path(clip, index, times)[3]
+        *now, opacity = _path(clip, index, times)
         for ago, share in TRAIL:
-            x, y, radius, _ = _path(clip, index, np.maximum(times - ago, 0))
-            depth = inside(thing.shape, (u - x) / radius, (v - y) / radius)
-            cover = np.clip(0.5 + depth * radius * zoom[:, None, None] * size, 0, 1) * opacity * share
-            frames += (np.asarray(COLORS[thing.color], np.float32) - frames) * cover[..., None].astype(np.float32)
+            then = _path(clip, index, np.maximum(times - ago, 0))[:3]
+            seen = np.flatnonzero(sum(abs(a - b) for a, b in zip(now, then, strict=True)) > 0) if ago else slice(None)
+            x, y, radius, strength, scale = (p[seen][:, None, None] for p in (*then, opacity * share, zoom))
+            depth = inside(thing.shape, (u[seen] - x) / radius, (v[seen] - y) / radius)
+            cover = np.clip(0.5 + depth * radius * scale * size, 0, 1) * strength
+            colour = np.asarray(COLORS[thing.color], np.float32)
+            frames[seen] += (colour - frames[seen]) * cover[..., None].astype(np.float32)
     return np.clip(restyle(frames, clip.style, rng), 0, 255).astype(np.uint8)
 
 

@@ -41,6 +41,8 @@ TIMED_SOURCES = 9
 """How many sources one step each is timed on."""
 SLACK = 0.92
 """Share of the time that is planned with; probing, checkpoints and a busier machine take the rest."""
+PATIENCE = 1.05
+"""Training is ended when it takes this many times its budget."""
 
 
 def load_sources(folder: Path) -> DatasetDict:
@@ -227,11 +229,12 @@ def train(workspace: Workspace, seconds: float, write: Callable[[str], Any]) -> 
         step = measure_step(model, trial, sources)
         steps = max(LEAST_STEPS, int((seconds - (time.monotonic() - begun)) * SLACK / step))
         workspace.facts |= {"step_seconds": round(step, 4), "steps_per_epoch": max(1, steps // EPOCHS)}
-        workspace.facts |= {"dtype": str(dtype).removeprefix("torch."), "train_seconds": round(seconds)}
+        workspace.facts |= {"dtype": str(dtype).removeprefix("torch.")}
         workspace.save()
         write(f"  {len(sources)} sources, {step:.2f} s a step: {EPOCHS} epochs of {steps // EPOCHS} steps")
     args = training_arguments(workspace, sources, workspace.facts["steps_per_epoch"])
-    deadline = Deadline(max(seconds, workspace.facts["train_seconds"] * 0.5), write)
+    planned = workspace.facts["step_seconds"] * args.steps_per_epoch * EPOCHS
+    deadline = Deadline(PATIENCE * max(seconds, planned), write)
     trainer = GVETrainer(model, args, sources, callbacks=[deadline])
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(QuietProgress())

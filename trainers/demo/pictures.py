@@ -19,7 +19,7 @@ class Hit:
     """One result of a query.
 
     Attributes:
-        name: Of the gallery video.
+        name: Of the video.
         score: Cosine.
         right: Whether it answers the query.
         frames: (F, H, W, 3) uint8.

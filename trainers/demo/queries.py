@@ -1,4 +1,4 @@
-"""The demo's five queries over one gallery: text, image, video, text with image, text with video."""
+"""The demo's five queries over one corpus: text, image, video, text with image, text with video."""
 
 import io
 from collections.abc import Callable
@@ -38,7 +38,7 @@ class Query:
         name: The kind of query.
         row: Text, image and video.
         instruction: Of its set.
-        right: Names of the gallery files that answer it.
+        right: Names of the corpus files that answer it.
     """
 
     name: str
@@ -61,7 +61,7 @@ def choose_queries(workspace: Workspace) -> list[Query]:
 
 
 def answer(encoder: Encoder, workspace: Workspace, write: Callable[[str], Any]) -> list[dict[str, Any]]:
-    """Embed the gallery, rank it for the five queries and draw a contact sheet for each.
+    """Embed the corpus, rank it for the five queries and draw a contact sheet for each.
 
     Args:
         encoder: The trained model.
@@ -72,15 +72,15 @@ def answer(encoder: Encoder, workspace: Workspace, write: Callable[[str], Any]) 
         By query its kind, the rank of the first right answer, and the best hits.
     """
     files, _ = find_files([workspace.uvrb / "videos"])
-    gallery = embed_files(encoder, files, batch_size=64)
-    gallery.model = str(workspace.model)
-    save_embeddings(gallery, workspace.root / "gallery.safetensors")
-    write(f"  a gallery of {len(gallery.paths)} videos")
+    corpus = embed_files(encoder, files, batch_size=64)
+    corpus.model = str(workspace.model)
+    save_embeddings(corpus, workspace.root / "corpus.safetensors")
+    write(f"  a corpus of {len(corpus.paths)} videos")
     results = []
     for query in choose_queries(workspace):
         vector = encode_rows(encoder, [query.row], role="query", instruction=query.instruction, progress=False)
-        scores, order = _rank(vector, gallery)
-        names = [Path(gallery.paths[i]).stem for i in order]
+        scores, order = _rank(vector, corpus)
+        names = [Path(corpus.paths[i]).stem for i in order]
         first = next(rank for rank, name in enumerate(names, 1) if name in query.right)
         best = [
             {"name": name, "score": round(float(score), 4), "right": name in query.right}
@@ -88,25 +88,25 @@ def answer(encoder: Encoder, workspace: Workspace, write: Callable[[str], Any]) 
         ]
         target = workspace.root / "queries" / f"{query.name.replace('+', '-')}.png"
         target.parent.mkdir(exist_ok=True)
-        draw_sheet(_sheet(query, gallery, order[:HITS], best, first), target)
+        draw_sheet(_sheet(query, corpus, order[:HITS], best, first), target)
         results.append({"query": query.name, "text": query.row["text"], "first_right": first, "hits": best})
     return results
 
 
-def _rank(vector: np.ndarray, gallery: FileEmbeddings) -> tuple[np.ndarray, np.ndarray]:
-    order, scores = top_k(vector, gallery.vectors, len(gallery.paths))
+def _rank(vector: np.ndarray, corpus: FileEmbeddings) -> tuple[np.ndarray, np.ndarray]:
+    order, scores = top_k(vector, corpus.vectors, len(corpus.paths))
     return scores[0], order[0]
 
 
-def _sheet(query: Query, gallery: FileEmbeddings, order: np.ndarray, best: list[dict[str, Any]], first: int) -> Sheet:
+def _sheet(query: Query, corpus: FileEmbeddings, order: np.ndarray, best: list[dict[str, Any]], first: int) -> Sheet:
     image, video = query.row["image"], query.row["video"]
     sheet = Sheet(
-        title=f"{query.name} query over {len(gallery.paths)} videos: first right answer at rank {first}",
+        title=f"{query.name} query over {len(corpus.paths)} videos: first right answer at rank {first}",
         text=query.row["text"],
         image=None if image is None else np.asarray(PIL.Image.open(io.BytesIO(image["bytes"])).convert("RGB")),
         video=None if video is None else read_video(video, SHOWN_FRAMES).frames,
     )
     for index, hit in zip(order, best, strict=True):
-        frames = read_video(gallery.paths[index], SHOWN_FRAMES).frames
+        frames = read_video(corpus.paths[index], SHOWN_FRAMES).frames
         sheet.hits.append(Hit(hit["name"], hit["score"], hit["right"], frames))
     return sheet

@@ -116,7 +116,7 @@ def score_model(job: Job) -> None:
 
 
 def answer_queries(job: Job) -> None:
-    """Search the gallery with one query of each kind."""
+    """Search the corpus with one query of each kind."""
     workspace = job.workspace
     results = answer(load_encoder(str(workspace.model)), workspace, job.write)
     write_json(workspace.root / "queries" / "queries.json", results)

@@ -32,7 +32,7 @@ def summarise(workspace: Workspace) -> str:
             f"pictures    {root / 'radar.png'}, {root / 'curriculum.png'}, {root / 'queries'}/*.png",
             f"videos      {root / 'data' / 'uvrb' / 'videos'}",
             "",
-            f"next        {search} {root / 'gallery.safetensors'} 'a red ring and a blue square in the snow'",
+            f"next        {search} {root / 'corpus.safetensors'} 'a red ring and a blue square in the snow'",
             f"            {search} YOUR_VIDEOS 'your words'",
             f"            gve eval --model {root / 'model'} --data {root / 'data' / 'uvrb'} --split seen",
         ]

@@ -1,6 +1,10 @@
-"""The whole demo at toy size: every stage for real, interrupted once, then taken up again."""
+"""The whole demo at toy size: every stage for real, killed once, interrupted once, and taken up again."""
 
 import json
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -11,6 +15,7 @@ from gve.eval.files import load_embeddings
 from gve.hub_datasets.world.sets import Sizes
 from gve.trainers.demo import stages
 from gve.trainers.demo.estimate import Plan, make_plan, planned_pairs
+from gve.trainers.demo.learning import EPOCHS
 from gve.trainers.demo.queries import QUERY_SETS
 from gve.trainers.demo.run import run
 from gve.trainers.demo.workspace import open_workspace
@@ -24,15 +29,48 @@ TOY = Plan(
 )
 
 
+KILLED = """
+import sys
+sys.path.insert(0, sys.argv[2])
+from pathlib import Path
+from test_demo import TOY
+from gve.trainers.demo.run import run
+from gve.trainers.demo.workspace import open_workspace
+
+if __name__ == "__main__":
+    run(open_workspace(Path(sys.argv[1]), minutes=1, seed=0, resume=False), print, TOY)
+"""
+
+
+def kill_in_training(root, script):
+    """Start a demo in another process and kill it, without warning, once the first checkpoint is there."""
+    script.write_text(KILLED)
+    with (script.parent / "output").open("w+") as output:
+        process = subprocess.Popen(
+            [sys.executable, str(script), str(root), str(Path(__file__).parent)], stdout=output, stderr=output
+        )
+        try:
+            for _ in range(3000):
+                if list(root.glob("training/checkpoints/checkpoint-*/trainer_state.json")):
+                    return
+                assert process.poll() is None, output.seek(0) or output.read()[-3000:]
+                time.sleep(0.1)
+            pytest.fail("no checkpoint in five minutes")
+        finally:
+            process.kill()
+            process.wait()
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A demo that was interrupted before it was scored and then finished; with the lines it wrote."""
-    root, lines = tmp_path_factory.mktemp("demo") / "toy", []
-    workspace = open_workspace(root, minutes=0.001, seed=0, resume=False)
+    """A demo that was killed in training, interrupted before it was scored, then finished; with the lines it wrote."""
+    folder, lines = tmp_path_factory.mktemp("demo"), []
+    root = folder / "toy"
+    kill_in_training(root, folder / "killed.py")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(stages.STAGES, "score", _interrupt)
         with pytest.raises(KeyboardInterrupt):
-            run(workspace, lines.append, TOY)
+            run(open_workspace(root, minutes=1, seed=0, resume=True), lines.append, TOY)
     weights = (root / "model" / "model.safetensors").read_bytes()
     run(open_workspace(root, minutes=1, seed=0, resume=True), lines.append, TOY)
     assert (root / "model" / "model.safetensors").read_bytes() == weights
@@ -41,6 +79,13 @@ def finished(tmp_path_factory):
 
 def _interrupt(job):
     raise KeyboardInterrupt
+
+
+def test_training_went_on_from_its_checkpoint(finished):
+    root, lines = finished
+    assert any("going on from checkpoint-" in line for line in lines)
+    facts = json.loads((root / "demo.json").read_text())["facts"]
+    assert facts["steps"] == facts["steps_per_epoch"] * EPOCHS
 
 
 def test_report_has_all_sets_with_chance_and_count(finished):
@@ -65,7 +110,7 @@ def test_saved_model_embeds_a_file_of_the_demo(finished):
     root, _ = finished
     files = sorted((root / "data" / "uvrb" / "videos").glob("*.mp4"))
     vectors = SentenceTransformer(str(root / "model")).encode([str(files[0]), {"text": "a red ring"}])
-    known = load_embeddings(root / "gallery.safetensors")
+    known = load_embeddings(root / "corpus.safetensors")
     assert len(known.paths) == len(files)
     assert np.abs(vectors[0] - known.vectors[known.paths.index(str(files[0]))]).max() < 1e-5
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
@@ -83,10 +128,10 @@ def test_pictures_are_there(finished):
 def test_queries_name_their_right_answers(finished):
     root, _ = finished
     results = json.loads((root / "queries" / "queries.json").read_text())
-    gallery = len(list((root / "data" / "uvrb" / "videos").glob("*.mp4")))
+    corpus = len(list((root / "data" / "uvrb" / "videos").glob("*.mp4")))
     assert [result["query"] for result in results] == list(QUERY_SETS)
     for result in results:
-        assert 1 <= result["first_right"] <= gallery
+        assert 1 <= result["first_right"] <= corpus
         assert any(hit["right"] for hit in result["hits"]) == (result["first_right"] <= len(result["hits"]))
 
 
