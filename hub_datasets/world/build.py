@@ -100,9 +100,9 @@ def build_world(
     parts += _raw_parts(folder / "raw", raw, seed)
     _run(parts, workers, progress)
     if counts:
-        write_text(folder / "uvrd" / "README.md", uvrd_card(counts, seed))
+        write_text(folder / "uvrd" / "README.md", uvrd_card(folder / "uvrd", counts, seed))
     if sets:
-        write_text(folder / "uvrb" / "README.md", uvrb_card(world["sets"], seed))
+        write_text(folder / "uvrb" / "README.md", uvrb_card(folder / "uvrb", world["sets"], seed))
     return world
 
 

@@ -127,3 +127,13 @@ def test_command(tmp_path, capsys):
     printed = json.loads(capsys.readouterr().out)
     assert printed["arguments"]["pairs"] == {"t2t": 3, "t2i": 4, "t2v": 12, "ti2v": 3, "tv2v": 2, "i2v": 2, "v2v": 2}
     assert (tmp_path / "raw" / "titles.csv").exists()
+
+
+def test_folders_of_one_name_are_not_mixed_up(tmp_path):
+    """`datasets` caches by the folder's name; another world in another folder must give its own rows."""
+    texts = {}
+    for seed in (1, 2):
+        build(tmp_path / str(seed) / "data", seed=seed, pairs={"t2v": 6}, sets=False, raw=0)
+        rows = load_dataset(str(tmp_path / str(seed) / "data" / "uvrd"), "t2v", split="train")
+        texts[seed] = [row["text"] for row in rows["query"]]
+    assert texts[1] != texts[2]
