@@ -30,6 +30,7 @@ class GVETrainingArguments(SentenceTransformerTrainingArguments):
         probability_cap: Highest probability of a task.
         probability_floor: Lowest probability of a task.
         task_priors: w_k by task, for P_t(k) proportional to w_k exp(R_k / sigma); others have 1.
+        task_starts: Share of the epochs before a task is drawn at all; others begin at once.
         steps_per_epoch: Optimizer steps of an epoch; None gives as many as the data holds full batches.
         task_batch_sizes: Rows of a process's batch by task (Table 7); others take `per_device_train_batch_size`.
         num_negatives: Hard negatives of a row, one number or one by task (Table 7).
@@ -45,6 +46,7 @@ class GVETrainingArguments(SentenceTransformerTrainingArguments):
         *SentenceTransformerTrainingArguments._VALID_DICT_FIELDS,
         "task_batch_sizes",
         "task_priors",
+        "task_starts",
         "num_negatives",
     ]
 
@@ -79,6 +81,9 @@ class GVETrainingArguments(SentenceTransformerTrainingArguments):
     task_priors: dict[str, float] | str | None = field(
         default=None, metadata={"help": 'Prior w_k of a task\'s probability, as {"t2v": 2.0}; others have 1.'}
     )
+    task_starts: dict[str, float] | str | None = field(
+        default=None, metadata={"help": 'Share of the epochs before a task is drawn, as {"t2v": 0.5}; others 0.'}
+    )
     steps_per_epoch: int | None = field(default=None, metadata={"help": "Optimizer steps of an epoch."})
 
     task_batch_sizes: dict[str, int] | str | None = field(
@@ -102,6 +107,7 @@ class GVETrainingArguments(SentenceTransformerTrainingArguments):
         super().__post_init__()
         self.task_batch_sizes = _task_numbers("task_batch_sizes", self.task_batch_sizes or {}, least=1)
         self.task_priors = _task_numbers("task_priors", self.task_priors or {}, least=0.0)
+        self.task_starts = _task_numbers("task_starts", self.task_starts or {}, least=0.0)
         if isinstance(self.num_negatives, str) and self.num_negatives.isdigit():
             self.num_negatives = int(self.num_negatives)
         if isinstance(self.num_negatives, int):
@@ -149,6 +155,7 @@ class GVETrainingArguments(SentenceTransformerTrainingArguments):
             cap=self.probability_cap,
             floor=self.probability_floor,
             priors=self.task_priors,
+            starts=self.task_starts,
         )
 
     def _validate(self) -> None:

@@ -150,6 +150,7 @@ class Schedule:
         cap: Highest probability of a task.
         floor: Lowest probability of a task.
         priors: w_k by task, for P_t(k) proportional to w_k exp(R_k / sigma); 1 where a task is not named.
+        starts: By task the share of the epochs that passes before it is drawn; from the first one where not named.
     """
 
     name: str = "pyramid"
@@ -159,6 +160,7 @@ class Schedule:
     cap: float = 1.0
     floor: float = 0.0
     priors: Mapping[str, float] = field(default_factory=dict)
+    starts: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def needs_scores(self) -> bool:
@@ -180,9 +182,13 @@ class Schedule:
             ValueError: Where a task lacks a score.
         """
         sigma = sigma_at(epoch, self.num_epochs, sigma_min=self.sigma_min, sigma_max=self.sigma_max)
-        weights = self._weights(sizes, scores, sigma)
+        begun = [task for task in sizes if self.starts.get(task, 0.0) * self.num_epochs <= epoch]
+        if not begun:
+            raise ValueError(f"starts: no task has begun in epoch {epoch + 1}; let at least one start at 0")
+        weights = self._weights({task: sizes[task] for task in begun}, scores, sigma)
         bounded = bound_probabilities(weights, cap=self.cap, floor=self.floor)
-        return CurriculumEpoch(sigma, dict(zip(sizes, bounded.tolist(), strict=True)), dict(scores))
+        drawn = dict.fromkeys(sizes, 0.0) | dict(zip(begun, bounded.tolist(), strict=True))
+        return CurriculumEpoch(sigma, drawn, dict(scores))
 
     def _weights(self, sizes: Mapping[str, int], scores: Mapping[str, TaskScores], sigma: float) -> np.ndarray:
         if self.name == "proportional":

@@ -6,6 +6,7 @@ no part depends on another, so the bytes are the same for any number of processe
 
 import json
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -168,7 +169,9 @@ def _run(parts: list[Part], workers: int, progress: bool) -> None:
                 bar.update(part.weight)
             return
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        # an interrupt is this process's to handle: the workers finish their part, so that no file is half written
+        ignore = (signal.SIGINT, signal.SIG_IGN)
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=signal.signal, initargs=ignore) as pool:
             weights = {pool.submit(part.write): part.weight for part in left}
             try:
                 for future in as_completed(weights):

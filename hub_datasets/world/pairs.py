@@ -42,9 +42,9 @@ TWINS = "-twins"
 KIND_WEIGHTS = {
     **dict.fromkeys(KINDS, 1.0),
     "spatial-twins": 2.0,
-    "temporal-twins": 2.5,
-    "camera-twins": 1.5,
-    "event-twins": 2.0,
+    "temporal-twins": 1.0,
+    "camera-twins": 0.5,
+    "event-twins": 1.0,
 }
 """Shares of the rows of T2V by kind of text; T2T takes those of its kinds."""
 TEXTS_A_CLIP = 3

@@ -4,6 +4,7 @@ They make the benchmark's twin groups (texts that name the right things are not 
 and the reference-target pairs of the composed tasks.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from numpy.random import Generator
@@ -24,7 +25,7 @@ from gve.hub_datasets.world.spec import (
 )
 
 GROUP_SIZE = 4
-GROUPED_KINDS = ("spatial", "temporal", "camera", "event", "object", "general", "paragraph")
+GROUPED_KINDS = ("spatial", "temporal", "camera", "event")
 """Kinds of text whose training rows come in groups of near-identical clips."""
 MODIFICATIONS = ("thing", "scene", "camera", "event")
 
@@ -123,20 +124,13 @@ def group(kind: str, rng: Generator, split: str) -> list[Clip]:
         return relation_group(sample_clip(rng, split), rng)
     if kind == "temporal":
         return order_group(sample_order_clip(rng, split), rng)
-    clip = sample_clip(rng, split)
-    if kind == "camera":
-        return _distinct(clip, change_camera, rng, split)
-    if kind == "event":
-        return _distinct(clip, change_event, rng, split)
-    if kind == "object":
-        return relation_group(clip, rng)[:2] + [change_event(c, rng, split) for c in relation_group(clip, rng)[2:]]
-    if kind in ("general", "paragraph"):
-        changes = [change_camera(clip, rng, split), change_event(clip, rng, split)]
-        return [clip, *changes, choice(rng, order_group(clip, rng)[1:2] + relation_group(clip, rng))]
+    if kind in ("camera", "event"):
+        change = change_camera if kind == "camera" else change_event
+        return _distinct(sample_clip(rng, split), change, rng, split)
     raise ValueError(f"kind: got {kind!r}; one of {', '.join(GROUPED_KINDS)} is accepted")
 
 
-def _distinct(clip: Clip, change, rng: Generator, split: str) -> list[Clip]:  # noqa: ANN001
+def _distinct(clip: Clip, change: Callable[[Clip, Generator, str], Clip], rng: Generator, split: str) -> list[Clip]:
     clips = [clip]
     while len(clips) < GROUP_SIZE:
         new = change(clip, rng, split)

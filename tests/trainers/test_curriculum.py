@@ -119,3 +119,16 @@ def test_priors_weigh_the_softmax_and_nothing_else():
     assert sum(weighed.values()) == pytest.approx(1)
     first = Schedule("pyramid", num_epochs=2, priors={"t2v": 3.0}).epoch(0, sizes, {}).probabilities
     assert first == {"t2i": 0.5, "t2v": 0.5}
+
+
+def test_a_task_is_not_drawn_before_its_start():
+    scores = {"t2i": TaskScores(0.9, 0.2, 0.5), "t2v": TaskScores(0.4, 0.1, 0.5)}
+    schedule = Schedule("pyramid", num_epochs=4, starts={"t2v": 0.5}, floor=0.1)
+    drawn = [schedule.epoch(epoch, {"t2i": 5, "t2v": 9}, scores).probabilities["t2v"] for epoch in range(4)]
+    assert drawn[:2] == [0, 0]
+    assert min(drawn[2:]) >= 0.1
+
+
+def test_some_task_must_begin_at_once():
+    with pytest.raises(ValueError, match="starts: no task has begun in epoch 1"):
+        Schedule("uniform", starts={"t2v": 0.5}).epoch(0, {"t2v": 9}, {})

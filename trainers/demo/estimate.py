@@ -9,15 +9,16 @@ from gve.hub_datasets.world.benchmark import Sizes
 from gve.hub_datasets.world.spec import sample_clip
 from gve.hub_datasets.world.video import video_bytes
 
-PAIRS = {"t2v": 26000, "t2t": 5000, "t2i": 8000, "ti2v": 4000, "tv2v": 3000, "i2v": 1500, "v2v": 1200}
+PAIRS = {"t2v": 23000, "t2t": 5000, "t2i": 6000, "ti2v": 3000, "tv2v": 2200, "i2v": 2000, "v2v": 1200}
 """Training pairs of a demo of 15 minutes; others scale with their minutes."""
-CLIPS_OF = {"t2v": 0.65, "t2t": 0, "t2i": 0.2, "ti2v": 1.2, "tv2v": 2, "i2v": 1.2, "v2v": 3}
+CLIPS_OF = {"t2v": 0.5, "t2t": 0, "t2i": 0.2, "ti2v": 1.2, "tv2v": 2, "i2v": 1.2, "v2v": 3}
 """Clips that one pair of a task costs to render."""
 BENCHMARK_CLIPS, SCORED_VIDEOS = 4600, 4200
 """Clips of the benchmark, and videos embedded to score it and to fill the corpus."""
-SCORED_COST = 2.0
+SCORED_COST = 1.0
 """Embedding a video takes about as many times what rendering one takes."""
-LEAST_SHARE, MOST_SHARE = 0.04, 4.0
+LEAST_SHARE, MOST_SHARE = 0.04, 1.4
+"""Bounds of minutes / 15; the upper one keeps every decoded clip in memory (2.6 GB), or each epoch would decode anew."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def make_plan(minutes: float) -> Plan:
     """
     plan, one = Plan(planned_pairs(minutes)), clip_seconds()
     clips = sum(CLIPS_OF[task] * count for task, count in plan.pairs.items()) + BENCHMARK_CLIPS + plan.raw
-    seconds = {"world": one * clips / plan.workers, "model": 5.0, "train": 0.0, "check": 10.0}
-    seconds |= {"score": one * SCORED_COST * SCORED_VIDEOS, "queries": 25.0}
+    seconds = {"world": one * clips / plan.workers, "model": 5.0, "train": 0.0, "check": 5.0}
+    seconds |= {"score": one * SCORED_COST * SCORED_VIDEOS, "queries": 20.0}
     seconds["train"] = max(plan.least_training, minutes * 60 - sum(seconds.values()))
     return Plan(plan.pairs, seconds=seconds)

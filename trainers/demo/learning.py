@@ -1,5 +1,6 @@
 """The demo's training: sources of pairs, a measured number of steps, GVETrainer, and the saved model."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -22,24 +23,28 @@ from gve.trainers.rows import PairRows
 from gve.trainers.trainer import GVETrainer
 
 BATCH = 48
-EPOCHS = 8
+EPOCHS = 10
+TWINS_START = 0.6
+"""Share of the epochs before the groups of near-identical clips are drawn. A model that cannot yet name the things of a
+clip learns little from them: a batch of 48 rows then holds only 12 different scenes."""
 PRIORS = {
-    "t2i-twins": 3.0,
-    "t2t-twins": 2.0,
-    "t2v-spatial-twins": 3.0,
-    "t2v-temporal-twins": 1.5,
-    "t2v-event-twins": 1.5,
-    "ti2v": 2.0,
+    "t2i-twins": 4.0,
+    "t2t-twins": 3.0,
+    "t2v-spatial-twins": 5.0,
+    "t2v-temporal-twins": 2.0,
+    "t2v-event-twins": 2.0,
+    "t2v-camera-twins": 0.3,
+    "t2v-camera": 0.3,
+    "t2v-theme": 0.5,
+    "ti2v": 1.5,
     "tv2v": 1.5,
-    "i2v": 0.5,
 }
-"""w_k of the sources. Near-identical clips are aligned late, so the pyramid keeps them for the later epochs by itself;
-there they need more steps than an even share, or relation, order and action are not learnt at all."""
-LEAST_STEPS = 24
+"""w_k of the sources: more for what is learnt late, less for what is learnt at once or, at this size, not at all."""
+LEAST_STEPS = 30
 WARMUP = 80
 TIMED_SOURCES = 9
 """How many sources one step each is timed on."""
-SLACK = 1.0
+SLACK = 0.88
 """Share of the time that is planned with; probing, checkpoints and a busier machine take the rest."""
 PATIENCE = 1.05
 """Training is ended when it takes this many times its budget."""
@@ -105,7 +110,9 @@ def training_arguments(
         task_batch_sizes={name: min(BATCH, len(rows) // 4 * 4) for name, rows in sources.items()},
         schedule="pyramid-centred",
         task_priors={name: prior for name, prior in PRIORS.items() if name in sources},
-        probability_floor=0.1 / len(sources),
+        task_starts={name: TWINS_START for name in sources if name.endswith("-twins")},
+        probe_pairs=32,
+        probability_floor=0.4 / len(sources),
         probability_cap=3 / len(sources),
         temperature=0.05,
         false_negative_margin=None,
@@ -127,12 +134,12 @@ def training_arguments(
         dataloader_num_workers=1,
         dataloader_persistent_workers=True,
         dataloader_prefetch_factor=4,
-        decode_cache_mb=1500,
+        decode_cache_mb=2600,
     )
 
 
 def measure_step(model: SentenceTransformer, trainer: GVETrainer, sources: Mapping[str, Dataset]) -> float:
-    """Seconds of one training step, over a spread of sources, after one step to warm up.
+    """Seconds of one training step, over a spread of sources; the first round only warms up.
 
     Args:
         model: The model; its weights stay as they are.
@@ -140,18 +147,18 @@ def measure_step(model: SentenceTransformer, trainer: GVETrainer, sources: Mappi
         sources: Rows by source.
     """
     names = list(sources)
-    chosen = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, TIMED_SOURCES).round().astype(int))]
     batches = []
-    for name in [chosen[0], *chosen]:
-        rows = PairRows({name: sources[name]})
-        batches.append(trainer.data_collator(rows.__getitems__(list(range(trainer.args.batch_size_of(name))))))
+    for index in np.unique(np.linspace(0, len(names) - 1, TIMED_SOURCES).round().astype(int)):
+        rows = PairRows({names[index]: sources[names[index]]})
+        size = trainer.args.batch_size_of(names[index])
+        batches.append(trainer.data_collator(rows.__getitems__(list(range(size)))))
     seconds = []
-    for batch in batches:
+    for batch in batches * 2:
         start = time.perf_counter()
         trainer.compute_loss(model, dict(batch)).backward()
         seconds.append(time.perf_counter() - start)
         model.zero_grad(set_to_none=True)
-    return float(np.mean(seconds[1:])) + _update_seconds(model)
+    return float(np.mean(seconds[len(batches) :])) + _update_seconds(model)
 
 
 def _update_seconds(model: SentenceTransformer) -> float:
@@ -234,8 +241,8 @@ def train(workspace: Workspace, seconds: float, write: Callable[[str], Any]) -> 
         workspace.save()
         write(f"  {len(sources)} sources, {step:.2f} s a step: {EPOCHS} epochs of {steps // EPOCHS} steps")
     args = training_arguments(workspace, sources, workspace.facts["steps_per_epoch"])
-    planned = workspace.facts["step_seconds"] * args.steps_per_epoch * EPOCHS
-    deadline = Deadline(PATIENCE * max(seconds, planned), write)
+    least = args.steps_per_epoch * EPOCHS <= LEAST_STEPS
+    deadline = Deadline(math.inf if least else PATIENCE * seconds, write)
     trainer = GVETrainer(model, args, sources, callbacks=[deadline])
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(QuietProgress())

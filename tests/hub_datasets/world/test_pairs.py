@@ -57,7 +57,7 @@ def test_groups_are_consecutive_and_of_four(task):
     assert bool(sizes) == (task not in ("i2v", "v2v"))
 
 
-def grouped(kind, count=1500):
+def grouped(kind, count=4000):
     rows = [pair for pair in build_pairs("t2v", count, 5) if pair.kind == kind and pair.group]
     return [list(rows) for _, rows in groupby(rows, key=lambda pair: pair.group)][:-1]
 
@@ -65,7 +65,7 @@ def grouped(kind, count=1500):
 @pytest.mark.parametrize("kind", ["spatial", "temporal", "camera"])
 def test_group_mates_do_not_answer_one_another(kind):
     groups = grouped(kind)
-    assert len(groups) > 20
+    assert len(groups) > 15
     for mates in groups:
         truth = [[answers(query.query_facts, mate.target_facts) for mate in mates] for query in mates]
         assert truth == np.eye(4, dtype=bool).tolist()
@@ -74,7 +74,7 @@ def test_group_mates_do_not_answer_one_another(kind):
 def test_event_groups_ask_for_the_rarer_event():
     others = [
         answers(query.query_facts, mate.target_facts)
-        for mates in grouped("event", 4000)
+        for mates in grouped("event", 8000)
         for query in mates
         for mate in mates
         if mate is not query

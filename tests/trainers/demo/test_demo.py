@@ -138,6 +138,8 @@ def test_queries_name_their_right_answers(finished):
 def test_curriculum_is_a_distribution_over_sources(finished):
     root, _ = finished
     history = json.loads((root / "curriculum.json").read_text())
+    assert history["0"]["probabilities"]["t2v-spatial-twins"] == 0
+    assert history[str(EPOCHS - 1)]["probabilities"]["t2v-spatial-twins"] > 0
     for epoch in history.values():
         assert sum(epoch["probabilities"].values()) == pytest.approx(1)
     assert history["0"]["scores"] == {}

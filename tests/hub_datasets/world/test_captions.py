@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gve.hub_datasets.world.captions import CLIP_KINDS, answers, caption, clip_facts, fact, image_caption, long_caption
+from gve.hub_datasets.world.spec import (
+    RELATIONS,
+    SHAPES,
+    held_out,
+    held_out_action,
+    sample_action,
+    sample_clip,
+    telling,
+)
+from gve.hub_datasets.world.variants import GROUPED_KINDS, MODIFICATIONS, group, modify
+
+seeds = st.integers(0, 10**6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=seeds, split=st.sampled_from(("seen", "unseen")), kind=st.sampled_from(CLIP_KINDS))
+def test_a_clip_answers_every_text_about_it(seed, split, kind):
+    rng = np.random.default_rng(seed)
+    clip = sample_clip(rng, split)
+    told = caption(clip, kind, rng)
+    assert told.facts
+    assert answers(told.facts, clip_facts(clip))
+    assert answers(image_caption(clip, rng).facts, clip_facts(clip))
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=seeds, modification=st.sampled_from(MODIFICATIONS))
+def test_a_detailed_text_is_not_answered_once_anything_is_modified(seed, modification):
+    rng = np.random.default_rng(seed)
+    clip = sample_clip(rng, "seen")
+    changed = modify(clip, modification, rng, "seen")
+    assert not answers(caption(clip, "detailed", rng).facts, clip_facts(changed))
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=seeds)
+def test_splits_share_no_combination_of_colour_and_shape(seed):
+    rng = np.random.default_rng(seed)
+    for split in ("seen", "unseen"):
+        clip = sample_clip(rng, split)
+        assert all(held_out(t.color, t.shape) == (split == "unseen") for t in clip.things)
+        assert telling(clip.events)
+    seen = sample_clip(rng, "seen")
+    assert not any(held_out_action(seen.things[i].shape, action) for i, action in seen.events)
+    assert not held_out_action(SHAPES[seed % 6], sample_action(rng, "seen", SHAPES[seed % 6]))
+
+
+@pytest.mark.parametrize("kind", GROUPED_KINDS)
+def test_groups_are_four_different_clips_of_the_same_split(kind):
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        clips = group(kind, rng, "seen")
+        assert len({clip_facts(clip) for clip in clips}) == 4
+        assert not any(held_out(t.color, t.shape) for clip in clips for t in clip.things)
+
+
+def test_a_relation_group_shows_all_relations():
+    clips = group("spatial", np.random.default_rng(0), "unseen")
+    assert [clip.relation for clip in clips] == list(RELATIONS)
+    for clip in clips:
+        (first, second), along = clip.things, clip.relation in ("left", "right")
+        gap = first.x - second.x if along else first.y - second.y
+        assert (gap < -0.3) == (clip.relation in ("left", "above"))
+        assert (gap > 0.3) == (clip.relation in ("right", "below"))
+
+
+def test_facts_are_the_same_numbers_everywhere():
+    assert fact("scene", "snow") == 2830873245640683583
+    assert fact("scene", "snow") != fact("scene", "city")
+    assert 0 <= fact("thing", "red ring") < 2**63
+
+
+def test_a_long_text_names_every_scene():
+    rng = np.random.default_rng(2)
+    clips = [sample_clip(rng, "seen") for _ in range(4)]
+    assert long_caption(clips, rng).count(" . ") == 3
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda r: caption(sample_clip(r, "seen"), "haiku", r), "haiku"),
+        (lambda r: sample_clip(r, "test"), "test"),
+        (lambda r: group("theme", r, "seen"), "theme"),
+    ],
+)
+def test_unknown_names_are_refused(make, name):
+    with pytest.raises(ValueError, match=f"got '{name}'"):
+        make(np.random.default_rng(0))

@@ -1,0 +1,77 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gve.hub_datasets.world.render import frame_times, inside, render, render_long
+from gve.hub_datasets.world.spec import ACTIONS, CAMERAS, COLORS, SCENES, SHAPES, STYLES, Clip, Thing, sample_clip
+
+
+def plain(events=((0, "left"), (1, "grow")), camera=("static", "static"), style="clean", scene="meadow"):
+    things = (Thing("red", "square", "small", 0.4, 0.4), Thing("blue", "circle", "small", 0.75, 0.75))
+    return Clip(things, "left", events, camera, scene, style, seed=5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), size=st.integers(8, 64), times=st.lists(st.floats(0, 1), min_size=1, max_size=5))
+def test_any_time_and_size_gives_the_same_bytes_twice(seed, size, times):
+    clip = sample_clip(np.random.default_rng(seed), "seen")
+    frames = render(clip, times, size=size)
+    assert frames.shape == (len(times), size, size, 3)
+    assert frames.dtype == np.uint8
+    assert np.array_equal(frames, render(clip, times, size=size))
+
+
+def test_a_frame_does_not_depend_on_the_others():
+    clip = plain()
+    together, alone = render(clip, frame_times(16)), [render(clip, [t])[0] for t in frame_times(16)]
+    assert np.array_equal(together, np.stack(alone))
+
+
+def centre(frame, color):
+    y, x = np.nonzero(np.abs(frame.astype(int) - COLORS[color]).sum(-1) < 60)
+    return x.mean() / frame.shape[1], y.mean() / frame.shape[0]
+
+
+def test_things_stand_where_the_clip_says():
+    frame = render(plain(), [0.0], size=96)[0]
+    assert centre(frame, "red") == pytest.approx((0.4, 0.4), abs=0.02)
+    assert centre(frame, "blue") == pytest.approx((0.75, 0.75), abs=0.02)
+
+
+@pytest.mark.parametrize(("action", "dx", "dy"), [("left", -1, 0), ("right", 1, 0), ("up", 0, -1), ("down", 0, 1)])
+def test_moves_go_their_way_in_their_half(action, dx, dy):
+    frames = render(plain(events=((1, "blink"), (0, action))), [0.0, 0.5, 1.0], size=96)
+    start, middle, end = (np.array(centre(frame, "red")) for frame in frames)
+    assert np.abs(middle - start).max() < 0.01
+    assert end - start == pytest.approx(0.25 * np.array([dx, dy]), abs=0.05)
+
+
+def test_vanished_things_stay_away():
+    frame = render(plain(events=((0, "vanish"), (1, "left"))), [0.9], size=96)[0]
+    assert not (np.abs(frame.astype(int) - COLORS["red"]).sum(-1) < 60).any()
+
+
+def test_every_action_camera_scene_and_style_shows():
+    times = frame_times(8)
+    still = render(plain(events=((0, ""), (1, "")), camera=("static", "static")), times)
+    for action in ACTIONS:
+        assert not np.array_equal(still, render(plain(events=((0, action), (1, ""))), times)), action
+    for camera in CAMERAS[1:]:
+        assert not np.array_equal(still, render(plain(events=((0, ""), (1, "")), camera=(camera, "static")), times))
+    looks = {render(plain(style=style, scene=scene), [0.0]).tobytes() for style in STYLES for scene in SCENES}
+    assert len(looks) == len(STYLES) * len(SCENES)
+
+
+def test_shapes_hold_their_centre_or_not_and_never_the_far_corner():
+    for shape in SHAPES:
+        assert (inside(shape, np.zeros(1), np.zeros(1))[0] > 0) == (shape != "ring")
+        assert inside(shape, np.full(1, 1.2), np.full(1, 1.2))[0] < 0
+
+
+def test_long_videos_are_their_clips_one_after_another():
+    clips = [plain(), replace(plain(), scene="night")]
+    frames = render_long(clips, 4, size=32)
+    assert np.array_equal(frames[4:], render(clips[1], frame_times(4), size=32))
