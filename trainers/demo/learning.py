@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from datasets import Dataset, DatasetDict, load_dataset
 from sentence_transformers import SentenceTransformer
-from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import ProgressCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from gve.hub_datasets.schema import TASKS
 from gve.hub_datasets.world.variants import GROUP_SIZE
 from gve.sentence_gve import save_embedder, write_json
 from gve.trainers.arguments import GVETrainingArguments
+from gve.trainers.demo.pace import Deadline, QuietProgress, TimedTrainer
 from gve.trainers.demo.workspace import Workspace
 from gve.trainers.rows import PairRows
 from gve.trainers.trainer import GVETrainer
@@ -44,10 +45,8 @@ LEAST_STEPS = 30
 WARMUP = 80
 TIMED_SOURCES = 9
 """How many sources one step each is timed on."""
-SLACK = 0.88
+SLACK = 0.95
 """Share of the time that is planned with; probing, checkpoints and a busier machine take the rest."""
-PATIENCE = 1.05
-"""Training is ended when it takes this many times its budget."""
 
 
 def load_sources(folder: Path) -> DatasetDict:
@@ -123,7 +122,6 @@ def training_arguments(
         weight_decay=0.02,
         adam_beta2=0.98,
         max_grad_norm=1.0,
-        lr_scheduler_type="cosine",
         warmup_steps=min(WARMUP, max(1, steps // 10)),
         save_strategy="steps",
         save_steps=max(8, steps // 12),
@@ -172,45 +170,6 @@ def _update_seconds(model: SentenceTransformer) -> float:
     return time.perf_counter() - start
 
 
-class QuietProgress(ProgressCallback):
-    """The bar of transformers with the loss beside it, and without the log's lines on stdout."""
-
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
-    ) -> None:
-        """Show the loss."""
-        if self.training_bar is not None and logs and "loss" in logs:
-            self.training_bar.set_postfix(loss=f"{float(logs['loss']):.2f}")
-
-
-class Deadline(TrainerCallback):
-    """Ends the training when the machine turned out slower than planned; what is learnt by then is kept.
-
-    Args:
-        seconds: From the first step on.
-        write: Shows a line to the user.
-    """
-
-    def __init__(self, seconds: float, write: Callable[[str], Any]) -> None:
-        self.seconds, self.write, self.start = seconds, write, 0.0
-        self.stopped_at: int | None = None
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Start the clock."""
-        self.start = time.monotonic()
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Stop when the time is over."""
-        if time.monotonic() - self.start > self.seconds and state.global_step < state.max_steps:
-            self.stopped_at = state.global_step
-            self.write(f"  the time is over at step {state.global_step} of {state.max_steps}; training ends here")
-            control.should_training_stop = True
-
-
 def load_trainable(folder: Path, dtype: torch.dtype) -> SentenceTransformer:
     """The untrained model in the number format of the training."""
     model = SentenceTransformer(str(folder), model_kwargs={"dtype": dtype, "attn_implementation": "eager"})
@@ -242,8 +201,8 @@ def train(workspace: Workspace, seconds: float, write: Callable[[str], Any]) -> 
         write(f"  {len(sources)} sources, {step:.2f} s a step: {EPOCHS} epochs of {steps // EPOCHS} steps")
     args = training_arguments(workspace, sources, workspace.facts["steps_per_epoch"])
     least = args.steps_per_epoch * EPOCHS <= LEAST_STEPS
-    deadline = Deadline(math.inf if least else PATIENCE * seconds, write)
-    trainer = GVETrainer(model, args, sources, callbacks=[deadline])
+    deadline = Deadline(math.inf if least else seconds, write)
+    trainer = TimedTrainer(model, args, sources, deadline=deadline)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(QuietProgress())
     checkpoint = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
