@@ -41,10 +41,10 @@ TWINS = "-twins"
 """Ends the name of a kind whose rows come as groups of near-identical clips, for which naming the things is not enough."""
 KIND_WEIGHTS = {
     **dict.fromkeys(KINDS, 1.0),
-    "spatial-twins": 2.0,
-    "temporal-twins": 1.0,
-    "camera-twins": 0.5,
-    "event-twins": 1.0,
+    "spatial-twins": 3.0,
+    "temporal-twins": 0.5,
+    "camera-twins": 0.3,
+    "event-twins": 0.5,
 }
 """Shares of the rows of T2V by kind of text; T2T takes those of its kinds."""
 TEXTS_A_CLIP = 3

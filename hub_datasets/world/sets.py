@@ -50,7 +50,7 @@ class Sizes:
         composed: Queries of MS-TI and of MS-TV.
     """
 
-    base: int = 96
+    base: int = 64
     groups: int = 32
     programs: int = 32
     themes: int = 40

@@ -57,7 +57,7 @@ def test_groups_are_consecutive_and_of_four(task):
     assert bool(sizes) == (task not in ("i2v", "v2v"))
 
 
-def grouped(kind, count=4000):
+def grouped(kind, count=6000):
     rows = [pair for pair in build_pairs("t2v", count, 5) if pair.kind == kind and pair.group]
     return [list(rows) for _, rows in groupby(rows, key=lambda pair: pair.group)][:-1]
 
@@ -74,7 +74,7 @@ def test_group_mates_do_not_answer_one_another(kind):
 def test_event_groups_ask_for_the_rarer_event():
     others = [
         answers(query.query_facts, mate.target_facts)
-        for mates in grouped("event", 8000)
+        for mates in grouped("event", 16000)
         for query in mates
         for mate in mates
         if mate is not query
@@ -98,7 +98,7 @@ def test_texts_of_an_order_group_are_one_bag_of_words():
 
 
 def test_text_kinds_have_their_shares_and_instructions():
-    pairs = list(build_pairs("t2v", 6000, 0))
+    pairs = list(build_pairs("t2v", 20000, 0))
     counts = Counter(pair.kind + TWINS * bool(pair.group) for pair in pairs)
     assert set(counts) == set(KIND_WEIGHTS) >= set(KINDS)
     total = sum(KIND_WEIGHTS.values())
