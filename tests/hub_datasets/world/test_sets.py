@@ -45,7 +45,7 @@ def test_all_sixteen_sets_with_their_chance_levels(sets):
     assert list(sets) == list(SETS)
     for name, mini in sets.items():
         summary = mini.summary()
-        assert summary["chance"] == round(CHANCE.get(name, 1 / 96), 4)
+        assert summary["chance"] == round(CHANCE.get(name, 1 / 64), 4)
         assert set(mini.positives) == set(mini.queries)
 
 
