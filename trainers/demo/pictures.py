@@ -21,7 +21,7 @@ class Hit:
     Attributes:
         name: Of the video.
         score: Cosine.
-        right: Whether it answers the query.
+        right: Whether the query was made for it; others of the corpus may answer a short query as well.
         frames: (F, H, W, 3) uint8.
     """
 
@@ -102,7 +102,7 @@ def _colours(count: int) -> list[Any]:
 
 
 def draw_sheet(sheet: Sheet, target: Path) -> None:
-    """The query on the left, its best hits with their scores on the right; right answers are framed in green.
+    """The query on the left, its best hits with their scores on the right; what the query was made for is framed in green.
 
     Args:
         sheet: What to show.
@@ -117,7 +117,7 @@ def draw_sheet(sheet: Sheet, target: Path) -> None:
     _draw_query(left, sheet)
     for axes, (rank, hit) in zip(right.subplots(rows, 1, squeeze=False)[:, 0], enumerate(sheet.hits, 1), strict=True):
         _picture(axes, film_strip(hit.frames), edge="#1a9641" if hit.right else "#bbbbbb")
-        mark = "right answer" if hit.right else ""
+        mark = "the answer it was made for" if hit.right else ""
         axes.set_ylabel(f"{rank}.  {hit.score:.3f}", rotation=0, ha="right", va="center", fontsize=11)
         axes.set_title(f"{hit.name}   {mark}", loc="left", fontsize=8, color="#1a9641" if hit.right else "#555555")
     save_figure(figure, target)

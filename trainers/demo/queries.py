@@ -32,13 +32,13 @@ SHOWN_FRAMES = 8
 
 @dataclass
 class Query:
-    """One query and what answers it.
+    """One query and what it was made for.
 
     Attributes:
         name: The kind of query.
         row: Text, image and video.
         instruction: Of its set.
-        right: Names of the corpus files that answer it.
+        right: Names of the corpus files that it was made for.
     """
 
     name: str
@@ -69,7 +69,7 @@ def answer(encoder: Encoder, workspace: Workspace, write: Callable[[str], Any]) 
         write: Shows a line to the user.
 
     Returns:
-        By query its kind, the rank of the first right answer, and the best hits.
+        By query its kind, the rank of the video it was made for, and the best hits.
     """
     files, _ = find_files([workspace.uvrb / "videos"])
     corpus = embed_files(encoder, files, batch_size=64)
@@ -101,7 +101,7 @@ def _rank(vector: np.ndarray, corpus: FileEmbeddings) -> tuple[np.ndarray, np.nd
 def _sheet(query: Query, corpus: FileEmbeddings, order: np.ndarray, best: list[dict[str, Any]], first: int) -> Sheet:
     image, video = query.row["image"], query.row["video"]
     sheet = Sheet(
-        title=f"{query.name} query over {len(corpus.paths)} videos: first right answer at rank {first}",
+        title=f"{query.name} query over {len(corpus.paths)} videos: the one it was made for is at rank {first}",
         text=query.row["text"],
         image=None if image is None else np.asarray(PIL.Image.open(io.BytesIO(image["bytes"])).convert("RGB")),
         video=None if video is None else read_video(video, SHOWN_FRAMES).frames,

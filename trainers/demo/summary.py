@@ -25,7 +25,7 @@ def summarise(workspace: Workspace) -> str:
             f"time        {spent / 60:.1f} minutes ({times})",
             f"training    {facts['steps']} steps on {facts['pairs']} pairs, {facts['dtype']}",
             f"memory      {facts['peak_memory_mb']} MB at most in one process",
-            f"five queries, rank of the first right answer: {ranks}",
+            f"five queries, rank of the video each was made for: {ranks}",
             "",
             f"model       {root / 'model'}",
             f"report      {root / 'report.md'}, {root / 'report.json'}",
