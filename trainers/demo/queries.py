@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 
 from gve.eval.encode import Encoder, encode_rows
-from gve.eval.files import FileEmbeddings, embed_files, find_files, save_embeddings
+from gve.eval.files import FileEmbeddings, embed_files, find_files, model_fingerprint, save_embeddings
 from gve.eval.search import top_k
 from gve.hub_datasets.uvrb import EvaluationSet, load_set, resolve
 from gve.hub_datasets.world.benchmark import video_file
@@ -73,7 +73,7 @@ def answer(encoder: Encoder, workspace: Workspace, write: Callable[[str], Any]) 
     """
     files, _ = find_files([workspace.uvrb / "videos"])
     corpus = embed_files(encoder, files, batch_size=64)
-    corpus.model = str(workspace.model)
+    corpus.model, corpus.fingerprint = str(workspace.model), model_fingerprint(str(workspace.model))
     save_embeddings(corpus, workspace.root / "corpus.safetensors")
     write(f"  a corpus of {len(corpus.paths)} videos")
     results = []

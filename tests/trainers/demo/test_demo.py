@@ -12,6 +12,7 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from gve.eval.files import load_embeddings
+from gve.eval.search import main as search
 from gve.hub_datasets.world.sets import Sizes
 from gve.trainers.demo import stages
 from gve.trainers.demo.estimate import Plan, make_plan, planned_pairs
@@ -114,6 +115,21 @@ def test_saved_model_embeds_a_file_of_the_demo(finished):
     assert len(known.paths) == len(files)
     assert np.abs(vectors[0] - known.vectors[known.paths.index(str(files[0]))]).max() < 1e-5
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_the_command_that_the_summary_suggests_works(finished, capsys):
+    root, _ = finished
+    arguments = [
+        "--model",
+        str(root / "model"),
+        str(root / "corpus.safetensors"),
+        "a red ring",
+        "--top",
+        "3",
+        "--json",
+    ]
+    assert search(arguments) == 0
+    assert len(json.loads(capsys.readouterr().out)["results"]) == 3
 
 
 def test_pictures_are_there(finished):
