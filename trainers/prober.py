@@ -3,7 +3,6 @@
 Shapes: N probe pairs of a task, D embedding width.
 """
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -13,7 +12,7 @@ from datasets import Dataset
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from gve.processing_gve import open_image
+from gve.eval.inputs import encoder_input
 from gve.trainers.collator import PairCollator, Row, match_mask
 from gve.trainers.curriculum import TaskScores
 
@@ -162,23 +161,3 @@ class OutsideEncoder:
                     queries[place] = vector
         unit = nn.functional.normalize
         return unit(torch.from_numpy(np.stack(queries)).float(), dim=1), unit(torch.from_numpy(targets).float(), dim=1)
-
-
-def encoder_input(media: Row) -> dict[str, Any]:
-    """One side of a row in the form that sentence-transformers takes: no None, open files instead of bytes.
-
-    Args:
-        media: {"text", "image", "video"}.
-
-    Returns:
-        The modalities that are there.
-    """
-    given: dict[str, Any] = {}
-    if media["video"] is not None:
-        data = media["video"]
-        given["video"] = data["path"] if data["bytes"] is None else io.BytesIO(data["bytes"])
-    if media["image"] is not None:
-        given["image"] = open_image(media["image"])
-    if media["text"] is not None:
-        given["text"] = media["text"]
-    return given
