@@ -99,7 +99,9 @@ class Reading:
         return self.encode_document(inputs)
 
     def encode_document(self, inputs, **kwargs):
-        return torch.tensor([[1.0, 0.0] if isinstance(item, str) or "text" in item else [0.0, 2.0] for item in inputs]).numpy()
+        return torch.tensor(
+            [[1.0, 0.0] if isinstance(item, str) or "text" in item else [0.0, 2.0] for item in inputs]
+        ).numpy()
 
 
 def test_the_first_epoch_asks_the_given_prober_and_the_log_says_so(tmp_path, embedder, tasks):
