@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from transformers import Qwen2VLImageProcessorPil
+from transformers import AutoConfig, Qwen2VLImageProcessorPil
 
 from gve import GVEConfig, GVEVideoProcessor
 
@@ -24,18 +24,23 @@ TRAINING_FIELDS = {
 """Settings of a run that a card names, and how."""
 
 
+BACKBONES = {"gve": "Qwen2.5-VL", "gve_qwen3_vl": "Qwen3-VL"}
+"""Architecture by model type."""
+
+
 @dataclass(frozen=True)
 class ModelFacts:
     """A model folder in numbers.
 
     Attributes:
+        backbone: Name of the architecture.
         width: D of the embeddings.
         parameters: Number of weights.
         dtypes: Number formats of the weights on disk.
         layers: Layers of the language model.
         vision_layers: Blocks of the vision tower.
         vocabulary: Tokens.
-        position_mode: How positions are given to tokens; see `GVEConfig`.
+        position_mode: How positions are given to tokens; see `GVEConfig`. Other families have one rule.
         normalize: Whether the embeddings have unit length.
         num_frames: Frames taken from a video.
         frame_tokens: Visual tokens of a frame at most.
@@ -45,13 +50,14 @@ class ModelFacts:
         prompts: Instructions by name.
     """
 
+    backbone: str
     width: int
     parameters: int
     dtypes: tuple[str, ...]
     layers: int
     vision_layers: int
     vocabulary: int
-    position_mode: str
+    position_mode: str | None
     normalize: bool
     num_frames: int
     frame_tokens: int
@@ -96,18 +102,19 @@ def read_model(folder: str | PathLike[str]) -> ModelFacts:
             f"model: {str(folder)!r} has no {', '.join(missing or ['*.safetensors'])}; a folder written by "
             "`gve train` or save_embedder is accepted; check the path"
         )
-    config = GVEConfig.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder)
     video = GVEVideoProcessor.from_pretrained(folder)
     image = Qwen2VLImageProcessorPil.from_pretrained(folder)
     parameters, dtypes = _count_weights(weights)
     return ModelFacts(
+        backbone=BACKBONES[config.model_type],
         width=config.text_config.hidden_size,
         parameters=parameters,
         dtypes=dtypes,
         layers=config.text_config.num_hidden_layers,
         vision_layers=config.vision_config.depth,
         vocabulary=config.text_config.vocab_size,
-        position_mode=config.position_mode,
+        position_mode=config.position_mode if isinstance(config, GVEConfig) else None,
         normalize=config.normalize,
         num_frames=video.num_frames,
         frame_tokens=video.size["longest_edge"] // (video.patch_size * video.merge_size) ** 2,

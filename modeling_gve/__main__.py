@@ -10,9 +10,11 @@ COMMANDS = {
     "demo": ("gve.trainers.demo.run", "make the rendered world, train a tiny model on it, score and show it"),
     "world": ("gve.hub_datasets.world.cli", "render the video world: UVRB, UVRD and raw clips"),
     "train": ("gve.trainers.train", "train an embedder on UVRD pairs"),
-    "eval": ("gve.eval.benchmark", "score an embedder on UVRB"),
+    "eval": ("gve.eval.command", "score an embedder on UVRB"),
+    "analyze": ("gve.eval.analyze", "correlations over the models of the paper and your own"),
     "encode": ("gve.eval.encode_files", "embed videos and images into one file of vectors"),
     "search": ("gve.eval.search", "find videos and images by text, image or video"),
+    "convert": ("gve.model_cards.convert", "make a published checkpoint an embedder, or the other way round"),
     "card": ("gve.model_cards.card", "write the card of a model folder"),
 }
 """Module and purpose of each command, in the order in which a newcomer meets them."""

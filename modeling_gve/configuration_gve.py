@@ -6,8 +6,24 @@ from huggingface_hub.dataclasses import strict
 from transformers import Qwen2_5_VLConfig
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLTextConfig, Qwen2_5_VLVisionConfig
 
+from .pooling_gve import check_dim
+
 POSITION_MODES = ("mrope", "stock", "sequential")
 """Accepted values of `GVEConfig.position_mode`."""
+
+
+def drop_foreign_code(fields: dict[str, Any], name: str) -> dict[str, Any]:
+    """Leave out another model's `auto_map`, which would be saved again and name files that are not there.
+
+    Args:
+        fields: The fields of a configuration file.
+        name: The configuration's own class.
+
+    Returns:
+        The fields, with `auto_map` only if it names that class.
+    """
+    own = (fields.get("auto_map") or {}).get("AutoConfig", "").rpartition(".")[2] == name
+    return fields if own else {key: value for key, value in fields.items() if key != "auto_map"}
 
 
 @strict
@@ -20,6 +36,9 @@ class GVEConfig(Qwen2_5_VLConfig):
             is the rule of the installed transformers, which from 5.3 on ignores the time axis there. `sequential`
             counts tokens on one axis.
         normalize: Whether the embeddings have unit length.
+        truncate_dim: Dimensions of the embeddings that are kept, before normalising; None keeps all.
+        stock_vision: Whether the vision tower computes exactly as transformers does, to the bit, instead of in fewer
+            and larger products.
     """
 
     model_type = "gve"
@@ -30,11 +49,21 @@ class GVEConfig(Qwen2_5_VLConfig):
 
     position_mode: str = "mrope"
     normalize: bool = True
+    truncate_dim: int | None = None
+    stock_vision: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Take the fields over; a Qwen2.5-VL checkpoint's own model type is not kept, so that it saves as a GVE."""
-        super().__post_init__(**kwargs)
+        super().__post_init__(**drop_foreign_code(kwargs, type(self).__name__))
         self.model_type = type(self).model_type
+
+    def validate_truncate_dim(self) -> None:
+        """Refuse more dimensions than the language model has.
+
+        Raises:
+            ValueError: If `truncate_dim` is not between 1 and the width.
+        """
+        check_dim(self.truncate_dim, self.text_config.hidden_size)
 
     def validate_position_mode(self) -> None:
         """Refuse an unknown position mode.

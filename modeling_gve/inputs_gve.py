@@ -1,96 +1,305 @@
-"""What an input may be: texts, paths, images, and dicts of them, taken apart and opened."""
+"""What an input may be: texts, paths, media, dicts and chats, taken apart."""
 
-import io
 import os
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import PIL.Image
-import torch
-from transformers.image_utils import load_image
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tiff", ".webp"})
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".ogv", ".3gp"}
-)
+from .arrays_gve import is_array
+from .media_gve import check_path, media_kind
+from .video_gve import Frames
+
+MODALITIES = ("text", "image", "video")
+ITEM_KEYS = {"text": ("text",), "image": ("image", "path", "url", "base64"), "video": ("video", "path", "url")}
+"""Where an item of a chat message may keep its value, by its type."""
 
 
 class Row(NamedTuple):
-    """One input, taken apart."""
+    """One input, taken apart.
+
+    Attributes:
+        text: The user's words, or None.
+        images: Images in any form.
+        videos: Videos in any form.
+        system: The system message that came with it, or None.
+    """
 
     text: str | None
-    image: Any
-    video: Any
+    images: list[Any]
+    videos: list[Any]
+    system: str | None = None
+
+
+class located:  # noqa: N801 - used as a function
+    """Put the place of an input before the message of an error; a class, because generators cost three times as much.
+
+    Args:
+        place: For example "inputs[3]['video']".
+
+    Raises:
+        FileNotFoundError: Where there was one.
+        ValueError: Where there was one, or a file could not be read.
+    """
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
+        if isinstance(error, FileNotFoundError):
+            raise FileNotFoundError(f"{self.place}: {_bare(error)}") from error
+        if isinstance(error, (ValueError, OSError)):
+            raise ValueError(f"{self.place}: {_bare(error)}") from error
+
+
+def _bare(error: Exception) -> str:
+    return str(error).removeprefix("video: ").removeprefix("image: ")
+
+
+def parse_rows(inputs: Iterable[Any]) -> list[Row]:
+    """Take a batch of inputs apart.
+
+    Args:
+        inputs: The rows.
+
+    Returns:
+        One row each.
+
+    Raises:
+        FileNotFoundError: As for `parse_row`.
+        ValueError: As for `parse_row`, for no rows, and for one row that is not in a list.
+    """
+    one = isinstance(inputs, (str, bytes, dict, os.PathLike, PIL.Image.Image, Frames)) or is_array(inputs)
+    if one or not isinstance(inputs, Iterable):
+        raise ValueError(f"inputs: got {type(inputs).__name__}; accepted is a list of rows; wrap the row in a list")
+    rows = [parse_row(value, index) for index, value in enumerate(inputs)]
+    if not rows:
+        raise ValueError("inputs: got an empty list; accepted is at least one row; skip empty batches")
+    return rows
 
 
 def parse_row(value: Any, index: int) -> Row:
     """Take one input apart.
 
     Args:
-        value: A text, a path, or a dict with "text", "image" and "video".
+        value: A text, a path, an image, a video, a dict with "text", "image" and "video", or a chat.
         index: Its place in the batch, for messages.
 
     Returns:
-        The row; what it lacks is None.
+        The row.
 
     Raises:
         FileNotFoundError: If a text looks like a path of a media file that does not exist.
-        ValueError: If the form is not accepted.
+        ValueError: If the form is not accepted, or there is nothing in it.
     """
+    if isinstance(value, str) and value.isascii() and value and not value.isspace() and media_kind(value) is None:
+        return Row(value, [], [])
+    place = f"inputs[{index}]"
     if isinstance(value, (str, os.PathLike)):
-        kind = media_kind(value)
-        if kind is None and not isinstance(value, str):
-            raise ValueError(
-                f"inputs[{index}]: got {os.fspath(value)!r}; accepted suffixes are those of images and videos; say "
-                "which it is with {'image': path} or {'video': path}"
-            )
-        if kind is None:
-            return Row(value, None, None)
-        _check_exists(value, index)
-        return Row(None, value, None) if kind == "image" else Row(None, None, value)
-    if isinstance(value, PIL.Image.Image):
-        return Row(None, value, None)
-    if not isinstance(value, dict) or not value.keys() <= {"text", "image", "video"}:
-        got = sorted(map(str, value)) if isinstance(value, dict) else type(value).__name__
+        row = _row_of_path(value, place)
+    elif isinstance(value, dict):
+        row = _row_of_dict(value, place)
+    elif isinstance(value, (list, tuple)) and value and all(isinstance(message, dict) for message in value):
+        row = _row_of_chat(value, place)
+    elif isinstance(value, PIL.Image.Image) or (is_array(value) and value.ndim == 3):
+        row = Row(None, [value], [])
+    elif isinstance(value, Frames) or (is_array(value) and value.ndim == 4):
+        row = Row(None, [], [value])
+    else:
         raise ValueError(
-            f"inputs[{index}]: got {got}; accepted are a text, a path or a dict of text, image and video; wrap it"
+            f"{place}: got {type(value).__name__}; accepted are a text, a path, an image, Frames, a dict of text, image "
+            "and video, and a chat; wrap it as {'image': x} or {'video': x}"
         )
-    row = Row(value.get("text"), value.get("image"), value.get("video"))
-    if all(part is None for part in row):
+    try:
+        (row.text or "").encode()
+    except UnicodeEncodeError as error:
         raise ValueError(
-            f"inputs[{index}]: got a dict without a value; accepted is at least one of text, image, video"
+            f"{place}: got a text with half a character ({error}); accepted is Unicode; repair it"
+        ) from error
+    if not row.images and not row.videos and (not row.text or row.text.isspace()):
+        raise ValueError(
+            f"{place}: got no words, no image and no video; accepted is at least one of them; leave the row out"
         )
-    if row.text is not None and not isinstance(row.text, str):
-        raise ValueError(f"inputs[{index}]['text']: got {type(row.text).__name__}; accepted is a str; convert it")
     return row
 
 
-def media_kind(path: Any) -> str | None:
-    """What a path's suffix says it is.
+def _row_of_path(value: str | os.PathLike[str], place: str) -> Row:
+    kind = media_kind(value)
+    if kind is None and not isinstance(value, str):
+        raise ValueError(
+            f"{place}: got {os.fspath(value)!r}; accepted suffixes are those of images and videos; say which it is with "
+            "{'image': path} or {'video': path}"
+        )
+    if kind is None:
+        return Row(value, [], [])
+    with located(place):
+        check_path(value)
+    return Row(None, [value], []) if kind == "image" else Row(None, [], [value])
+
+
+def _row_of_dict(value: dict[str, Any], place: str) -> Row:
+    if "role" in value or "content" in value:
+        return _row_of_chat([value], place)
+    if "array" in value or "frames" in value:
+        return Row(None, [], [value])
+    if unknown := sorted(map(str, value.keys() - set(MODALITIES))):
+        raise ValueError(
+            f"{place}: unknown modality key {', '.join(map(repr, unknown))}; accepted are 'text', 'image' and 'video'; "
+            "rename or drop it, or wrap the row as {'image': row} or {'video': row}"
+        )
+    text = value.get("text")
+    if isinstance(text, (list, tuple)) and all(isinstance(part, str) for part in text):
+        text = "\n".join(text)
+    if text is not None and not isinstance(text, str):
+        raise ValueError(
+            f"{place}['text']: got {type(text).__name__}; accepted are a str or a list of them; convert it"
+        )
+    images, videos = value.get("image"), value.get("video")
+    return Row(
+        text,
+        [] if images is None else split_images(images, f"{place}['image']"),
+        [] if videos is None else split_videos(videos, f"{place}['video']"),
+    )
+
+
+def split_images(images: Any, place: str) -> list[Any]:
+    """The images of one row.
 
     Args:
-        path: A string or path.
+        images: An image or a list of images.
+        place: For messages.
 
     Returns:
-        "image", "video", or None for anything else, texts among them.
+        At least one.
+
+    Raises:
+        ValueError: If there is none, or one of them is None.
     """
-    name = os.fspath(path)
-    if len(name) > 4096 or "\n" in name:
-        return None
-    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - a text is no path, and this is ten times as fast
-    if suffix in IMAGE_SUFFIXES:
-        return "image"
-    return "video" if suffix in VIDEO_SUFFIXES else None
+    if not isinstance(images, (list, tuple)):
+        return [images]
+    return _listed(images, place)
 
 
-def _check_exists(path: Any, index: int | None = None) -> None:
-    if not Path(path).is_file():
-        where = "input" if index is None else f"inputs[{index}]"
-        raise FileNotFoundError(
-            f"{where}: got {os.fspath(path)!r}, which no file is named; accepted is a path that exists; to embed the "
-            "words themselves pass {'text': ...}"
+def split_videos(videos: Any, place: str) -> list[Any]:
+    """The videos of one row.
+
+    Args:
+        videos: A video, a list of its frames, or a list of videos.
+        place: For messages.
+
+    Returns:
+        At least one; a list of frames is one video.
+
+    Raises:
+        ValueError: If there is none, one of them is None, or frames and videos are mixed.
+    """
+    if not isinstance(videos, (list, tuple)):
+        return [videos]
+    frames = [is_frame(entry) for entry in _listed(videos, place)]
+    if all(frames):
+        return [list(videos)]
+    if any(frames):
+        raise ValueError(
+            f"{place}: got a list of images and of other things; accepted are the frames of one video, or several "
+            "videos; split it"
         )
+    return list(videos)
+
+
+def _listed(values: Sequence[Any], place: str) -> list[Any]:
+    if not values or any(value is None for value in values):
+        what = "a None in a list" if values else "an empty list, that is, zero frames or images"
+        raise ValueError(f"{place}: got {what}; accepted is None in place of the list, or values only; drop it")
+    return list(values)
+
+
+def is_frame(value: Any) -> bool:
+    """Whether a value, in a list, is a picture.
+
+    Args:
+        value: Anything.
+
+    Returns:
+        True for PIL images, arrays of three axes, and files named as images are.
+    """
+    if isinstance(value, dict):
+        value = value.get("path")
+    if isinstance(value, (str, os.PathLike)):
+        return media_kind(value) == "image"
+    return isinstance(value, PIL.Image.Image) or (is_array(value) and value.ndim == 3)
+
+
+def _row_of_chat(messages: Sequence[dict[str, Any]], place: str) -> Row:
+    roles = [message.get("role") for message in messages]
+    if roles not in (["user"], ["system", "user"]):
+        raise ValueError(
+            f"{place}: got messages of roles {roles}; accepted is one message of the user, after one of the system or "
+            "none; put each chat into a list of its own, and the words of several turns into one message"
+        )
+    system = None
+    if len(messages) == 2:
+        parts = _contents(messages[0], f"{place}[0]")
+        if parts["image"] or parts["video"]:
+            raise ValueError(f"{place}[0]: got media in a system message; accepted is text; move them to the user's")
+        system = "\n".join(parts["text"])
+    parts = _contents(messages[-1], f"{place}[{len(messages) - 1}]")
+    videos = [video for entry in parts["video"] for video in split_videos(entry, f"{place}['video']")]
+    images = [image for entry in parts["image"] for image in split_images(entry, f"{place}['image']")]
+    return Row("\n".join(parts["text"]) if parts["text"] else None, images, videos, system)
+
+
+def _contents(message: dict[str, Any], place: str) -> dict[str, list[Any]]:
+    """Values of a message's items, by their type."""
+    parts: dict[str, list[Any]] = {kind: [] for kind in MODALITIES}
+    content = message.get("content")
+    if isinstance(content, str):
+        content = [{"type": "text", "text": content}]
+    if not isinstance(content, (list, tuple)):
+        raise ValueError(f"{place}['content']: got {type(content).__name__}; accepted are a str or a list; convert it")
+    for number, item in enumerate(content):
+        kind, value = _item(item, f"{place}['content'][{number}]")
+        if value is not None:
+            parts[kind].append(value)
+    return parts
+
+
+def _item(item: Any, place: str) -> tuple[str, Any]:
+    kind = item.get("type") if isinstance(item, dict) else type(item).__name__
+    if kind in ("image_url", "video_url"):
+        url, kind = item.get(kind), kind.removesuffix("_url")
+        item = {"type": kind, "url": url.get("url") if isinstance(url, dict) else url}
+    if kind not in ITEM_KEYS:
+        raise ValueError(f"{place}: got type {kind!r}; accepted are items of type {list(ITEM_KEYS)}; convert it")
+    given = [key for key in item if key != "type"]
+    known = [key for key in given if key in ITEM_KEYS[kind]]
+    if len(known) != len(given) or len(known) != 1:
+        raise ValueError(f"{place}: got keys {given}; accepted is one of {list(ITEM_KEYS[kind])}; keep that one")
+    value = item[known[0]]
+    if kind == "text" and value is not None and not isinstance(value, str):
+        raise ValueError(f"{place}['text']: got {type(value).__name__}; accepted is a str; convert it")
+    if known[0] == "base64" and value is not None:
+        value = f"data:;base64,{value}"
+    return kind, value
+
+
+def chat_of(row: Row) -> list[dict[str, Any]]:
+    """A row as the messages that transformers renders.
+
+    Args:
+        row: The row.
+
+    Returns:
+        A system message if it has one, and a user message: videos, images, text.
+    """
+    content = [{"type": "video", "video": video} for video in row.videos]
+    content += [{"type": "image", "image": image} for image in row.images]
+    content += [{"type": "text", "text": row.text}] if row.text else []
+    user = {"role": "user", "content": content}
+    return [{"role": "system", "content": [{"type": "text", "text": row.system}]}, user] if row.system else [user]
 
 
 def resolve_path(message: Any) -> Any:
@@ -108,60 +317,12 @@ def resolve_path(message: Any) -> Any:
     content = message.get("content") if isinstance(message, dict) else None
     if not isinstance(content, list) or len(content) != 1 or message.get("role") != "user":
         return message
-    text = content[0].get("text") if content[0].get("type") == "text" else None
-    kind = media_kind(text) if text else None
+    text = content[0].get("text") if isinstance(content[0], dict) and content[0].get("type") == "text" else None
+    kind = media_kind(text) if isinstance(text, str) else None
     if kind is None or (len(text.split()) > 1 and not Path(text).is_file()):
         return message
-    _check_exists(text)
+    check_path(text)
     return {**message, "content": [{"type": kind, kind: text}]}
-
-
-def open_image(image: Any) -> PIL.Image.Image:
-    """An upright RGB image.
-
-    Args:
-        image: A path, bytes, {"bytes", "path"}, a PIL image, or a uint8 array or tensor (H, W, 3) or (3, H, W).
-
-    Returns:
-        The image.
-
-    Raises:
-        FileNotFoundError: If the path does not exist.
-        ValueError: If it is no image.
-    """
-    if isinstance(image, dict) and image.keys() <= {"bytes", "path"}:
-        image = image["bytes"] if image.get("bytes") is not None else image.get("path")
-    if isinstance(image, PIL.Image.Image):
-        return load_image(image)
-    if isinstance(image, (np.ndarray, torch.Tensor)):
-        return _image_of_array(np.asarray(image))
-    if isinstance(image, (str, os.PathLike)):
-        _check_exists(image)
-    elif isinstance(image, bytes):
-        image = io.BytesIO(image)
-    elif not hasattr(image, "read"):
-        raise ValueError(
-            f"image: got {type(image).__name__}; accepted are a path, bytes, a PIL image or a uint8 array; convert it"
-        )
-    try:
-        with PIL.Image.open(image) as opened:
-            return load_image(opened)
-    except (PIL.UnidentifiedImageError, OSError, SyntaxError) as error:
-        name = os.fspath(image) if isinstance(image, (str, os.PathLike)) else "<bytes>"
-        raise ValueError(
-            f"image: {name!r} cannot be read ({error}); accepted are Pillow's formats; convert it"
-        ) from error
-
-
-def _image_of_array(array: np.ndarray) -> PIL.Image.Image:
-    if array.ndim == 3 and array.shape[-1] != 3 and array.shape[0] == 3:
-        array = array.transpose(1, 2, 0)
-    if array.ndim != 3 or array.shape[-1] != 3 or array.dtype != np.uint8:
-        raise ValueError(
-            f"image: got an array of shape {array.shape} and type {array.dtype}; accepted is uint8 (H, W, 3) or "
-            "(3, H, W); convert it"
-        )
-    return PIL.Image.fromarray(np.ascontiguousarray(array))
 
 
 def flatten_images(images: Any) -> list[Any]:
@@ -176,3 +337,19 @@ def flatten_images(images: Any) -> list[Any]:
     if not isinstance(images, (list, tuple)):
         return [images]
     return [image for entry in images if entry is not None for image in flatten_images(entry)]
+
+
+def placed(media: Any, kind: str, flatten: Callable[[Any], list[Any]]) -> list[tuple[str, Any]]:
+    """A flat list of media, each with what messages call it.
+
+    Args:
+        media: Media, nested by row or not.
+        kind: "image" or "video".
+        flatten: Flattens the media of a row.
+
+    Returns:
+        (place, medium) pairs in order.
+    """
+    if isinstance(media, (list, tuple)) and media and all(isinstance(entry, (list, tuple)) for entry in media):
+        return [(f"inputs[{row}][{kind!r}]", one) for row, entry in enumerate(media) for one in flatten(entry)]
+    return [(f"{kind}s[{number}]", one) for number, one in enumerate(flatten(media))]

@@ -46,3 +46,34 @@ def unit(embeddings: torch.Tensor) -> torch.Tensor:
         (B, D), float32.
     """
     return F.normalize(embeddings.float(), p=2, dim=-1)
+
+
+def check_dim(dim: int | None, width: int) -> None:
+    """Refuse a number of dimensions that embeddings cannot be cut to.
+
+    Args:
+        dim: Dimensions to keep; None keeps all.
+        width: Dimensions there are.
+
+    Raises:
+        ValueError: If there are not so many.
+    """
+    if dim is not None and not (isinstance(dim, int) and 1 <= dim <= width):
+        raise ValueError(f"truncate_dim: got {dim}; accepted are 1 to {width}, the model's width; lower it")
+
+
+def truncate(embeddings: torch.Tensor, dim: int | None) -> torch.Tensor:
+    """The first dimensions of each row, as Matryoshka training orders them (arXiv 2205.13147).
+
+    Args:
+        embeddings: (B, D).
+        dim: Dimensions to keep; None keeps all.
+
+    Returns:
+        (B, dim), not normalised.
+
+    Raises:
+        ValueError: If there are not so many.
+    """
+    check_dim(dim, embeddings.shape[-1])
+    return embeddings if dim is None else embeddings[..., :dim]

@@ -2,20 +2,25 @@
 
 import json
 import shutil
-from importlib.metadata import version
+import sys
+from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from .configuration_gve import GVEConfig
-from .modeling_gve import GVEModel
-from .processing_gve import MAX_LENGTH, GVEProcessor
-from .video_processing_gve import GVEVideoProcessor
+from transformers import PreTrainedModel, ProcessorMixin
+from transformers.dynamic_module_utils import get_relative_import_files
 
 PROMPTS = {"query": "Find the video according to the text description.", "document": ""}
 """Instructions by name: queries state the task, documents have none."""
 
 MODULES = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}]
+
+MAX_LENGTH = 8192
+"""Tokens a row at most (paper, section A.2)."""
+
+MAX_SHARD_SIZE = "5GB"
+"""Size of one file of weights at most, unless said otherwise."""
 
 
 def sentence_config() -> dict[str, Any]:
@@ -43,33 +48,72 @@ def sentence_config() -> dict[str, Any]:
     }
 
 
-def prompt_config(prompts: dict[str, str]) -> dict[str, Any]:
+def prompt_config(prompts: dict[str, str], truncate_dim: int | None = None) -> dict[str, Any]:
     """The settings of the SentenceTransformer.
 
     Args:
         prompts: Instructions by name.
+        truncate_dim: Dimensions that the model keeps, if it does not keep all: only then the file says so.
 
     Returns:
         What `config_sentence_transformers.json` holds.
     """
-    return {
+    config = {
         "model_type": "SentenceTransformer",
-        "__version__": {name.replace("-", "_"): version(name) for name in ("sentence-transformers", "transformers")},
+        "__version__": _versions("sentence-transformers", "transformers"),
         "prompts": prompts,
         "default_prompt_name": None,
         "similarity_fn_name": "cosine",
         "requirements": {"av": ">=16"},
     }
+    return config if truncate_dim is None else config | {"truncate_dim": truncate_dim}
+
+
+def _versions(*names: str) -> dict[str, str]:
+    """Versions of the installed ones among some packages; a model can be saved without sentence-transformers."""
+    found = {}
+    for name in names:
+        try:
+            found[name.replace("-", "_")] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def write_sentence_files(
+    folder: str | PathLike[str],
+    *,
+    prompts: dict[str, str] | None = None,
+    truncate_dim: int | None = None,
+    replace: bool = False,
+) -> None:
+    """Write what SentenceTransformer needs beside the weights; without it, it would pool by the mean.
+
+    Args:
+        folder: Where to; it exists.
+        prompts: Instructions by name, added to `PROMPTS`.
+        truncate_dim: Dimensions that the model keeps; None for all.
+        replace: Whether files that are there already are written again.
+    """
+    contents = {
+        "modules.json": MODULES,
+        "sentence_bert_config.json": sentence_config(),
+        "config_sentence_transformers.json": prompt_config({**PROMPTS, **(prompts or {})}, truncate_dim),
+    }
+    for name, content in contents.items():
+        if replace or not Path(folder, name).is_file():
+            write_json(Path(folder, name), content)
 
 
 def save_embedder(
     folder: str | PathLike[str],
-    model: GVEModel,
-    processor: GVEProcessor,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
     *,
     prompts: dict[str, str] | None = None,
+    max_shard_size: int | str = MAX_SHARD_SIZE,
 ) -> None:
-    """Save a model with everything that loads it, its code included.
+    """Save a model of any of our families with everything that loads it, its code included.
 
     Args:
         folder: Where to; made if missing.
@@ -77,26 +121,58 @@ def save_embedder(
         processor: Its processor.
         prompts: Instructions by name for `encode(..., prompt_name=)`, `PROMPTS` by default; "query" and "document" are
             kept unless given.
+        max_shard_size: Size of one file of weights at most.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _register_code()
-    model.save_pretrained(folder)
+    register_code(model, processor)
+    model.save_pretrained(folder, max_shard_size=max_shard_size)
     processor.save_pretrained(folder)
-    for source in sorted(Path(__file__).parent.glob("*_gve.py")):
+    write_code(folder, model, processor)
+    write_sentence_files(folder, prompts=prompts, truncate_dim=model.config.truncate_dim, replace=True)
+
+
+def register_code(model: PreTrainedModel, processor: ProcessorMixin) -> None:
+    """Have `save_pretrained` write the `auto_map` entries through which the Hub finds the code.
+
+    Args:
+        model: Of one of our families.
+        processor: Its processor.
+    """
+    type(model.config).register_for_auto_class()
+    type(model).register_for_auto_class("AutoModel")
+    type(processor).register_for_auto_class("AutoProcessor")
+    type(processor.video_processor).register_for_auto_class("AutoVideoProcessor")
+
+
+def write_code(folder: Path, model: PreTrainedModel, processor: ProcessorMixin) -> None:
+    """Copy the files of the classes of a model and of what they import, and no others.
+
+    Args:
+        folder: Where to; it exists.
+        model: Of one of our families.
+        processor: Its processor.
+    """
+    for source in code_files(model, processor):
         if source.parent != folder.resolve():
             shutil.copyfile(source, folder / source.name)
-    write_json(folder / "modules.json", MODULES)
-    write_json(folder / "sentence_bert_config.json", sentence_config())
-    write_json(folder / "config_sentence_transformers.json", prompt_config({**PROMPTS, **(prompts or {})}))
 
 
-def _register_code() -> None:
-    """Have `save_pretrained` write the `auto_map` entries through which the Hub finds the code."""
-    GVEConfig.register_for_auto_class()
-    GVEModel.register_for_auto_class("AutoModel")
-    GVEProcessor.register_for_auto_class("AutoProcessor")
-    GVEVideoProcessor.register_for_auto_class("AutoVideoProcessor")
+def code_files(model: PreTrainedModel, processor: ProcessorMixin) -> list[Path]:
+    """The files that a model's classes need.
+
+    Args:
+        model: Of one of our families.
+        processor: Its processor.
+
+    Returns:
+        Paths, each once, in order of their names.
+    """
+    found: set[Path] = set()
+    for part in (model, model.config, processor, processor.video_processor):
+        source = sys.modules[type(part).__module__].__file__
+        found |= {Path(name).resolve() for name in (source, *get_relative_import_files(source))}
+    return sorted(found)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -1,83 +1,73 @@
 """A GVE of about a million parameters, built from scratch, with a tokenizer trained on given texts."""
 
-import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import Qwen2Tokenizer, Qwen2VLImageProcessorPil
-from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
+from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
+from .chat_gve import DEFAULT_SYSTEM
 from .configuration_gve import GVEConfig
+from .configuration_qwen3vl_gve import GVEQwen3VLConfig
 from .modeling_gve import GVEModel
-from .processing_gve import CHAT_TEMPLATE, GVEProcessor
+from .modeling_qwen3vl_gve import GVEQwen3VLModel
+from .processing_gve import GVEProcessor
+from .processing_qwen3vl_gve import QWEN3VL_SYSTEM, GVEQwen3VLProcessor
+from .tiny_tokenizer import build_tokenizer
 from .video_processing_gve import GVEVideoProcessor
 
-SPECIAL_TOKENS = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|object_ref_start|>",
-    "<|object_ref_end|>",
-    "<|box_start|>",
-    "<|box_end|>",
-    "<|quad_start|>",
-    "<|quad_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|vision_pad|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-)
-"""Qwen2.5-VL's, in its order."""
-
 INITIALIZER_RANGE = 0.05
-CHAT_WORDS = "system\nYou are a helpful assistant.\nuser\nassistant\n"
+QK_BIAS_STD = 0.5
 
 
-def build_tokenizer(texts: Iterable[str], vocab_size: int = 900) -> Qwen2Tokenizer:
-    """Train a byte-level BPE tokenizer of Qwen2's kind.
+class Family(NamedTuple):
+    """What tells one backbone's tiny embedder from another's.
 
-    Args:
-        texts: What to train on.
-        vocab_size: Tokens at most, the special ones included.
-
-    Returns:
-        A tokenizer with Qwen's special tokens, padding on the left.
+    Attributes:
+        config: Class of the configuration.
+        model: Class of the model.
+        processor: Class of the processor.
+        default_system: The processor's default system message.
+        time_words: What a video adds to the words of a chat.
+        mean: Mean of each channel.
+        std: Deviation of each channel.
     """
-    trained = Tokenizer(models.BPE())
-    trained.normalizer = normalizers.NFC()
-    split = pre_tokenizers.Split(pattern=Regex(PRETOKENIZE_REGEX), behavior="isolated")
-    trained.pre_tokenizer = pre_tokenizers.Sequence(
-        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
-    trained.decoder = decoders.ByteLevel()
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - len(SPECIAL_TOKENS), initial_alphabet=alphabet, show_progress=False
-    )
-    trained.train_from_iterator([*texts, *[CHAT_WORDS] * 1000], trainer)
-    learned = json.loads(trained.to_str())["model"]
-    tokenizer = Qwen2Tokenizer(
-        vocab=learned["vocab"],
-        merges=[tuple(merge) for merge in learned["merges"]],
-        unk_token=None,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        model_max_length=32768,
-        padding_side="left",
-    )
-    tokenizer.add_special_tokens(
-        {"additional_special_tokens": [AddedToken(t, special=True, normalized=False) for t in SPECIAL_TOKENS]}
-    )
-    tokenizer.chat_template = CHAT_TEMPLATE
-    return tokenizer
+
+    config: type[GVEConfig | GVEQwen3VLConfig]
+    model: type[GVEModel | GVEQwen3VLModel]
+    processor: type[GVEProcessor | GVEQwen3VLProcessor]
+    default_system: str
+    time_words: str
+    mean: Sequence[float]
+    std: Sequence[float]
+
+
+FAMILIES = {
+    "qwen2_5_vl": Family(GVEConfig, GVEModel, GVEProcessor, DEFAULT_SYSTEM, "", OPENAI_CLIP_MEAN, OPENAI_CLIP_STD),
+    "qwen3_vl": Family(
+        GVEQwen3VLConfig,
+        GVEQwen3VLModel,
+        GVEQwen3VLProcessor,
+        QWEN3VL_SYSTEM,
+        "<0.1 seconds>",
+        IMAGENET_STANDARD_MEAN,
+        IMAGENET_STANDARD_STD,
+    ),
+}
+"""The backbones by the model type of their published checkpoints."""
+
+
+def _family(name: str) -> Family:
+    if name not in FAMILIES:
+        raise ValueError(f"family: got {name!r}; accepted are {', '.join(FAMILIES)}; choose one")
+    return FAMILIES[name]
 
 
 def tiny_config(
     tokenizer: Qwen2Tokenizer,
     *,
+    family: str = "qwen2_5_vl",
     vision_depth: int = 2,
     vision_hidden: int = 96,
     text_layers: int = 3,
@@ -86,7 +76,7 @@ def tiny_config(
     patch_size: int = 8,
     rope_theta: float = 2.0,
     mrope_section: Sequence[int] | None = None,
-) -> GVEConfig:
+) -> GVEConfig | GVEQwen3VLConfig:
     """The tiny architecture.
 
     The base of the rotary positions is 2, not a million: an image is three tokens wide, and with a large base the
@@ -94,6 +84,7 @@ def tiny_config(
 
     Args:
         tokenizer: Where the vocabulary and the special tokens' ids come from.
+        family: The backbone, one of `FAMILIES`.
         vision_depth: Blocks of the vision tower, all with full attention.
         vision_hidden: Width of the vision tower.
         text_layers: Layers of the language model.
@@ -106,33 +97,46 @@ def tiny_config(
     Returns:
         The configuration, with eager attention.
     """
-    tokens = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
-    start, stop, pad, image, video = tokenizer.convert_tokens_to_ids(list(tokens))
-    vision = {
-        "depth": vision_depth,
-        "hidden_size": vision_hidden,
-        "intermediate_size": vision_hidden * 8 // 3,
-        "num_heads": heads,
-        "patch_size": patch_size,
-        "spatial_merge_size": 2,
-        "temporal_patch_size": 2,
-        "tokens_per_second": 2,
-        "window_size": 4096,
-        "out_hidden_size": text_hidden,
-        "fullatt_block_indexes": list(range(vision_depth)),
-        "initializer_range": INITIALIZER_RANGE,
-        "rope_parameters": {"rope_type": "axial", "rope_theta": 100.0},
-    }
-    return GVEConfig(
-        text_config=_text_config(tokenizer, text_hidden, text_layers, heads, rope_theta, mrope_section),
+    config = _family(family).config
+    tokens = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+    start, stop, image, video = tokenizer.convert_tokens_to_ids(list(tokens))
+    text = _text_config(tokenizer, text_hidden, text_layers, heads, rope_theta, mrope_section)
+    vision = _vision_config(vision_depth, vision_hidden, heads, patch_size) | {"out_hidden_size": text_hidden}
+    own: dict[str, Any] = {}
+    if config is GVEQwen3VLConfig:
+        text["head_dim"] = text_hidden // heads
+        text["rope_parameters"]["mrope_interleaved"] = True
+        # as published: no features from the last block, and no more of them than the language model has layers
+        taps = list(range(max(1, min(vision_depth - 1, text_layers))))
+        vision |= {"num_position_embeddings": 8 * 8, "deepstack_visual_indexes": taps}
+    else:
+        blocks = list(range(vision_depth))
+        vision |= {"tokens_per_second": 2, "window_size": 4096, "fullatt_block_indexes": blocks}
+        own["vision_token_id"] = tokenizer.convert_tokens_to_ids("<|vision_pad|>")
+    return config(
+        text_config=text,
         vision_config=vision,
         image_token_id=image,
         video_token_id=video,
         vision_start_token_id=start,
         vision_end_token_id=stop,
-        vision_token_id=pad,
         attn_implementation="eager",
+        **own,
     )
+
+
+def _vision_config(depth: int, hidden: int, heads: int, patch_size: int) -> dict[str, Any]:
+    return {
+        "depth": depth,
+        "hidden_size": hidden,
+        "intermediate_size": hidden * 8 // 3,
+        "num_heads": heads,
+        "patch_size": patch_size,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+        "initializer_range": INITIALIZER_RANGE,
+        "rope_parameters": {"rope_type": "axial", "rope_theta": 100.0},
+    }
 
 
 def _text_config(
@@ -167,7 +171,9 @@ def _text_config(
     }
 
 
-def tiny_processor(tokenizer: Qwen2Tokenizer, *, frame_size: int, num_frames: int, patch_size: int) -> GVEProcessor:
+def tiny_processor(
+    tokenizer: Qwen2Tokenizer, *, frame_size: int, num_frames: int, patch_size: int, family: str = "qwen2_5_vl"
+) -> GVEProcessor | GVEQwen3VLProcessor:
     """The processor of a tiny model.
 
     Args:
@@ -175,6 +181,7 @@ def tiny_processor(tokenizer: Qwen2Tokenizer, *, frame_size: int, num_frames: in
         frame_size: Frames and images of this side are used as they are; larger ones are made as small.
         num_frames: Frames taken from each video.
         patch_size: Side of a patch in pixels.
+        family: The backbone, one of `FAMILIES`.
 
     Returns:
         The processor.
@@ -187,46 +194,63 @@ def tiny_processor(tokenizer: Qwen2Tokenizer, *, frame_size: int, num_frames: in
         raise ValueError(
             f"frame_size: got {frame_size}; accepted are multiples of {side} from {2 * side} on; round it"
         )
+    kind = _family(family)
     budget = {"shortest_edge": 4 * side**2, "longest_edge": frame_size**2}
-    image = Qwen2VLImageProcessorPil(size=dict(budget), patch_size=patch_size, merge_size=2, temporal_patch_size=2)
-    video = GVEVideoProcessor(num_frames=num_frames, size=budget, patch_size=patch_size)
-    return GVEProcessor(image, tokenizer, video)
+    pixels = {"patch_size": patch_size, "image_mean": list(kind.mean), "image_std": list(kind.std)}
+    image = Qwen2VLImageProcessorPil(size=dict(budget), merge_size=2, temporal_patch_size=2, **pixels)
+    video = GVEVideoProcessor(num_frames=num_frames, size=budget, **pixels)
+    return kind.processor(image, tokenizer, video)
 
 
 def build_tiny(
     texts: Iterable[str],
     *,
+    family: str = "qwen2_5_vl",
     seed: int = 0,
     frame_size: int = 48,
     num_frames: int = 8,
     vocab_size: int = 900,
     patch_size: int = 8,
-    qk_bias_std: float = 0.5,
+    qk_bias_std: float | None = None,
     **architecture: Any,
-) -> tuple[GVEModel, GVEProcessor]:
+) -> tuple[GVEModel | GVEQwen3VLModel, GVEProcessor | GVEQwen3VLProcessor]:
     """Build an untrained model and its processor.
 
     Args:
         texts: What the tokenizer is trained on.
+        family: The backbone, "qwen2_5_vl" or "qwen3_vl".
         seed: Seed of the weights; the caller's random state stays as it is.
         frame_size: Side of the frames and images in pixels.
         num_frames: Frames taken from each video.
         vocab_size: Tokens at most.
         patch_size: Side of a patch in pixels.
-        qk_bias_std: Deviation of the query and key biases of the language model, which let attention depend on
-            positions from the first step on.
+        qk_bias_std: Deviation of the query and key biases of Qwen2.5-VL's language model, which let attention depend
+            on positions from the first step on; `QK_BIAS_STD` by default. Qwen3-VL has none: it normalises queries and
+            keys, which does the same.
         **architecture: Passed on to `tiny_config`.
 
     Returns:
         The model in evaluation mode, float32, and the processor.
+
+    Raises:
+        ValueError: If the family is unknown, or has no biases to draw.
     """
-    tokenizer = build_tokenizer(texts, vocab_size)
-    processor = tiny_processor(tokenizer, frame_size=frame_size, num_frames=num_frames, patch_size=patch_size)
-    config = tiny_config(tokenizer, patch_size=patch_size, **architecture)
+    kind = _family(family)
+    biased = kind.model is GVEModel
+    if qk_bias_std is not None and not biased:
+        raise ValueError(
+            f"qk_bias_std: got {qk_bias_std}; accepted is None, {family} has no such biases; leave it out"
+        )
+    tokenizer = build_tokenizer(texts, vocab_size, default_system=kind.default_system, time_words=kind.time_words)
+    processor = tiny_processor(
+        tokenizer, frame_size=frame_size, num_frames=num_frames, patch_size=patch_size, family=family
+    )
+    config = tiny_config(tokenizer, patch_size=patch_size, family=family, **architecture)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = GVEModel(config)
-        for layer in model.language_model.layers:
-            for projection in (layer.self_attn.q_proj, layer.self_attn.k_proj):
-                torch.nn.init.normal_(projection.bias, std=qk_bias_std)
+        model = kind.model(config)
+        if biased:
+            for layer in model.language_model.layers:
+                for projection in (layer.self_attn.q_proj, layer.self_attn.k_proj):
+                    torch.nn.init.normal_(projection.bias, std=QK_BIAS_STD if qk_bias_std is None else qk_bias_std)
     return model.eval(), processor

@@ -17,7 +17,7 @@ from uvrb_folder import make_tables, write_uvrb
 
 from gve import build_tiny, save_embedder
 from gve.hub_datasets.schema import TASKS, media, pair_features
-from gve.hub_datasets.uvrb import SETS
+from gve.hub_datasets.uvrb import SETS, instructions
 
 ROOT = Path(__file__).parents[1]
 VIDEOS = (".mp4", ".mkv", ".webm", ".mov")
@@ -72,7 +72,7 @@ def build_hub(folder):
     org = folder / "org"
     org.mkdir(parents=True)
     clip = clip_bytes(folder)
-    save_embedder(org / "gve", *build_tiny(["a square moves to the right", "find the video"]))
+    save_embedder(org / "gve", *build_tiny(["a square moves to the right", "find the video"]), prompts=instructions())
     (org / "uvrb").mkdir()
     write_uvrb(org / "uvrb", {name: _tables(name, clip) for name in SETS})
     _write_uvrd(org / "uvrd", clip)

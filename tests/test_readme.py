@@ -61,6 +61,14 @@ def test_python_runs(heading, hub):
     assert result.returncode == 0, result.stderr[-3000:]
 
 
+def test_the_models_page_runs(hub):
+    blocks = read_blocks((ROOT / "modeling_gve" / "README.md").read_text(encoding="utf-8"))
+    code = [block.code for block in blocks if block.language == "python"]
+    assert len(code) == 2
+    result = run_snippet("".join(code), *hub)
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
 def test_the_three_ways_in_are_shown():
     code = "\n".join(python_sections().values())
     for call in ("AutoModel.from_pretrained(", "SentenceTransformer(", "load_dataset("):

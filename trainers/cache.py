@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
-from gve.processing_gve import open_image
+from gve.media_gve import open_image
 from gve.video_gve import Frames, resize_frames
 from gve.video_processing_gve import GVEVideoProcessor
 

@@ -10,18 +10,16 @@ from typing import Any
 import torch
 import yaml
 from datasets import Dataset, DatasetDict, get_dataset_config_names, load_dataset
-from peft import LoraConfig
 from sentence_transformers import SentenceTransformer
 from transformers import HfArgumentParser
 
+from gve import lora_config
 from gve.hub_datasets.schema import TASKS
+from gve.hub_datasets.uvrb import instructions
 from gve.trainers.arguments import GVETrainingArguments
 from gve.trainers.trainer import GVETrainer
 
 RECIPES = Path(__file__).parent / "recipes"
-LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|up_proj|gate_proj|down_proj)"
-"""Layers that get adapters (paper, A.8); a bare list of names would reach into the vision tower."""
-
 logger = logging.getLogger(__name__)
 
 
@@ -170,6 +168,7 @@ def load_model(command: TrainCommand, *, seed: int) -> SentenceTransformer:
     if command.attention is not None:
         options["attn_implementation"] = command.attention
     model = SentenceTransformer(command.model, model_kwargs=options)
+    model.prompts = instructions() | model.prompts  # what the model brings goes before
     inner = model[0].model
     if command.freeze_vision:
         inner.visual.requires_grad_(False)
@@ -177,12 +176,7 @@ def load_model(command: TrainCommand, *, seed: int) -> SentenceTransformer:
     if command.lora_rank:
         torch.manual_seed(seed)
         model.add_adapter(
-            LoraConfig(
-                r=command.lora_rank,
-                lora_alpha=command.lora_alpha,
-                lora_dropout=command.lora_dropout,
-                target_modules=LORA_TARGETS,
-            )
+            lora_config(inner, r=command.lora_rank, lora_alpha=command.lora_alpha, lora_dropout=command.lora_dropout)
         )
     return model
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 from transformers.utils import SAFE_WEIGHTS_NAME
 
-from gve.modeling_gve import GVEModel
+from gve.embedder_gve import EmbedderMixin
 from gve.sentence_gve import save_embedder, write_json
 from gve.trainers.arguments import GVETrainingArguments
 from gve.trainers.collator import PairCollator
@@ -198,7 +198,7 @@ class GVETrainer(SentenceTransformerTrainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Write a complete model folder; an adapter is left to sentence-transformers."""
         inner = self.model[0].model
-        if not isinstance(inner, GVEModel) or inner._hf_peft_config_loaded:
+        if not isinstance(inner, EmbedderMixin) or inner._hf_peft_config_loaded:
             super()._save(output_dir, state_dict)
             return
         folder = Path(output_dir or self.args.output_dir)

@@ -12,7 +12,7 @@ from uvrb_folder import WordEncoder, make_tables, write_uvrb
 from gve import GVEModel
 from gve.eval.benchmark import run_benchmark
 from gve.eval.report import to_markdown
-from gve.hub_datasets.uvrb import resolve
+from gve.hub_datasets.uvrb import instructions, resolve
 from gve.model_cards import template
 from gve.model_cards.card import CardOptions, main, render_model_card
 from gve.model_cards.facts import read_model, read_training
@@ -132,7 +132,8 @@ def test_facts(model):
         config["text_config"]["num_hidden_layers"],
     )
     assert (facts.num_frames, facts.frame_pixels, facts.frame_tokens) == (8, 48 * 48, 9)
-    assert facts.prompts == {"query": "Find the video according to the text description."}
+    assert facts.prompts == {"query": "Find the video according to the text description."} | instructions()
+    assert facts.backbone == "Qwen2.5-VL"
     card = render_model_card(model)
     for shown in (f"| {facts.width} numbers, unit length |", f"{facts.parameters:,}", "`mrope`", "8 frames", "8,192"):
         assert shown in card

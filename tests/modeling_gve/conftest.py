@@ -104,7 +104,7 @@ def rows(media):
         {"video": frames},
         {"video": {"array": frames, "video_metadata": {"fps": 2.0, "total_num_frames": 12}}},
         {"image": image},
-        "",
+        {"text": "  ", "video": frames},
     ]
 
 

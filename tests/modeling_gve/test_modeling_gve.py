@@ -2,11 +2,11 @@ import copy
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from transformers import AutoModel, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLModel
+from safetensors.torch import load_file
+from transformers import AutoModel, Qwen2_5_VLModel
 
-from gve import GVEModel
-from gve.modeling_gve import GVEModelOutput
+from gve import GVEModel, build_tiny
+from gve.embedder_gve import GVEModelOutput
 
 
 @pytest.fixture
@@ -41,14 +41,58 @@ def test_a_row_does_not_depend_on_its_batch(model, processor, rows, batch):
     assert (together - alone).abs().max() <= 1e-6
 
 
-def test_padding_side_does_not_matter(model, batch):
-    right = dict(batch)
-    for key, fill in (("input_ids", 0), ("attention_mask", 0), ("mm_token_type_ids", 0)):
-        value = batch[key].clone().fill_(fill)
-        for i, mask in enumerate(batch["attention_mask"].bool()):
-            value[i, : mask.sum()] = batch[key][i, mask]
-        right[key] = value
-    assert (embed(model, right) - embed(model, batch)).abs().max() <= 1e-6
+def padded(batch, sides, extra=0):
+    """The rows of a batch padded anew, each on its own side."""
+    out = dict(batch)
+    for key in ("input_ids", "attention_mask", "mm_token_type_ids"):
+        value = torch.zeros(len(sides), batch[key].shape[1] + extra, dtype=batch[key].dtype)
+        for i, (mask, side) in enumerate(zip(batch["attention_mask"].bool(), sides, strict=True)):
+            kept = batch[key][i, mask]
+            value[i, : len(kept)] = kept
+            value[i] = value[i].roll(value.shape[1] - len(kept)) if side == "left" else value[i]
+        out[key] = value
+    return out
+
+
+@pytest.mark.parametrize("mode", ["mrope", "stock", "sequential"])
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_padding_side_does_not_matter(model, processor, rows, mode, attention):
+    rows = [rows[i] for i in (0, 1, 3, 4, 7, 12)]
+    batch = processor.prepare(rows)
+    other = copy.deepcopy(model)
+    other.config.position_mode = mode
+    other.set_attn_implementation(attention)
+    expected = torch.cat([embed(other, processor.prepare([row])) for row in rows])
+    mixed = ["left" if i % 2 else "right" for i in range(len(rows))]
+    for sides in (["left"] * len(rows), ["right"] * len(rows), mixed):
+        assert (embed(other, padded(batch, sides, extra=7)) - expected).abs().max() <= 1e-6, sides[:2]
+
+
+@pytest.mark.parametrize("dim", [1, 5, 128])
+def test_first_dimensions(model, batch, dim, tmp_path):
+    whole = embed(model, batch)
+    expected = torch.nn.functional.normalize(whole[:, :dim], dim=-1)
+    with torch.no_grad():
+        cut = model(**batch, truncate_dim=dim).embeddings
+    assert cut.shape == (len(whole), dim) and (cut - expected).abs().max() <= 1e-6
+    small = copy.deepcopy(model)
+    small.config.truncate_dim = dim
+    assert torch.equal(embed(small, batch), cut)
+    assert small(**batch, truncate_dim=2).embeddings.shape[1] == 2  # the call's goes before the configuration's
+    small.save_pretrained(tmp_path)
+    again = AutoModel.from_pretrained(tmp_path, attn_implementation="eager")
+    assert again.config.truncate_dim == dim and torch.equal(embed(again, batch), cut)
+
+
+@pytest.mark.parametrize("dim", [0, -1, 129, 2.0])
+def test_impossible_dimensions_are_refused_before_anything_runs(model, batch, dim, monkeypatch):
+    monkeypatch.setattr(Qwen2_5_VLModel, "forward", lambda *args, **kwargs: pytest.fail("the backbone ran"))
+    with pytest.raises(ValueError, match=f"truncate_dim: got {dim}; accepted are 1 to 128, the model's width"):
+        model(**batch, truncate_dim=dim)
+    late = copy.deepcopy(model)
+    late.config.truncate_dim = dim if isinstance(dim, int) else 0
+    with pytest.raises(ValueError, match="truncate_dim: got"):
+        late(**batch)
 
 
 def test_token_types_are_rebuilt(model, batch):
@@ -113,6 +157,22 @@ def test_bfloat16_stays_close_and_of_unit_length(model, batch):
     assert (vectors * embed(model, batch)).sum(-1).min() > 0.99
 
 
+def test_device_map_loads_the_same_model(model, batch, tmp_path):
+    model.save_pretrained(tmp_path)
+    placed = GVEModel.from_pretrained(tmp_path, device_map="cpu", attn_implementation="eager")
+    assert torch.equal(embed(placed, batch), embed(model, batch))
+
+
+@pytest.mark.slow
+def test_compiled():
+    """Text alone: the vision tower's shapes follow from the data."""
+    model, processor = build_tiny(["a red circle"], seed=0, text_layers=1)
+    compiled = torch.compile(model, dynamic=True)
+    for texts in (["a red circle", "a blue box moves to the left"], ["one", "two words", "three words here"]):
+        batch = processor.prepare([{"text": text} for text in texts])
+        assert (embed(compiled, batch) - embed(model, batch)).abs().max() <= 1e-6
+
+
 def test_no_cache_is_built(model, batch, monkeypatch):
     seen = {}
     forward = type(model.language_model).forward
@@ -121,42 +181,6 @@ def test_no_cache_is_built(model, batch, monkeypatch):
     )
     model(**batch, use_cache=True)
     assert seen["use_cache"] is False and seen["past_key_values"] is None
-
-
-def layouts(state):
-    """The weights under the names of each published layout."""
-    text = {k.removeprefix("language_model."): v for k, v in state.items() if k.startswith("language_model.")}
-    vision = {k: v for k, v in state.items() if k.startswith("visual.")}
-    head = {"lm_head.weight": torch.zeros_like(text["embed_tokens.weight"])}
-    old = {**vision, **{f"model.{k}": v for k, v in text.items()}}
-    new = {**{f"model.{k}": v for k, v in vision.items()}, **{f"model.language_model.{k}": v for k, v in text.items()}}
-    return {"native": state, "old": old, "old with head": old | head, "new": new, "new with head": new | head}
-
-
-@pytest.mark.parametrize("layout", ["native", "old", "old with head", "new", "new with head"])
-def test_every_layout_loads_and_is_saved_natively(model, tmp_path, layout):
-    state = {key: value.clone().contiguous() for key, value in model.state_dict().items()}
-    model.config.save_pretrained(tmp_path)
-    save_file(layouts(state)[layout], tmp_path / "model.safetensors", {"format": "pt"})
-    loaded, report = GVEModel.from_pretrained(tmp_path, output_loading_info=True)
-    assert not report["missing_keys"] and not report["unexpected_keys"] and not report["mismatched_keys"]
-    assert all(torch.equal(value, state[key]) for key, value in loaded.state_dict().items())
-    loaded.save_pretrained(tmp_path / "again")
-    assert set(load_file(tmp_path / "again" / "model.safetensors")) == set(state)
-
-
-def test_a_published_checkpoint_loads(model, tmp_path):
-    """As the stock generating class saves it, its configuration included."""
-    config = copy.deepcopy(model.config).to_dict()
-    for key in ("model_type", "position_mode", "normalize", "architectures", "auto_map"):
-        config.pop(key, None)
-    stock = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLForConditionalGeneration.config_class(**config))
-    stock.save_pretrained(tmp_path)
-    loaded, report = GVEModel.from_pretrained(tmp_path, output_loading_info=True)
-    assert not report["missing_keys"] and not report["unexpected_keys"]
-    loaded.save_pretrained(tmp_path / "again")
-    assert type(AutoModel.from_pretrained(tmp_path / "again")) is GVEModel
-    assert all(torch.equal(value, stock.model.state_dict()[key]) for key, value in loaded.state_dict().items())
 
 
 def test_save_and_load_give_the_same_vectors(model, batch, tmp_path):

@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from gve.pooling_gve import last_token_index, last_token_pool, unit
+from gve.pooling_gve import check_dim, last_token_index, last_token_pool, truncate, unit
 
 
 def test_last_token_of_left_right_and_full_rows():
@@ -18,3 +19,18 @@ def test_unit_is_float32_and_exact_in_bfloat16():
     assert torch.allclose(normed.norm(dim=-1), torch.ones(64), atol=1e-6)
     # normalising in bfloat16 itself is what would be off
     assert (torch.nn.functional.normalize(rows, dim=-1).float().norm(dim=-1) - 1).abs().max() > 1e-4
+
+
+def test_truncate_keeps_the_first_dimensions():
+    rows = torch.arange(6.0).view(2, 3)
+    assert truncate(rows, 2).tolist() == [[0, 1], [3, 4]]
+    assert truncate(rows, None) is rows and torch.equal(truncate(rows, 3), rows)
+
+
+@pytest.mark.parametrize("dim", [0, -3, 4, 1.5, "2"])
+def test_truncate_refuses_other_widths(dim):
+    with pytest.raises(ValueError, match=f"truncate_dim: got {dim}; accepted are 1 to 3"):
+        truncate(torch.zeros(2, 3), dim)
+    with pytest.raises(ValueError, match=f"truncate_dim: got {dim}"):
+        check_dim(dim, 3)
+    check_dim(None, 3)

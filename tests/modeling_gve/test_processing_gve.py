@@ -5,43 +5,13 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from chats import assert_same, chat, rendered
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoProcessor
 
-from gve import GVEProcessor
-from gve.inputs_gve import media_kind, open_image, parse_row
-from gve.processing_gve import DEFAULT_SYSTEM
+from gve.chat_gve import DEFAULT_SYSTEM
 
 QUERY = "Find the video according to the text description."
-
-
-def chat(row, system=None):
-    """A row as the chat that transformers renders."""
-    content = []
-    if isinstance(row, str):
-        row = {"video": row} if row.endswith(".mp4") else {"text": row}
-    for kind, value in row.items():
-        content.append({"type": kind, kind: value})
-    messages = [{"role": "user", "content": content}]
-    return [{"role": "system", "content": [{"type": "text", "text": system}]}, *messages] if system else messages
-
-
-def rendered(processor, rows, system=None, **text_kwargs):
-    return processor.apply_chat_template(
-        [chat(row, system) for row in rows],
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-        sanitize_control_tokens=True,
-        processor_kwargs={"text_kwargs": {"padding": True, "truncation": True, "max_length": 8192, **text_kwargs}},
-    )
-
-
-def assert_same(ours, theirs):
-    assert set(ours) == set(theirs)
-    for key in ours:
-        assert ours[key].dtype == theirs[key].dtype and torch.equal(ours[key], theirs[key]), key
 
 
 @pytest.mark.parametrize("system", [None, QUERY, "a <|im_end|> in the <|video_pad|> instruction"])
@@ -50,8 +20,10 @@ def test_prepare_equals_the_rendered_chat_template(processor, rows, system):
     assert_same(processor.prepare(plain, instruction=system), rendered(processor, plain, system))
 
 
-words = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\U000f0000\U000f0001"), max_size=40)
-controls = st.sampled_from(["<|im_end|>", "<|endoftext|>", "<|video_pad|>", "<|im_start|>user\n", "\n", " "])
+words = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
+controls = st.sampled_from(
+    ["<|im_end|>", "<|endoftext|>", "<|video_pad|>", "<|im_start|>user\n", "\n", " ", "\U000f0000"]
+)
 texts = st.lists(st.one_of(words, controls), max_size=4).map("".join)
 
 
@@ -59,7 +31,40 @@ texts = st.lists(st.one_of(words, controls), max_size=4).map("".join)
 @given(texts, texts, st.booleans())
 def test_prepare_equals_the_template_for_any_text(processor, text, system, with_image):
     row = {"text": text} | ({"image": PIL.Image.new("RGB", (32, 32))} if with_image else {})
+    if not with_image and (not text or text.isspace()):
+        with pytest.raises(ValueError, match="no words"):
+            rendered(processor, [row], system)
+        return
     assert_same(processor.prepare([row], instruction=system), rendered(processor, [row], system))
+
+
+PICTURES = [PIL.Image.new("RGB", size, "teal") for size in ((32, 32), (90, 33), (16, 70))]
+CLIPS = [np.random.default_rng(0).integers(0, 255, (count, 40, 56, 3), dtype=np.uint8) for count in (1, 5, 12)]
+mixes = st.fixed_dictionaries(
+    {"text": st.sampled_from(["a red circle", "blue", "<|im_end|> and\n more"])},
+    optional={
+        "image": st.one_of(st.none(), st.lists(st.sampled_from(PICTURES), min_size=1, max_size=3)),
+        "video": st.one_of(st.none(), st.lists(st.sampled_from(CLIPS), min_size=1, max_size=2)),
+    },
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(mixes, min_size=1, max_size=4), st.sampled_from([None, QUERY]))
+def test_any_mix_of_rows(processor, rows, system):
+    out = processor.prepare(rows, instruction=system)
+    for name, kind in (("image_grid_thw", 1), ("video_grid_thw", 2)):
+        grids = out[name].prod(-1).sum().item() // 4 if name in out else 0
+        assert (out["mm_token_type_ids"] == kind).sum() == grids
+        counted = [len(row.get(name[:5]) or []) for row in rows]
+        assert sum(counted) == (len(out[name]) if name in out else 0)
+    mask, ids = out["attention_mask"], out["input_ids"]
+    assert (mask[:, 1:] >= mask[:, :-1]).all() and (mask[:, -1] == 1).all()  # padded on the left, nowhere else
+    assert (ids[mask == 0] == processor.tokenizer.pad_token_id).all()
+    assert ((ids == processor.chat.end_id) & (mask == 1)).sum(-1).tolist() == [1] * len(rows)
+    assert (ids[:, -1] == processor.chat.end_id).all()
+    assert mask.sum(-1).max() == mask.shape[1]
+    assert_same(out, rendered(processor, rows, system))
 
 
 def test_the_chat_by_hand(processor, media):
@@ -87,7 +92,7 @@ def test_missing_instructions_are_the_default_one(processor):
 def test_padding_is_on_the_left(processor):
     out = processor.prepare(["a red circle moves", "a"])
     assert (out["attention_mask"][:, -1] == 1).all() and out["attention_mask"][1, 0] == 0
-    assert (out["input_ids"][:, -1] == processor.end_token_id).all()
+    assert (out["input_ids"][:, -1] == processor.chat.end_id).all()
 
 
 def test_key_order_and_none_entries_do_not_matter(processor):
@@ -105,7 +110,7 @@ def test_only_the_text_is_cut(processor, media, limit, with_media):
     whole = processor.prepare([row])["input_ids"][0].tolist()
     cut = processor.prepare([row], max_length=limit)
     ids = cut["input_ids"][0].tolist()
-    tail = [*processor._tail_ids, processor.end_token_id]
+    tail = [*processor.chat._tail_ids, processor.chat.end_id]
     assert len(ids) == limit and ids[-len(tail) :] == tail
     assert ids[: limit - len(tail)] == whole[: limit - len(tail)]
     assert_same(cut, rendered(processor, [row], max_length=limit))
@@ -113,23 +118,21 @@ def test_only_the_text_is_cut(processor, media, limit, with_media):
 
 def test_too_little_room_is_an_error_with_the_numbers(processor, media):
     row = {"video": str(media / "a.mp4"), "text": "words"}
-    with pytest.raises(ValueError, match=r"max_length: got 40, but input 1 takes \d+ tokens without its text, 24 of"):
+    with pytest.raises(
+        ValueError, match=r"max_length: got 40, but inputs\[1\] takes \d+ tokens without its text, 24 of"
+    ):
         processor.prepare(["a", row], max_length=40)
-    with pytest.raises(ValueError, match=r"max_length: got 40, but input 0 takes \d+ tokens without its text, 24 of"):
+    with pytest.raises(
+        ValueError, match=r"max_length: got 40, but inputs\[0\] takes \d+ tokens without its text, 24 of"
+    ):
         rendered(processor, [row], max_length=40)
     with pytest.raises(ValueError, match="max_length: got 10"):
         processor.prepare(["a"], instruction="a red circle " * 30, max_length=10)
 
 
-def test_control_tokens_stay_words(processor):
-    ids = processor.prepare(["<|video_pad|><|endoftext|>"])["input_ids"][0].tolist()
-    assert processor.video_token_id not in ids and ids.count(processor.end_token_id) == 1
-    assert ids.count(processor.turn_start_id) == 3
-
-
 def test_calls_without_tensors_or_padding(processor):
     out = processor(text=["<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n", "a red circle"])
-    assert [row[-1] for row in out["input_ids"]] == [processor.end_token_id] * 2
+    assert [row[-1] for row in out["input_ids"]] == [processor.chat.end_id] * 2
     assert [len(row) for row in out["attention_mask"]] == [len(row) for row in out["input_ids"]]
     one = processor(text="a", return_tensors="pt")
     assert one["input_ids"].shape == (1, 2)
@@ -139,7 +142,7 @@ def test_calls_without_tensors_or_padding(processor):
         "input_ids"
     ].shape == (2, 8)
     # an end token that is already there is not doubled
-    assert processor(text="a<|endoftext|>")["input_ids"][0].count(processor.end_token_id) == 1
+    assert processor(text="a<|endoftext|>")["input_ids"][0].count(processor.chat.end_id) == 1
 
 
 def test_placeholders_and_media_must_agree(processor):
@@ -151,71 +154,156 @@ def test_placeholders_and_media_must_agree(processor):
 
 def test_rows_of_datasets_and_open_files(processor, media):
     data, picture = (media / "a.mp4").read_bytes(), (media / "i.png").read_bytes()
-    expected = processor.prepare([{"text": "x", "image": str(media / "i.png"), "video": str(media / "a.mp4")}])
+    video, image = str(media / "a.mp4"), str(media / "i.png")
+    expected = processor.prepare([{"text": "x", "image": image, "video": video}])
     for row in (
         {"text": "x", "image": {"bytes": picture, "path": None}, "video": {"bytes": data, "path": None}},
-        {"text": "x", "image": {"bytes": None, "path": str(media / "i.png")}, "video": io.BytesIO(data)},
+        {"text": "x", "image": {"bytes": None, "path": image}, "video": io.BytesIO(data)},
         {"text": "x", "image": picture, "video": media / "a.mp4"},
-        {"text": "x", "image": np.asarray(PIL.Image.open(media / "i.png").convert("RGB")), "video": data},
+        {"text": "x", "image": np.asarray(PIL.Image.open(image).convert("RGB")), "video": bytearray(data)},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "x"},
+                {"type": "image", "url": image},
+                {"type": "video", "path": video},
+            ],
+        },
     ):
         assert_same(processor.prepare([row]), expected)
     assert_same(processor.prepare([media / "a.mp4"]), processor.prepare([{"video": data}]))
-    assert_same(processor.prepare([str(media / "i.png")]), processor.prepare([{"image": picture}]))
+    assert_same(processor.prepare([image]), processor.prepare([{"image": picture}]))
 
 
-@pytest.mark.parametrize("name", ["nowhere.mp4", "/tmp/no/a b.webm", "x.m4v", "y.JPG", "z.gif", Path("p.mkv")])
-def test_missing_media_is_never_embedded_as_text(processor, name):
-    with pytest.raises(FileNotFoundError, match="which no file is named"):
-        processor.prepare(["fine", name])
-    assert processor.prepare([{"text": str(name)}])["input_ids"].shape[0] == 1
-    if isinstance(name, str) and " " not in name:
-        with pytest.raises(FileNotFoundError):
-            rendered(processor, [{"text": name}])
+def test_columns_of_datasets(processor, media):
+    datasets = pytest.importorskip("datasets")
+    columns = {"text": ["x", None], "image": [None, str(media / "i.png")], "video": [str(media / "a.mp4"), None]}
+    table = datasets.Dataset.from_dict(columns)
+    table = table.cast_column("image", datasets.Image(decode=False)).cast_column("video", datasets.Video(decode=False))
+    assert table[0]["video"]["path"] and table[1]["video"] is None
+    expected = processor.prepare([{"text": "x", "video": str(media / "a.mp4")}, str(media / "i.png")])
+    assert_same(processor.prepare(list(table)), expected)
+    assert_same(processor.prepare(table), expected)
+    with pytest.raises(ValueError, match=r"inputs\[0\]: unknown modality key 'id'"):
+        processor.prepare(list(table.add_column("id", ["a", "b"])))
 
 
-def test_known_files_that_arrive_as_text_are_opened(processor, media):
-    path = str(media / "b.webm")
-    assert_same(rendered(processor, [{"text": path}]), processor.prepare([{"video": path}]))
-    assert media_kind("the camera films a file called movie.mp4 and more") is None
-    assert media_kind("a\nb.mp4") is None
+def test_chats_are_rows(processor, media):
+    picture = PIL.Image.new("RGB", (32, 32))
+    items = [{"type": "text", "text": "a"}, {"type": "image", "image": picture}, {"type": "text", "text": "b"}]
+    plain = processor.prepare([{"text": "a\nb", "image": picture}], instruction=QUERY)
+    alone = {"role": "user", "content": items}
+    assert_same(processor.prepare([alone], instruction=QUERY), plain)
+    told = [{"role": "system", "content": QUERY}, alone]
+    assert_same(processor.prepare([told]), plain)
+    assert processor.prepare([told, "a"], instruction=[None, QUERY])["input_ids"].shape[0] == 2
+    for chats in ([told], told):
+        out = processor.apply_chat_template(
+            chats,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            processor_kwargs={"text_kwargs": {"padding": True}},
+        )
+        assert_same(out, plain)
+    with pytest.raises(ValueError, match=r"instruction: got one for inputs\[0\], which has a system message"):
+        processor.prepare([told], instruction=QUERY)
+    with pytest.raises(ValueError, match=r"instruction: got int for inputs\[1\]"):
+        processor.prepare(["a", "b"], instruction=[None, 3])
 
 
-def test_refused_inputs(processor, tmp_path):
-    for row, match in (
-        (3, r"inputs\[0\]: got int"),
-        ({"words": "x"}, r"inputs\[0\]: got \['words'\]"),
-        ({"text": None}, "without a value"),
-        ({"text": 4}, r"\['text'\]: got int"),
-        (Path("notes.txt"), "accepted suffixes"),
-        ({"image": 4}, "image: got int"),
-        ({"image": b"no image"}, "cannot be read"),
-        ({"image": np.zeros((4, 4), np.uint8)}, r"shape \(4, 4\)"),
+@pytest.mark.parametrize(
+    ("row", "error", "match"),
+    [
+        ({"video": "gone.mp4"}, FileNotFoundError, r"inputs\[1\]\['video'\]: got 'gone.mp4'"),
+        ({"image": "gone.png"}, FileNotFoundError, r"inputs\[1\]\['image'\]: got 'gone.png'"),
+        ({"video": "cut.mp4"}, ValueError, r"inputs\[1\]\['video'\]: '.*cut.mp4': "),
+        ({"image": "cut.png"}, ValueError, r"inputs\[1\]\['image'\]: '.*cut.png' cannot be read"),
+        ({"video": "i.png"}, ValueError, r"inputs\[1\]\['video'\]: got the image"),
+        ({"video": PICTURES[0]}, ValueError, r"inputs\[1\]\['video'\]: got an image"),
+        ({"image": "a.mp4"}, ValueError, r"inputs\[1\]\['image'\]: got the video"),
+        ({"video": np.zeros((3, 3, 64, 3))}, ValueError, r"inputs\[1\]\['video'\]: .*reads as"),
+        ({"video": np.zeros((0, 8, 8, 3))}, ValueError, r"inputs\[1\]\['video'\]: .*zero frames"),
+        ({"video": np.full((2, 8, 8, 3), 3.0)}, ValueError, r"inputs\[1\]\['video'\]: got floats from 3"),
+        ({"image": np.full((8, 8, 3), np.nan)}, ValueError, r"inputs\[1\]\['image'\]: .*NaN"),
+        ({"image": 4}, ValueError, r"inputs\[1\]\['image'\]: got int"),
+        ({"text": ""}, ValueError, r"inputs\[1\]: got no words"),
+    ],
+)
+def test_both_ways_name_the_input_and_the_file(processor, media, tmp_path, row, error, match):
+    for name in ("a.mp4", "i.png"):
+        data = (media / name).read_bytes()
+        (tmp_path / name).write_bytes(data)
+        (tmp_path / f"cut{Path(name).suffix}").write_bytes(data[: len(data) // 2])
+    row = {
+        kind: str(tmp_path / value) if kind != "text" and isinstance(value, str) and "gone" not in value else value
+        for kind, value in row.items()
+    }
+    for call in (processor.prepare, lambda rows: rendered(processor, rows)):
+        with pytest.raises(error, match=match) as caught:
+            call([{"text": "fine", "image": PICTURES[0], "video": CLIPS[1]}, row])
+        assert type(caught.value) is error
+    with pytest.raises(ValueError, match=r"inputs\[1\]: got an empty chat"):
+        processor(text=["a", " "])
+    with pytest.raises(ValueError, match=r"images\[1\]: got int"):
+        processor(text="<|image_pad|>" * 2, images=[PICTURES[0], 3])
+    for conversation in ([], "words", None):
+        with pytest.raises(ValueError, match="conversation: got no chat"):
+            processor.apply_chat_template(conversation)
+
+
+SIZES = [{"shortest_edge": 256, "longest_edge": 4 * 256}, {"shortest_edge": 12 * 256, "longest_edge": 20 * 256}]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_sizes_of_one_call(processor, media, size):
+    rows = [{"text": "a", "image": str(media / "i.png"), "video": str(media / "a.mp4")}]
+    out = processor.prepare(rows, num_frames=3, video_size=size, image_size=size)
+    assert out["video_grid_thw"][0, 0] == 2
+    for name in ("video_grid_thw", "image_grid_thw"):
+        assert size["shortest_edge"] <= out[name][0, 1:].prod() * 64 <= size["longest_edge"]
+    theirs = processor.apply_chat_template(
+        [chat(rows[0])],
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        processor_kwargs={
+            "text_kwargs": {"padding": True},
+            "images_kwargs": {"size": size},
+            "videos_kwargs": {"num_frames": 3, "size": size},
+        },
+    )
+    assert_same(out, theirs)
+    assert processor.prepare(rows)["video_grid_thw"][0, 0] == 4  # nothing stays
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"num_frames": 0}, "num_frames: got 0"),
+        ({"video_size": {"shortest_edge": 2000, "longest_edge": 1000}}, "video_size: got shortest_edge 2000"),
+        (
+            {"video_size": {"shortest_edge": 1, "longest_edge": 255}},
+            "video_size: got longest_edge 255; .*one token, 256",
+        ),
+        ({"image_size": {"longest_edge": 255}}, "image_size: got .*pass both"),
+        ({"image_size": {"shortest_edge": 1, "longest_edge": 255}}, "image_size: got longest_edge 255"),
+    ],
+)
+def test_refused_options(processor, options, match):
+    for call in (processor.prepare, processor.plan):
+        with pytest.raises(ValueError, match=match):
+            call(["a"], **options)
+
+
+def test_refused_options_in_a_rendered_chat(processor):
+    row = {"video": CLIPS[0], "image": PICTURES[0]}
+    for name, options, match in (
+        ("videos_kwargs", {"size": SIZES[0] | {"longest_edge": 255}}, "longest_edge 255"),
+        ("images_kwargs", {"size": SIZES[0] | {"longest_edge": 255}}, "longest_edge 255"),
+        ("videos_kwargs", {"fps": 2.0}, "fps: got 2.0 for videos"),
     ):
         with pytest.raises(ValueError, match=match):
-            processor.prepare([row])
-    with pytest.raises(ValueError, match="inputs: got an empty list"):
-        processor.prepare([])
-    (tmp_path / "bad.png").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"bad\.png"):
-        processor.prepare([tmp_path / "bad.png"])
-
-
-def test_images_stand_upright(tmp_path):
-    wide = PIL.Image.new("RGB", (40, 20))
-    exif = wide.getexif()
-    exif[0x0112] = 6
-    wide.save(tmp_path / "r.jpg", exif=exif)
-    assert open_image(tmp_path / "r.jpg").size == (20, 40)
-    assert parse_row(wide, 0).image is wide
-
-
-def test_round_trip(processor, tmp_path, rows):
-    processor.save_pretrained(tmp_path)
-    again = AutoProcessor.from_pretrained(tmp_path)
-    assert type(again) is GVEProcessor and again.tokenizer.padding_side == "left"
-    assert_same(again.prepare(rows, instruction=QUERY), processor.prepare(rows, instruction=QUERY))
-
-
-def test_wrong_parts_are_refused(processor):
-    with pytest.raises(TypeError, match="video_processor: got Qwen2VLImageProcessorPil"):
-        GVEProcessor(processor.image_processor, processor.tokenizer, processor.image_processor)
+            processor.apply_chat_template(
+                [chat(row)], tokenize=True, return_dict=True, processor_kwargs={name: options}
+            )

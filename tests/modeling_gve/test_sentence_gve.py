@@ -1,17 +1,29 @@
+"""Saved folders through a plain SentenceTransformer and the Auto classes."""
+
 import json
-import os
-import subprocess
-import sys
-import textwrap
 
 import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.util import quantize_embeddings
 from transformers import AutoModel, AutoProcessor
 
 import gve
-from gve.sentence_gve import PROMPTS
+from gve.hub_datasets.uvrb import instructions
+from gve.sentence_gve import PROMPTS, code_files, write_sentence_files
+
+
+@pytest.fixture(scope="module")
+def rows(rows):
+    return [row for row in rows if row != ""]  # there is nothing in it to embed
+
+
+@pytest.fixture(scope="module")
+def folder(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("embedder")
+    gve.save_embedder(folder, *tiny, prompts=instructions())
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -24,117 +36,181 @@ def vectors(model, processor, rows, **kwargs):
     return model(**processor.prepare(rows, **kwargs)).embeddings.numpy()
 
 
+def far(left, right):
+    assert np.asarray(left).shape == np.asarray(right).shape
+    return np.abs(np.asarray(left) - np.asarray(right)).max()
+
+
+def read(folder, name):
+    return json.loads((folder / name).read_text())
+
+
 def test_sentence_transformers_gives_the_same_vectors(sentence, model, processor, rows):
     # it wants metadata for all videos of a call or for none
     timed = [row for row in rows if isinstance(row, dict) and isinstance(row.get("video"), dict)]
     plain = [row for row in rows if not any(row is other for other in timed)]
     assert timed
     for part in (plain, timed):
-        assert np.abs(sentence.encode(part) - vectors(model, processor, part)).max() <= 1e-6
+        assert far(sentence.encode(part), vectors(model, processor, part)) <= 1e-6
+
+
+def test_every_row_by_itself(sentence, model, processor, rows):
+    for row in rows:
+        assert far(sentence.encode(row), vectors(model, processor, [row])[0]) <= 1e-6
 
 
 def test_auto_classes_give_the_same_vectors(folder, model, processor, rows):
     auto, parts = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
     assert type(auto) is gve.GVEModel and type(parts) is gve.GVEProcessor
-    assert np.abs(vectors(auto, parts, rows) - vectors(model, processor, rows)).max() <= 1e-6
+    assert far(vectors(auto, parts, rows), vectors(model, processor, rows)) <= 1e-6
 
 
 def test_prompts_are_system_messages(sentence, model, processor, rows):
     asked = sentence.encode_query(rows[:6], prompt="Find a red thing.")
-    assert np.abs(asked - vectors(model, processor, rows[:6], instruction="Find a red thing.")).max() <= 1e-6
+    assert far(asked, vectors(model, processor, rows[:6], instruction="Find a red thing.")) <= 1e-6
     query = vectors(model, processor, rows[:6], instruction=PROMPTS["query"])
-    assert np.abs(sentence.encode_query(rows[:6]) - query).max() <= 1e-6
+    assert far(sentence.encode_query(rows[:6]), query) <= 1e-6
     plain = vectors(model, processor, rows[:6])
-    assert np.abs(sentence.encode_document(rows[:6]) - plain).max() <= 1e-6
-    assert np.abs(query - plain).max() > 1e-3
+    assert far(sentence.encode_document(rows[:6]), plain) <= 1e-6
+    assert far(query, plain) > 1e-3
+
+
+def test_every_set_has_its_prompt(sentence, model, processor, rows):
+    assert list(sentence.prompts) == ["query", "document", *instructions()]
+    assert sentence.prompts == {**PROMPTS, **instructions()}
+    for name in ("msrvtt", "ms-tv"):
+        expected = vectors(model, processor, rows[:4], instruction=instructions()[name])
+        assert far(sentence.encode_query(rows[:4], prompt_name=name), expected) <= 1e-6
+    with pytest.raises(ValueError, match=r"Prompt name 'crb' not found .*'query', 'document', 'msrvtt', .*'crb-s'"):
+        sentence.encode_query(rows[:1], prompt_name="crb")
 
 
 def test_long_texts_are_cut_alike(sentence, model, processor, media):
     rows = [{"text": "a red circle " * 60, "image": str(media / "i.png")}, "a blue box " * 60]
     encoded = sentence.encode(rows, processing_kwargs={"text": {"max_length": 64}})
-    assert np.abs(encoded - vectors(model, processor, rows, max_length=64)).max() <= 1e-6
+    assert far(encoded, vectors(model, processor, rows, max_length=64)) <= 1e-6
 
 
 def test_frames_can_be_set_for_one_call(sentence, model, processor, media):
     encoded = sentence.encode([{"video": str(media / "a.mp4")}], processing_kwargs={"video": {"num_frames": 4}})
     clip = gve.read_video(media / "a.mp4", 4)
-    assert np.abs(encoded - vectors(model, processor, [{"video": clip}])).max() <= 1e-6
+    assert far(encoded, vectors(model, processor, [{"video": clip}])) <= 1e-6
+
+
+def test_what_encode_can_return(sentence, model, processor, rows):
+    part, expected = rows[:6], vectors(model, processor, rows[:6])
+    tensor = sentence.encode(part, convert_to_tensor=True)
+    assert isinstance(tensor, torch.Tensor) and far(tensor.numpy(), expected) <= 1e-6
+    assert far(sentence.encode(part, normalize_embeddings=True), expected) <= 1e-6
+    short = sentence.encode(part, truncate_dim=16, normalize_embeddings=True)
+    assert far(short, expected[:, :16] / np.linalg.norm(expected[:, :16], axis=1, keepdims=True)) <= 1e-6
+    for precision in ("int8", "uint8", "binary", "ubinary"):
+        found = sentence.encode(part, precision=precision)
+        assert np.array_equal(found, quantize_embeddings(sentence.encode(part), precision=precision))
+    assert far(sentence.similarity(expected, expected).numpy(), expected @ expected.T) <= 1e-5
+
+
+def test_missing_files_are_no_texts(sentence):
+    for name in ("nope.mp4", "nope.webm", "nope.png"):
+        with pytest.raises(FileNotFoundError, match=rf"{name}.*accepted is a path that exists"):
+            sentence.encode(["a red circle", name])
+
+
+@pytest.mark.slow
+def test_several_processes(sentence, rows):
+    part = [row for row in rows if not isinstance(row, dict) or not isinstance(row.get("video"), dict)]
+    pool = sentence.start_multi_process_pool(["cpu", "cpu"])
+    try:
+        expected = sentence.encode(part)
+        assert far(sentence.encode(part, pool=pool, chunk_size=3), expected) <= 1e-6
+        assert far(sentence.encode_multi_process(part, pool), expected) <= 1e-6
+    finally:
+        sentence.stop_multi_process_pool(pool)
 
 
 def test_save_again_from_sentence_transformers(sentence, rows, tmp_path):
     sentence.save_pretrained(str(tmp_path / "again"))
     again = SentenceTransformer(str(tmp_path / "again"), device="cpu")
-    assert np.abs(again.encode(rows[:5]) - sentence.encode(rows[:5])).max() <= 1e-6
+    assert far(again.encode(rows[:5]), sentence.encode(rows[:5])) <= 1e-6
+
+
+def test_adapters(folder, rows, tmp_path):
+    adapted = SentenceTransformer(str(folder), device="cpu")
+    before = adapted.encode(rows[:4])
+    adapted.add_adapter(gve.lora_config(adapted.transformers_model, r=4, init_lora_weights=False))
+    expected = adapted.encode(rows[:4])
+    assert far(expected, before) > 1e-3
+    adapted.save_pretrained(str(tmp_path))
+    assert not list(tmp_path.glob("model*.safetensors"))
+    again = SentenceTransformer(str(tmp_path), device="cpu")
+    assert again.prompts == adapted.prompts and far(again.encode(rows[:4]), expected) <= 1e-6
 
 
 def test_files(folder):
-    read = lambda name: json.loads((folder / name).read_text())  # noqa: E731
-    config = read("config.json")
+    config = read(folder, "config.json")
     assert config["model_type"] == "gve" and config["architectures"] == ["GVEModel"]
     assert config["auto_map"] == {
         "AutoConfig": "configuration_gve.GVEConfig",
         "AutoModel": "modeling_gve.GVEModel",
     }
-    assert read("processor_config.json")["auto_map"] == {"AutoProcessor": "processing_gve.GVEProcessor"}
-    assert read("tokenizer_config.json")["padding_side"] == "left"
-    assert len(read("modules.json")) == 1
-    assert read("config_sentence_transformers.json")["prompts"] == PROMPTS
+    assert read(folder, "processor_config.json")["auto_map"] == {"AutoProcessor": "processing_gve.GVEProcessor"}
+    assert read(folder, "tokenizer_config.json")["padding_side"] == "left"
+    assert len(read(folder, "modules.json")) == 1
+    saved = read(folder, "config_sentence_transformers.json")
+    assert saved["prompts"] == {**PROMPTS, **instructions()} and saved["requirements"] == {"av": ">=16"}
+    assert "truncate_dim" not in saved
     assert not list(folder.glob("*.part"))
-    code = {path.name for path in folder.glob("*.py")}
-    assert {"modeling_gve.py", "video_gve.py", "inputs_gve.py", "positions_gve.py", "attention_gve.py"} <= code
+
+
+def test_only_the_code_of_the_classes_is_written(folder, tiny, tmp_path):
+    written = {path.name for path in folder.glob("*.py")}
+    assert written == {path.name for path in code_files(*tiny)}
+    assert {"modeling_gve.py", "video_gve.py", "inputs_gve.py", "positions_gve.py", "attention_gve.py"} <= written
+    assert all(name.endswith("_gve.py") and "qwen3" not in name for name in written)
+    other = gve.build_tiny(["a red circle"], family="qwen3_vl")
+    gve.save_embedder(tmp_path, *other)
+    config = read(tmp_path, "config.json")
+    assert config["auto_map"] == {
+        "AutoConfig": f"{type(other[0].config).__module__.partition('.')[2]}.GVEQwen3VLConfig",
+        "AutoModel": f"{type(other[0]).__module__.partition('.')[2]}.GVEQwen3VLModel",
+    }
+    processor = f"{type(other[1]).__module__.partition('.')[2]}.GVEQwen3VLProcessor"
+    assert read(tmp_path, "processor_config.json")["auto_map"] == {"AutoProcessor": processor}
+    assert {path.name for path in tmp_path.glob("*.py")} == {path.name for path in code_files(*other)}
 
 
 def test_own_prompts_are_added(tiny, tmp_path):
     gve.save_embedder(tmp_path, *tiny, prompts={"crb-s": "Find the video according to the spatial description."})
-    prompts = json.loads((tmp_path / "config_sentence_transformers.json").read_text())["prompts"]
-    assert set(prompts) == {"query", "document", "crb-s"}
+    assert set(read(tmp_path, "config_sentence_transformers.json")["prompts"]) == {"query", "document", "crb-s"}
 
 
-CHILD = """
-import sys
-sys.modules["gve"] = None  # the package is not there
-import numpy as np
-from sentence_transformers import SentenceTransformer
-from transformers import AutoModel, AutoProcessor
-
-folder, media, out = sys.argv[1:]
-rows = [media + "/a.mp4", {"text": "a red circle", "image": media + "/i.png"}, "a blue box"]
-model = AutoModel.from_pretrained(folder, trust_remote_code=True)
-processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
-auto = model(**processor.prepare(rows)).embeddings.detach().numpy()
-sentence = SentenceTransformer(folder, trust_remote_code=True, device="cpu")
-sentence.save_pretrained(out + "/again")
-np.savez(out + "/vectors.npz", auto=auto, sentence=sentence.encode(rows))
-"""
+def test_a_truncated_model_is_truncated_everywhere(folder, processor, rows, tmp_path):
+    model = gve.GVEModel.from_pretrained(folder, truncate_dim=32)
+    gve.save_embedder(tmp_path, model, processor)
+    assert read(tmp_path, "config_sentence_transformers.json")["truncate_dim"] == 32
+    expected = vectors(model, processor, rows[:5])
+    assert np.abs(np.linalg.norm(expected, axis=1) - 1).max() <= 1e-6
+    for kind in (SentenceTransformer, gve.GVESentenceTransformer):
+        loaded = kind(str(tmp_path), device="cpu")
+        assert loaded.get_embedding_dimension() == 32
+        assert far(loaded.encode(rows[:5]), expected) <= 1e-6
 
 
-def test_remote_code_without_the_package(folder, media, model, processor, tmp_path):
-    environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", CHILD, str(folder), str(media), str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    assert done.returncode == 0, done.stderr
-    assert "Do you wish to run" not in done.stdout
-    rows = [str(media / "a.mp4"), {"text": "a red circle", "image": str(media / "i.png")}, "a blue box"]
-    expected = vectors(model, processor, rows)
-    with np.load(tmp_path / "vectors.npz") as got:
-        assert np.abs(got["auto"] - expected).max() <= 1e-6
-        assert np.abs(got["sentence"] - expected).max() <= 1e-6
-    # what it saved carries the code on, and is the same model
-    assert (tmp_path / "again" / "modeling_gve.py").exists()
-    again = SentenceTransformer(str(tmp_path / "again"), device="cpu")
-    assert np.abs(again.encode(rows) - expected).max() <= 1e-6
+def test_files_that_are_there_stay(tmp_path):
+    (tmp_path / "modules.json").write_text("[]")
+    write_sentence_files(tmp_path, truncate_dim=8)
+    assert read(tmp_path, "modules.json") == []
+    assert read(tmp_path, "config_sentence_transformers.json")["truncate_dim"] == 8
+    write_sentence_files(tmp_path, prompts={"query": "Find it."}, replace=True)
+    assert len(read(tmp_path, "modules.json")) == 1
+    saved = read(tmp_path, "config_sentence_transformers.json")
+    assert saved["prompts"] == {"query": "Find it.", "document": ""} and "truncate_dim" not in saved
 
 
-def test_a_broken_torchvision_is_named(tmp_path):
-    (tmp_path / "torchvision").mkdir()
-    (tmp_path / "torchvision" / "__init__.py").write_text(
-        "raise RuntimeError('operator torchvision::nms does not exist')"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import gve")],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1
-    assert "ImportError: torchvision is installed but cannot be imported" in done.stderr
-    assert "pip uninstall torchvision" in done.stderr
+def test_the_parts_saved_one_by_one_are_an_embedder(model, processor, rows, tmp_path):
+    """Without modules.json, SentenceTransformer would pool by the mean and say nothing."""
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    loaded = SentenceTransformer(str(tmp_path), device="cpu")
+    assert len(loaded) == 1
+    assert far(loaded.encode(rows[:5]), vectors(model, processor, rows[:5])) <= 1e-6

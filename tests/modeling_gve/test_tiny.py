@@ -3,7 +3,7 @@ import torch
 from transformers import AutoTokenizer
 
 import gve
-from gve.tiny import SPECIAL_TOKENS, build_tokenizer
+from gve.tiny_tokenizer import SPECIAL_TOKENS, build_tokenizer
 
 
 def test_size_and_defaults(model, processor):
@@ -24,6 +24,30 @@ def test_size_and_defaults(model, processor):
     assert not model.training
 
 
+def test_the_second_family():
+    model, processor = gve.build_tiny(["a red circle"], family="qwen3_vl")
+    assert type(model) is gve.GVEQwen3VLModel and type(processor) is gve.GVEQwen3VLProcessor
+    assert 1e6 < sum(p.numel() for p in model.parameters()) < 3e6 and not model.training
+    text, vision = model.config.text_config, model.config.vision_config
+    assert (text.hidden_size, text.num_hidden_layers, text.head_dim, text.intermediate_size) == (128, 3, 32, 320)
+    assert text.rope_parameters["mrope_section"] == [6, 5, 5] and text.rope_parameters["mrope_interleaved"]
+    assert (vision.depth, vision.patch_size, vision.spatial_merge_size) == (2, 8, 2)
+    assert len(model.visual.deepstack_merger_list) == len(vision.deepstack_visual_indexes) == 1
+    assert processor.default_system == "Represent the user's input." and processor.video_processor.num_frames == 8
+    assert "Represent the user's input." in processor.tokenizer.chat_template
+    deeper, _ = gve.build_tiny(["a"], family="qwen3_vl", vision_depth=6, text_layers=2, text_hidden=64, heads=2)
+    assert deeper.config.vision_config.deepstack_visual_indexes == [0, 1]
+    shallow, _ = gve.build_tiny(["a"], family="qwen3_vl", vision_depth=1)
+    assert shallow.config.vision_config.deepstack_visual_indexes == [0]
+
+
+def test_what_a_family_does_not_have_is_refused():
+    with pytest.raises(ValueError, match="family: got 'gemma'; accepted are qwen2_5_vl, qwen3_vl"):
+        gve.build_tiny(["a"], family="gemma")
+    with pytest.raises(ValueError, match=r"qk_bias_std: got 0\.5; accepted is None, qwen3_vl has no such biases"):
+        gve.build_tiny(["a"], family="qwen3_vl", qk_bias_std=0.5)
+
+
 def test_biases_are_drawn(tiny):
     texts = ["a red circle"]
     biases = [layer.self_attn.q_proj.bias for layer in tiny[0].language_model.layers]
@@ -37,14 +61,15 @@ def test_the_end_token_is_trained(model):
     assert model.get_input_embeddings().padding_idx is None
 
 
-def test_seeds_and_the_callers_random_state(tiny):
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_seeds_and_the_callers_random_state(family):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    same, _ = gve.build_tiny(["a"], seed=3)
+    same, _ = gve.build_tiny(["a"], seed=3, family=family)
     assert torch.equal(torch.rand(3), expected)
-    twin, _ = gve.build_tiny(["a"], seed=3)
-    other, _ = gve.build_tiny(["a"], seed=4)
+    twin, _ = gve.build_tiny(["a"], seed=3, family=family)
+    other, _ = gve.build_tiny(["a"], seed=4, family=family)
     assert all(torch.equal(a, b) for a, b in zip(same.parameters(), twin.parameters(), strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(same.parameters(), other.parameters(), strict=True))
 

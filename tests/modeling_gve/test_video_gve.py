@@ -182,8 +182,11 @@ def test_a_cover_picture_is_no_video(tmp_path):
 def test_a_large_file_is_read_twice_with_the_same_frames(encoded, monkeypatch):
     data = encoded()
     expected = read_video(data)
-    monkeypatch.setattr("gve.video_gve.HELD_BYTES", 10)
-    assert np.array_equal(read_video(data).frames, expected.frames)
+    for module in ("index_gve", "scan_gve"):
+        monkeypatch.setattr(f"gve.{module}.HELD_BYTES", 10)
+    again = read_video(data)
+    assert (expected.strategy, again.strategy) == ("index", "seek")
+    assert np.array_equal(again.frames, expected.frames) and again.timestamps == expected.timestamps
 
 
 def test_frames_are_frozen():

@@ -7,7 +7,7 @@ import torch
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from gve import Frames, GVEVideoProcessor, read_video
-from gve.video_processing_gve import flatten_videos
+from gve.frames_gve import flatten_videos
 
 
 @pytest.fixture(scope="module")
@@ -84,20 +84,79 @@ def test_kept_frames_give_what_the_file_gives(reader, encoded):
     assert reader(kept)["second_per_grid_ts"].tolist() == [pytest.approx(1.875 / 7 * 2)]
 
 
-def test_every_form_of_frames(reader):
+def test_every_form_of_frames(reader, tmp_path):
     frames = noise(8)
-    expected = reader(frames)["pixel_values_videos"]
+    expected = reader(frames)
+    for index, frame in enumerate(frames):
+        PIL.Image.fromarray(frame).save(tmp_path / f"{index}.png")
+    paths = sorted(tmp_path.iterdir())
+    tensor = torch.from_numpy(frames)
     forms = [
-        torch.from_numpy(frames),
-        frames.transpose(0, 3, 1, 2),
-        list(frames),
+        *(tensor, tensor.permute(0, 3, 1, 2), frames.transpose(0, 3, 1, 2)),
+        *(frames / 255, (frames / 255).astype(np.float16), tensor / 255, tensor.permute(0, 3, 1, 2).float() / 255),
+        *(list(frames), tuple(frames), [frame.transpose(2, 0, 1) for frame in frames], list(tensor)),
         [PIL.Image.fromarray(frame) for frame in frames],
+        *(paths, [str(path) for path in paths], [{"bytes": None, "path": str(path)} for path in paths]),
+        [PIL.Image.fromarray(frames[0]), paths[1], *frames[2:]],
         {"array": frames, "video_metadata": None},
+        *({"frames": frames}, {"frames": list(frames)}, {"frames": tuple(frames), "fps": 1.0}),
+        *({"frames": tensor, "layout": "THWC"}, {"frames": tensor.permute(0, 3, 1, 2), "layout": "TCHW"}),
+        {"frames": frames, "timestamps": list(range(8)), "duration": 8.0},
+        {"frames": frames, "timestamps": np.arange(8)},
+        Frames(frames, list(range(8)), 8.0),
     ]
     for form in forms:
-        assert torch.equal(reader(form)["pixel_values_videos"], expected)
+        out = reader([form])
+        assert torch.equal(out["pixel_values_videos"], expected["pixel_values_videos"])
+        assert out["second_per_grid_ts"].tolist() == [2.0]
     grey = frames[..., :1]
     assert torch.equal(reader(grey)["pixel_values_videos"], reader(np.repeat(grey, 3, -1))["pixel_values_videos"])
+    assert torch.equal(
+        reader(torch.zeros(2, 8, 8, 3, dtype=torch.bfloat16))["pixel_values_videos"],
+        reader(np.zeros((2, 8, 8, 3), np.uint8))["pixel_values_videos"],
+    )
+
+
+def test_every_form_of_a_file(reader, media):
+    path, data = media / "a.mp4", (media / "a.mp4").read_bytes()
+    expected = reader(path)
+    with path.open("rb") as opened:
+        opened.read(100)
+        forms = [str(path), data, bytearray(data), memoryview(data), io.BytesIO(data), opened]
+        forms += [{"bytes": data, "path": None}, {"bytes": None, "path": str(path)}, {"path": path}, {"bytes": data}]
+        for form in forms:
+            out = reader(form)
+            assert all(torch.equal(out[key], expected[key]) for key in expected)
+
+
+def test_only_the_sampled_frames_are_opened(reader, tmp_path):
+    paths = [tmp_path / f"{index}.png" for index in range(50)]
+    for index in np.linspace(0, 49, 4).round().astype(int):
+        PIL.Image.new("RGB", (32, 32), (int(index), 0, 0)).save(paths[index])
+    clip = reader.load(paths, num_frames=4)
+    assert clip.frames[:, 0, 0, 0].tolist() == [0, 16, 33, 49] and clip.times == [0, 16, 33, 49]
+    assert clip.interval == 12.5
+    broken = np.zeros((50, 8, 8, 3))
+    broken[1] = np.nan
+    assert len(reader.load(broken, num_frames=4).frames) == 4
+
+
+def test_a_layout_that_is_told(reader):
+    array = np.random.default_rng(0).integers(0, 255, (3, 3, 64, 3), dtype=np.uint8)
+    clips = [reader.load({"frames": array, "layout": layout}).frames for layout in ("THWC", "TCHW")]
+    assert clips[0].shape == (3, 3, 64, 3) and clips[1].shape == (3, 64, 3, 3)
+    assert np.array_equal(clips[0], array) and np.array_equal(clips[1], array.transpose(0, 2, 3, 1))
+    listed = reader.load({"array": list(array), "layout": "TCHW"}).frames
+    assert np.array_equal(listed, clips[1])
+    assert np.array_equal(reader.load(Frames(array, [0.0, 1.0, 2.0], 3.0)).frames, array)
+
+
+def test_upright_frames(reader, tmp_path):
+    image = PIL.Image.new("RGB", (40, 20))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "f.jpg", exif=exif)
+    assert reader.load([tmp_path / "f.jpg"] * 2).frames.shape == (2, 40, 20, 3)
 
 
 def test_sampling_can_be_turned_off(reader):
@@ -115,19 +174,109 @@ def test_flatten_never_splits_a_list_of_frames():
     assert flatten_videos(io.BytesIO())[0].read() == b""
 
 
-def test_refused_forms(reader):
-    with pytest.raises(ValueError, match=r"shape \(2, 5, 5, 4\)"):
-        reader(np.zeros((2, 5, 5, 4), np.uint8))
-    with pytest.raises(ValueError, match="float64"):
-        reader(np.zeros((2, 5, 5, 3)))
+MIXED = [np.zeros((3, 8, 9), np.uint8), np.zeros((8, 9, 3), np.uint8)]
+PICTURE = PIL.Image.new("RGB", (8, 8))
+
+
+@pytest.mark.parametrize(
+    ("video", "match"),
+    [
+        (np.zeros((2, 5, 5, 4), np.uint8), r"shape \(2, 5, 5, 4\); accepted are 1 or 3 channels"),
+        (np.zeros((3, 3, 64, 3), np.uint8), r"reads as THWC and as TCHW; .*\{'frames': x, 'layout': 'TCHW'\}"),
+        (torch.zeros(8, 1, 64, 3), "reads as THWC and as TCHW"),
+        ({"frames": np.zeros((3, 3, 64, 8)), "layout": "THWC"}, "accepted are 1 or 3 channels"),
+        ({"frames": np.zeros((3, 3, 64, 8)), "layout": "CHWT"}, "layout: got 'CHWT'"),
+        (np.zeros((5, 5), np.uint8), r"shape \(5, 5\); accepted are THWC and TCHW"),
+        (np.zeros((0, 5, 5, 3), np.uint8), "zero frames"),
+        ({"frames": []}, "zero frames"),
+        ({"frames": np.zeros((0, 5, 5, 3)), "timestamps": []}, "zero frames"),
+        (Frames(np.zeros((0, 5, 5, 3), np.uint8), [], 0.0), "zero frames"),
+        (np.zeros((2, 0, 5, 3), np.uint8), "no pixels"),
+        (np.zeros((2, 5, 5, 3), np.int32), "of type int32; accepted are uint8 and floats"),
+        (np.full((2, 5, 5, 3), 1.5), "floats from 1.5 to 1.5"),
+        (torch.full((2, 5, 5, 3), float("nan")), "NaN or infinite"),
+        (np.full((2, 5, 5, 3), -np.inf, np.float32), "NaN or infinite"),
+        (MIXED, r"\(H, W, C\) and \(C, H, W\) in one list"),
+        ([PICTURE, PIL.Image.new("RGB", (9, 8))], r"different sizes, \(8, 8\) and \(9, 8\)"),
+        ({"frames": [PICTURE, b"x"]}, "got bytes as frame 1"),
+        ({"frames": [np.zeros((2, 2))]}, r"got ndarray of shape \(2, 2\) as frame 0"),
+        ({"frames": [PICTURE, "gone.png"]}, "frame 1: got 'gone.png'"),
+        ({"frames": 3}, "frames of type int"),
+        ({"frames": [PICTURE], "rate": 3}, r"a dict of \['frames', 'rate'\]"),
+        ({"text": 3}, r"a dict of \['text'\]"),
+        ({"bytes": None, "path": None}, "one of them must be set"),
+        (3, r"videos\[0\]: got int"),
+        (np.zeros((2, 1000, 4, 3), np.uint8), "4 x 1000 pixels"),
+        ({"frames": [PICTURE] * 2, "timestamps": [0.0]}, "timestamps: got 1 for 2 frames"),
+        ({"frames": [PICTURE] * 2, "timestamps": [1.0, 0.5]}, r"timestamps: got \[1.0, 0.5\]; .*never decrease"),
+        ({"frames": [PICTURE] * 2, "timestamps": [0.0, float("nan")]}, "accepted are finite seconds"),
+        ({"frames": [PICTURE] * 2, "timestamps": [0, 1], "fps": 1.0}, "got timestamps and fps"),
+        ({"frames": [PICTURE] * 2, "timestamps": [0, 1], "duration": -1.0}, "duration: got -1.0"),
+        ({"frames": [PICTURE] * 2, "fps": 0}, "fps: got 0; accepted are numbers above 0"),
+        ({"frames": [PICTURE] * 2, "fps": -2.0}, "fps: got -2.0"),
+        ({"frames": [PICTURE] * 2, "fps": "2"}, "fps: got '2'"),
+        ({"array": noise(2), "video_metadata": {"fps": 0.0}}, "fps: got 0.0"),
+        ({"array": noise(2), "video_metadata": {"fps": float("nan")}}, "fps: got nan"),
+        (Frames(noise(2), [0.0], 1.0), "timestamps: got 1 for 2 frames"),
+    ],
+)
+def test_refused_forms(reader, video, match):
+    error = FileNotFoundError if "gone" in match else ValueError
+    with pytest.raises(error, match=match):
+        reader([video])
+
+
+def test_images_are_no_videos(reader, media, tmp_path):
+    data = (media / "i.png").read_bytes()
+    (tmp_path / "named.mp4").write_bytes(data)
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    for video in (
+        *(
+            media / "i.png",
+            str(media / "i.png"),
+            data,
+            io.BytesIO(data),
+            tmp_path / "named.mp4",
+            tmp_path / "empty.jpg",
+        ),
+        {"bytes": data, "path": None},
+    ):
+        with pytest.raises(ValueError, match=r"got the image .* accepted is a video"):
+            reader.load(video)
+    with pytest.raises(ValueError, match="video: got an image; accepted is a video"):
+        reader.load(PICTURE)
+    PICTURE.save(tmp_path / "a.gif", save_all=True, append_images=[PIL.Image.new("RGB", (8, 8), "red")], duration=500)
+    assert reader.load(tmp_path / "a.gif", num_frames=2).frames.shape == (2, 8, 8, 3)
+    with pytest.raises(FileNotFoundError, match=r"gone\.mp4"):
+        reader.load("gone.mp4")
+
+
+def test_refused_settings(reader):
+    for count in (0, -1, 2.5, True, "8"):
+        with pytest.raises(ValueError, match=f"num_frames: got {count!r}"):
+            reader.load(noise(2), num_frames=count)
+        with pytest.raises(ValueError, match="num_frames: got"):
+            GVEVideoProcessor(num_frames=count)
+    for size, match in (
+        ({"shortest_edge": 3136, "longest_edge": 1000}, "shortest_edge 3136 and longest_edge 1000"),
+        ({"shortest_edge": 1, "longest_edge": 783}, "longest_edge 783; accepted is at least one token, 784 pixels"),
+        ({"shortest_edge": 0, "longest_edge": 1000}, "shortest_edge 0"),
+        ({"longest_edge": 1000}, "pass both"),
+        ({"height": 28, "width": 28}, "pass both"),
+        ({"shortest_edge": 784.0, "longest_edge": 1e4}, "pass both"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            reader(noise(2), size=size)
+        with pytest.raises(ValueError, match=match):
+            GVEVideoProcessor(size=size)
     with pytest.raises(ValueError, match="got 1 entries for 2 videos"):
         reader([noise(2), noise(2)], video_metadata=[None])
-    with pytest.raises(ValueError, match="timestamps: got 1 for 2 frames"):
-        reader(Frames(noise(2), [0.0], 1.0))
-    with pytest.raises(ValueError, match="video: got int"):
-        reader(3)
-    with pytest.raises(TypeError, match="fps"):
+    with pytest.raises(ValueError, match=r"fps: got 2.0 for videos; accepted are num_frames"):
         reader(noise(2), fps=2.0)
+    with pytest.raises(ValueError, match="do_resize: got False"):
+        reader(noise(2), do_resize=False)
+    with pytest.raises(ValueError, match="videos: got an empty list"):
+        reader([])
 
 
 def test_round_trip(tmp_path):

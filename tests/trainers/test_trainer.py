@@ -141,14 +141,12 @@ def test_workers_change_nothing(tmp_path, load, tasks):
 
 
 def test_adapters_resume_too(tmp_path, load, tasks):
-    from peft import LoraConfig
-
-    from gve.trainers.train import LORA_TARGETS
+    from gve import lora_config
 
     def adapted():
         torch.manual_seed(0)
         model = load()
-        model.add_adapter(LoraConfig(r=2, lora_alpha=4, lora_dropout=0.1, target_modules=LORA_TARGETS))
+        model.add_adapter(lora_config(r=2, lora_alpha=4))
         return model
 
     whole = GVETrainer(adapted(), arguments(tmp_path / "whole", max_steps=5), tasks)

@@ -10,11 +10,9 @@ from transformers import AutoModel, AutoProcessor
 
 from gve.eval.benchmark import run_benchmark
 from gve.eval.encode import encode_rows
-from gve.eval.files import write_atomic
 from gve.eval.models import load_encoder
-from gve.eval.radar import draw_radar
-from gve.eval.report import to_markdown
-from gve.hub_datasets.uvrb import load_set
+from gve.eval.outputs import write_report
+from gve.hub_datasets.uvrb import instructions, load_set
 from gve.hub_datasets.world.build import build_world
 from gve.hub_datasets.world.texts import training_texts
 from gve.sentence_gve import save_embedder, write_json
@@ -66,7 +64,7 @@ def build_model(job: Job) -> None:
     """Train the tokenizer and build the untrained model."""
     workspace = job.workspace
     model, processor = build_tiny(training_texts(workspace.seed, TOKENIZER_TEXTS), seed=workspace.seed)
-    save_embedder(workspace.untrained, model, processor)
+    save_embedder(workspace.untrained, model, processor, prompts=instructions())
     workspace.facts["parameters"] = sum(p.numel() for p in model.parameters())
     job.write(f"  {workspace.facts['parameters'] / 1e6:.2f} M parameters, {len(processor.tokenizer)} tokens")
 
@@ -110,9 +108,7 @@ def score_model(job: Job) -> None:
     """Score the sixteen sets on combinations that training never showed."""
     workspace = job.workspace
     report = run_benchmark(load_encoder(str(workspace.model)), workspace.uvrb, split="unseen")
-    write_json(workspace.root / "report.json", report)
-    write_atomic(workspace.root / "report.md", to_markdown(report).encode())
-    draw_radar(report, workspace.root / "radar.png")
+    write_report(report, workspace.root)
 
 
 def answer_queries(job: Job) -> None:

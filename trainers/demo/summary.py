@@ -29,7 +29,7 @@ def summarise(workspace: Workspace) -> str:
             "",
             f"model       {root / 'model'}",
             f"report      {root / 'report.md'}, {root / 'report.json'}",
-            f"pictures    {root / 'radar.png'}, {root / 'curriculum.png'}, {root / 'queries'}/*.png",
+            f"pictures    {root / 'radar.png'}, {root / 'bars.png'}, {root / 'curriculum.png'}, {root / 'queries'}/*.png",
             f"videos      {root / 'data' / 'uvrb' / 'videos'}",
             "",
             f"next        {search} {root / 'corpus.safetensors'} 'a red ring and a blue square in the snow'",

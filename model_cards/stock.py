@@ -1,0 +1,188 @@
+"""Writes an embedder as a plain Qwen-VL folder, for transformers without this package, vLLM and the like.
+
+Positions, normalising and truncation are no part of such a checkpoint: whoever loads it has the positions of its own
+Qwen-VL code, and reads from the sentence-transformers files that the last token is pooled and the vector normalised.
+"""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import save_torch_state_dict
+from transformers import PreTrainedModel, ProcessorMixin
+
+from gve.chat_gve import template_with
+from gve.model_cards.checkpoints import Family
+from gve.sentence_gve import PROMPTS, prompt_config, sentence_config, write_json
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+)
+# the names before sentence-transformers 5.2: later versions and vLLM read them, vLLM no others
+MODULES = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
+IMAGE_FIELDS = (
+    "do_resize",
+    "do_rescale",
+    "rescale_factor",
+    "do_normalize",
+    "do_convert_rgb",
+    "resample",
+    "image_mean",
+    "image_std",
+    "patch_size",
+    "temporal_patch_size",
+    "merge_size",
+)
+
+
+def save_stock(
+    folder: Path,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    *,
+    family: Family,
+    tokenizer: Path,
+    prompts: Mapping[str, str],
+    max_shard_size: str,
+) -> None:
+    """Write a stock checkpoint.
+
+    Args:
+        folder: Where to; must exist.
+        model: The embedder.
+        processor: Its processor.
+        family: Its architecture.
+        tokenizer: Folder with the tokenizer's files, which are copied.
+        prompts: Instructions by name, beside "query" and "document".
+        max_shard_size: Size of one file of weights at most, such as "5GB".
+    """
+    named = {stock_name(name, family): tensor for name, tensor in model.state_dict().items()}
+    save_torch_state_dict(named, folder, max_shard_size=max_shard_size)
+    write_json(folder / "config.json", stock_config(model, family))
+    _write_processor(folder, processor, family)
+    _write_tokenizer(folder, tokenizer, family)
+    _write_sentence(folder, model, {**PROMPTS, **prompts})
+
+
+def stock_name(name: str, family: Family) -> str:
+    """The published name of a tensor.
+
+    Args:
+        name: Our name.
+        family: The architecture.
+
+    Returns:
+        The name in a published checkpoint.
+    """
+    ours, stock = next((ours, stock) for ours, stock in family.stock_prefixes.items() if name.startswith(ours))
+    return stock + name.removeprefix(ours)
+
+
+def stock_config(model: PreTrainedModel, family: Family) -> dict[str, Any]:
+    """The configuration without what is ours.
+
+    Args:
+        model: The embedder.
+        family: Its architecture.
+
+    Returns:
+        What config.json holds; with `family.flat` in the form that every release since 4.49 reads.
+    """
+    fields = {field.name for field in dataclasses.fields(type(model.config))}
+    own = fields - {field.name for field in dataclasses.fields(family.stock.config_class)}
+    saved = json.loads(model.config.to_json_string())
+    config = {key: value for key, value in saved.items() if key not in own | {"auto_map"}}
+    config |= {"model_type": family.types[0], "architectures": [family.stock.__name__]}
+    # an embedder has no language head; tied to the input embeddings, the stock class does not miss it
+    config["tie_word_embeddings"] = True
+    config["torch_dtype"] = config["dtype"] = str(model.dtype).removeprefix("torch.")
+    if family.flat:
+        config = _flat_text(config.pop("text_config")) | config
+    return config
+
+
+def _flat_text(text: dict[str, Any]) -> dict[str, Any]:
+    """The language model's fields as they stood before 5.0: at the top, with the rotary base apart."""
+    rope = dict(text.pop("rope_parameters"))
+    kind = rope.pop("rope_type")
+    theta = rope.pop("rope_theta")
+    scaling = {"type": "mrope" if kind == "default" else kind, **rope}
+    dropped = ("model_type", "dtype", "architectures")
+    kept = {key: value for key, value in text.items() if key not in dropped}
+    return {**kept, "rope_theta": theta, "rope_scaling": scaling}
+
+
+def _write_processor(folder: Path, processor: ProcessorMixin, family: Family) -> None:
+    """Files that the stock image and video processors read, under old and new names of the pixel budget."""
+    image, video = processor.image_processor, processor.video_processor
+    common = {name: getattr(image, name) for name in IMAGE_FIELDS}
+    common |= {"resample": int(common["resample"]), "processor_class": family.stock_processor}
+    write_json(
+        folder / "preprocessor_config.json",
+        {"image_processor_type": "Qwen2VLImageProcessor", **common, **_budget(image.size)},
+    )
+    times = video.num_frames if family.whole_video else 1
+    own = {name: getattr(video, name) for name in ("image_mean", "image_std", "patch_size", "temporal_patch_size")}
+    frames = {"num_frames": video.num_frames, "fps": None, "do_sample_frames": True, "cap_pixels_per_frame": False}
+    write_json(
+        folder / "video_preprocessor_config.json",
+        {"video_processor_type": family.stock_video, **common, **own, **_budget(video.size, times), **frames},
+    )
+    # the end token closes the template: the stock processor appends nothing, and its hidden state is the embedding
+    template = template_with(processor.default_system) + processor.end_token
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    write_json(folder / "chat_template.json", {"chat_template": template})
+
+
+def _budget(size: Mapping[str, int], times: int = 1) -> dict[str, Any]:
+    least, most = size["shortest_edge"] * times, size["longest_edge"] * times
+    return {"min_pixels": least, "max_pixels": most, "size": {"shortest_edge": least, "longest_edge": most}}
+
+
+def _write_tokenizer(folder: Path, source: Path, family: Family) -> None:
+    """Copy the tokenizer, with settings that transformers 4 and 5 both read."""
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    for name in ("auto_map", "chat_template", "backend", "is_local", "local_files_only"):
+        settings.pop(name, None)
+    if isinstance(settings.get("extra_special_tokens"), list):  # as 5.x saves them, which 4.x cannot read
+        settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
+    own = {"padding_side": "left", "processor_class": family.stock_processor, "tokenizer_class": "Qwen2Tokenizer"}
+    write_json(path, {**settings, **own})
+
+
+def _write_sentence(folder: Path, model: PreTrainedModel, prompts: dict[str, str]) -> None:
+    """Three modules: hidden states, those of the last token, and unit length where the model has it."""
+    config = model.config
+    modules = MODULES if config.normalize else MODULES[:2]
+    entries = [
+        {"idx": idx, "name": str(idx), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for idx, (path, kind) in enumerate(modules)
+    ]
+    write_json(folder / "modules.json", entries)
+    transformer = sentence_config()
+    for forward in transformer["modality_config"].values():
+        forward["method_output_name"] = "last_hidden_state"
+    write_json(folder / "sentence_bert_config.json", {**transformer, "module_output_name": "token_embeddings"})
+    modes = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
+    pooling: dict[str, Any] = {f"pooling_mode_{mode}": mode == "lasttoken" for mode in modes}
+    pooling |= {"word_embedding_dimension": config.get_text_config().hidden_size, "include_prompt": True}
+    for path, _ in modules[1:]:
+        (folder / path).mkdir()
+    write_json(folder / "1_Pooling" / "config.json", pooling)
+    if config.normalize:
+        write_json(folder / "2_Normalize" / "config.json", {})  # a folder without files would not reach the Hub
+    sentence = prompt_config(prompts, config.truncate_dim)
+    sentence.pop("requirements")
+    write_json(folder / "config_sentence_transformers.json", sentence)

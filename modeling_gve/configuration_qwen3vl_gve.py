@@ -1,0 +1,48 @@
+"""The configuration of GVE on Qwen3-VL: Qwen3-VL's, under its own model type, with the embedder's fields."""
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import Qwen3VLConfig
+from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLTextConfig, Qwen3VLVisionConfig
+
+from .configuration_gve import drop_foreign_code
+from .pooling_gve import check_dim
+
+
+@strict
+class GVEQwen3VLConfig(Qwen3VLConfig):
+    """Configuration of a `GVEQwen3VLModel`.
+
+    There is no `position_mode`: each step of a video is a grid of its own with its time in words before it, so that
+    the rules between which `GVEConfig` chooses give the same positions here.
+
+    Args:
+        normalize: Whether the embeddings have unit length.
+        truncate_dim: Dimensions of the embeddings that are kept, before normalising; None keeps all.
+        stock_vision: Whether the vision tower computes exactly as transformers does, to the bit, instead of in fewer
+            and larger products.
+    """
+
+    model_type = "gve_qwen3_vl"
+    sub_configs_defaults = {  # noqa: RUF012 - the base class declares it as a plain attribute
+        "vision_config": Qwen3VLVisionConfig,
+        "text_config": Qwen3VLTextConfig,
+    }
+
+    normalize: bool = True
+    truncate_dim: int | None = None
+    stock_vision: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Take the fields over; a Qwen3-VL checkpoint's own model type is not kept, so that it saves as a GVE."""
+        super().__post_init__(**drop_foreign_code(kwargs, type(self).__name__))
+        self.model_type = type(self).model_type
+
+    def validate_truncate_dim(self) -> None:
+        """Refuse more dimensions than the language model has.
+
+        Raises:
+            ValueError: If `truncate_dim` is not between 1 and the width.
+        """
+        check_dim(self.truncate_dim, self.text_config.hidden_size)

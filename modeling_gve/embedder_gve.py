@@ -1,0 +1,232 @@
+"""What every backbone needs to be an embedder: its output, pooling, normalising and one layout of weights.
+
+Shape legend: B batch, T tokens, D width.
+"""
+
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import torch
+from transformers.distributed.fsdp import is_fsdp_managed_module
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+from transformers.utils import ModelOutput
+from transformers.utils.generic import is_flash_attention_requested
+
+from .packing_gve import group_by_length, join_parts, overhead, pack_batch, spans, split_batch, unpack_hidden
+from .pooling_gve import check_dim, last_token_pool, truncate, unit
+from .sentence_gve import write_sentence_files
+
+BATCH_INPUTS = (
+    "input_ids",
+    "attention_mask",
+    "position_ids",
+    "pixel_values",
+    "pixel_values_videos",
+    "image_grid_thw",
+    "video_grid_thw",
+    "mm_token_type_ids",
+    "second_per_grid_ts",
+)
+"""The arguments of `EmbedderMixin.forward` of which each row of a batch has its part."""
+
+
+@dataclass
+class GVEModelOutput(ModelOutput):
+    """Output of `GVEModel`.
+
+    Attributes:
+        embeddings: (B, D), float32 rows of unit length unless `config.normalize` is off.
+        last_hidden_state: (B, T, D); at padding it means nothing.
+        hidden_states: One (B, T, D) a layer, when asked for.
+        attentions: One (B, heads, T, T) a layer, when asked for.
+    """
+
+    embeddings: torch.FloatTensor | None = None
+    last_hidden_state: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+class EmbedderMixin:
+    """Makes a model of transformers an embedder; put it before the backbone's class.
+
+    A backbone adds `backbone_inputs`, which turns the batch into what its own forward takes.
+    """
+
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]  # noqa: RUF012 - read as a list by transformers
+
+    def embed(
+        self, hidden: torch.Tensor, attention_mask: torch.Tensor | None, truncate_dim: int | None = None
+    ) -> torch.Tensor:
+        """Pool the last attended token, cut it to its first dimensions, and normalise.
+
+        Args:
+            hidden: (B, T, D).
+            attention_mask: (B, T) or None.
+            truncate_dim: Dimensions to keep, `config.truncate_dim` by default.
+
+        Returns:
+            (B, D), float32 when normalised.
+        """
+        pooled = last_token_pool(hidden, attention_mask)
+        pooled = truncate(pooled, self.config.truncate_dim if truncate_dim is None else truncate_dim)
+        return unit(pooled) if self.config.normalize else pooled
+
+    def save_pretrained(
+        self, save_directory: str | PathLike[str], save_original_format: bool = False, **kwargs: Any
+    ) -> None:
+        """Save under the module's own parameter names, with the files that sentence-transformers reads.
+
+        transformers would otherwise rename the parameters back to the layout they were loaded from, which Trainer's
+        resume then fails to read (huggingface/transformers#43701); and sentence-transformers would take the mean over
+        all tokens for the embedding of a folder without its files.
+
+        Args:
+            save_directory: The folder.
+            save_original_format: Rename the weights back all the same.
+            **kwargs: Passed on to transformers.
+        """
+        super().save_pretrained(save_directory, save_original_format=save_original_format, **kwargs)
+        if kwargs.get("is_main_process", True):
+            write_sentence_files(save_directory, truncate_dim=self.config.truncate_dim)
+
+    def token_types(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Type of each token, from its id.
+
+        Args:
+            input_ids: (B, T).
+
+        Returns:
+            (B, T), 0 text, 1 image, 2 video.
+        """
+        return (input_ids == self.config.image_token_id).int() + 2 * (input_ids == self.config.video_token_id).int()
+
+    def backbone_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """What the backbone's forward takes.
+
+        Args:
+            inputs: The arguments of `forward`, `mm_token_type_ids` among them.
+
+        Returns:
+            The arguments of the backbone's forward.
+        """
+        return inputs
+
+    def positions(self, inputs: dict[str, Any]) -> torch.Tensor:
+        """Positions on the three axes.
+
+        Args:
+            inputs: The arguments of `forward`, `mm_token_type_ids` among them.
+
+        Returns:
+            (3, B, T).
+        """
+        names = ("input_ids", "mm_token_type_ids", "image_grid_thw", "video_grid_thw", "attention_mask")
+        return self.get_rope_index(**{name: inputs[name] for name in names})[0]
+
+    def _backbone(self, inputs: dict[str, Any]) -> Any:
+        return super().forward(use_cache=False, return_dict=True, **self.backbone_inputs(inputs))
+
+    def _has_padding_to_spare(self, inputs: dict[str, Any]) -> bool:
+        """Whether the rows may run in another arrangement than one padded batch.
+
+        They may not where something is asked for or given that has the batch's own shape, or a compiler would have to
+        follow the arrangement.
+        """
+        mask, text = inputs["attention_mask"], self.config.get_text_config()
+        others = [value for name, value in inputs.items() if name not in BATCH_INPUTS]
+        return (
+            isinstance(mask, torch.Tensor)
+            and mask.ndim == 2
+            and inputs["input_ids"] is not None
+            and inputs["position_ids"] is None
+            and all(value is None or value is False for value in others)
+            and not any(c.output_hidden_states or c.output_attentions for c in (self.config, text))
+            and not torch.compiler.is_compiling()
+            and not bool(mask.all())
+        )
+
+    def _must_stay_whole(self) -> bool:
+        """Whether a batch may not run in several.
+
+        A training step may repeat a forward with the random state of the first one, for dropout to drop the same; and
+        processes that hold a part of the weights each must run equally many batches.
+        """
+        sharded = is_deepspeed_zero3_enabled() or is_fsdp_managed_module(self)
+        return torch.is_grad_enabled() or self.training or sharded
+
+    def _encode(self, inputs: dict[str, Any]) -> Any:
+        """Run the backbone, without most of the padding where that is cheaper."""
+        if not self._has_padding_to_spare(inputs):
+            return self._backbone(inputs)
+        mask = inputs["attention_mask"]
+        if is_flash_attention_requested(self.config.get_text_config()):
+            packed, place = pack_batch(inputs, self.positions(inputs))
+            out = self._backbone(packed)
+            out.last_hidden_state = unpack_hidden(out.last_hidden_state, place, mask.shape)
+            return out
+        if self._must_stay_whole():
+            return self._backbone(inputs)
+        first, end = spans(mask.cpu().numpy() != 0)
+        groups = group_by_length(end - first, overhead(mask.device))
+        if len(groups) == 1:
+            return self._backbone(inputs)
+        parts = split_batch(inputs, groups, self.config.vision_config.spatial_merge_size)
+        outs = [self._backbone(part) for part, _, _ in parts]
+        hidden = join_parts([out.last_hidden_state for out in outs], [place for _, *place in parts], mask.shape)
+        outs[0].last_hidden_state = hidden
+        return outs[0]
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        image_grid_thw: torch.LongTensor | None = None,
+        video_grid_thw: torch.LongTensor | None = None,
+        mm_token_type_ids: torch.Tensor | None = None,
+        second_per_grid_ts: torch.Tensor | list[float] | None = None,
+        truncate_dim: int | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> GVEModelOutput | tuple[torch.Tensor, ...]:
+        """Embed a batch made by the processor.
+
+        In evaluation and without gradients, a batch of rows of unlike length runs as a few batches of like length;
+        under flash attention its rows run as one without padding. The embeddings are the same.
+
+        Args:
+            input_ids: (B, T).
+            attention_mask: (B, T); the embedding is read at the last token it marks.
+            position_ids: (3, B, T), computed when None.
+            pixel_values: Patches of all images, one after another.
+            pixel_values_videos: Patches of all videos, one after another.
+            image_grid_thw: (images, 3), patches along time, height and width.
+            video_grid_thw: (videos, 3).
+            mm_token_type_ids: (B, T), 0 text, 1 image, 2 video; derived from the ids when None.
+            second_per_grid_ts: (videos,), seconds between two steps of the time axis.
+            truncate_dim: Dimensions to keep, `config.truncate_dim` by default.
+            return_dict: False for a tuple.
+            **kwargs: Passed on to the backbone.
+
+        Returns:
+            The embeddings and the hidden states.
+
+        Raises:
+            ValueError: If the model has not `truncate_dim` dimensions.
+        """
+        kwargs.pop("use_cache", None)  # a cache has no use here, and would switch packed masks off
+        dim = self.config.truncate_dim if truncate_dim is None else truncate_dim
+        check_dim(dim, self.config.get_text_config().hidden_size)
+        if input_ids is not None and mm_token_type_ids is None:
+            # without it transformers silently counts positions on one axis
+            mm_token_type_ids = self.token_types(input_ids)
+        batch = (input_ids, attention_mask, position_ids, pixel_values, pixel_values_videos, image_grid_thw)
+        batch += (video_grid_thw, mm_token_type_ids, second_per_grid_ts)
+        out = self._encode(dict(zip(BATCH_INPUTS, batch, strict=True)) | kwargs)
+        embeddings = self.embed(out.last_hidden_state, attention_mask, dim)
+        result = GVEModelOutput(embeddings, out.last_hidden_state, out.hidden_states, out.attentions)
+        return result.to_tuple() if return_dict is False else result

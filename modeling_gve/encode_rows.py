@@ -1,0 +1,224 @@
+"""What GVESentenceTransformer does to its inputs: rows out of any form, errors that name them, batches out of rows.
+
+Shape legend: B rows of a batch, T tokens.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import IOBase
+from typing import Any, NamedTuple
+
+import PIL.Image
+import torch
+
+from .media_gve import media_kind
+
+OPTIONS = ("num_frames", "max_length", "video_size", "image_size")
+"""Keyword arguments of `encode` that reach the processor's `prepare`."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An input that has no embedding.
+
+    Attributes:
+        index: Its place in the caller's list.
+        error: Why; the message names the place and the file.
+    """
+
+    index: int
+    error: Exception
+
+
+class Item(NamedTuple):
+    """An input on its way to an embedding.
+
+    Attributes:
+        index: Its place in the caller's list.
+        value: What the caller gave, and from planning on a row of the processor.
+        media: Whether there is something to decode; this and the following are known from planning on.
+        tokens: About how many tokens it takes, at most those that it may.
+        size: About how many bytes it takes when it is prepared.
+    """
+
+    index: int
+    value: Any
+    media: bool = False
+    tokens: int = 0
+    size: int = 0
+
+
+def as_row(value: Any) -> Any:
+    """Wrap a bare list of frames, or a bare file of `datasets`, into a row; other forms are left to the processor.
+
+    Args:
+        value: Frames in a list, {"bytes", "path"}, or anything that `prepare` takes.
+
+    Returns:
+        What `prepare` takes.
+
+    Raises:
+        ValueError: If encoded bytes come without a path that says what they are.
+    """
+    if isinstance(value, Mapping) and value and value.keys() <= {"bytes", "path"}:
+        return {_kind_of_file(value): value}
+    if isinstance(value, (list, tuple)) and value and not isinstance(value[0], Mapping):
+        return {"video": value}  # a chat is a list of dicts
+    return value
+
+
+def _kind_of_file(value: Mapping[str, Any]) -> str:
+    path = value.get("path")
+    kind = media_kind(path) if path else None
+    if kind is None:
+        raise ValueError(
+            f"path: got {path!r}; accepted is a path with the suffix of an image or video; say which it is with "
+            '{"image": {"bytes", "path"}} or {"video": {"bytes", "path"}}'
+        )
+    return kind
+
+
+def may_hold_media(value: Any) -> bool:
+    """Whether reading an input may take long; a text that names no file does not.
+
+    Args:
+        value: What the caller gave.
+
+    Returns:
+        False for texts.
+    """
+    if isinstance(value, str):
+        return media_kind(value) is not None
+    if isinstance(value, Mapping) and "text" in value:
+        return any(part is not None for name, part in value.items() if name != "text")
+    return True
+
+
+def shared_places(items: Sequence[Item]) -> set[int]:
+    """Places of inputs with an open file or a picture that another input has too: threads would disturb each other.
+
+    Args:
+        items: The inputs.
+
+    Returns:
+        Places.
+    """
+    users: dict[int, set[int]] = {}
+    for item in items:
+        if not isinstance(item.value, str):
+            for identity in _open_things(item.value):
+                users.setdefault(identity, set()).add(item.index)
+    return {place for places in users.values() if len(places) > 1 for place in places}
+
+
+def _open_things(value: Any) -> Iterator[int]:
+    """Identities of what has a state of its own in a value: file objects, and pictures that may not be read yet."""
+    if isinstance(value, (PIL.Image.Image, IOBase)):
+        yield id(value)
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _open_things(part)
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _open_things(part)
+
+
+def named(error: Exception, index: int) -> Exception:
+    """An error of one input, with the input's place in the caller's list.
+
+    Args:
+        error: What was raised while the input was a batch by itself.
+        index: Its place.
+
+    Returns:
+        A FileNotFoundError for one, a ValueError for anything else.
+    """
+    message, found = re.subn(r"\binputs\[0\]", f"inputs[{index}]", str(error) or type(error).__name__)
+    if not found:
+        message, found = re.subn(r"\binput 0\b", f"inputs[{index}]", message)
+    if not found:
+        message = f"inputs[{index}]: {message}"
+    return FileNotFoundError(message) if isinstance(error, FileNotFoundError) else ValueError(message)
+
+
+@contextmanager
+def under_own_places(chat: Any, indices: Sequence[int]) -> Iterator[None]:
+    """Have the processor's warnings name inputs by their place in the caller's list, in this thread alone.
+
+    Args:
+        chat: The processor's `ChatEncoder`.
+        indices: Places of the rows of the batch.
+
+    Yields:
+        Nothing.
+    """
+    token = chat.places.set(indices)
+    try:
+        yield
+    finally:
+        chat.places.reset(token)
+
+
+def merge(rows: Sequence[Mapping[str, torch.Tensor]], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """One batch out of batches of one row; images and videos stay in the order of the rows.
+
+    Args:
+        rows: B outputs of the processor, each for one row.
+        pad_token_id: Fills `input_ids` on the left.
+
+    Returns:
+        What the processor gives for all rows at once.
+    """
+    width = max(row["input_ids"].shape[1] for row in rows)
+    batch = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        parts = [row[name] for row in rows if name in row]
+        if name in ("input_ids", "attention_mask", "mm_token_type_ids"):
+            fill = pad_token_id if name == "input_ids" else 0
+            parts = [torch.nn.functional.pad(part, (width - part.shape[1], 0), value=fill) for part in parts]  # (1, T)
+        batch[name] = torch.cat(parts) if len(parts) > 1 else parts[0]
+    return batch
+
+
+def prepare_options(
+    given: Mapping[str, Any], stored: Mapping[str, Any], call: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Arguments of `prepare` out of ours and sentence-transformers' own.
+
+    Args:
+        given: Ours by name, None where not given; they win.
+        stored: The module's `processing_kwargs`, by modality.
+        call: Those of one call, which win over the stored ones.
+
+    Returns:
+        A value for each of `OPTIONS`.
+
+    Raises:
+        ValueError: If there is a setting that the processor does not have.
+    """
+    places = {
+        ("video", "num_frames"): "num_frames",
+        ("text", "max_length"): "max_length",
+        ("video", "size"): "video_size",
+        ("image", "size"): "image_size",
+    }
+    without_effect = {("text", "truncation"), ("text", "padding")}  # both are always on
+    out: dict[str, Any] = dict.fromkeys(OPTIONS)
+    for source in (stored, call or {}):
+        for modality, name in _settings(source):
+            value = source[modality][name]
+            if (modality, name) in places:
+                out[places[modality, name]] = value
+            elif modality != "chat_template" and ((modality, name) not in without_effect or value is False):
+                known = ", ".join(f"{kind}.{key}" for kind, key in places)
+                raise ValueError(
+                    f"processing_kwargs: got {modality}.{name} = {value!r}; accepted are {known}; use a plain "
+                    "SentenceTransformer for others"
+                )
+    return out | {name: value for name, value in given.items() if value is not None}
+
+
+def _settings(source: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    return [(modality, name) for modality, values in source.items() for name in values]

@@ -1,0 +1,348 @@
+"""Videos in any form: files told from decoded frames, frames as arrays, and their times.
+
+Shape legend: F frames, H height, W width.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import IOBase
+from itertools import pairwise
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import PIL.Image
+from transformers.video_utils import VideoMetadata
+
+from .arrays_gve import array_size, channels_first, check_aspect, is_array, rgb_array
+from .inputs_gve import is_frame, located
+from .media_gve import STILL_STARTS, STILL_SUFFIXES, check_path, image_size, open_image
+from .video_gve import Frames, uniform_indices
+
+DICT_KEYS = {
+    "array": {"array", "video_metadata", "layout"},
+    "frames": {"frames", "timestamps", "duration", "fps", "layout"},
+}
+
+
+class Clip(NamedTuple):
+    """A decoded video.
+
+    Attributes:
+        frames: (F, H, W, 3), uint8.
+        interval: Seconds from one frame to the next, on average.
+        times: F times in seconds, 0 at the first frame of the video.
+    """
+
+    frames: np.ndarray
+    interval: float
+    times: list[float]
+
+
+@dataclass(slots=True)
+class Form:
+    """A video before it is decoded.
+
+    Attributes:
+        file: What `read_video` takes, or None.
+        frames: An array or a list of pictures, or None for a file.
+        layout: "THWC", "TCHW", or None where the shape tells.
+        times: Seconds of each frame, or None.
+        duration: Seconds, or 0 where unknown.
+        rate: Frames a second, or None.
+        metadata: transformers' description of an array, or None.
+    """
+
+    file: Any = None
+    frames: Any = None
+    layout: str | None = None
+    times: Sequence[float] | None = None
+    duration: float = 0.0
+    rate: float | None = None
+    metadata: Mapping[str, Any] | None = None
+
+
+def parse_video(video: Any) -> Form:
+    """Tell the forms of a video apart, without decoding.
+
+    Args:
+        video: As for `GVEVideoProcessor.load`.
+
+    Returns:
+        A file, or frames with what is known of their times.
+
+    Raises:
+        FileNotFoundError: If the path does not exist.
+        ValueError: If it is an image, or no accepted form.
+    """
+    if isinstance(video, Form):
+        return video
+    if isinstance(video, Frames):
+        return Form(frames=video.frames, layout="THWC", times=video.timestamps, duration=video.duration)
+    if is_array(video):
+        return Form(frames=video)
+    if isinstance(video, (list, tuple)):
+        return Form(frames=list(video))
+    if isinstance(video, (bytearray, memoryview)):
+        video = bytes(video)
+    if is_file(video):
+        _check_no_image(video)
+        return Form(file=video)
+    if isinstance(video, dict):
+        return _parse_dict(video)
+    if isinstance(video, PIL.Image.Image):
+        raise ValueError("video: got an image; accepted is a video; pass {'image': x}, or a list of frames")
+    raise ValueError(
+        f"video: got {type(video).__name__}; accepted are a path, bytes, a binary file object, a dict, an array or a "
+        "list of images; convert it"
+    )
+
+
+def _parse_dict(video: dict[str, Any]) -> Form:
+    kind = next((name for name in DICT_KEYS if name in video), None)
+    if kind is None or not video.keys() <= DICT_KEYS[kind]:
+        raise ValueError(
+            f"video: got a dict of {sorted(map(str, video))}; accepted are {{'bytes', 'path'}}, "
+            f"{sorted(DICT_KEYS['frames'])} and {sorted(DICT_KEYS['array'])}; rename or drop keys"
+        )
+    frames, layout = video[kind], video.get("layout")
+    if isinstance(frames, tuple):
+        frames = list(frames)
+    if not is_array(frames) and not isinstance(frames, list):
+        raise ValueError(
+            f"video: got {kind} of type {type(frames).__name__}; accepted are an array and a list; convert it"
+        )
+    times, rate = video.get("timestamps"), video.get("fps")
+    if times is not None and rate is not None:
+        raise ValueError("video: got timestamps and fps; accepted is one of them; drop fps, it follows from the times")
+    if rate is not None:
+        check_rate(rate)
+    return Form(None, frames, layout, times, video.get("duration") or 0.0, rate, video.get("video_metadata"))
+
+
+def is_file(video: Any) -> bool:
+    """Whether a video is a file.
+
+    Args:
+        video: Anything.
+
+    Returns:
+        True for a path, bytes, a binary file object and {"bytes", "path"}.
+    """
+    if isinstance(video, dict):
+        return bool(video) and video.keys() <= {"bytes", "path"}
+    return isinstance(video, (str, PathLike, bytes, bytearray, memoryview, IOBase)) or hasattr(video, "read")
+
+
+def _check_no_image(file: Any) -> None:
+    """Refuse still images, which FFmpeg would open as videos of one frame, by their name and their first bytes."""
+    source, name = file, "<bytes>"
+    if isinstance(file, dict):
+        source = file["bytes"] if file.get("bytes") is not None else file.get("path")
+    if isinstance(source, (str, PathLike)):
+        name = fspath(source)
+        check_path(source)
+        with Path(source).open("rb") as opened:
+            start = opened.read(8)
+    elif source is None or isinstance(source, bytes):
+        start = (source or b"")[:8]
+    else:
+        name = str(getattr(source, "name", "<file object>"))
+        source.seek(0)
+        start = source.read(8)
+        source.seek(0)
+    if start.startswith(STILL_STARTS) or Path(name).suffix.lower() in STILL_SUFFIXES:
+        raise ValueError(
+            f"video: got the image {name!r}; accepted is a video; pass {{'image': x}}, or a list of frames"
+        )
+
+
+def check_rate(rate: Any) -> float:
+    """Check frames a second.
+
+    Args:
+        rate: A number.
+
+    Returns:
+        It.
+
+    Raises:
+        ValueError: If it is not positive and finite.
+    """
+    if not isinstance(rate, (int, float, np.number)) or not math.isfinite(rate) or rate <= 0:
+        raise ValueError(f"fps: got {rate!r}; accepted are numbers above 0; drop it where it is unknown")
+    return float(rate)
+
+
+def frame_count(frames: Any) -> int:
+    """Frames of a decoded video.
+
+    Args:
+        frames: An array or a list of pictures.
+
+    Returns:
+        At least 1.
+
+    Raises:
+        ValueError: If there is none, or the array has another number of axes than a video.
+    """
+    if is_array(frames) and frames.ndim != 4:
+        channels_first(frames.shape, None, "video")
+    if not len(frames):
+        raise ValueError("video: got zero frames; accepted is at least one; leave the video out")
+    return len(frames)
+
+
+def frame_size(form: Form) -> tuple[int, int]:
+    """Height and width of a decoded video, without looking at pixels.
+
+    Args:
+        form: A video that is no file.
+
+    Returns:
+        (height, width) of the first frame, perhaps before it is turned upright.
+
+    Raises:
+        ValueError: As for `take_frames`.
+    """
+    if is_array(form.frames):
+        return array_size(form.frames.shape, form.layout, "video")
+    first = form.frames[0]
+    if is_array(first):
+        return array_size((len(form.frames), *first.shape), form.layout, "video")
+    with located("frame 0"):
+        return image_size(first)
+
+
+def take_frames(frames: Any, indices: np.ndarray | None, layout: str | None) -> np.ndarray:
+    """Frames as one array.
+
+    Args:
+        frames: An array or a list of pictures.
+        indices: Which to take; None takes all.
+        layout: "THWC", "TCHW", or None to read it off the shape.
+
+    Returns:
+        (F, H, W, 3), uint8.
+
+    Raises:
+        FileNotFoundError: If a frame's path does not exist.
+        ValueError: If a frame cannot be read, layouts or sizes are mixed, or pixels are not as accepted.
+    """
+    if is_array(frames):
+        return rgb_array(frames, layout, "video", indices)
+    first = _list_layout(frames, layout)
+    taken = []
+    for number in range(len(frames)) if indices is None else indices.tolist():
+        frame = frames[number]
+        with located(f"frame {number}"):
+            if is_array(frame):
+                taken.append(rgb_array(frame, "CHW" if first else "HWC", "image"))
+            else:
+                taken.append(np.asarray(open_image(frame)))
+    sizes = sorted({frame.shape[1::-1] for frame in taken})
+    if len(sizes) > 1:
+        raise ValueError(
+            f"video: got frames of different sizes, {sizes[0]} and {sizes[-1]}; accepted is one; resize them"
+        )
+    return np.stack(taken)
+
+
+def _list_layout(frames: Sequence[Any], layout: str | None) -> bool:
+    """Whether the arrays of a list have their channels first."""
+    layouts = set()
+    for number, frame in enumerate(frames):
+        if not is_frame(frame):
+            shape = f" of shape {tuple(frame.shape)}" if is_array(frame) else ""
+            raise ValueError(
+                f"video: got {type(frame).__name__}{shape} as frame {number}; accepted are images, arrays of three axes "
+                "and paths of images; convert it"
+            )
+        if is_array(frame):
+            layouts.add(channels_first((len(frames), *frame.shape), layout, "video"))
+    if len(layouts) > 1:
+        raise ValueError(
+            "video: got frames (H, W, C) and (C, H, W) in one list; accepted is one layout; transpose some"
+        )
+    return layouts == {True}
+
+
+def make_clip(form: Form, *, count: int, sample: bool, seconds_per_frame: float) -> Clip:
+    """Sample the frames of a decoded video.
+
+    Args:
+        form: A video that is no file.
+        count: Frames to take.
+        sample: Whether more frames than that are sampled.
+        seconds_per_frame: Between two frames whose times are unknown.
+
+    Returns:
+        The clip; its interval is the whole video's length over the frames taken, as Qwen2.5-VL was trained with.
+
+    Raises:
+        FileNotFoundError: As for `take_frames`.
+        ValueError: As for `take_frames`, and for times that cannot be.
+    """
+    total = frame_count(form.frames)
+    times, length = _clock(form, total, seconds_per_frame)
+    indices = uniform_indices(total, count) if sample and total > count else None
+    frames = take_frames(form.frames, indices, form.layout)
+    check_aspect(*frames.shape[1:3], "video")
+    if indices is not None:
+        times = [times[index] for index in indices.tolist()]
+    return Clip(frames, length / len(frames), times)
+
+
+def _clock(form: Form, total: int, seconds_per_frame: float) -> tuple[list[float], float]:
+    """Times of the frames, and the length of the video, in seconds."""
+    if form.times is None:
+        if form.rate:
+            return [index / form.rate for index in range(total)], total / form.rate
+        return _array_times(total, form.metadata, seconds_per_frame)
+    times = [float(time) for time in form.times]
+    if len(times) != total:
+        raise ValueError(f"timestamps: got {len(times)} for {total} frames; accepted is one a frame; pass both")
+    if not all(map(math.isfinite, times)) or any(late < soon for soon, late in pairwise(times)):
+        raise ValueError(
+            f"timestamps: got {times[:8]}; accepted are finite seconds that never decrease; sort the frames by time"
+        )
+    duration = float(form.duration)
+    if not math.isfinite(duration) or duration < 0:
+        raise ValueError(f"duration: got {duration}; accepted are seconds, or 0 where it is unknown; correct it")
+    if not duration and total > 1:
+        duration = (times[-1] - times[0]) * total / (total - 1)
+    return times, duration
+
+
+def _array_times(
+    total: int, metadata: Mapping[str, Any] | VideoMetadata | None, seconds_per_frame: float
+) -> tuple[list[float], float]:
+    """Times of an array's frames and the length of the video: from its metadata, or the documented default."""
+    if isinstance(metadata, VideoMetadata):
+        metadata = vars(metadata)
+    rate = metadata.get("fps") if metadata else None
+    if rate is None:
+        return [index * seconds_per_frame for index in range(total)], total * seconds_per_frame
+    rate, indices = check_rate(rate), metadata.get("frames_indices")
+    if indices is None or len(indices) != total:
+        return [index / rate for index in range(total)], total / rate
+    # as transformers: the length is the whole video's, of which these frames were taken
+    return [float(index) / rate for index in indices], (metadata.get("total_num_frames") or total) / rate
+
+
+def flatten_videos(videos: Any) -> list[Any]:
+    """A flat list of videos out of nested lists, never splitting a list of frames.
+
+    Args:
+        videos: A video, or lists of videos; None entries are dropped.
+
+    Returns:
+        The videos in order.
+    """
+    if is_array(videos) and videos.ndim == 5:
+        return list(videos)
+    if not isinstance(videos, (list, tuple)) or (videos and all(is_frame(entry) for entry in videos)):
+        return [videos]
+    return [video for entry in videos if entry is not None for video in flatten_videos(entry)]

@@ -1,0 +1,61 @@
+"""GVEQwen3VLModel: Qwen3-VL without a language head, whose output is one unit vector a row.
+
+Shape legend: B batch, T tokens, S patches of a batch, P values a patch, W width of the vision tower.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Qwen3VLModel
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionAttention, Qwen3VLVisionPatchEmbed
+
+from .attention_gve import GVEVisionAttention
+from .configuration_qwen3vl_gve import GVEQwen3VLConfig
+from .embedder_gve import EmbedderMixin
+
+
+class GVEQwen3VLVisionAttention(GVEVisionAttention, Qwen3VLVisionAttention):
+    """The vision attention with frames of one size as one batch; the two families' modules are alike."""
+
+
+class GVEQwen3VLPatchEmbed(Qwen3VLVisionPatchEmbed):
+    """The stock patch embedding as one matrix product, which is faster than a convolution over single patches."""
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Embed flat patches.
+
+        Args:
+            hidden_states: (S, P).
+
+        Returns:
+            (S, W).
+        """
+        weight = self.proj.weight
+        return nn.functional.linear(hidden_states.to(weight.dtype), weight.view(self.embed_dim, -1), self.proj.bias)
+
+
+class GVEQwen3VLModel(EmbedderMixin, Qwen3VLModel):
+    """The General Video Embedder on the Qwen3-VL architecture.
+
+    Published weights of Qwen3-VL load, with or without a language head; the head is dropped.
+
+    Args:
+        config: A `GVEQwen3VLConfig`.
+    """
+
+    config_class = GVEQwen3VLConfig
+    config: GVEQwen3VLConfig
+
+    def __init__(self, config: GVEQwen3VLConfig) -> None:
+        super().__init__(config)
+        if config.stock_vision:
+            return
+        # the classes add no state: parameters, hooks and names stay as they are, also on the meta device
+        self.visual.patch_embed.__class__ = GVEQwen3VLPatchEmbed
+        for block in self.visual.blocks:
+            block.attn.__class__ = GVEQwen3VLVisionAttention
+
+    def backbone_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Drop the time steps, which this family reads as words; see `EmbedderMixin`."""
+        return {name: value for name, value in inputs.items() if name != "second_per_grid_ts"}

@@ -1,0 +1,225 @@
+"""Less padding: rows of like length in batches of their own, or all rows one after another in a single one.
+
+Shape legend: B rows of a batch, T tokens, b and t those of a part of it, S attended tokens of all rows, D width,
+M images or videos, P patches.
+
+A batch of short texts and long videos is mostly padding. Attention kernels that read where each row starts take all
+rows as one; for the others it is cheaper to run the rows in a few batches of like length.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+TOKEN_INPUTS = ("input_ids", "attention_mask", "mm_token_type_ids", "position_ids")
+MEDIA = (("image", 1, "pixel_values"), ("video", 2, "pixel_values_videos"))
+"""Name, value in `mm_token_type_ids`, and patches of each medium."""
+
+# on a CPU 26 to 88 by tests/bench/length_split.py; elsewhere an estimate, set so that only large gains are taken
+OVERHEAD_CPU, OVERHEAD = 64, 2048
+"""Tokens whose work equals what a forward costs however short, on a CPU and elsewhere."""
+
+
+def overhead(device: torch.device) -> int:
+    """What one more batch costs.
+
+    Args:
+        device: Where the model runs.
+
+    Returns:
+        A number of tokens.
+    """
+    return OVERHEAD_CPU if device.type == "cpu" else OVERHEAD
+
+
+def spans(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the attended tokens of each row lie, whatever the padding side.
+
+    Args:
+        mask: (B, T), true where a token counts.
+
+    Returns:
+        (B,) first columns and (B,) columns after the last; both 0 for a row without any.
+    """
+    some = mask.any(1)
+    first = mask.argmax(1)
+    return first * some, (mask.shape[1] - mask[:, ::-1].argmax(1)) * some
+
+
+def group_by_length(lengths: np.ndarray, extra: int) -> list[np.ndarray]:
+    """The cheapest partition of a batch into batches of like length.
+
+    A batch costs its rows times its longest row, plus `extra`. Sorted by length the best batches are runs, so the
+    exact optimum takes B steps.
+
+    Args:
+        lengths: (B,), tokens of each row.
+        extra: What each batch costs beside, in tokens.
+
+    Returns:
+        The rows of each batch, ascending within it.
+    """
+    order = np.argsort(lengths, kind="stable")
+    longest = lengths[order]
+    count = len(order)
+    cost = np.zeros(count + 1, np.int64)  # of the first j rows
+    start = np.zeros(count + 1, np.int64)  # of the last batch among them
+    for j in range(1, count + 1):
+        costs = cost[:j] + (j - np.arange(j)) * longest[j - 1] + extra
+        start[j] = costs.argmin()
+        cost[j] = costs[start[j]]
+    groups, end = [], count
+    while end:
+        groups.append(np.sort(order[start[end] : end]))
+        end = start[end]
+    return groups[::-1]
+
+
+def owners(counts: np.ndarray, sizes: np.ndarray, name: str) -> np.ndarray:
+    """The row to which each image or video belongs.
+
+    Args:
+        counts: (B,), placeholder tokens of each row.
+        sizes: (M,), tokens of each image or video, in the order of the rows.
+        name: "image" or "video", for the message.
+
+    Returns:
+        (M,), indices of rows.
+
+    Raises:
+        ValueError: If the sizes do not fill the rows.
+    """
+    ends = counts.cumsum()
+    rows = np.searchsorted(ends, sizes.cumsum() - sizes, side="right")
+    if sizes.sum() != counts.sum() or not np.array_equal(rows, np.searchsorted(ends, sizes.cumsum())):
+        raise ValueError(
+            f"{name}_grid_thw: got grids of {sizes.tolist()} tokens where the rows hold {counts.tolist()}; accepted "
+            "is one grid for each, in the order of the rows; pass the batch as the processor made it"
+        )
+    return rows
+
+
+def split_batch(
+    inputs: dict[str, Any], groups: Sequence[np.ndarray], merge: int
+) -> list[tuple[dict[str, Any], torch.Tensor, torch.Tensor]]:
+    """The batches of some of the rows each, without the columns that are padding in all of them.
+
+    Args:
+        inputs: Arguments of the model's forward; `attention_mask` and `mm_token_type_ids` among them. Entries other
+            than tokens, patches, grids and seconds go into each batch as they are.
+        groups: The rows of each batch, ascending.
+        merge: Patches merged along each side.
+
+    Returns:
+        For each group its arguments, (b,) rows and (b, t) columns of the whole batch.
+    """
+    mask = inputs["attention_mask"]
+    starts, ends = spans(mask.cpu().numpy() != 0)
+    media = _media_rows(inputs, merge)
+    parts = []
+    for rows in groups:
+        width = max(1, int((ends - starts)[rows].max()))
+        # a window of the width that ends with the row, or starts with the batch, always holds the row
+        left = np.maximum(ends[rows] - width, 0)
+        place = (
+            torch.from_numpy(rows).to(mask.device),
+            torch.from_numpy(left[:, None] + np.arange(width)).to(mask.device),
+        )
+        part = dict(inputs)
+        for name in TOKEN_INPUTS:
+            if inputs[name] is not None:
+                part[name] = inputs[name][..., place[0][:, None], place[1]]
+        for name, (owner, sizes) in media.items():
+            part.update(_media_of(inputs, name, np.isin(owner, rows), sizes))
+        parts.append((part, *place))
+    return parts
+
+
+def _media_rows(inputs: dict[str, Any], merge: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Of each medium in the batch: (M,) the rows that the images or videos belong to, and (M,) their patches."""
+    out = {}
+    types = inputs["mm_token_type_ids"].cpu().numpy()
+    for name, kind, pixels in MEDIA:
+        if inputs[pixels] is not None:
+            patches = inputs[f"{name}_grid_thw"].prod(-1).cpu().numpy()
+            out[name] = owners((types == kind).sum(1), patches // merge**2, name), patches
+    return out
+
+
+def _media_of(inputs: dict[str, Any], name: str, keep: np.ndarray, patches: np.ndarray) -> dict[str, Any]:
+    """The entries of one medium for the images or videos to keep."""
+    pixels = next(key for medium, _, key in MEDIA if medium == name)
+    seconds = inputs["second_per_grid_ts"] if name == "video" else None
+    names = [pixels, f"{name}_grid_thw"] + (["second_per_grid_ts"] if seconds is not None else [])
+    if not keep.any():
+        return dict.fromkeys(names)
+    device = inputs[pixels].device
+    out = {
+        pixels: inputs[pixels][torch.from_numpy(np.repeat(keep, patches)).to(device)],
+        f"{name}_grid_thw": inputs[f"{name}_grid_thw"][torch.from_numpy(keep).to(inputs[f"{name}_grid_thw"].device)],
+    }
+    if seconds is not None:
+        kept = np.flatnonzero(keep).tolist()
+        out["second_per_grid_ts"] = seconds[kept] if isinstance(seconds, torch.Tensor) else [seconds[i] for i in kept]
+    return out
+
+
+def join_parts(
+    hidden: Sequence[torch.Tensor], places: Sequence[tuple[torch.Tensor, torch.Tensor]], shape: Sequence[int]
+) -> torch.Tensor:
+    """The hidden states of a batch out of those of its parts.
+
+    Args:
+        hidden: (b, t, D) of each part.
+        places: (b,) rows and (b, t) columns of each part.
+        shape: (B, T).
+
+    Returns:
+        (B, T, D), zero in the columns that no part holds, which are padding.
+    """
+    out = hidden[0].new_zeros(*shape, hidden[0].shape[-1])
+    for states, (rows, columns) in zip(hidden, places, strict=True):
+        out[rows[:, None], columns] = states
+    return out
+
+
+def pack_batch(inputs: dict[str, Any], positions: torch.Tensor) -> tuple[dict[str, Any], torch.Tensor]:
+    """All rows as one, for attention that reads from the positions where each row starts.
+
+    Args:
+        inputs: Arguments of the model's forward; patches, grids and seconds are in the order of the rows already.
+        positions: (3, B, T).
+
+    Returns:
+        The arguments, with (1, S) ids, (4, 1, S) positions, of which the first are 0, 1, 2 in each row, and no mask;
+        and (S,) places of the tokens in the flattened batch.
+    """
+    keep = inputs["attention_mask"].ne(0)
+    place = keep.flatten().nonzero().squeeze(1)  # (S,)
+    count = keep.long().cumsum(-1) - 1
+    stacked = torch.cat([count[None], positions.to(count)])  # (4, B, T)
+    packed = {
+        "input_ids": inputs["input_ids"].flatten()[place][None],
+        "mm_token_type_ids": inputs["mm_token_type_ids"].flatten()[place][None],
+        "attention_mask": None,
+        "position_ids": stacked.flatten(1)[:, place].unsqueeze(1),  # (4, 1, S)
+    }
+    return inputs | packed, place
+
+
+def unpack_hidden(hidden: torch.Tensor, place: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """The rows of a packed batch's hidden states.
+
+    Args:
+        hidden: (1, S, D).
+        place: (S,), places in the flattened batch.
+        shape: (B, T).
+
+    Returns:
+        (B, T, D), zero where there is padding.
+    """
+    rows, tokens = shape
+    flat = hidden.new_zeros(rows * tokens, hidden.shape[-1]).index_copy(0, place, hidden[0])  # (B * T, D)
+    return flat.view(rows, tokens, -1)

@@ -1,0 +1,308 @@
+"""What rows will cost, from the headers of their media: nothing is decoded, no text is tokenised.
+
+Shape legend: F frames, H height, W width, T steps of a video's time axis.
+
+Turning a picture upright swaps its sides, and the number of its tokens stays: rotation is not read.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+from .arrays_gve import check_aspect, check_size
+from .container_gve import video_info
+from .frames_gve import Clip, frame_count, frame_size, parse_video
+from .inputs_gve import Row, located, parse_rows
+from .media_gve import image_size
+
+BYTES_A_TOKEN = 4
+"""Of English text; only an estimate."""
+
+
+class Plan(NamedTuple):
+    """What one row will cost.
+
+    Attributes:
+        tokens: All its tokens, the end token included; those of its text are estimated, and nothing is cut.
+        vision: Tokens of its images and videos; exact.
+        pixels: Pixels that the vision tower will see, over all frames, repeated ones included; exact.
+    """
+
+    tokens: int
+    vision: int
+    pixels: int
+
+
+class Seen(NamedTuple):
+    """One image or video of a row.
+
+    Attributes:
+        kind: "image" or "video".
+        frames: F, 1 for an image.
+        grid: Patches along time, height and width.
+        tokens: Of the whole medium.
+        pixels: Of all frames.
+    """
+
+    kind: str
+    frames: int
+    grid: tuple[int, int, int]
+    tokens: int
+    pixels: int
+
+    def __str__(self) -> str:
+        """As messages write it."""
+        if self.kind == "image":
+            return f"an image of {self.tokens} tokens"
+        steps = self.grid[0]
+        return f"a video of {self.frames} frames, {steps} pairs x {self.tokens // steps} tokens = {self.tokens}"
+
+
+class Budget(NamedTuple):
+    """Limits of one call.
+
+    Attributes:
+        frames: Frames taken from each video.
+        sample: Whether decoded videos of more frames are sampled.
+        video: {"shortest_edge", "longest_edge"} in pixels a frame.
+        image: The same for images.
+    """
+
+    frames: int
+    sample: bool
+    video: dict[str, int]
+    image: dict[str, int]
+
+
+def media_of(row: Row, index: int) -> Iterator[tuple[str, str, Any]]:
+    """The media of a row in the order of the chat.
+
+    Args:
+        row: The row.
+        index: Its place in the batch.
+
+    Yields:
+        "video" or "image", what messages call it, and the medium.
+    """
+    for kind, media in (("video", row.videos), ("image", row.images)):
+        for number, medium in enumerate(media):
+            yield kind, f"inputs[{index}][{kind!r}]" + (f"[{number}]" if len(media) > 1 else ""), medium
+
+
+def see(row: Row, index: int, budget: Budget, processors: dict[str, Any]) -> list[Seen]:
+    """Read the headers of a row's media.
+
+    Args:
+        row: The row.
+        index: Its place in the batch.
+        budget: Limits of the call.
+        processors: The image and the video processor, by "image" and "video".
+
+    Returns:
+        One entry a medium.
+
+    Raises:
+        FileNotFoundError: If a path does not exist.
+        ValueError: If a header cannot be read, or a form is not accepted.
+    """
+    out = []
+    for kind, place, medium in media_of(row, index):
+        with located(place):
+            if kind == "image":
+                frames, (height, width) = 1, image_size(medium)
+            else:
+                frames, height, width = video_size(medium, budget)
+            out.append(_seen(kind, frames, height, width, budget, processors[kind]))
+    return out
+
+
+def _seen(kind: str, frames: int, height: int, width: int, budget: Budget, processor: Any) -> Seen:
+    factor = processor.patch_size * processor.merge_size
+    size = budget.image if kind == "image" else budget.video
+    height, width = smart_resize(height, width, factor, size["shortest_edge"], size["longest_edge"])
+    depth = 1 if kind == "image" else processor.temporal_patch_size
+    steps = -(-frames // depth)
+    grid = (steps, height // processor.patch_size, width // processor.patch_size)
+    tokens = steps * (height // factor) * (width // factor)
+    return Seen(kind, frames, grid, tokens, steps * depth * height * width)
+
+
+def video_size(video: Any, budget: Budget) -> tuple[int, int, int]:
+    """Frames that will be taken of a video, and their size.
+
+    Args:
+        video: In any form.
+        budget: Limits of the call.
+
+    Returns:
+        F, H, W, before frames are turned upright.
+
+    Raises:
+        FileNotFoundError: If the path does not exist.
+        ValueError: If the header cannot be read, or the form is not accepted.
+    """
+    form = parse_video(video)
+    if form.file is not None:
+        info = video_info(form.file)
+        frames, height, width = budget.frames, info.height, info.width
+    else:
+        total = frame_count(form.frames)
+        frames = min(total, budget.frames) if budget.sample else total
+        height, width = frame_size(form)
+    check_aspect(height, width, "video")
+    return frames, height, width
+
+
+def estimate_text(text: str | None) -> int:
+    """About how many tokens a text takes.
+
+    Args:
+        text: The text, or None.
+
+    Returns:
+        A number of tokens.
+    """
+    return -(-len((text or "").encode(errors="replace")) // BYTES_A_TOKEN)
+
+
+def too_long(index: int, limit: int, needed: int, seen: Sequence[Seen]) -> str:
+    """The message for a row whose media alone are too many for its budget.
+
+    Args:
+        index: The row's place in the batch.
+        limit: Tokens at most.
+        needed: Tokens of the row without its text.
+        seen: Its media.
+
+    Returns:
+        The message.
+    """
+    vision = sum(medium.tokens for medium in seen)
+    return (
+        f"max_length: got {limit}, but inputs[{index}] takes {needed} tokens without its text, {vision} of them for images "
+        f"and videos ({'; '.join(map(str, seen))}); only text is cut; raise max_length, or lower num_frames, "
+        "video_size['longest_edge'] or image_size['longest_edge']"
+    )
+
+
+def token_pixels(processor: Any) -> int:
+    """Pixels of one token.
+
+    Args:
+        processor: An image or video processor.
+
+    Returns:
+        A number of pixels.
+    """
+    return (processor.patch_size * processor.merge_size) ** 2
+
+
+def systems_of(rows: Sequence[Row], instruction: str | Sequence[str | None] | None) -> list[str | None]:
+    """The system message of each row.
+
+    Args:
+        rows: The rows.
+        instruction: One for all, one a row, or None.
+
+    Returns:
+        Messages; None or "" is the default one.
+
+    Raises:
+        ValueError: If there are not as many as rows, one is no text, or a row has two.
+    """
+    shared = instruction is None or isinstance(instruction, str)
+    given = [instruction] * len(rows) if shared else list(instruction)
+    if len(given) != len(rows):
+        raise ValueError(f"instruction: got {len(given)} for {len(rows)} inputs; accepted is one, or one an input")
+    for index, (row, system) in enumerate(zip(rows, given, strict=True)):
+        if system is not None and not isinstance(system, str):
+            raise ValueError(
+                f"instruction: got {type(system).__name__} for inputs[{index}]; accepted is a str or None"
+            )
+        if system and row.system:
+            raise ValueError(
+                f"instruction: got one for inputs[{index}], which has a system message; accepted is one of them; pass a "
+                "list with None for this row, or leave the message out"
+            )
+    return [row.system or system for row, system in zip(rows, given, strict=True)]
+
+
+class PlanMixin:
+    """What a processor knows of rows before it decodes them."""
+
+    def plan(
+        self,
+        inputs: Sequence[Any],
+        *,
+        instruction: str | Sequence[str | None] | None = None,
+        num_frames: int | None = None,
+        video_size: dict[str, int] | None = None,
+        image_size: dict[str, int] | None = None,
+    ) -> list[Plan]:
+        """What rows will cost in `prepare`, from the headers of their media; nothing is decoded.
+
+        Args:
+            inputs: As for `prepare`.
+            instruction: As for `prepare`.
+            num_frames: As for `prepare`.
+            video_size: As for `prepare`.
+            image_size: As for `prepare`.
+
+        Returns:
+            One plan a row.
+
+        Raises:
+            FileNotFoundError: If a path does not exist.
+            ValueError: If an input has no accepted form, or a header cannot be read.
+        """
+        rows = parse_rows(inputs)
+        budget = self._budget(num_frames, video_size, image_size)
+        plans = []
+        for index, (row, system) in enumerate(zip(rows, systems_of(rows, instruction), strict=True)):
+            seen = self._see(row, index, budget)
+            tokens = self._fixed_tokens(system, seen) + estimate_text(row.text)
+            plans.append(Plan(tokens, sum(medium.tokens for medium in seen), sum(medium.pixels for medium in seen)))
+        return plans
+
+    def _budget(
+        self, num_frames: int | None, video_size: dict[str, int] | None, image_size: dict[str, int] | None
+    ) -> Budget:
+        reader, image = self.video_processor, self.image_processor
+        frames = reader.frames_wanted(num_frames)
+        video = reader.budget(
+            None if video_size is None else check_size("video_size", video_size, token_pixels(reader))
+        )
+        sizes = image.size if image_size is None else check_size("image_size", image_size, token_pixels(image))
+        return Budget(frames, reader.do_sample_frames, video, {name: sizes[name] for name in video})
+
+    def _see(self, row: Row, index: int, budget: Budget) -> list[Seen]:
+        return see(row, index, budget, {"image": self.image_processor, "video": self.video_processor})
+
+    def _fixed_tokens(self, system: str | None, seen: Sequence[Seen]) -> int:
+        """Tokens of a row without its text."""
+        total = self.chat.overhead(system)
+        for medium in seen:
+            unread = Clip(np.empty(0), 0.0, [0.0] * medium.frames)
+            total += len(
+                self.image_ids(medium.grid) if medium.kind == "image" else self.video_ids(medium.grid, unread)
+            )
+        return total
+
+    def _refuse_early(
+        self, rows: Sequence[tuple[int, Row]], systems: Sequence[str | None], limit: int, budget: Budget
+    ) -> None:
+        """Refuse rows whose media are too many; headers are read only where the budgets leave that open."""
+        reader = self.video_processor
+        steps = -(-budget.frames // reader.temporal_patch_size)
+        # 16: delimiters, and the words that some backbones write before each step
+        video = steps * (budget.video["longest_edge"] // token_pixels(reader) + 16)
+        image = budget.image["longest_edge"] // token_pixels(self.image_processor) + 16
+        for index, row in rows:
+            most = len(row.videos) * video + len(row.images) * image + self.chat.overhead(systems[index])
+            if budget.sample and most <= limit:
+                continue
+            seen = self._see(row, index, budget)
+            if (needed := self._fixed_tokens(systems[index], seen)) > limit:
+                raise ValueError(too_long(index, limit, needed, seen))

@@ -1,0 +1,32 @@
+"""Rows as chats, rendered by transformers, to compare with `prepare`."""
+
+import torch
+
+
+def chat(row, system=None):
+    """A row as the chat that transformers renders."""
+    content = []
+    if isinstance(row, str):
+        row = {"video": row} if row.endswith(".mp4") else {"text": row}
+    for kind, value in row.items():
+        several = isinstance(value, list) and kind != "text"
+        content += [{"type": kind, kind: one} for one in (value if several else [value])]
+    messages = [{"role": "user", "content": content}]
+    return [{"role": "system", "content": [{"type": "text", "text": system}]}, *messages] if system else messages
+
+
+def rendered(processor, rows, system=None, **text_kwargs):
+    return processor.apply_chat_template(
+        [chat(row, system) for row in rows],
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        sanitize_control_tokens=True,
+        processor_kwargs={"text_kwargs": {"padding": True, "truncation": True, "max_length": 8192, **text_kwargs}},
+    )
+
+
+def assert_same(ours, theirs):
+    assert set(ours) == set(theirs)
+    for key in ours:
+        assert ours[key].dtype == theirs[key].dtype and torch.equal(ours[key], theirs[key]), key

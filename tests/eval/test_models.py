@@ -1,0 +1,89 @@
+"""Which class opens a model, and `gve encode` with a model that names what it cannot read."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+import gve
+from gve.eval import encode_files
+from gve.eval.files import embed_files, load_embeddings
+from gve.eval.models import load_encoder, skips_broken_inputs
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("embedder")
+    gve.save_embedder(folder, *gve.build_tiny(["a red circle moves left", "a blue box"]))
+    return folder
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name, colour in {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}.items():
+        Image.new("RGB", (64, 64), colour).save(folder / f"{name}.png")
+    (folder / "broken.mp4").write_text("no video at all")
+    (folder / "cut.png").write_bytes((folder / "red.png").read_bytes()[:40])
+    (folder / "empty.mov").touch()
+    return folder
+
+
+def test_ours(folder):
+    encoder = load_encoder(str(folder))
+    assert type(encoder) is gve.GVESentenceTransformer and skips_broken_inputs(encoder)
+
+
+def test_an_adapter_of_ours(folder, tmp_path):
+    adapted = SentenceTransformer(str(folder), device="cpu")
+    adapted.add_adapter(gve.lora_config(adapted.transformers_model, r=2, init_lora_weights=False))
+    adapted.save_pretrained(str(tmp_path / "adapter"))
+    encoder = load_encoder(str(tmp_path / "adapter"))
+    assert type(encoder) is gve.GVESentenceTransformer
+    assert np.abs(encoder.encode(["a blue box"]) - adapted.encode(["a blue box"])).max() <= 1e-6
+
+
+def test_any_other(folder, tmp_path):
+    tokenizer = load_encoder(str(folder)).tokenizer.backend_tokenizer
+    SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=8)]).save_pretrained(
+        str(tmp_path / "static")
+    )
+    encoder = load_encoder(str(tmp_path / "static"))
+    assert type(encoder) is SentenceTransformer and not skips_broken_inputs(encoder)
+
+
+def test_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ValueError, match=r"has no modules\.json"):
+        load_encoder(str(tmp_path))
+    with pytest.raises(ValueError, match=r"--model: cannot load .*nowhere"):
+        load_encoder(str(tmp_path / "nowhere"))
+
+
+def test_encode_command(folder, pictures, tmp_path, capsys, caplog):
+    out = tmp_path / "emb.safetensors"
+    assert encode_files.main([str(pictures), "--model", str(folder), "--out", str(out), "--batch-size", "2"]) == 3
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["embedded"], summary["width"]) == (3, 128)
+    names = {name: reason for path, reason in summary["skipped"].items() for name in [path.rpartition("/")[2]]}
+    assert sorted(names) == ["broken.mp4", "cut.png", "empty.mov"]
+    assert names["empty.mov"] == "the file is empty"
+    assert not any(reason.startswith(("inputs[", str(pictures / "broken"))) for reason in names.values()), names
+    assert sum("left out 2 of 5 inputs" in record.getMessage() for record in caplog.records) == 1
+    stored = load_embeddings(out)
+    encoder = load_encoder(str(folder))
+    expected = encoder.encode([{"image": path} for path in stored.paths])
+    assert np.abs(stored.vectors - expected).max() <= 1e-6
+
+
+def test_nothing_left_and_nothing_new(folder, pictures):
+    encoder = load_encoder(str(folder))
+    found = embed_files(encoder, [pictures / "broken.mp4"])
+    assert found.vectors.shape == (0, 0) and list(found.skipped) == [str(pictures / "broken.mp4")]
+    first = embed_files(encoder, [pictures / "red.png"])
+    known = {first.paths[0]: (first.stamps[0], first.vectors[0])}
+    assert np.array_equal(embed_files(encoder, [pictures / "red.png"], known=known).vectors, first.vectors)

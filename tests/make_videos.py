@@ -1,0 +1,172 @@
+"""Test files of many containers, codecs and structures, made with the encoders that PyAV ships.
+
+Shape legend: F frames, H height, W width.
+"""
+
+import io
+import tempfile
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import numpy as np
+
+X264 = "scenecut=0:threads=1:"
+X265 = "log-level=none:pools=none:frame-threads=1:scenecut=0:"
+
+
+class Spec(NamedTuple):
+    """One test file; `options` go to the encoder, `muxing` to the container."""
+
+    codec: str
+    container: str
+    options: dict | None = None
+    muxing: dict | None = None
+    size: tuple = (64, 48)
+    total: int = 30
+    pix_fmt: str = "yuv420p"
+    times: str = "even"
+    start: int = 0
+    rotation: int = 0
+
+
+def h264(container, gop=12, extra="bframes=3:b-pyramid=normal", **kwargs):
+    options = {"preset": "veryfast", "x264-params": f"{X264}keyint={gop}:{extra}"}
+    return Spec("libx264", container, options, **kwargs)
+
+
+def hevc(container, gop=12, extra="bframes=3", **kwargs):
+    options = {"preset": "ultrafast", "x265-params": f"{X265}keyint={gop}:{extra}"}
+    return Spec("libx265", container, options, **kwargs)
+
+
+def vp(codec, gop=12, **kwargs):
+    quick = {"cpu-used": "8", "deadline": "realtime"} if kwargs.pop("live", False) else {"cpu-used": "5"}
+    alt = {"auto-alt-ref": "1", "lag-in-frames": "16"} if "deadline" not in quick else {}
+    return Spec(
+        codec, kwargs.pop("container", "webm"), {"g": str(gop), "b": "200k", "threads": "1", **quick, **alt}, **kwargs
+    )
+
+
+def av1(container, gop=12, **kwargs):
+    params = f"keyint={gop}:lp=1:hierarchical-levels=3"
+    return Spec("libsvtav1", container, {"preset": "12", "svtav1-params": params}, **kwargs)
+
+
+def old(codec, container, gop=12, bframes=2, **kwargs):
+    options = {"g": str(gop), "bf": str(bframes), "b": "400k"} if bframes is not None else {"b": "400k"}
+    return Spec(codec, container, options, **kwargs)
+
+
+SPECS = {
+    "h264_gop12.mp4": h264("mp4"),
+    "h264_gop250.mp4": h264("mp4", 250, size=(96, 64), total=40),
+    "h264_intra.mp4": h264("mp4", 1, "bframes=0"),
+    "h264_opengop.mp4": h264("mp4", 10, "bframes=3:b-adapt=0:open-gop=1", total=40),
+    "h264_vfr.mp4": h264("mp4", times="uneven"),
+    "h264_fragments.mp4": h264("mp4", muxing={"movflags": "frag_keyframe+empty_moov"}),
+    "h264_faststart.mov": h264("mov", muxing={"movflags": "faststart"}),
+    "h264_offset.mp4": h264("mp4", start=37),
+    "h264_rotated.mp4": h264("mp4", rotation=90, size=(96, 64)),
+    "h264_444.mp4": h264("mp4", pix_fmt="yuv444p"),
+    "h264_10bit.mkv": h264("matroska", pix_fmt="yuv420p10le"),
+    "h264_interlaced.ts": h264("mpegts", 12, "bframes=2:interlaced=1", size=(64, 64)),
+    "h264.mkv": h264("matroska", times="uneven"),
+    "h264.ts": h264("mpegts", start=11),
+    "h264_opengop.ts": h264("mpegts", 10, "bframes=3:b-adapt=0:open-gop=1"),
+    "h264.flv": h264("flv"),
+    "h264_one.mp4": h264("mp4", total=1),
+    "h264_three.mkv": h264("matroska", total=3),
+    "h264_raw.h264": h264("h264"),
+    "hevc.mp4": hevc("mp4"),
+    "hevc_opengop.mp4": hevc("mp4", 10, "bframes=4:open-gop=1", total=40),
+    "hevc_10bit.mkv": hevc("matroska", pix_fmt="yuv420p10le"),
+    "vp8.webm": vp("libvpx", live=True),
+    "vp8_altref.webm": vp("libvpx", total=40),
+    "vp9.webm": vp("libvpx-vp9", live=True),
+    "vp9_altref.webm": vp("libvpx-vp9", total=40, size=(96, 64)),
+    "vp9_alpha.webm": vp("libvpx-vp9", live=True, pix_fmt="yuva420p"),
+    "vp9.mp4": vp("libvpx-vp9", live=True, container="mp4"),
+    "av1.mp4": av1("mp4", size=(96, 64)),
+    "av1.mkv": av1("matroska", size=(96, 64), total=40),
+    "mpeg4.mp4": old("mpeg4", "mp4"),
+    "mpeg4.avi": old("mpeg4", "avi"),
+    "mpeg2.ts": old("mpeg2video", "mpegts", start=9),
+    "mpeg2.mpg": old("mpeg2video", "mpeg"),
+    "mjpeg.avi": old("mjpeg", "avi", bframes=None, pix_fmt="yuvj420p"),
+    "wmv2.wmv": old("wmv2", "asf", bframes=None),
+    "ffv1.mkv": old("ffv1", "matroska", bframes=None),
+    "picture.gif": Spec("gif", "gif", pix_fmt="rgb8"),
+    "prores.mov": old("prores_ks", "mov", bframes=None, pix_fmt="yuv422p10le", total=12),
+}
+"""File name to how it is made: about forty structures that readers get wrong."""
+
+
+def frame_times(spec):
+    """Ticks of 1/1000 s ("uneven") or of a frame."""
+    if spec.times == "even":
+        return list(range(spec.start, spec.start + spec.total))
+    rng = np.random.default_rng(7)
+    return (np.cumsum(rng.integers(20, 200, spec.total)) + spec.start).tolist()
+
+
+def picture(index, width, height, seed=0):
+    """(H, W, 3): a moving pattern, distinct in every frame."""
+    y, x = np.mgrid[:height, :width]
+    base = np.sin((x + 3 * index) / 9 + seed) + np.cos((y - 2 * index) / 7)
+    planes = [base * 50 + 128 + 40 * np.sin(index / 5 + channel + (x + y) / 20) for channel in range(3)]
+    array = np.clip(np.stack(planes, -1), 0, 255).astype(np.uint8)
+    place = (index * 5) % max(width - 12, 1)
+    array[4:14, place : place + 10] = (255 - 7 * index % 200, 30 + 5 * index % 200, 60)
+    return array
+
+
+def make(spec):
+    """The file's bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        # some muxers read again what they wrote, by its name
+        return _write(Path(folder) / "video", spec).read_bytes()
+
+
+def _write(target, spec):
+    ticks = Fraction(1, 1000) if spec.times != "even" else Fraction(1, 10)
+    with av.open(str(target), "w", format=spec.container, options=spec.muxing or {}) as output:
+        stream = output.add_stream(spec.codec, rate=10, options=spec.options or {})
+        stream.width, stream.height = spec.size
+        stream.pix_fmt = spec.pix_fmt
+        stream.codec_context.time_base = ticks
+        if spec.rotation:
+            stream.set_display_rotation(spec.rotation)
+        for index, time in enumerate(frame_times(spec)):
+            frame = av.VideoFrame.from_ndarray(picture(index, *spec.size), format="rgb24")
+            frame.pts, frame.time_base = time, ticks
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+    return target
+
+
+def write_all(folder, names=None):
+    """Write the files and return their paths by name."""
+    paths = {}
+    for name in names or SPECS:
+        paths[name] = folder / name
+        paths[name].write_bytes(make(SPECS[name]))
+    return paths
+
+
+def remux(data, container, *, muxing=None, shift=0, stretch=1, change=bytes):
+    """The same packets in another container, moved in time by `shift` ticks, `stretch` times apart, their bytes changed."""
+    target = io.BytesIO()
+    with av.open(io.BytesIO(data)) as source, av.open(target, "w", format=container, options=muxing or {}) as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        for old_packet in source.demux(source.streams.video[0]):
+            if not old_packet.size:
+                continue
+            packet = av.Packet(change(bytes(old_packet)))
+            packet.pts = old_packet.pts * stretch + shift
+            packet.dts = None if old_packet.dts is None else old_packet.dts * stretch + shift
+            packet.duration, packet.time_base = old_packet.duration, old_packet.time_base
+            packet.is_keyframe, packet.stream = old_packet.is_keyframe, stream
+            output.mux(packet)
+    return target.getvalue()

@@ -1,0 +1,98 @@
+"""What a source of a conversion must have."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from conversion import read, refused, run
+from safetensors.torch import load_file, save_file
+from stock_twin import publish
+
+from gve.model_cards import convert
+from gve.model_cards.checkpoints import FAMILIES, family_of, open_checkpoint
+from gve.model_cards.stock import stock_name
+
+NEW_LAYOUT = {"model.language_model.": "model.language_model."}
+
+
+@pytest.mark.parametrize("drop_head", [False, True])
+@pytest.mark.parametrize("prefixes", [None, NEW_LAYOUT], ids=["old", "new"])
+def test_published_layouts(tiny, tmp_path, prefixes, drop_head):
+    source = publish(tmp_path, *tiny, prefixes=prefixes, drop_head=drop_head)
+    arguments = convert._parser().parse_args([str(source), "unused"])
+    model, _ = convert._load(open_checkpoint(str(source)), arguments)
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in tiny[0].state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("gone", "named"),
+    [
+        (["config.json"], "has no config.json"),
+        (["model.safetensors"], "has no model.safetensors"),
+        (["tokenizer.json"], "has no vocab.json, no merges.txt"),
+        (["tokenizer_config.json", "model.safetensors"], "has no model.safetensors, no tokenizer_config.json"),
+    ],
+)
+def test_incomplete_sources(published, tmp_path, capsys, gone, named):
+    source = shutil.copytree(published, tmp_path / "source")
+    for name in gone:
+        (source / name).unlink()
+    assert named in refused([source, tmp_path / "ours"], capsys)
+    assert not (tmp_path / "ours").exists()
+
+
+def test_sources_that_cannot_be_converted(published, tmp_path, capsys, monkeypatch):
+    source = shutil.copytree(published, tmp_path / "source")
+    target = tmp_path / "ours"
+    config = read(source, "config.json")
+    (source / "config.json").write_text(json.dumps(config | {"model_type": "llava"}))
+    assert "model_type 'llava'; accepted are qwen2_5_vl, gve, qwen3_vl, gve_qwen3_vl" in refused(
+        [source, target], capsys
+    )
+    (source / "config.json").write_text(json.dumps(config | {"quantization_config": {}}))
+    assert "are quantised" in refused([source, target], capsys)
+    (source / "config.json").write_text("{")
+    assert "is no JSON" in refused([source, target], capsys)
+    (source / "config.json").write_text(json.dumps(config))
+    (source / "model.safetensors").write_bytes(b"no weights at all")
+    assert "cannot be read" in refused([source, target], capsys)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert "is no folder, and the Hub does not give it" in refused([tmp_path / "nothing", target], capsys)
+    assert not target.exists()
+
+
+def test_an_adapter_folder_as_the_source(tmp_path, capsys):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert "convert its base model with --adapter" in refused([tmp_path, tmp_path.parent / "ours"], capsys)
+
+
+def test_a_shard_that_is_missing(published, tmp_path, capsys):
+    run([published, tmp_path / "parts", "--max-shard-size", "1MB"], check=False)
+    lost = sorted((tmp_path / "parts").glob("model-*.safetensors"))[1]
+    lost.unlink()
+    assert f"has no {lost.name}" in refused([tmp_path / "parts", tmp_path / "ours"], capsys)
+
+
+def test_weights_that_are_missing(published, tmp_path, capsys):
+    source = shutil.copytree(published, tmp_path / "source")
+    tensors = load_file(source / "model.safetensors")
+    del tensors["model.norm.weight"], tensors["visual.merger.ln_q.weight"]
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    message = refused([source, tmp_path / "ours"], capsys)
+    assert "2 missing keys (language_model.norm.weight, visual.merger.ln_q.weight)" in message
+
+
+def test_bytes_are_counted_from_the_headers(published):
+    checkpoint = open_checkpoint(str(published))
+    numbers = sum(one.numel() for one in load_file(published / "model.safetensors").values())
+    assert checkpoint.numbers == {"F32": numbers}
+    assert checkpoint.size() == 4 * numbers and checkpoint.size(2) == 2 * numbers
+
+
+def test_families():
+    assert [family.types for family in FAMILIES] == [("qwen2_5_vl", "gve"), ("qwen3_vl", "gve_qwen3_vl")]
+    assert family_of("gve") is family_of("qwen2_5_vl") is FAMILIES[0]
+    assert stock_name("language_model.layers.0.mlp.up_proj.weight", FAMILIES[0]) == "model.layers.0.mlp.up_proj.weight"
+    with pytest.raises(ValueError, match="model_type None"):
+        family_of(None)

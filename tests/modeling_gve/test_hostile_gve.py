@@ -1,0 +1,355 @@
+import io
+import os
+import resource
+import socket
+import struct
+import threading
+import time
+import zlib
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import av
+import numpy as np
+import PIL.Image
+import pytest
+from make_broken import DAMAGE, broken
+from make_videos import SPECS, make, remux
+
+from gve.av1_gve import LeafUnits
+from gve.limits_gve import Limits
+from gve.video_gve import read_video, video_info
+
+PATIENCE = 10
+"""Seconds that no file of a few kilobytes may take."""
+
+
+def outcome(data, **limits):
+    """Read what may be broken: 8 sound frames, or a ValueError that names the file."""
+    begun = time.monotonic()
+    try:
+        clip = read_video(data, limits=Limits(timeout=PATIENCE / 2, **limits))
+    except ValueError as error:
+        assert "<bytes>" in str(error) and "accepted" in str(error)
+        clip = None
+    assert time.monotonic() - begun < PATIENCE
+    if clip is not None:
+        assert len(clip.frames) == len(clip.timestamps) == len(clip.indices) == 8
+        assert clip.frames.dtype == np.uint8 and np.isfinite(clip.timestamps).all()
+        assert clip.decoded > 0 and clip.strategy in ("index", "scan", "seek", "sequential")
+    try:
+        assert video_info(data).width > 0
+    except ValueError as error:
+        assert "<bytes>" in str(error)
+    return clip
+
+
+NORMAL = ("h264_gop12.mp4", "h264.mkv", "h264.ts", "vp9.webm", "mpeg4.avi")
+"""Files of the small corpus; the large one takes all."""
+
+
+@pytest.mark.parametrize("name", NORMAL)
+def test_broken_files_give_frames_or_a_clear_error(name):
+    data = make(SPECS[name])
+    for kind in DAMAGE:
+        outcome(broken(data, kind, 0))
+
+
+@pytest.mark.slow
+def test_a_thousand_broken_files():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    tried = 0
+    for spec in SPECS.values():
+        for size in (spec.size, (160, 96)):
+            data = make(spec._replace(size=size))
+            for kind in DAMAGE:
+                outcome(broken(data, kind, tried))
+                tried += 1
+    assert tried >= 900
+    for kind in DAMAGE:
+        for seed in range(20):
+            outcome(broken(data, kind, seed))
+            tried += 1
+    assert tried >= 1000
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 512 << 10  # kilobytes
+
+
+def test_visible_damage_is_flagged():
+    data = make(SPECS["h264.mkv"])
+    assert not read_video(data).damaged
+    assert read_video(broken(make(SPECS["h264.ts"]), "flip_many", 0)).damaged
+    assert read_video(data[: len(data) * 2 // 3]).damaged
+    table_in_front = make(SPECS["h264_faststart.mov"])
+    begin = table_in_front.index(b"mdat") + 4
+    hurt = read_video(table_in_front[: begin + 900] + bytes(300) + table_in_front[begin + 1200 :])
+    assert hurt.damaged and hurt.strategy == "sequential"
+    other = make(SPECS["mpeg4.avi"])
+    half = read_video(other[: len(other) * 3 // 4])
+    assert half.damaged and len(half.frames) == 8
+    with pytest.raises(ValueError, match="truncated"):
+        read_video(make(SPECS["h264_faststart.mov"])[:-300])
+
+
+def test_what_is_no_video_is_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    cases = {
+        "empty.mp4": b"",
+        "one.mp4": b"\0",
+        "words.mp4": b"hello " * 500,
+        "noise.mp4": rng.bytes(20_000),
+        "noise.mkv": b"\x1aE\xdf\xa3" + rng.bytes(20_000),
+        "header.mp4": struct.pack(">I4s4sI4s", 20, b"ftyp", b"isom", 0, b"isom"),
+        "zip.mp4": b"PK\x03\x04" + rng.bytes(5000),
+        "page.mp4": b"<!doctype html><html><body>404</body></html>" * 30,
+        "deep.mp4": b"".join(struct.pack(">I4s", 1 << 20, b"moov") for _ in range(3000)),
+    }
+    for name, data in cases.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(ValueError, match=name):
+            read_video(tmp_path / name, limits=Limits(timeout=PATIENCE))
+        with pytest.raises(ValueError, match=name):
+            video_info(tmp_path / name)
+
+
+def test_a_wrong_extension_does_not_matter(tmp_path):
+    data = make(SPECS["h264.mkv"])
+    (tmp_path / "really_matroska.mp4").write_bytes(data)
+    assert np.array_equal(read_video(tmp_path / "really_matroska.mp4").frames, read_video(data).frames)
+
+
+@pytest.fixture
+def victim(tmp_path):
+    """A good video that no other file may make the reader open."""
+    (tmp_path / "victim.ts").write_bytes(make(SPECS["h264.ts"]))
+    return tmp_path / "victim.ts"
+
+
+def test_playlists_and_scripts_open_nothing(victim, tmp_path):
+    scripts = {
+        "list.m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:3,\n{victim}\n#EXT-X-ENDLIST\n",
+        "list.mp4": f"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:3,\nfile://{victim}\n#EXT-X-ENDLIST\n",
+        "list.ffconcat": f"ffconcat version 1.0\nfile {victim.name}\n",
+        "list.txt": f"ffconcat version 1.0\nfile '{victim}'\n",
+        "list.sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n"
+        "a=rtpmap:96 H264/90000\n",
+        "list.mpd": f'<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"><Period>'
+        f"<AdaptationSet><Representation><BaseURL>{victim}</BaseURL></Representation></AdaptationSet></Period></MPD>",
+    }
+    for name, text in scripts.items():
+        (tmp_path / name).write_text(text)
+        for source in (tmp_path / name, str(tmp_path / name), text.encode()):
+            with pytest.raises(ValueError, match="not a video"):
+                read_video(source, limits=Limits(timeout=PATIENCE))
+    for trick in (
+        "concat:{0}|{0}",
+        "subfile,,start,0,end,0,,:{0}",
+        "file:{0}",
+        "async:{0}",
+        "data:video/mp4;base64,AAAA",
+    ):
+        with pytest.raises((FileNotFoundError, ValueError)):
+            read_video(trick.format(victim))
+
+
+def test_names_that_look_like_patterns_are_names(tmp_path):
+    for index in range(3):
+        PIL.Image.new("RGB", (32, 32), (60 * index,) * 3).save(tmp_path / f"p{index}.png")
+    for name in ("p%d.png", "p[0-2].png", "p*.png"):
+        PIL.Image.new("RGB", (32, 32), (250, 0, 0)).save(tmp_path / name, "PNG")
+        clip = read_video(tmp_path / name, 3)
+        assert (clip.frames == [250, 0, 0]).all()
+        with (tmp_path / name).open("rb") as opened:
+            assert np.array_equal(read_video(opened, 3).frames, clip.frames)
+
+
+def test_paths_that_are_no_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "loop.mp4").symlink_to(tmp_path / "loop.mp4")
+    (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "dangling.mp4").symlink_to(tmp_path / "nothing")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "s.mp4"))
+        for name, reason in (
+            ("pipe.mp4", "a pipe"),
+            ("loop.mp4", "cannot be opened"),
+            ("folder.mp4", "a folder"),
+            ("s.mp4", "socket"),
+        ):
+            for call in (read_video, video_info):
+                with pytest.raises(ValueError, match=f"{name}.*{reason}"):
+                    call(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match=r"dangling\.mp4"):
+        read_video(tmp_path / "dangling.mp4")
+    with pytest.raises(ValueError, match="NUL"):
+        read_video(str(tmp_path / "a\0b.mp4"))
+    with pytest.raises(ValueError, match="device"):
+        read_video("/dev/zero")
+
+
+class Unseekable(io.RawIOBase):
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        return 0
+
+
+def test_file_objects_that_do_not_serve(tmp_path):
+    with pytest.raises(ValueError, match="cannot seek"):
+        read_video(Unseekable())
+    with pytest.raises(ValueError, match="opened as text"):
+        read_video(io.StringIO("words"))
+    with pytest.raises(ValueError, match="0 bytes"):
+        read_video(io.BytesIO())
+
+
+def png_bomb(side):
+    """A picture of side x side pixels in a few kilobytes."""
+
+    def chunk(kind, data):
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    packed = zlib.compressobj(9)
+    rows = b"".join(packed.compress(bytes(1 + side // 8)) for _ in range(side)) + packed.flush()
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def test_a_bomb_is_refused_before_it_takes_memory():
+    bomb = png_bomb(24_000)
+    assert len(bomb) < 100_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=r"no frame in it can be decoded.*max_pixels"):
+        read_video(bomb)
+    gif = b"GIF89a" + struct.pack("<HH", 60_000, 60_000) + b"\xf0\0\0\0\0\0\xff\xff\xff"
+    with pytest.raises(ValueError, match="<bytes>"):
+        read_video(gif + b",\0\0\0\0\x60\xea\x60\xea\0\x02\x02\x4c\x01\0;")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10
+
+
+def test_webp_bombs():
+    pages = [PIL.Image.new("RGB", (600, 600), (80 * index, 0, 0)) for index in range(3)]
+    target = io.BytesIO()
+    pages[0].save(target, "WEBP", save_all=True, append_images=pages[1:], duration=100)
+    with pytest.raises(ValueError, match="max_pixels"):
+        read_video(target.getvalue(), limits=Limits(max_pixels=10_000))
+    with pytest.raises(ValueError, match="<bytes>"):
+        read_video(target.getvalue()[:60])
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        ({"max_bytes": 100}, "max_bytes"),
+        ({"max_pixels": 1000}, "max_pixels"),
+        ({"max_output": 10_000}, "max_output"),
+        ({"max_packets": 5}, "max_packets"),
+        ({"timeout": 1e-9}, "timeout"),
+    ],
+)
+def test_every_limit_holds(limits, reason):
+    data = make(SPECS["h264.mkv"])
+    with pytest.raises(ValueError, match=f"<bytes>.*Limits.{reason}"):
+        read_video(data, limits=Limits(**limits))
+    with pytest.raises(ValueError, match=f"{next(iter(limits))}: got 0"):
+        Limits(**dict.fromkeys(limits, 0))
+
+
+def many_streams(count):
+    target = io.BytesIO()
+    with av.open(target, "w", format="matroska") as output:
+        streams = [output.add_stream("mpeg4", rate=5) for _ in range(count)]
+        for stream in streams:
+            stream.width = stream.height = 16
+            stream.pix_fmt = "yuv420p"
+        for stream in streams:
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24")))
+            output.mux(stream.encode())
+    return target.getvalue()
+
+
+def test_too_many_streams_are_refused():
+    data = many_streams(80)
+    with pytest.raises(ValueError, match=r"<bytes>.*max_streams"):
+        read_video(data)
+    assert read_video(data, limits=Limits(max_streams=100), stream=79).frames.shape == (8, 16, 16, 3)
+
+
+def test_an_endless_duration_costs_nothing():
+    """Frames thirty years apart, asked for a thousand times a second."""
+    apart = remux(make(SPECS["h264_three.mkv"]), "matroska", stretch=10**10)
+    begun = time.monotonic()
+    clip = read_video(apart, 8, sampling="fps", fps=1000.0)
+    assert clip.duration > 1e9 and clip.indices[0] == 0 and clip.indices[-1] == 2
+    assert len(clip.frames) == 8 and time.monotonic() - begun < PATIENCE
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_headers_of_noise_are_never_believed(seed):
+    noise = np.random.default_rng(seed).bytes(60)
+    leaves = LeafUnits(b"\x81\0\0\0" + noise)
+    assert not leaves.is_leaf(noise, keyframe=True)
+    assert leaves.is_leaf(noise[::-1], keyframe=False) in (False, True)
+
+
+class Handler(BaseHTTPRequestHandler):
+    data = b""
+
+    def do_GET(self):
+        if self.path == "/moved.mp4":
+            self.send_response(302)
+            self.send_header("Location", "/a.mp4")
+            self.end_headers()
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.data)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(self.data)
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def log_message(self, *_):
+        pass
+
+
+def test_urls_are_off_unless_their_host_is_allowed():
+    fsspec = pytest.importorskip("fsspec")
+    data = make(SPECS["h264_gop12.mp4"])
+    for url in ("http://localhost:9/a.mp4", "https://example.org/a.mp4", "rtsp://example.org/a", "memory://x/a.mp4"):
+        with pytest.raises(ValueError, match="allow_urls"):
+            read_video(url)
+    fsspec.filesystem("memory").pipe("/clips/a.mp4", data)
+    allowed = Limits(allow_urls=("memory://clips",))
+    assert np.array_equal(read_video("memory://clips/a.mp4", limits=allowed).frames, read_video(data).frames)
+    with pytest.raises(FileNotFoundError, match="memory://clips/b"):
+        read_video("memory://clips/b.mp4", limits=allowed)
+    with pytest.raises(ValueError, match="max_bytes"):
+        read_video("memory://clips/a.mp4", limits=Limits(max_bytes=10, allow_urls=("memory://clips",)))
+
+
+def test_a_redirect_is_not_followed():
+    pytest.importorskip("aiohttp")
+    Handler.data = make(SPECS["h264_gop12.mp4"])
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    host = f"http://127.0.0.1:{server.server_port}"
+    try:
+        limits = Limits(allow_urls=(host,), timeout=PATIENCE)
+        assert read_video(f"{host}/a.mp4", limits=limits).frames.shape[0] == 8
+        with pytest.raises((ValueError, FileNotFoundError)):
+            read_video(f"{host}/moved.mp4", limits=limits)
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_partial_decode_does_not_hide_behind_a_count():
+    """A stream whose packets are all there but do not decode gives no frames out of thin air."""
+    data = bytearray(make(SPECS["h264_gop12.mp4"]))
+    begin = data.index(b"mdat") + 4
+    end = data.index(b"moov") - 4
+    data[begin:end] = bytes(end - begin)
+    with pytest.raises(ValueError, match="no frame in it can be decoded"):
+        read_video(bytes(data))

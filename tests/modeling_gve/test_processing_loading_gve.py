@@ -1,0 +1,130 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from chats import assert_same, rendered
+from transformers import AutoProcessor
+
+from gve import GVEProcessor, read_video
+from gve.chat_gve import CHAT_TEMPLATE
+from gve.tiny import build_tokenizer
+
+QUERY = "Find the video according to the text description."
+PICTURES = [PIL.Image.new("RGB", size, "teal") for size in ((32, 32), (90, 33))]
+CLIP = np.random.default_rng(0).integers(0, 255, (12, 40, 56, 3), dtype=np.uint8)
+SIZES = [{"shortest_edge": 256, "longest_edge": 4 * 256}, {"shortest_edge": 12 * 256, "longest_edge": 20 * 256}]
+
+
+def test_round_trip(processor, tmp_path, rows):
+    processor.save_pretrained(tmp_path)
+    again = AutoProcessor.from_pretrained(tmp_path)
+    assert type(again) is GVEProcessor and again.tokenizer.padding_side == "left"
+    assert_same(again.prepare(rows, instruction=QUERY), processor.prepare(rows, instruction=QUERY))
+
+
+def test_wrong_parts_are_refused(processor):
+    with pytest.raises(TypeError, match="video_processor: got Qwen2VLImageProcessorPil"):
+        GVEProcessor(processor.image_processor, processor.tokenizer, processor.image_processor)
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A folder as Qwen2.5-VL's are published: no processor_config.json, a budget for chats, a template of its own."""
+    folder = tmp_path_factory.mktemp("published")
+    tokenizer = build_tokenizer(["a red circle"])
+    tokenizer.padding_side = "right"
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    tokenizer.save_pretrained(folder)
+    preprocessor = {
+        "min_pixels": 3136,
+        "max_pixels": 12845056,
+        "patch_size": 14,
+        "temporal_patch_size": 2,
+        "merge_size": 2,
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "image_processor_type": "Qwen2VLImageProcessor",
+        "processor_class": "Qwen2_5_VLProcessor",
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    return folder
+
+
+@pytest.mark.parametrize("extra", [{}, {"chat_template.json": '{"chat_template": "{{ messages }}"}'}])
+def test_a_published_folder_gets_the_embedders_settings(published, tmp_path, extra):
+    folder = shutil.copytree(published, tmp_path / "folder")
+    for name, content in extra.items():
+        (folder / name).write_text(content)
+    processor = GVEProcessor.from_pretrained(folder)
+    sizes = [dict(part.size) for part in (processor.image_processor, processor.video_processor)]
+    limits = [(size["shortest_edge"] // 784, size["longest_edge"] // 784) for size in sizes]
+    assert limits == [(4, 256), (4, 200)] and processor.video_processor.num_frames == 8
+    assert processor.chat_template == CHAT_TEMPLATE and processor.tokenizer.padding_side == "left"
+    rows = [
+        {"text": "a", "image": PIL.Image.new("RGB", (2000, 2000))},
+        {"video": np.zeros((9, 900, 900, 3), np.uint8)},
+    ]
+    out = processor.prepare(rows)
+    assert out["image_grid_thw"].tolist() == [[1, 32, 32]] and out["video_grid_thw"].tolist() == [[4, 28, 28]]
+    assert_same(out, rendered(processor, rows))
+    assert GVEProcessor.from_pretrained(folder, num_frames=4).video_processor.num_frames == 4
+    processor.image_processor.size = {"shortest_edge": 3136, "longest_edge": 9 * 784}
+    processor.video_processor.num_frames = 4
+    processor.save_pretrained(tmp_path / "ours")
+    again = AutoProcessor.from_pretrained(tmp_path / "ours")
+    assert again.prepare(rows)["video_grid_thw"].tolist() == [[2, 28, 28]]
+    assert_same(again.prepare(rows), processor.prepare(rows))
+    assert "min_pixels" not in (tmp_path / "ours" / "processor_config.json").read_text()
+
+
+@pytest.fixture(scope="module")
+def sentence(folder):
+    return pytest.importorskip("sentence_transformers").SentenceTransformer(str(folder), device="cpu")
+
+
+def test_sentence_transformers_gives_the_same_tensors(processor, sentence, media):
+    clip = CLIP
+    rows = [
+        {"text": ["a", "red circle"], "image": None},
+        {"image": PICTURES[:2], "text": "a <|video_pad|>"},
+        {"text": "b", "video": {"array": clip, "video_metadata": {"fps": 2.0}}},
+        {"video": read_video(media / "a.mp4")},
+        {"video": [PIL.Image.fromarray(frame) for frame in clip]},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "c"}, {"type": "video", "video": {"frames": clip, "fps": 3.0}}],
+        },
+        media / "b.webm",
+    ]
+    given = [str(row) if isinstance(row, Path) else row for row in rows]
+    # a batch of sentence-transformers has metadata for all its videos or for none
+    for part in ([0, 1, 3], [4], [5], [6], [0, 2], [2, 4]):
+        options = {"num_frames": 3, "size": SIZES[1]}
+        theirs = sentence[0].preprocess(
+            [given[i] for i in part], prompt=QUERY, processing_kwargs={"video": options, "image": {"size": SIZES[0]}}
+        )
+        ours = processor.prepare(
+            [rows[i] for i in part], instruction=QUERY, num_frames=3, video_size=SIZES[1], image_size=SIZES[0]
+        )
+        assert_same(ours, {key: theirs[key] for key in ours})
+
+
+@pytest.mark.parametrize(
+    ("row", "error", "match"),
+    [
+        ("", ValueError, r"inputs\[1\]: got no words"),
+        ({"text": " ", "image": None}, ValueError, r"inputs\[1\]: got no words"),
+        ({"video": "gone.mp4"}, FileNotFoundError, r"inputs\[1\]\['video'\]: got 'gone.mp4'"),
+        ("gone.webm", FileNotFoundError, "no file is named"),
+        ({"video": PICTURES[0]}, ValueError, r"inputs\[1\]\['video'\]: got an image"),
+        ({"image": np.full((8, 8, 3), 2.0)}, ValueError, r"inputs\[1\]\['image'\]: got floats from 2"),
+        (np.zeros((3, 3, 64, 3), np.uint8), ValueError, r"inputs\[1\]\['video'\]: .*reads as"),
+        (("a", PICTURES[0]), ValueError, "roles"),
+    ],
+)
+def test_sentence_transformers_meets_the_same_checks(sentence, row, error, match):
+    with pytest.raises(error, match=match):
+        sentence[0].preprocess(["fine", row])

@@ -1,0 +1,365 @@
+"""Rows for Qwen3-VL: what a video becomes, and the ways into the model."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from transformers import AutoModel, AutoProcessor, Qwen2VLImageProcessorPil, Qwen3VLProcessor
+from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
+from transformers.video_utils import VideoMetadata
+
+import gve
+from gve import GVEQwen3VLModel, GVEQwen3VLProcessor, GVEVideoProcessor
+from gve.processing_qwen3vl_gve import QWEN3VL_SYSTEM
+from gve.video_gve import uniform_indices
+from gve.video_processing_gve import Clip
+
+TEXTS = ("a red circle moves to the left of a blue box", "Find the video according to the text description.")
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return gve.build_tiny(TEXTS, family="qwen3_vl")
+
+
+@pytest.fixture(scope="module")
+def model(tiny):
+    return tiny[0]
+
+
+@pytest.fixture(scope="module")
+def processor(tiny):
+    return tiny[1]
+
+
+@pytest.fixture(scope="module")
+def folder(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("qwen3vl")
+    gve.save_embedder(folder, *tiny)
+    return folder
+
+
+@torch.no_grad()
+def vectors(model, processor, rows, **kwargs):
+    return model(**processor.prepare(rows, **kwargs)).embeddings.numpy()
+
+
+def stock_self(processor):
+    """What transformers' processor reads of itself; it cannot be made without torchvision."""
+    return SimpleNamespace(
+        image_processor=processor.image_processor,
+        video_processor=processor.video_processor,
+        image_token="<|image_pad|>",
+        video_token="<|video_pad|>",
+        vision_start_token="<|vision_start|>",
+        vision_end_token="<|vision_end|>",
+        _calculate_timestamps=partial(Qwen3VLProcessor._calculate_timestamps, None),
+    )
+
+
+def stock_video(processor, grid, indices, fps):
+    metadata = VideoMetadata(total_num_frames=len(indices), fps=fps, frames_indices=list(indices))
+    inputs = {"video_grid_thw": torch.tensor([grid]), "video_metadata": [metadata]}
+    return Qwen3VLProcessor.replace_video_token(stock_self(processor), inputs, 0)
+
+
+def stock_image(processor, grid):
+    placeholders = Qwen3VLProcessor.replace_image_token(
+        stock_self(processor), {"image_grid_thw": torch.tensor([grid])}, 0
+    )
+    return f"<|vision_start|>{placeholders}<|vision_end|>"
+
+
+def stock_expansion(text, video):
+    """What transformers makes of a rendered chat with one video."""
+    stand_in = SimpleNamespace(
+        all_special_multimodal_tokens=["<|image_pad|>", "<|video_pad|>"],
+        image_token="<|image_pad|>",
+        video_token="<|video_pad|>",
+    )
+    return Qwen3VLProcessor.get_text_with_replacements(stand_in, [text], [], [video], [])[0][0]
+
+
+def chat(media, text="", system=QWEN3VL_SYSTEM):
+    return (
+        f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{media}{text}<|im_end|>\n"
+        "<|im_start|>assistant\n<|endoftext|>"
+    )
+
+
+def row_of(batch, index=0):
+    return batch["input_ids"][index, batch["attention_mask"][index].bool()].tolist()
+
+
+# -- token ids --------------------------------------------------------------------------------------------------------
+
+
+def test_ids_of_files_are_those_of_the_stock_rules(processor, media):
+    """`a.mp4` has 16 frames at 8 a second, `short.mp4` three, which are taken more than once."""
+    clip, short, image = (str(media / name) for name in ("a.mp4", "short.mp4", "i.png"))
+    batch = processor.prepare(
+        [{"text": "all", "image": image, "video": clip}, {"video": short, "text": "a box"}, "words", {"image": image}],
+        instruction=["Find a red thing.", None, None, None],
+    )
+    grids, image_grid = batch["video_grid_thw"].tolist(), batch["image_grid_thw"][0].tolist()
+    long = stock_video(processor, grids[0], uniform_indices(16, 8), 8.0)
+    brief = stock_video(processor, grids[1], uniform_indices(3, 8), 8.0)
+    assert brief.startswith("<0.0 seconds><|vision_start|>") and "<|vision_end|><0.2 seconds>" in brief
+    expected = [
+        chat(long + stock_image(processor, image_grid), "all", "Find a red thing."),
+        chat(brief, "a box"),
+        chat("", "words"),
+        chat(stock_image(processor, image_grid)),
+    ]
+    for index, text in enumerate(expected):
+        assert row_of(batch, index) == processor.tokenizer(text)["input_ids"]
+
+
+@pytest.mark.parametrize(("count", "fps"), [(1, 1.0), (2, 24.0), (3, 0.5), (7, 29.97), (8, 0.05)])
+def test_times_are_those_of_the_stock_formula(processor, count, fps):
+    clip = Clip(np.zeros((count, 32, 32, 3), np.uint8), 1 / fps, [index / fps for index in range(count)])
+    grid = [-(-count // 2), 4, 4]
+    assert processor.video_text(grid, clip) == stock_video(processor, grid, range(count), fps)
+    assert processor.tokenizer(processor.video_text(grid, clip))["input_ids"] == processor.video_ids(grid, clip)
+
+
+def test_times_are_the_true_ones(processor):
+    """Frames at uneven times, as variable frame rates have them: no rate describes these."""
+    frames = np.zeros((4, 48, 48, 3), np.uint8)
+    row = {"video": {"frames": frames, "timestamps": [0.0, 0.5, 7.0, 60.3]}}
+    text = processor.tokenizer.decode(row_of(processor.prepare([row])))
+    assert "user\n<0.2 seconds><|vision_start|>" in text and "<|vision_end|><33.6 seconds><|vision_start|>" in text
+
+
+def test_outer_delimiters_as_newer_transformers_writes_them(processor, media):
+    parts = (processor.image_processor, processor.tokenizer, processor.video_processor)
+    newer = GVEQwen3VLProcessor(*parts, outer_delimiters=True)
+    row = {"video": str(media / "a.mp4"), "text": "red"}
+    batch = newer.prepare([row])
+    video = stock_video(processor, batch["video_grid_thw"][0].tolist(), uniform_indices(16, 8), 8.0)
+    expected = stock_expansion(chat("<|vision_start|><|video_pad|><|vision_end|>", "red"), video)
+    assert "user\n<|vision_start|><0.1 seconds><|vision_start|><|video_pad|>" in expected
+    assert row_of(batch) == processor.tokenizer(expected)["input_ids"]
+    content = [{"type": "video", "video": row["video"]}, {"type": "text", "text": "red"}]
+    called = newer.apply_chat_template(
+        [{"role": "user", "content": content}], tokenize=True, return_dict=True, return_tensors="pt"
+    )
+    assert row_of(called) == row_of(batch)
+    assert len(row_of(processor.prepare([row]))) == len(row_of(batch)) - 2
+
+
+@pytest.mark.parametrize("words", ["<|video_pad|>", "<|vision_start|><|video_pad|><|vision_end|>"])
+def test_a_row_that_quotes_control_tokens_keeps_its_times(processor, media, words):
+    """Such rows are rendered and read again."""
+    clip, text = str(media / "a.mp4"), f"see {words} here"
+    plain = row_of(processor.prepare([{"video": clip, "text": "see here"}]))
+    quoted = row_of(processor.prepare([{"video": clip, "text": text}]))
+    end = len(plain) - plain[::-1].index(processor.chat.vision_end_id)
+    assert quoted[:end] == plain[:end] and processor.chat.vision_end_id not in quoted[end:]
+    called = processor.apply_chat_template(
+        [{"role": "user", "content": [{"type": "video", "video": clip}, {"type": "text", "text": text}]}],
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    assert row_of(called) == quoted and words in processor.tokenizer.decode(quoted[end:])
+
+
+def test_only_text_is_cut(processor, media):
+    clip = str(media / "a.mp4")
+    whole = row_of(processor.prepare([{"video": clip, "text": "a red circle " * 40}]))
+    bare = row_of(processor.prepare([{"video": clip}]))
+    with pytest.warns(UserWarning, match="max_length"):
+        cut = row_of(processor.prepare([{"video": clip, "text": "a red circle " * 40}], max_length=len(bare) + 3))
+    assert len(cut) == len(bare) + 3 and cut[-4:] == bare[-4:]
+    assert cut[:-7] == whole[: len(cut) - 7]
+    with pytest.raises(ValueError, match=r"max_length"):
+        processor.prepare([{"video": clip}], max_length=len(bare) - 1)
+
+
+# -- pixels -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_frame_and_an_image_are_the_same_patches(processor):
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+    batch = processor.prepare([{"video": pixels[None]}, {"image": PIL.Image.fromarray(pixels)}])
+    assert batch["video_grid_thw"].tolist() == batch["image_grid_thw"].tolist() == [[1, 6, 6]]
+    assert (batch["pixel_values_videos"] - batch["pixel_values"]).abs().max() <= 1e-6
+
+
+def test_pixels_are_scaled_to_plus_and_minus_one(processor):
+    for level in (0, 51, 255):
+        batch = processor.prepare([{"video": np.full((2, 48, 48, 3), level, np.uint8)}])
+        assert (batch["pixel_values_videos"] - (level / 127.5 - 1)).abs().max() <= 1e-6
+
+
+def test_patches_of_sixteen_pixels():
+    """As published: a token is 32 x 32 pixels, and its budget follows."""
+    texts, video = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}, GVEVideoProcessor(patch_size=16)
+    assert video.size == {"shortest_edge": 4 * 32 * 32, "longest_edge": 200 * 32 * 32}
+    tokenizer = gve.build_tiny(TEXTS, family="qwen3_vl")[1].tokenizer
+    size = {"shortest_edge": 4 * 32 * 32, "longest_edge": 256 * 32 * 32}
+    image = Qwen2VLImageProcessorPil(patch_size=16, size=size, **texts)
+    processor = GVEQwen3VLProcessor(image, tokenizer, GVEVideoProcessor(patch_size=16, **texts))
+    batch = processor.prepare([{"video": np.zeros((2, 320, 480, 3), np.uint8)}])
+    assert batch["video_grid_thw"].tolist() == [[1, 20, 30]]
+    assert row_of(batch).count(processor.chat.video_id) == 10 * 15
+
+
+def test_plans_are_exact_for_what_is_seen(processor, media):
+    rows = [
+        {"video": str(media / "a.mp4")},
+        {"video": str(media / "short.mp4"), "image": str(media / "i.png")},
+        {"image": str(media / "i.png")},
+    ]
+    batch = processor.prepare(rows)
+    types = batch["mm_token_type_ids"]
+    for index, plan in enumerate(processor.plan(rows)):
+        assert plan.vision == int((types[index] > 0).sum())
+        assert plan.tokens == len(row_of(batch, index))  # times below ten seconds
+    assert [plan.tokens for plan in processor.plan(rows[:1], num_frames=4)] == [
+        len(row_of(processor.prepare(rows[:1], num_frames=4)))
+    ]
+
+
+def test_a_published_folder_keeps_its_patches_and_takes_our_budgets(processor, media, tmp_path):
+    """As Qwen3-VL ships: a video processor whose size is that of a whole video, and a chat template of its own."""
+    shared = {"patch_size": 16, "temporal_patch_size": 2, "merge_size": 2}
+    pixels = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
+    files = {
+        "preprocessor_config.json": {
+            "size": {"longest_edge": 16777216, "shortest_edge": 65536},
+            "processor_class": "Qwen3VLProcessor",
+            "image_processor_type": "Qwen2VLImageProcessorFast",
+        },
+        "video_preprocessor_config.json": {
+            "size": {"longest_edge": 25165824, "shortest_edge": 4096},
+            "processor_class": "Qwen3VLProcessor",
+            "video_processor_type": "Qwen3VLVideoProcessor",
+        },
+    }
+    for name, own in files.items():
+        (tmp_path / name).write_text(json.dumps(own | shared | pixels))
+    processor.tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
+    loaded = GVEQwen3VLProcessor.from_pretrained(tmp_path)
+    assert loaded.default_system == QWEN3VL_SYSTEM and not loaded.outer_delimiters
+    assert (loaded.image_processor.patch_size, loaded.video_processor.patch_size) == (16, 16)
+    assert loaded.video_processor.size == {"shortest_edge": 4 * 32 * 32, "longest_edge": 200 * 32 * 32}
+    assert dict(loaded.image_processor.size) == {"shortest_edge": 4 * 32 * 32, "longest_edge": 256 * 32 * 32}
+    assert loaded.video_processor.num_frames == 8 and loaded.video_processor.image_mean == [0.5] * 3
+    batch = loaded.prepare([{"video": str(media / "short.mp4"), "text": "a box"}])
+    video = stock_video(loaded, batch["video_grid_thw"][0].tolist(), uniform_indices(3, 8), 8.0)
+    assert row_of(batch) == loaded.tokenizer(chat(video, "a box"))["input_ids"]
+
+
+# -- ways in ----------------------------------------------------------------------------------------------------------
+
+
+def test_calling_the_processor_gives_the_prepared_tensors(processor, media):
+    clip, image = str(media / "a.mp4"), str(media / "i.png")
+    contents = [
+        [{"type": "text", "text": "a red circle"}],
+        [{"type": "image", "image": image}, {"type": "video", "video": clip}, {"type": "text", "text": "all"}],
+        [{"type": "video", "video": str(media / "short.mp4")}],
+    ]
+    called = processor.apply_chat_template(
+        [[{"role": "user", "content": content}] for content in contents],
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        processor_kwargs={"padding": True},
+    )
+    rows = ["a red circle", {"text": "all", "image": image, "video": clip}, {"video": str(media / "short.mp4")}]
+    prepared = processor.prepare(rows)
+    assert set(called) == set(prepared)
+    assert all(torch.equal(called[key], prepared[key]) for key in prepared)
+
+
+def test_saving_keeps_the_settings(processor, media, tmp_path):
+    parts = (processor.image_processor, processor.tokenizer, processor.video_processor)
+    custom = GVEQwen3VLProcessor(*parts, default_system="Describe it.", outer_delimiters=True)
+    custom.save_pretrained(tmp_path)
+    again = GVEQwen3VLProcessor.from_pretrained(tmp_path)
+    assert (again.default_system, again.outer_delimiters) == ("Describe it.", True)
+    assert list(again.image_processor.image_mean) == again.video_processor.image_std == [0.5] * 3
+    assert (again.image_processor.patch_size, again.video_processor.patch_size) == (8, 8)
+    row = {"video": str(media / "a.mp4")}
+    assert row_of(again.prepare([row])) == row_of(custom.prepare([row]))
+    assert "Describe it." in again.tokenizer.decode(row_of(again.prepare([row])))
+
+
+def test_the_video_processor_is_registered():
+    assert GVEVideoProcessor in VIDEO_PROCESSOR_MAPPING._extra_content[gve.GVEQwen3VLConfig].values()
+
+
+def test_auto_classes_give_the_same_vectors(folder, model, processor, rows):
+    auto, parts = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    assert type(auto) is GVEQwen3VLModel and type(parts) is GVEQwen3VLProcessor
+    assert np.abs(vectors(auto, parts, rows) - vectors(model, processor, rows)).max() <= 1e-6
+
+
+def test_sentence_transformers_gives_the_same_vectors(folder, model, processor, rows):
+    sentence = SentenceTransformer(str(folder), device="cpu")
+    # it wants metadata for all videos of a call or for none
+    timed = [row for row in rows if isinstance(row, dict) and isinstance(row.get("video"), dict)]
+    plain = [row for row in rows if not any(row is other for other in timed)]
+    assert timed
+    for part in (plain, timed):
+        assert np.abs(sentence.encode(part) - vectors(model, processor, part)).max() <= 1e-6
+    ours = gve.GVESentenceTransformer(str(folder), device="cpu")
+    assert np.abs(ours.encode(rows) - vectors(model, processor, rows)).max() <= 1e-6
+    asked = sentence.encode_query(plain[:4], prompt="Find a red thing.")
+    assert np.abs(asked - vectors(model, processor, plain[:4], instruction="Find a red thing.")).max() <= 1e-6
+    assert np.abs(sentence.encode_document(plain[:4]) - vectors(model, processor, plain[:4])).max() <= 1e-6
+
+
+def test_files(folder):
+    config = json.loads((folder / "config.json").read_text())
+    assert config["model_type"] == "gve_qwen3_vl" and config["architectures"] == ["GVEQwen3VLModel"]
+    assert config["auto_map"] == {
+        "AutoConfig": "configuration_qwen3vl_gve.GVEQwen3VLConfig",
+        "AutoModel": "modeling_qwen3vl_gve.GVEQwen3VLModel",
+    }
+    processing = json.loads((folder / "processor_config.json").read_text())
+    assert processing["auto_map"] == {"AutoProcessor": "processing_qwen3vl_gve.GVEQwen3VLProcessor"}
+    code = {path.name for path in folder.glob("*.py")}
+    assert {"modeling_qwen3vl_gve.py", "processing_qwen3vl_gve.py", "embedder_gve.py", "chat_gve.py"} <= code
+    assert "modeling_gve.py" not in code
+
+
+CHILD = """
+import sys
+sys.modules["gve"] = None  # the package is not there
+import numpy as np
+from sentence_transformers import SentenceTransformer
+from transformers import AutoModel, AutoProcessor
+
+folder, media, out = sys.argv[1:]
+rows = [media + "/a.mp4", {"text": "a red circle", "image": media + "/i.png"}, "a blue box"]
+model = AutoModel.from_pretrained(folder, trust_remote_code=True)
+processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+auto = model(**processor.prepare(rows)).embeddings.detach().numpy()
+sentence = SentenceTransformer(folder, trust_remote_code=True, device="cpu")
+np.savez(out + "/vectors.npz", auto=auto, sentence=sentence.encode(rows))
+"""
+
+
+def test_remote_code_without_the_package(folder, media, model, processor, tmp_path):
+    environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", CHILD, str(folder), str(media), str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+    rows = [str(media / "a.mp4"), {"text": "a red circle", "image": str(media / "i.png")}, "a blue box"]
+    expected = vectors(model, processor, rows)
+    with np.load(tmp_path / "vectors.npz") as got:
+        assert np.abs(got["auto"] - expected).max() <= 1e-6
+        assert np.abs(got["sentence"] - expected).max() <= 1e-6

@@ -1,0 +1,380 @@
+"""Every way of reading against a decoding of the whole file, over containers, codecs and group structures."""
+
+import io
+import itertools
+import math
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import av
+import numpy as np
+import PIL.Image
+import pytest
+from make_videos import SPECS, frame_times, h264, hevc, make, old, picture, remux, vp, write_all
+
+from gve.limits_gve import Limits
+from gve.video_gve import read_video, resize_frames, uniform_indices, video_info
+
+PLANS = {
+    "8": {"num_frames": 8},
+    "1": {"num_frames": 1},
+    "48": {"num_frames": 48},
+    "odd": {"num_frames": 5},
+    "part": {"num_frames": 3, "start": 0.4, "end": 1.33},
+    "rate": {"num_frames": 9, "sampling": "fps", "fps": 2.5},
+    "keys": {"num_frames": 4, "sampling": "keyframes"},
+    "times": {"timestamps": [0.0, 0.05, 1.2, 0.31, 0.0]},
+}
+"""Eight ways to ask; "times" goes back in time and repeats."""
+
+UNTIMED = {"h264_raw.h264"}
+SEQUENTIAL = {"h264_raw.h264", "h264_interlaced.ts", "wmv2.wmv", "ffv1.mkv", "picture.gif"}
+
+
+class Whole:
+    """All frames of a file, decoded in order with no cleverness at all."""
+
+    def __init__(self, data):
+        self.frames, ticks, self.keys = [], [], set()
+        with av.open(io.BytesIO(data)) as source:
+            stream = source.streams.video[0]
+            stream.thread_type = "NONE"
+            for packet in source.demux(stream):
+                for frame in packet.decode():
+                    if frame.key_frame:
+                        self.keys.add(len(ticks))
+                    ticks.append(frame.pts)
+                    turns = round(frame.rotation / 90) % 4
+                    self.frames.append(np.rot90(frame.to_ndarray(format="rgb24"), turns))
+            base, rate = stream.time_base, stream.average_rate
+        if None in ticks:
+            ticks, base = list(range(len(ticks))), 1 / rate
+        self.times = [float((tick - ticks[0]) * base) for tick in ticks]
+        self.mean = self.times[-1] / max(len(ticks) - 1, 1)
+
+    def __len__(self):
+        return len(self.frames)
+
+    def shown_at(self, moment):
+        return max(i for i, time in enumerate(self.times) if time <= moment + 1e-6)
+
+    def expected(self, plan, duration):
+        """Places that a plan asks for, by a slow reading of its words."""
+        count = plan.get("num_frames")
+        if "timestamps" in plan:
+            return [self.shown_at(moment) for moment in plan["timestamps"]]
+        if plan.get("sampling") == "fps":
+            moments = [
+                k / plan["fps"] for k in itertools.takewhile(lambda k: k / plan["fps"] < duration - 1e-6, range(999))
+            ]
+            moments = moments or [0.0]
+            if len(moments) > count:
+                moments = [moments[i] for i in uniform_indices(len(moments), count)]
+            return [self.shown_at(moment) for moment in moments]
+        if plan.get("sampling") == "keyframes":
+            return None
+        first = self.shown_at(plan.get("start", 0))
+        inside = [i for i, t in enumerate(self.times) if i >= first and t < plan.get("end", math.inf) - 1e-6]
+        return [inside[i] for i in uniform_indices(len(inside), count)]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return write_all(tmp_path_factory.mktemp("videos"))
+
+
+def check(source, data, plans, *, name="", limits=None):
+    """Compare every plan with the whole; returns the strategies used."""
+    whole, used = Whole(data), set()
+    for label, plan in plans.items():
+        if whole.times[-1] < 1.25 and label in ("part", "times"):
+            continue
+        clip = read_video(source, **plan, limits=limits)
+        expected = whole.expected(plan, clip.duration)
+        where = (name, label, clip.strategy)
+        if expected is None:
+            assert set(clip.indices) <= whole.keys | {0}, where
+        else:
+            assert clip.indices == expected, where
+        assert len(clip.frames) == len(clip.timestamps) == len(clip.indices), where
+        for frame, place in zip(clip.frames, clip.indices, strict=True):
+            assert np.array_equal(frame, whole.frames[place]), (*where, place)
+        assert clip.timestamps == [whole.times[place] for place in clip.indices], where
+        assert whole.times[-1] < clip.duration < whole.times[-1] + 3 * whole.mean + 0.3, where
+        assert not clip.damaged, where
+        used.add(clip.strategy)
+    return used
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_every_file_and_plan_gives_the_frames_of_a_full_decoding(name, files):
+    data = files[name].read_bytes()
+    used = check(files[name], data, PLANS, name=name)
+    if name in SEQUENTIAL:
+        assert used == {"sequential"}
+    elif name.endswith((".mp4", ".mov")) and name != "h264_fragments.mp4":
+        assert used == {"index", "scan"}
+    else:
+        assert used == {"scan"}
+
+
+@pytest.mark.parametrize("name", ["h264_gop12.mp4", "h264_opengop.mp4", "h264.mkv", "hevc.mp4", "vp9.webm", "av1.mkv"])
+def test_a_large_file_is_sought_instead_of_held(name, files, monkeypatch):
+    for module in ("index_gve", "scan_gve"):
+        monkeypatch.setattr(f"gve.{module}.HELD_BYTES", 10)
+    assert check(files[name], files[name].read_bytes(), PLANS, name=name) == {"seek"}
+
+
+def test_no_way_of_reading_is_trusted_without_its_frames(files, monkeypatch):
+    """A reader whose every shortcut fails still gives the same frames."""
+
+    def broken(*_):
+        raise groups.UnreliableError("no")
+
+    import gve.groups_gve as groups
+
+    data = files["h264_opengop.mp4"].read_bytes()
+    monkeypatch.setattr("gve.groups_gve.GroupDecoder.decode", broken)
+    assert check(data, data, PLANS) == {"sequential"}
+
+
+def test_every_source_gives_the_same_frames(files):
+    for name in ("hevc.mp4", "h264.ts"):
+        data = files[name].read_bytes()
+        expected = read_video(files[name], 5)
+        with files[name].open("rb") as opened:
+            opened.seek(17)
+            for source in (data, bytearray(data), io.BytesIO(data), opened, {"bytes": data, "path": None}):
+                clip = read_video(source, 5)
+                assert np.array_equal(clip.frames, expected.frames)
+                assert (clip.strategy, clip.decoded) == (expected.strategy, expected.decoded)
+
+
+def test_only_the_needed_packets_are_decoded(files):
+    def cost(name, **plan):
+        return read_video(files[name], **plan).decoded
+
+    assert cost("h264_intra.mp4", num_frames=8) == 8
+    assert cost("h264_gop12.mp4", num_frames=1) == 1
+    assert cost("h264_gop12.mp4", sampling="keyframes", num_frames=4) == 3
+    assert cost("h264_gop12.mp4", timestamps=[1.2]) == 1  # the keyframe of the second group
+    assert cost("h264_gop12.mp4", num_frames=8) < 30
+    assert cost("hevc_opengop.mp4", num_frames=40) <= 40
+    assert cost("av1.mp4", num_frames=3) < cost("av1.mp4", num_frames=30) <= 30
+    assert cost("picture.gif", num_frames=1) == 30
+
+
+def test_unwanted_pictures_that_nothing_refers_to_are_skipped(files, monkeypatch):
+    """The result is that of decoding every packet; the decoder is only told to leave some out."""
+    with_skips = read_video(files["h264_gop250.mp4"], timestamps=[2.0, 3.9])
+    monkeypatch.setattr("gve.groups_gve.SKIPS_BY_PACKET", frozenset())
+    without = read_video(files["h264_gop250.mp4"], timestamps=[2.0, 3.9])
+    assert np.array_equal(with_skips.frames, without.frames)
+
+
+def test_reading_many_at_once_gives_the_same(files):
+    names = [name for name in SPECS if name not in UNTIMED][:16]
+    alone = [read_video(files[name]) for name in names]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda name: read_video(files[name]), names))
+    for one, other in zip(alone, together, strict=True):
+        assert np.array_equal(one.frames, other.frames) and one.timestamps == other.timestamps
+
+
+def test_sizes_follow_the_upright_picture(files):
+    upright = read_video(files["h264_rotated.mp4"], 2)
+    assert upright.frames.shape == (2, 96, 64, 3)
+    assert read_video(files["h264_rotated.mp4"], 2, (40, 20)).frames.shape == (2, 40, 20, 3)
+    seen = []
+
+    def rule(height, width):
+        seen.append((height, width))
+        return height // 2, width // 2
+
+    small = read_video(files["h264_rotated.mp4"], 2, rule)
+    assert set(seen) == {(96, 64)} and small.frames.shape == (2, 48, 32, 3)
+    assert np.array_equal(small.frames, resize_frames(upright.frames, 48, 32))
+    tokens = read_video(files["h264_rotated.mp4"], 2, max_size=6 * 28 * 28)
+    assert tokens.frames.shape == (2, 84, 56, 3)
+    with pytest.raises(ValueError, match="max_size: got 5000 with size="):
+        read_video(files["h264_rotated.mp4"], 2, (40, 20), max_size=5000)
+    with pytest.raises(ValueError, match="max_size: got 10"):
+        read_video(files["h264_rotated.mp4"], 2, max_size=10)
+    with pytest.raises(ValueError, match=r"size: got \(0, 5\)"):
+        read_video(files["h264_rotated.mp4"], 2, (0, 5))
+
+
+@pytest.mark.parametrize("name", ["h264_rotated.mp4", "h264_10bit.mkv", "h264_444.mp4"])
+def test_the_fast_resize_stays_near_the_exact_one(name, files):
+    exact = read_video(files[name], 4, lambda h, w: (h // 2, w // 2))
+    fast = read_video(files[name], 4, lambda h, w: (h // 2, w // 2), resize="fast")
+    assert fast.frames.shape == exact.frames.shape
+    difference = fast.frames.astype(int) - exact.frames
+    assert np.abs(difference).mean() < 3 and abs(difference.mean()) < 2
+    same = read_video(files[name], 4, resize="fast")
+    assert np.array_equal(same.frames, read_video(files[name], 4).frames)
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+@pytest.mark.parametrize("container", ["mp4", "matroska"])
+def test_rotation_is_undone(degrees, container, files):
+    spec = h264(container, size=(96, 64), total=6)
+    plain = read_video(make(spec), 2)
+    data = make(spec._replace(rotation=degrees))
+    turned = read_video(data, 2)
+    quarters = [k for k in (1, 2, 3) if np.array_equal(turned.frames, np.rot90(plain.frames, k, axes=(1, 2)))]
+    assert quarters == [degrees // 90]
+    for source in (data, io.BytesIO(data)):
+        info = video_info(source)
+        assert info.rotation == degrees and (info.height, info.width) == turned.frames.shape[1:3]
+
+
+def test_an_edit_list_hides_frames():
+    """A file cut without re-encoding begins with frames that are decoded and never shown."""
+    whole = make(h264("mp4", 30))
+    trimmed = remux(whole, "mp4", shift=-7 * 1024, muxing={"use_editlist": "1", "avoid_negative_ts": "disabled"})
+    check(trimmed, trimmed, PLANS)
+    assert len(Whole(trimmed)) < 30
+
+
+def test_a_stream_is_chosen(files):
+    target = io.BytesIO()
+    with av.open(target, "w", format="matroska") as output:
+        streams = [output.add_stream("mpeg4", rate=5) for _ in range(2)]
+        for place, stream in enumerate(streams):
+            stream.width, stream.height, stream.pix_fmt = 32 * (place + 1), 32, "yuv420p"
+        for stream in streams:
+            for index in range(4):
+                frame = av.VideoFrame.from_ndarray(picture(index, stream.width, 32), format="rgb24")
+                output.mux(stream.encode(frame))
+            output.mux(stream.encode())
+    data = target.getvalue()
+    assert read_video(data, 2).frames.shape == (2, 32, 32, 3)
+    assert read_video(data, 2, stream=1).frames.shape == (2, 32, 64, 3)
+    assert video_info(data, stream=1).width == 64
+    with pytest.raises(ValueError, match="no video stream 2"):
+        read_video(data, 2, stream=2)
+
+
+def test_pixels_stay_as_stored(files):
+    """The shape of a pixel is reported and not applied; alpha is dropped."""
+    target = io.BytesIO()
+    with av.open(target, "w", format="mp4") as output:
+        stream = output.add_stream("libx264", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = 2
+        for index in range(3):
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(picture(index, 64, 48), format="rgb24")))
+        output.mux(stream.encode())
+    assert read_video(target.getvalue(), 2).frames.shape == (2, 48, 64, 3)
+    assert video_info(target.getvalue()).pixel_aspect == 2
+    assert read_video(files["vp9_alpha.webm"], 2).frames.shape == (2, 48, 64, 3)
+
+
+def test_hidden_packets_are_no_frames(files):
+    """VP8 has pictures that are only referred to: here every second one that is no keyframe."""
+    turn = itertools.count()
+
+    def hide(data):
+        return bytes([data[0] & ~0x10]) + data[1:] if next(turn) % 2 and data[0] & 1 else data
+
+    data = remux(files["vp8.webm"].read_bytes(), "webm", change=hide)
+    with av.open(io.BytesIO(data)) as source:
+        packets = sum(packet.size > 0 for packet in source.demux(video=0))
+    assert packets == 30 and len(Whole(data)) < 20
+    check(data, data, {"8": PLANS["8"], "48": PLANS["48"]})
+
+
+def test_moving_webp_pictures(tmp_path):
+    pages = [PIL.Image.new("RGB", (64, 48), (40 * i, 0, 0)) for i in range(5)]
+    pages[0].save(tmp_path / "a.webp", save_all=True, append_images=pages[1:], duration=[100, 200, 300, 400, 500])
+    clip = read_video(tmp_path / "a.webp", timestamps=[0, 0.15, 0.99, 1.2])
+    assert clip.indices == [0, 1, 3, 4] and clip.duration == pytest.approx(1.5)
+    assert read_video(tmp_path / "a.webp", 3, (24, 32)).frames.shape == (3, 24, 32, 3)
+    assert read_video(tmp_path / "a.webp", 9, sampling="fps", fps=2.0).indices == [0, 2, 4]
+    info = video_info(tmp_path / "a.webp")
+    assert (info.total, info.exact, info.width, info.height) == (5, True, 64, 48)
+
+
+@pytest.mark.parametrize("name", [name for name in SPECS if name not in UNTIMED])
+def test_headers_alone_tell_the_size(name, files):
+    info, clip = video_info(files[name]), read_video(files[name], 48)
+    assert (info.height, info.width) == clip.frames.shape[1:3]
+    assert info.total is not None and abs(info.total - SPECS[name].total) <= 7
+    assert info.duration == pytest.approx(clip.duration, rel=0.1, abs=0.25)
+    if info.exact:
+        assert info.total == SPECS[name].total
+    if name.endswith((".mp4", ".mov")) and "fragments" not in name:
+        assert info.exact
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_frames": 0}, "num_frames: got 0"),
+        ({"sampling": "random"}, "sampling: got 'random'"),
+        ({"sampling": "fps"}, "fps: got None with sampling='fps'"),
+        ({"fps": 2.0}, "fps: got 2.0 with sampling='uniform'"),
+        ({"sampling": "fps", "fps": 0.0}, "fps: got 0.0"),
+        ({"start": 2.0, "end": 1.0}, "start: got 2.0 with end=1.0"),
+        ({"start": -1.0}, "start: got -1.0"),
+        ({"start": 50.0}, "start: got 50 s for a video of 3 s"),
+        ({"timestamps": []}, "timestamps: got"),
+        ({"timestamps": [-1.0]}, "timestamps: got"),
+        ({"timestamps": [9.0]}, "timestamps: got 9 s for a video of 3 s"),
+        ({"timestamps": [1.0], "start": 0.5}, "timestamps: got them with another rule"),
+        ({"resize": "best"}, "resize: got 'best'"),
+    ],
+)
+def test_arguments_that_contradict(arguments, message, files):
+    with pytest.raises(ValueError, match=message):
+        read_video(files["h264_gop12.mp4"], **arguments)
+
+
+def test_the_files_are_what_they_claim(files):
+    """The encoders really made the structures that the tests are about."""
+    whole = Whole(files["h264_vfr.mp4"].read_bytes())
+    ticks = frame_times(SPECS["h264_vfr.mp4"])
+    assert whole.times == pytest.approx([(tick - ticks[0]) / 1000 for tick in ticks], abs=1e-3)
+    for name in ("h264_opengop.mp4", "hevc_opengop.mp4"):
+        with av.open(str(files[name])) as source:
+            packets = [packet for packet in source.demux(video=0) if packet.size]
+        keys = [place for place, packet in enumerate(packets) if packet.is_keyframe]
+        assert len(keys) > 2 and any(packet.pts < packets[keys[1]].pts for packet in packets[keys[1] :])
+    assert len({zlib.crc32(frame.tobytes()) for frame in whole.frames}) == 30
+
+
+@pytest.mark.slow
+def test_the_large_matrix():
+    """Every codec x group length x frames between references x container, all plans, 160 x 96."""
+    tried = 0
+    makers = [
+        *(
+            h264(c, g, f"bframes={b}", size=(160, 96))
+            for c in ("mp4", "matroska", "mpegts", "flv")
+            for g in (1, 5, 12, 250)
+            for b in (0, 2, 5)
+        ),
+        *(
+            hevc(c, g, f"bframes={b}", size=(160, 96))
+            for c in ("mp4", "matroska", "mpegts")
+            for g in (5, 12, 250)
+            for b in (0, 4)
+        ),
+        *(vp(c, g, size=(160, 96)) for c in ("libvpx", "libvpx-vp9") for g in (5, 30, 250)),
+        *(
+            old(c, k, g, b, size=(160, 96))
+            for c in ("mpeg4", "mpeg2video")
+            for k in ("mp4", "mpegts", "matroska")
+            for g in (5, 12)
+            for b in (0, 2)
+        ),
+    ]
+    for spec in makers:
+        for times in (
+            ("even", "uneven") if spec.container in ("mp4", "matroska") and spec.codec != "mpeg2video" else ("even",)
+        ):
+            data = make(spec._replace(times=times, total=60))
+            check(data, data, PLANS, name=str(spec), limits=Limits(timeout=60))
+            tried += 1
+    assert tried >= 100

@@ -1,0 +1,108 @@
+"""Saved folders in a process that does not have this package."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+
+import gve
+from gve.hub_datasets.uvrb import instructions
+
+CHILD = """
+import sys
+sys.modules["gve"] = None  # the package is not there
+import numpy as np
+from sentence_transformers import SentenceTransformer
+from transformers import AutoModel, AutoProcessor
+
+folder, media, out = sys.argv[1:]
+rows = [media + "/a.mp4", {"text": "a red circle", "image": media + "/i.png"}, "a blue box"]
+model = AutoModel.from_pretrained(folder, trust_remote_code=True)
+processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+sentence = SentenceTransformer(folder, trust_remote_code=True, device="cpu")
+found = {
+    "auto": model(**processor.prepare(rows)).embeddings.detach().numpy(),
+    "encode": sentence.encode(rows),
+    "query": sentence.encode_query(rows, prompt_name="msrvtt"),
+    "document": sentence.encode_document(rows),
+    "short": sentence.encode(rows, truncate_dim=16, normalize_embeddings=True),
+    "unit": sentence.encode(rows, normalize_embeddings=True),
+    "tensor": sentence.encode(rows, convert_to_tensor=True).numpy(),
+    "similarity": sentence.similarity(sentence.encode(rows), sentence.encode(rows)).numpy(),
+}
+for precision in ("int8", "uint8", "binary", "ubinary"):
+    found[precision] = sentence.encode(rows, precision=precision)
+try:
+    sentence.encode([media + "/nope.mp4"])
+except FileNotFoundError as error:
+    found["missing"] = np.array(str(error))
+sentence.save_pretrained(out + "/again")
+np.savez(out + "/vectors.npz", **found)
+"""
+
+
+@torch.no_grad()
+def vectors(model, processor, rows, dim=None, **kwargs):
+    return model(**processor.prepare(rows, **kwargs), truncate_dim=dim).embeddings.numpy()
+
+
+@pytest.fixture(scope="module")
+def child(tiny, media, tmp_path_factory):
+    """What a process without the package computes, its rows, and the folder that it saves."""
+    out, folder = tmp_path_factory.mktemp("child"), tmp_path_factory.mktemp("shipped")
+    gve.save_embedder(folder, *tiny, prompts=instructions())
+    environment = os.environ | {"HF_MODULES_CACHE": str(out / "modules"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", CHILD, str(folder), str(media), str(out)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+    assert "Do you wish to run" not in done.stdout
+    rows = [str(media / "a.mp4"), {"text": "a red circle", "image": str(media / "i.png")}, "a blue box"]
+    with np.load(out / "vectors.npz") as found:
+        return dict(found), rows, out / "again"
+
+
+def test_vectors(child, model, processor):
+    found, rows, _ = child
+    expected = vectors(model, processor, rows)
+    for name in ("auto", "encode", "document", "unit", "tensor"):
+        assert np.abs(found[name] - expected).max() <= 1e-6, name
+    query = vectors(model, processor, rows, instruction=instructions()["msrvtt"])
+    assert np.abs(found["query"] - query).max() <= 1e-6
+    assert np.abs(found["short"] - vectors(model, processor, rows, dim=16)).max() <= 1e-6
+    assert np.abs(found["similarity"] - expected @ expected.T).max() <= 1e-5
+
+
+def test_small_types_and_missing_files(child, model, processor):
+    found, rows, _ = child
+    assert [found[name].dtype for name in ("int8", "uint8", "binary", "ubinary")] == ["int8", "uint8", "int8", "uint8"]
+    bits = np.packbits(vectors(model, processor, rows) > 0, axis=1)
+    assert (np.unpackbits(found["ubinary"] ^ bits).sum()) <= 1  # a component of about 1e-8 may change its sign
+    assert "nope.mp4" in str(found["missing"]) and "accepted is a path that exists" in str(found["missing"])
+
+
+def test_what_it_saves_carries_the_code_on(child, model, processor):
+    _, rows, again = child
+    assert (again / "modeling_gve.py").exists() and (again / "processing_gve.py").exists()
+    loaded = SentenceTransformer(str(again), device="cpu")
+    assert loaded.prompts["crb-s"] == instructions()["crb-s"]
+    assert np.abs(loaded.encode(rows) - vectors(model, processor, rows)).max() <= 1e-6
+
+
+def test_a_broken_torchvision_is_named(tmp_path):
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text(
+        "raise RuntimeError('operator torchvision::nms does not exist')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import gve")],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "ImportError: torchvision is installed but cannot be imported" in done.stderr
+    assert "pip uninstall torchvision" in done.stderr
