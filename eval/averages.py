@@ -1,73 +1,123 @@
-"""UVRB's nine abilities and two averages (paper, Tables 1 and 2).
+"""UVRB's nine abilities and two averages (paper, Tables 1 and 2), under two rules.
 
-S, T, PR, CG, LC, CMP and VIS are means over their sets; FG is the mean of S, T and PR; TXT the mean of CG, FG and LC;
-AVG-A the mean of TXT, CMP, VIS, CG, FG and LC; AVG-D the mean over the sixteen sets. The paper rounds half up to three
-decimals at every level.
+Rule `paper`: S, T, PR, CG, LC, CMP and VIS are means over their sets; FG is the mean of S, T and PR; TXT the mean of
+CG, FG and LC; AVG-A the mean of TXT, CMP, VIS, CG, FG and LC. The paper rounds half up to three decimals at every
+level. Rule `plain`: each ability is the mean over all its sets, as the paper's text reads; AVG-A as before. AVG-D is
+the mean over the sixteen sets under both.
+
+Shapes: R replicates of a bootstrap.
 """
 
 from collections.abc import Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
+import numpy as np
+
 from gve.hub_datasets.uvrb import ABILITIES, SETS
 from gve.hub_datasets.uvrb.tasks import ABILITY_NAMES
 
 AVERAGE_NAMES = ("AVG-D", "AVG-A")
+RULES = ("paper", "plain")
 
-_PARTS = {
-    "FG": ("S", "T", "PR"),
-    "TXT": ("CG", "FG", "LC"),
-    "AVG-A": ("TXT", "CMP", "VIS", "CG", "FG", "LC"),
+_SIX = ("TXT", "CMP", "VIS", "CG", "FG", "LC")
+_PARTS: dict[str, dict[str, tuple[str, ...]]] = {
+    "paper": {"FG": ("S", "T", "PR"), "TXT": ("CG", "FG", "LC"), "AVG-A": _SIX},
+    "plain": {"AVG-A": _SIX},
 }
 _ORDER = ("S", "T", "PR", "CG", "LC", "CMP", "VIS", "FG", "TXT", "AVG-A")
 
 
-def aggregate(scores: Mapping[str, float], *, rounded: bool = False) -> dict[str, float | None]:
+def aggregate(scores: Mapping[str, float], *, rounded: bool = False, rule: str = "paper") -> dict[str, float | None]:
     """Abilities and averages of scores by set.
 
     Args:
         scores: Score by the set's name; sets may be missing.
         rounded: Round half up to three decimals at every level, as the paper's tables do.
+        rule: "paper" or "plain".
 
     Returns:
         A value by ability and average, in the order of the paper's Table 2 with AVG-D and AVG-A at the end; None where
         a set behind it is missing.
+
+    Raises:
+        ValueError: For another rule.
     """
+    parts = _parts(rule)
     exact = {name: Decimal(repr(float(score))) for name, score in scores.items()}
     values: dict[str, Decimal | None] = {}
     for name in _ORDER:
-        parts = [values[part] for part in _PARTS[name]] if name in _PARTS else [exact.get(s) for s in ABILITIES[name]]
-        values[name] = _mean(parts, rounded)
+        members = [values[part] for part in parts[name]] if name in parts else [exact.get(s) for s in ABILITIES[name]]
+        values[name] = _mean(members, rounded)
     values["AVG-D"] = _mean([exact.get(name) for name in SETS], rounded)
     names = (*ABILITY_NAMES, *AVERAGE_NAMES)
     return {name: None if (value := values[name]) is None else float(value) for name in names}
 
 
-def displayed(report: Mapping[str, Any], key: str = "score") -> dict[str, str | None]:
+def joined(abilities: Mapping[str, float]) -> dict[str, float | None]:
+    """What follows from the abilities that are means over sets (rule `paper`, rounded at every level).
+
+    Args:
+        abilities: Values of S, T, PR, CG, LC, CMP and VIS; others are not read.
+
+    Returns:
+        FG, TXT and AVG-A; None where one behind it is missing.
+    """
+    values: dict[str, Decimal | None] = {}
+    for name in _ORDER:
+        if name in _PARTS["paper"]:
+            values[name] = _mean([values[part] for part in _PARTS["paper"][name]], rounded=True)
+        else:
+            values[name] = Decimal(repr(float(abilities[name]))) if name in abilities else None
+    return {name: None if (value := values[name]) is None else float(value) for name in _PARTS["paper"]}
+
+
+def displayed(report: Mapping[str, Any], key: str = "score", *, rule: str = "paper") -> dict[str, str | None]:
     """Abilities and averages of a report as the paper's tables would print them.
 
     Args:
         report: What `run_benchmark` returned or the JSON file holds.
         key: "score" or "chance".
+        rule: "paper" or "plain".
 
     Returns:
         Text with three decimals by ability and average; None where a set is missing.
     """
-    values = aggregate({name: entry[key] for name, entry in report["sets"].items()}, rounded=True)
+    scores = {name: entry[key] for name, entry in report["sets"].items()}
+    values = aggregate(scores, rounded=True, rule=rule)
     return {name: None if value is None else round_half_up(value) for name, value in values.items()}
 
 
-def set_weights(name: str) -> dict[str, float]:
+def set_weights(name: str, *, rule: str = "paper") -> dict[str, float]:
     """What each set contributes to an ability or average, which is linear in the sets.
 
     Args:
         name: An ability, "AVG-D" or "AVG-A".
+        rule: "paper" or "plain".
 
     Returns:
         Weight by set, only those above zero; they add up to 1.
     """
-    weights = {one: aggregate({other: float(other == one) for other in SETS})[name] for one in SETS}
+    weights = {one: aggregate({other: float(other == one) for other in SETS}, rule=rule)[name] for one in SETS}
     return {one: weight for one, weight in weights.items() if weight}
+
+
+def aggregate_replicates(replicates: Mapping[str, np.ndarray], *, rule: str = "paper") -> dict[str, np.ndarray | None]:
+    """Bootstrap replicates of abilities and averages from those of the sets, which were resampled independently.
+
+    Args:
+        replicates: (R,) by set, each drawn with a seed of its own; sets may be missing.
+        rule: "paper" or "plain".
+
+    Returns:
+        (R,) by ability and average; None where a set behind it is missing.
+    """
+    drawn: dict[str, np.ndarray | None] = {}
+    for name in (*ABILITY_NAMES, *AVERAGE_NAMES):
+        weights = set_weights(name, rule=rule)
+        complete = weights.keys() <= replicates.keys()
+        drawn[name] = sum(weight * replicates[one] for one, weight in weights.items()) if complete else None
+    return drawn
 
 
 def round_half_up(value: float, digits: int = 3) -> str:
@@ -80,7 +130,15 @@ def round_half_up(value: float, digits: int = 3) -> str:
     Returns:
         Text with exactly that many decimals.
     """
-    return str(Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_UP))
+    rounded = Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_UP)
+    return str(rounded + 0)  # without the sign of a zero
+
+
+def _parts(rule: str) -> dict[str, tuple[str, ...]]:
+    """What is a mean of abilities under a rule."""
+    if rule not in RULES:
+        raise ValueError(f"rule: {rule!r}; {' and '.join(RULES)} are accepted; choose one")
+    return _PARTS[rule]
 
 
 def _mean(values: Sequence[Decimal | None], rounded: bool) -> Decimal | None:

@@ -1,49 +1,46 @@
-"""Files and folders to vectors: what is found, what is skipped and why, and the file that keeps the result.
+"""Files and folders to vectors: what is found, what is embedded, what is skipped and why.
 
 Shapes: n files, D width.
 """
 
 import hashlib
-import json
 import logging
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 from tqdm import tqdm
 
-from gve.eval.encode import Encoder
+from gve.eval.embed_store import (
+    FileEmbeddings,
+    ShardJob,
+    file_stamp,
+    load_embeddings,
+    save_embeddings,
+    save_shard,
+    write_atomic,
+)
+from gve.eval.encoders import Encoder
 from gve.eval.inputs import IMAGE_SUFFIXES, VIDEO_SUFFIXES, encoder_input, file_row
+from gve.eval.models import skips_broken_inputs
+
+__all__ = [
+    "FileEmbeddings",
+    "embed_files",
+    "embed_shard",
+    "find_files",
+    "load_embeddings",
+    "model_fingerprint",
+    "save_embeddings",
+    "write_atomic",
+]
 
 logger = logging.getLogger(__name__)
 
-SCHEMA = "gve-embeddings/1"
-
-
-@dataclass
-class FileEmbeddings:
-    """Vectors of files.
-
-    Attributes:
-        paths: The n embedded files.
-        vectors: (n, D) float32.
-        stamps: Size and time of change of each file when it was embedded.
-        skipped: Reason by path, for files that could not be embedded.
-        model: The model's folder or Hub name.
-        fingerprint: A digest of the model's files; see `model_fingerprint`.
-    """
-
-    paths: list[str]
-    vectors: np.ndarray
-    stamps: list[str] = field(default_factory=list)
-    skipped: dict[str, str] = field(default_factory=dict)
-    model: str = ""
-    fingerprint: str = ""
+NOT_FINITE = "the encoder returned nan or infinity"
 
 
 def find_files(arguments: Iterable[str | Path]) -> tuple[list[Path], dict[str, int]]:
@@ -87,6 +84,7 @@ def embed_files(
     known: Mapping[str, tuple[str, np.ndarray]] | None = None,
     batch_size: int = 16,
     progress: bool = True,
+    statistics: Any = None,
 ) -> FileEmbeddings:
     """Embed videos and images as corpus rows; a file that fails is named, and costs only itself.
 
@@ -96,85 +94,37 @@ def embed_files(
         known: Stamp and vector by path; files whose stamp has not changed are not read again.
         batch_size: Files in one forward pass.
         progress: Whether to show a bar once the work takes more than two seconds.
+        statistics: Receives where one of our models spent its time; see `set_up_encoder`.
 
     Returns:
         The vectors in the order of `paths`, with the files left out and why; without any, `vectors` is (0, 0).
     """
     done: dict[Path, tuple[str, np.ndarray]] = {}
     skipped: dict[str, str] = {}
-    with tqdm(total=len(paths), desc="embed files", unit="file", disable=not progress, delay=2) as bar:
-        for start in range(0, len(paths), batch_size):
-            block = paths[start : start + batch_size]
-            pending: dict[Path, tuple[str, dict[str, str]]] = {}
-            for path in block:
-                try:
-                    row, stamp = file_row(path), _stamp(path)
-                except (OSError, ValueError) as error:
-                    skipped[str(path)] = _reason(error, path)
-                    continue
-                if known and str(path) in known and known[str(path)][0] == stamp:
-                    done[path] = known[str(path)]
-                else:
-                    pending[path] = (stamp, row)
-            for path, vector in _embed_block(encoder, pending, skipped).items():
-                done[path] = (pending[path][0], vector)
-            bar.update(len(block))
+    pending: dict[Path, tuple[str, dict[str, str]]] = {}
+    for path in paths:
+        try:
+            row, stamp = file_row(path), file_stamp(path)
+        except (OSError, ValueError) as error:
+            skipped[str(path)] = _reason(error, path)
+            continue
+        if known and str(path) in known and known[str(path)][0] == stamp:
+            done[path] = known[str(path)]
+        else:
+            pending[path] = (stamp, row)
+    if skips_broken_inputs(encoder):
+        options = {"batch_size": batch_size, "show_progress_bar": progress, "statistics": statistics}
+        found = _embed_and_skip(encoder, pending, skipped, options)
+    else:
+        found = _embed_in_blocks(encoder, pending, skipped, batch_size=batch_size, progress=progress)
+    for path, vector in found.items():
+        done[path] = (pending[path][0], vector)
     skipped = {str(path): skipped[str(path)] for path in paths if str(path) in skipped}
     for path, reason in skipped.items():
         logger.warning("skipped %s: %s", path, reason)
     order = [path for path in paths if path in done]
     vectors = np.stack([done[path][1] for path in order]) if order else np.zeros((0, 0), dtype=np.float32)
     return FileEmbeddings([str(path) for path in order], vectors, [done[path][0] for path in order], skipped)
-
-
-def save_embeddings(result: FileEmbeddings, target: Path) -> None:
-    """Write a safetensors file at once: tensor `embeddings`, the rest as JSON in the metadata.
-
-    Args:
-        result: What to keep.
-        target: The file; replaced only when the new one is complete.
-    """
-    metadata = {
-        "schema": SCHEMA,
-        "paths": json.dumps(result.paths),
-        "stamps": json.dumps(result.stamps),
-        "skipped": json.dumps(result.skipped),
-        "model": result.model,
-        "fingerprint": result.fingerprint,
-    }
-    write_atomic(target, save({"embeddings": np.ascontiguousarray(result.vectors)}, metadata))
-
-
-def load_embeddings(source: Path) -> FileEmbeddings:
-    """Read what `save_embeddings` wrote.
-
-    Args:
-        source: The file.
-
-    Returns:
-        The vectors and what is known of them.
-
-    Raises:
-        ValueError: When the file is not there or was not written by `gve encode`.
-    """
-    try:
-        with safe_open(source, framework="numpy") as stored:
-            metadata = stored.metadata() or {}
-            if metadata.get("schema") != SCHEMA:
-                raise ValueError(
-                    f"{source}: schema {metadata.get('schema')!r}; {SCHEMA!r} is accepted; write it with `gve encode`"
-                )
-            vectors = stored.get_tensor("embeddings")
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{source}: not a readable safetensors file ({error}); write it with `gve encode`") from error
-    return FileEmbeddings(
-        json.loads(metadata["paths"]),
-        vectors,
-        json.loads(metadata["stamps"]),
-        json.loads(metadata["skipped"]),
-        metadata["model"],
-        metadata["fingerprint"],
-    )
 
 
 def model_fingerprint(model: str) -> str:
@@ -201,22 +151,61 @@ def model_fingerprint(model: str) -> str:
     return digest.hexdigest()
 
 
-def write_atomic(target: Path, content: bytes) -> None:
-    """Replace a file in one step; interrupted at any point, the old one or none is there.
+def embed_shard(encoder: Encoder, job: ShardJob, *, progress: bool = True, statistics: Any = None) -> FileEmbeddings:
+    """Embed the files of one shard and write it: all that an engine does, wherever it runs.
 
     Args:
-        target: The file; its folder must exist.
-        content: All of it.
+        encoder: Turns inputs into vectors.
+        job: The files and where to.
+        progress: As for `embed_files`.
+        statistics: As for `embed_files`.
+
+    Returns:
+        What came of them.
     """
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    batch_size = job.settings["batch_size"]
+    paths = [Path(name) for name in job.files]
+    result = embed_files(encoder, paths, batch_size=batch_size, progress=progress, statistics=statistics)
+    save_shard(job, result)
+    return result
+
+
+def _embed_and_skip(
+    encoder: Encoder,
+    pending: Mapping[Path, tuple[str, dict[str, str]]],
+    skipped: dict[str, str],
+    options: dict[str, Any],
+) -> dict[Path, np.ndarray]:
+    """Vectors by an encoder that opens the files itself and names those that it cannot read."""
+    failures: list[Any] = []
+    rows = [row for _, row in pending.values()]
+    options = {**options, "convert_to_numpy": True, "on_error": "skip", "skipped": failures}
+    vectors = np.asarray(encoder.encode_document(rows, **options), np.float32)
+    paths = list(pending)
+    skipped |= {str(paths[failure.index]): _reason(failure.error, paths[failure.index]) for failure in failures}
+    found = dict(zip([path for path in paths if str(path) not in skipped], vectors, strict=True))
+    bad = [path for path, vector in found.items() if not np.isfinite(vector).all()]
+    skipped |= dict.fromkeys(map(str, bad), NOT_FINITE)
+    return {path: vector for path, vector in found.items() if path not in bad}
+
+
+def _embed_in_blocks(
+    encoder: Encoder,
+    pending: Mapping[Path, tuple[str, dict[str, str]]],
+    skipped: dict[str, str],
+    *,
+    batch_size: int,
+    progress: bool,
+) -> dict[Path, np.ndarray]:
+    """Vectors by an encoder that fails for a whole block at a time."""
+    vectors: dict[Path, np.ndarray] = {}
+    paths = list(pending)
+    with tqdm(total=len(paths), desc="embed files", unit="file", disable=not progress, delay=2) as bar:
+        for start in range(0, len(paths), batch_size):
+            block = paths[start : start + batch_size]
+            vectors |= _embed_block(encoder, {path: pending[path] for path in block}, skipped)
+            bar.update(len(block))
+    return vectors
 
 
 def _embed_block(
@@ -249,17 +238,12 @@ def _encode(encoder: Encoder, inputs: list[Any]) -> np.ndarray:
     vectors = encoder.encode_document(inputs, batch_size=len(inputs), show_progress_bar=False, convert_to_numpy=True)
     vectors = np.asarray(vectors, dtype=np.float32)
     if not np.isfinite(vectors).all():
-        raise ValueError("the encoder returned nan or infinity")
+        raise ValueError(NOT_FINITE)
     return vectors
 
 
-def _stamp(path: Path) -> str:
-    """Size and time of change."""
-    stat = path.stat()
-    return f"{stat.st_size}:{stat.st_mtime_ns}"
-
-
 def _reason(error: Exception, path: Path) -> str:
-    """The first line of an error, without the path in front."""
+    """The first line of an error, without the place in a batch and the path in front."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].removeprefix("video: ").removeprefix(f"{str(path)!r}: ").removeprefix(f"{path}: ")
+    line = re.sub(r"^inputs\[\d+\](\['\w+'\])?: ", "", lines[0])
+    return line.removeprefix("video: ").removeprefix(f"{str(path)!r}: ").removeprefix(f"{path}: ")

@@ -1,13 +1,12 @@
 """A radar chart of the nine abilities against chance."""
 
-import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from gve.eval.averages import displayed
-from gve.eval.files import write_atomic
+from gve.eval.charts import new_figure, write_figure
 from gve.hub_datasets.uvrb.tasks import ABILITY_NAMES
 
 _FEWEST = 3
@@ -45,14 +44,9 @@ def draw_radar(report: Mapping[str, Any], target: Path) -> None:
         ValueError: When fewer than three abilities have all their sets.
     """
     names = check_drawable(report["abilities"])
-    # The object interface: no global state, no window system, whatever backend the caller has chosen.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     entries = [report["abilities"][name] for name in names]
     angles = [2 * math.pi * place / len(names) for place in range(len(names) + 1)]
-    figure = Figure(figsize=(6.4, 6.4), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(6.4, 6.4)
     axes = figure.add_subplot(projection="polar")
     axes.set_theta_offset(math.pi / 2)
     axes.set_theta_direction(-1)
@@ -70,6 +64,4 @@ def draw_radar(report: Mapping[str, Any], target: Path) -> None:
         f"UVRB abilities, split {report['split']}\n{report.get('model') or ''}".rstrip(), fontsize=13, pad=16
     )
     axes.legend(loc="lower right", bbox_to_anchor=(1.1, -0.08))
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    write_atomic(target, buffer.getvalue())
+    write_figure(figure, target)

@@ -1,15 +1,23 @@
 """A benchmark report as Markdown and as a table for the terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from gve.eval.averages import displayed, round_half_up
+from gve.eval.scaling import SCALING_HEADER, scaling_rows
+from gve.eval.tables import aligned_table, markdown_table
 
-_HEADER = ("set", "abilities", "metric", "score", "SE", "chance", "queries", "candidates", "above chance")
-_SUMMARY_HEADER = ("ability", "score", "SE", "chance", "above chance")
+_HEADER = ("set", "abilities", "metric", "score", "SE", "95 %", "chance", "queries", "candidates", "above chance")
+_SUMMARY_HEADER = ("ability", "score", "SE", "95 %", "chance", "above chance", "plain")
+_NUMBERS = ("score", "SE", "95 %", "chance", "queries", "candidates", "plain")
 _NOTE = (
-    "SE is the standard error over queries. Above chance: the score exceeds chance by more than two standard errors, "
+    "SE is the standard error over queries, 95 % the interval of a bootstrap over them. Above chance: the score exceeds chance by more than two standard errors, "
     "the larger of the score's and of chance's. In group: the query is ranked among near-identical videos only."
+)
+_RULES = (
+    "Rounded half up to three decimals at every level, as in the paper's tables; a dash marks missing sets. FG is the "
+    "mean of S, T and PR, and TXT of CG, FG and LC, as the paper's numbers imply; under plain, both are means over "
+    "their sets."
 )
 
 
@@ -24,16 +32,22 @@ def to_markdown(report: Mapping[str, Any]) -> str:
     """
     source = f"`{report['source']}`, split `{report['split']}`"
     title = f"UVRB scores of `{report['model']}`" if report.get("model") else "UVRB scores"
-    return "\n\n".join(
-        [
-            f"## {title}",
-            f"Data: {source}. Scores in 0..1.",
-            _markdown_table(_HEADER, _set_rows(report)),
-            _NOTE,
-            "### Abilities and averages",
-            _markdown_table(_SUMMARY_HEADER, _summary_rows(report)),
-            "Rounded half up to three decimals at every level, as in the paper's tables; a dash marks missing sets.\n",
-        ]
+    return (
+        "\n\n".join(
+            [
+                f"## {title}",
+                f"Data: {source}. Scores in 0..1.",
+                markdown_table(_HEADER, _set_rows(report)),
+                _NOTE,
+                "### Abilities and averages",
+                markdown_table(_SUMMARY_HEADER, _summary_rows(report)),
+                _RULES,
+                *_scaling(report),
+                *_conditions(report),
+                "",
+            ]
+        ).rstrip()
+        + "\n"
     )
 
 
@@ -46,7 +60,11 @@ def to_table(report: Mapping[str, Any]) -> str:
     Returns:
         Lines that end in a newline.
     """
-    return _aligned(_HEADER, _set_rows(report)) + "\n" + _aligned(_SUMMARY_HEADER, _summary_rows(report))
+    sets = aligned_table(_HEADER, _set_rows(report), numbers=_NUMBERS)
+    text = sets + "\n" + aligned_table(_SUMMARY_HEADER, _summary_rows(report), numbers=_NUMBERS)
+    if "scaling" in report:
+        text += "\n" + aligned_table(SCALING_HEADER, scaling_rows(report["scaling"]), numbers=SCALING_HEADER)
+    return text
 
 
 def _set_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -66,6 +84,7 @@ def _cells(entry: Mapping[str, Any], candidates: float) -> tuple[str, ...]:
         entry["metric"],
         round_half_up(entry["score"]),
         round_half_up(entry["standard_error"]),
+        _interval(entry),
         round_half_up(entry["chance"]),
         str(entry["num_queries"]),
         f"{candidates:g}",
@@ -73,33 +92,38 @@ def _cells(entry: Mapping[str, Any], candidates: float) -> tuple[str, ...]:
     )
 
 
+def _interval(entry: Mapping[str, Any]) -> str:
+    """Both ends; the members of a group have none."""
+    return " - ".join(round_half_up(end) for end in entry["interval"]) if "interval" in entry else "-"
+
+
 def _summary_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """One row an ability and average, rounded as the paper rounds."""
-    scores, chances = displayed(report, "score"), displayed(report, "chance")
+    scores, chances, plain = displayed(report), displayed(report, "chance"), displayed(report, rule="plain")
     rows = []
     for name, entry in {**report["abilities"], **report["averages"]}.items():
         score, chance = scores[name], chances[name]
         if entry is None or score is None or chance is None:
-            rows.append((name, "-", "-", "-", "-"))
+            rows.append((name, *"------"))
             continue
-        error = round_half_up(entry["standard_error"])
-        rows.append((name, score, error, chance, "yes" if entry["above_chance"] else "no"))
+        error, above = round_half_up(entry["standard_error"]), "yes" if entry["above_chance"] else "no"
+        rows.append((name, score, error, _interval(entry), chance, above, plain[name] or "-"))
     return rows
 
 
-def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lines of a Markdown table."""
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
+def _scaling(report: Mapping[str, Any]) -> list[str]:
+    """What more frames and tokens bring."""
+    if "scaling" not in report:
+        return []
+    return ["### Scaling", markdown_table(SCALING_HEADER, scaling_rows(report["scaling"]))]
 
 
-def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns padded to their widest cell; numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = []
-    for cells in (header, *rows):
-        padded = [
-            cell.rjust(width) if title in ("score", "SE", "chance", "queries", "candidates") else cell.ljust(width)
-            for title, cell, width in zip(header, cells, widths, strict=True)
-        ]
-        lines.append("  ".join(padded).rstrip())
-    return "\n".join(lines) + "\n"
+def _conditions(report: Mapping[str, Any]) -> list[str]:
+    """How the scores were made; a report that was put together by hand has no such part."""
+    if "settings" not in report:
+        return []
+    settings = ", ".join(f"{name} {value}" for name, value in report["settings"].items() if value is not None)
+    spent, versions = report["throughput"], report["versions"]
+    rows = f"{spent['rows_encoded']} of {spent['rows']} rows encoded in {spent['encode_seconds']:.1f} s"
+    packages = ", ".join(f"{name} {number}" for name, number in versions.items())
+    return ["### Conditions", f"Settings: {settings}. {rows} ({spent['rows_per_second']:.1f} a second). {packages}."]

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from os import PathLike
 
 import numpy as np
-from datasets import Dataset, load_dataset
+import pyarrow as pa
+from datasets import Dataset, DatasetInfo, Features, Image, Value, load_dataset
 
 from gve.hub_datasets.uvrb.tasks import RetrievalSet, resolve
 
@@ -66,6 +67,7 @@ def load_set(source: str | PathLike[str], name: str, split: str = "unseen") -> E
     queries = _load(source, f"{task.slug}-queries", split)
     qrels = _load(source, f"{task.slug}-qrels", split)
     _check_modalities(queries, task.query_modalities, f"{task.slug}-queries")
+    queries = _with_all_parts(queries)
     corpus_ids, query_ids = list(corpus["id"]), list(queries["id"])
     corpus_rows = _row_numbers(corpus_ids, f"{task.slug}-corpus")
     query_rows = _row_numbers(query_ids, f"{task.slug}-queries")
@@ -112,6 +114,20 @@ def _check_modalities(queries: Dataset, modalities: Sequence[str], config: str) 
         if any(missing):
             row = missing.index(True)
             raise ValueError(f"{config}: row {row} has no {modality}; every query of this set needs one; fill it in")
+
+
+def _with_all_parts(queries: Dataset) -> Dataset:
+    """The columns id, text, image, video: null where the set has no such part, images as encoded files."""
+    table, features = queries.data.table, {}
+    for column in ("id", "text", "image", "video"):
+        if column in queries.column_names:
+            features[column] = queries.features[column]
+        else:  # add_column would leave blocks that cannot be selected from and added to once more
+            features[column] = Value("string")
+            table = table.append_column(column, pa.nulls(len(queries), pa.string()))
+    if isinstance(features["image"], Image):
+        features["image"] = Image(decode=False)
+    return Dataset(table.select(list(features)), info=DatasetInfo(features=Features(features)))
 
 
 def _lookup(rows: Mapping[str, int], identity: str, what: str, config: str) -> int:

@@ -4,6 +4,20 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from gve.hub_datasets.uvrb.sources import (
+    CAMERABENCH,
+    CAREBENCH,
+    DIDEMO,
+    DREAM_1K,
+    LOVR,
+    MOMENTSEEKER,
+    MSR_VTT,
+    MSR_VTT_I2V,
+    PE_VIDEO,
+    VDC,
+    Source,
+)
+
 ABILITY_NAMES = ("TXT", "CMP", "VIS", "CG", "FG", "LC", "S", "T", "PR")
 """Query formats (text, composed, visual), domains (coarse, fine, long), and the three parts of fine."""
 
@@ -20,6 +34,8 @@ class RetrievalSet:
         metric: "recall@1", "recall@10" or "precision@1".
         official_queries: Number of queries in the paper's data (Table 4).
         official_corpus: Number of corpus videos there; with `pool_size`, the candidates of each query.
+        source: The data set that it was drawn from, with its licences.
+        text_kind: What the texts tell where they are all of a query, such as "spatial"; None for other queries.
         pool_size: Candidates a query where each has its own pool, else None: the whole corpus is searched.
         corpus_modality: What the corpus is made of.
     """
@@ -31,6 +47,8 @@ class RetrievalSet:
     metric: str
     official_queries: int
     official_corpus: int
+    source: Source
+    text_kind: str | None = None
     pool_size: int | None = None
     corpus_modality: str = "video"
 
@@ -56,27 +74,85 @@ _TABLE = (
         "recall@1",
         1000,
         1000,
+        MSR_VTT,
+        text_kind="coarse",
     ),
     RetrievalSet(
-        "DiDeMo", _COARSE, "Find a video that includes the following described scenes.", _TEXT, "recall@1", 1004, 1004
+        "DiDeMo",
+        _COARSE,
+        "Find a video that includes the following described scenes.",
+        _TEXT,
+        "recall@1",
+        1004,
+        1004,
+        DIDEMO,
+        text_kind="paragraph",
     ),
     RetrievalSet(
-        "CRB-G", _COARSE, "Find the video according to the general text description.", _TEXT, "recall@1", 1000, 1000
+        "CRB-G",
+        _COARSE,
+        "Find the video according to the general text description.",
+        _TEXT,
+        "recall@1",
+        1000,
+        1000,
+        CAREBENCH,
+        text_kind="general",
     ),
     RetrievalSet(
-        "CRB-S", _SPATIAL, "Find the video according to the spatial description.", _TEXT, "recall@1", 1000, 1000
+        "CRB-S",
+        _SPATIAL,
+        "Find the video according to the spatial description.",
+        _TEXT,
+        "recall@1",
+        1000,
+        1000,
+        CAREBENCH,
+        text_kind="spatial",
     ),
     RetrievalSet(
-        "VDC-O", _SPATIAL, "Find the video according to the object description.", _TEXT, "recall@1", 1027, 1027
+        "VDC-O",
+        _SPATIAL,
+        "Find the video according to the object description.",
+        _TEXT,
+        "recall@1",
+        1027,
+        1027,
+        VDC,
+        text_kind="object",
     ),
     RetrievalSet(
-        "CRB-T", _TEMPORAL, "Find the video according to the temporal description.", _TEXT, "recall@1", 1000, 1000
+        "CRB-T",
+        _TEMPORAL,
+        "Find the video according to the temporal description.",
+        _TEXT,
+        "recall@1",
+        1000,
+        1000,
+        CAREBENCH,
+        text_kind="temporal",
     ),
     RetrievalSet(
-        "CMRB", _TEMPORAL, "Find the video according to the camera motion description.", _TEXT, "recall@10", 728, 1071
+        "CMRB",
+        _TEMPORAL,
+        "Find the video according to the camera motion description.",
+        _TEXT,
+        "recall@10",
+        728,
+        1071,
+        CAMERABENCH,
+        text_kind="camera",
     ),
     RetrievalSet(
-        "DREAM-E", _PARTIAL, "Find the video according to the text description.", _TEXT, "recall@1", 6251, 1000
+        "DREAM-E",
+        _PARTIAL,
+        "Find the video according to the text description.",
+        _TEXT,
+        "recall@1",
+        6251,
+        1000,
+        DREAM_1K,
+        text_kind="event",
     ),
     RetrievalSet(
         "LoVR-TH",
@@ -86,6 +162,8 @@ _TABLE = (
         "recall@10",
         8854,
         8854,
+        LOVR,
+        text_kind="theme",
     ),
     RetrievalSet(
         "PEV-K",
@@ -95,12 +173,30 @@ _TABLE = (
         "recall@1",
         14427,
         15000,
+        PE_VIDEO,
+        text_kind="keyword",
     ),
     RetrievalSet(
-        "LoVR-V", _LONG, "Find the long video according to the long text description.", _TEXT, "recall@1", 100, 467
+        "LoVR-V",
+        _LONG,
+        "Find the long video according to the long text description.",
+        _TEXT,
+        "recall@1",
+        100,
+        467,
+        LOVR,
+        text_kind="long",
     ),
     RetrievalSet(
-        "VDC-D", _LONG, "Find the video according to the detailed text description.", _TEXT, "recall@1", 1000, 1027
+        "VDC-D",
+        _LONG,
+        "Find the video according to the detailed text description.",
+        _TEXT,
+        "recall@1",
+        1000,
+        1027,
+        VDC,
+        text_kind="detailed",
     ),
     RetrievalSet(
         "MS-TI",
@@ -110,6 +206,7 @@ _TABLE = (
         "precision@1",
         400,
         10,
+        MOMENTSEEKER,
         pool_size=10,
     ),
     RetrievalSet(
@@ -120,9 +217,19 @@ _TABLE = (
         "precision@1",
         400,
         10,
+        MOMENTSEEKER,
         pool_size=10,
     ),
-    RetrievalSet("MSRVTT-I2V", ("VIS",), "Find the video according to the image.", ("image",), "recall@1", 1000, 1000),
+    RetrievalSet(
+        "MSRVTT-I2V",
+        ("VIS",),
+        "Find the video according to the image.",
+        ("image",),
+        "recall@1",
+        1000,
+        1000,
+        MSR_VTT_I2V,
+    ),
     RetrievalSet(
         "LoVR-C2V",
         ("VIS",),
@@ -131,6 +238,7 @@ _TABLE = (
         "recall@1",
         467,
         467,
+        LOVR,
     ),
 )
 
@@ -141,6 +249,15 @@ ABILITIES: dict[str, tuple[str, ...]] = {
     ability: tuple(task.name for task in _TABLE if ability in task.abilities) for ability in ABILITY_NAMES
 }
 """The names of the sets behind each ability."""
+
+
+def instructions() -> dict[str, str]:
+    """The instruction of each set, under the name by which a saved embedder offers it.
+
+    Returns:
+        Instructions by slug, such as "crb-s", in the order of the paper's Table 1.
+    """
+    return {task.slug: task.instruction for task in SETS.values()}
 
 
 def resolve(names: Iterable[str] | None = None) -> list[RetrievalSet]:

@@ -1,4 +1,8 @@
-"""The benchmark's sets as files: parquet tables in the layout that the UVRB loader reads, and a folder of videos."""
+"""The benchmark's sets as files: parquet tables in the layout that the UVRB loader reads, and a folder of videos.
+
+The table of queries also tells each query's set, instruction, positives and candidates, so that one file serves the
+configuration that holds everything about a set, the one that holds all sets, and the bare queries.
+"""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -6,22 +10,36 @@ from typing import Any
 
 from datasets import Features, Image, List, Value, Video
 
+from gve.hub_datasets.uvrb.tasks import SETS
 from gve.hub_datasets.world.files import write_bytes, write_rows
 from gve.hub_datasets.world.rows import Side
 from gve.hub_datasets.world.sets import CORPUS_OF, MiniSet, Sizes, build_sets
 from gve.hub_datasets.world.video import video_bytes
 
 TABLES = ("corpus", "queries", "qrels", "top_ranked")
-FOLDER_SETS = ("MSRVTT", "CRB-S", "CRB-T", "CMRB", "LoVR-TH", "LoVR-V", "MS-TI", "MS-TV")
-"""Sets whose candidates make up the folder of videos: no two of them share a clip."""
+FOLDER_SETS = tuple(name for name, task in SETS.items() if CORPUS_OF.get(name, task.slug) == task.slug)
+"""Sets whose candidates make up the folder of videos: those with a corpus of their own; no two share a clip."""
 
 
 def table_features(table: str) -> Features:
-    """Column types of one of the TABLES."""
+    """Column types of one of the TABLES.
+
+    Images are decoded when a row is read, which takes Pillow alone, as MTEB's models expect. Videos stay encoded:
+    decoding them would take torchcodec, and every reader of ours takes the bytes.
+    """
     text = Value("string")
     columns: dict[str, dict[str, Any]] = {
         "corpus": {"id": text, "video": Video(decode=False)},
-        "queries": {"id": text, "text": text, "image": Image(decode=False), "video": Video(decode=False)},
+        "queries": {
+            "id": text,
+            "set": text,
+            "instruction": text,
+            "text": text,
+            "image": Image(),
+            "video": Video(decode=False),
+            "positives": List(text),
+            "candidates": List(text),
+        },
         "qrels": {"query-id": text, "corpus-id": text, "score": Value("int32")},
         "top_ranked": {"query-id": text, "corpus-ids": List(text)},
     }
@@ -35,7 +53,14 @@ def table_rows(mini: MiniSet, table: str) -> Iterator[dict[str, Any]]:
             yield {"id": name, "video": Side(clips=clips).render()["video"]}
     elif table == "queries":
         for name, side in mini.queries.items():
-            yield {"id": name, **side.render()}
+            yield {
+                "id": name,
+                "set": mini.task.name,
+                "instruction": mini.task.instruction,
+                **side.render(),
+                "positives": list(mini.positives[name]),
+                "candidates": list(mini.pools[name]) if mini.pools else None,
+            }
     elif table == "qrels":
         for name, answers in mini.positives.items():
             yield from ({"query-id": name, "corpus-id": answer, "score": 1} for answer in answers)

@@ -21,20 +21,7 @@ from gve.hub_datasets.world.rows import stream
 from gve.hub_datasets.world.spec import Clip, choice, sample_clip
 from gve.hub_datasets.world.video import LONG_CLIPS
 
-KIND_SETS = {
-    "coarse": "MSRVTT",
-    "paragraph": "DiDeMo",
-    "general": "CRB-G",
-    "spatial": "CRB-S",
-    "object": "VDC-O",
-    "temporal": "CRB-T",
-    "camera": "CMRB",
-    "event": "DREAM-E",
-    "theme": "LoVR-TH",
-    "keyword": "PEV-K",
-    "detailed": "VDC-D",
-    "long": "LoVR-V",
-}
+KIND_SETS = {task.text_kind: name for name, task in SETS.items() if task.text_kind is not None}
 """The UVRB set whose queries are of each kind; its instruction goes with the rows."""
 RICHER = {
     "coarse": ("general", "detailed"),

@@ -1,51 +1,42 @@
-"""Abilities and averages against the paper's tables."""
+"""Abilities and averages: the paper's rule, the plain one, and both of replicates."""
 
-import json
-from pathlib import Path
-
+import numpy as np
 import pytest
 
-from gve.eval.averages import aggregate, round_half_up, set_weights
-from gve.hub_datasets.uvrb import SETS
+from gve.eval.averages import aggregate, aggregate_replicates, displayed, joined, round_half_up, set_weights
+from gve.eval.paper_tables import paper, set_scores
+from gve.hub_datasets.uvrb import ABILITIES, SETS
 
-GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "uvrb_tables.json").read_text())
-
-# The cells of Tables 1 and 2 that do not follow from the paper's own Table 1; see `slips` in the golden file.
-SLIPS = {
-    ("GME-2B", "AVG-A"): 0.516,
-    ("VLM2Vec-V2", "CG"): 0.486,
-    ("VLM2Vec-V2", "TXT"): 0.583,
-    ("VLM2Vec-V2", "AVG-A"): 0.535,
-    ("VLM2Vec-V2", "AVG-D"): 0.506,
-    ("InternVideo2-6B", "T"): 0.401,
-    ("GME-2B", "S"): 0.717,
-    ("UniME-7B", "T"): 0.397,
-}
-
-
-@pytest.mark.parametrize("model", GOLDEN["table1"])
-def test_reproduces_the_paper(model):
-    scores = dict(GOLDEN["table1"][model])
-    published = {**GOLDEN["table2"][model], "AVG-D": scores.pop("AVG-D")}
-    ours = aggregate(scores, rounded=True)
-    assert ours.keys() == published.keys()
-    for name, value in published.items():
-        assert ours[name] == SLIPS.get((model, name), value), name
-
-
-def test_168_of_176_cells_are_published_as_computed():
-    assert len(SLIPS) == 8
-    assert all(GOLDEN["table2"].get(model, {}).get(name) != value for (model, name), value in SLIPS.items())
-    assert sum(len(row) + 1 for row in GOLDEN["table2"].values()) == 176
+SCORES = {name: place / 7 for place, name in enumerate(SETS)}
 
 
 def test_unrounded_values_stay_exact():
-    scores = {name: place / 7 for place, name in enumerate(SETS)}
-    values = aggregate(scores)
-    spatial, temporal = (scores["CRB-S"] + scores["VDC-O"]) / 2, (scores["CRB-T"] + scores["CMRB"]) / 2
-    partial = (scores["DREAM-E"] + scores["LoVR-TH"] + scores["PEV-K"]) / 3
+    values = aggregate(SCORES)
+    spatial, temporal = (SCORES["CRB-S"] + SCORES["VDC-O"]) / 2, (SCORES["CRB-T"] + SCORES["CMRB"]) / 2
+    partial = (SCORES["DREAM-E"] + SCORES["LoVR-TH"] + SCORES["PEV-K"]) / 3
     assert values["FG"] == pytest.approx((spatial + temporal + partial) / 3, rel=1e-14)
-    assert values["AVG-D"] == pytest.approx(sum(scores.values()) / 16, rel=1e-14)
+    assert values["AVG-D"] == pytest.approx(sum(SCORES.values()) / 16, rel=1e-14)
+
+
+def test_plain_rule_is_the_mean_over_sets():
+    values = aggregate(SCORES, rule="plain")
+    for ability, names in ABILITIES.items():
+        assert values[ability] == pytest.approx(np.mean([SCORES[name] for name in names]), rel=1e-14)
+    six = [values[name] for name in ("TXT", "CMP", "VIS", "CG", "FG", "LC")]
+    assert values["AVG-A"] == pytest.approx(np.mean(six), rel=1e-14)
+    assert values["AVG-D"] == aggregate(SCORES)["AVG-D"]
+
+
+def test_the_rules_differ_as_published():
+    """GVE-7B: TXT 0.657, FG 0.570 and AVG-A 0.600 by the paper's rule."""
+    both = [aggregate(set_scores()["GVE-7B"], rounded=True, rule=rule) for rule in ("paper", "plain")]
+    assert [(one["TXT"], one["FG"], one["AVG-A"]) for one in both] == [(0.657, 0.57, 0.6), (0.602, 0.548, 0.587)]
+
+
+def test_joined_abilities():
+    row = paper()["table2"]["GVE-7B"]
+    assert joined(row) == {"FG": 0.57, "TXT": 0.657, "AVG-A": 0.6}
+    assert joined({"S": 0.1, "T": 0.2, "PR": 0.3, "CG": 0.5}) == {"FG": 0.2, "TXT": None, "AVG-A": None}
 
 
 def test_partial_sets_leave_gaps():
@@ -54,16 +45,48 @@ def test_partial_sets_leave_gaps():
     assert {name for name, value in values.items() if value is not None} == {"CG"}
 
 
-def test_weights():
-    assert set_weights("CG") == pytest.approx(dict.fromkeys(["MSRVTT", "DiDeMo", "CRB-G"], 1 / 3))
+@pytest.mark.parametrize("rule", ["paper", "plain"])
+def test_weights(rule):
+    assert set_weights("CG", rule=rule) == pytest.approx(dict.fromkeys(["MSRVTT", "DiDeMo", "CRB-G"], 1 / 3))
+    for name in ("TXT", "AVG-A", "AVG-D"):
+        weights = set_weights(name, rule=rule)
+        assert sum(weights.values()) == pytest.approx(1)
+        total = sum(weight * SCORES[one] for one, weight in weights.items())
+        assert total == pytest.approx(aggregate(SCORES, rule=rule)[name])
+
+
+def test_weights_of_fine_abilities():
     assert set_weights("FG")["CRB-S"] == pytest.approx(1 / 6)
     assert set_weights("FG")["PEV-K"] == pytest.approx(1 / 9)
-    for name in ("TXT", "AVG-A", "AVG-D"):
-        assert sum(set_weights(name).values()) == pytest.approx(1)
+    assert set_weights("FG", rule="plain")["PEV-K"] == pytest.approx(1 / 7)
+
+
+@pytest.mark.parametrize("rule", ["paper", "plain"])
+def test_replicates_are_aggregated_one_by_one(rule):
+    drawn = np.random.default_rng(0).random((16, 5))
+    rows = aggregate_replicates(dict(zip(SETS, drawn, strict=True)), rule=rule)
+    for place in range(5):
+        wanted = aggregate(dict(zip(SETS, drawn[:, place], strict=True)), rule=rule)
+        assert {name: row[place] for name, row in rows.items()} == pytest.approx(wanted)
+    partial = aggregate_replicates({"MS-TI": drawn[0], "MS-TV": drawn[1]}, rule=rule)
+    assert {name for name, row in partial.items() if row is not None} == {"CMP"}
+
+
+def test_displayed_has_three_decimals():
+    report = {"sets": {name: {"score": score, "chance": 0.25} for name, score in set_scores()["GVE-7B"].items()}}
+    assert displayed(report)["AVG-A"] == "0.600"
+    assert displayed(report, rule="plain")["AVG-A"] == "0.587"
+    assert displayed(report, "chance")["TXT"] == "0.250"
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.0625, "0.063"), (0.4415, "0.442"), (1.0, "1.000"), (1e-07, "0.000"), (0.5704999, "0.570")]
+    ("value", "text"),
+    [(0.0625, "0.063"), (0.4415, "0.442"), (1.0, "1.000"), (1e-07, "0.000"), (0.5704999, "0.570"), (-0.0004, "0.000")],
 )
 def test_half_up(value, text):
     assert round_half_up(value) == text
+
+
+def test_unknown_rule_is_named():
+    with pytest.raises(ValueError, match="rule: 'flat'; paper and plain are accepted"):
+        aggregate({}, rule="flat")

@@ -1,7 +1,4 @@
-"""Counting against a slow oracle that writes out every order of the tied candidates."""
-
-import itertools
-import math
+"""Counting: where positives stand, whatever the input and however the work is cut."""
 
 import numpy as np
 import pytest
@@ -9,192 +6,196 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gve.eval.video_retrieval import ranking
-from gve.eval.video_retrieval.ranking import (
-    all_tied,
-    chance_error,
-    chance_level,
-    count_ranks,
-    per_query,
-    standard_error,
-    summarise,
-)
-
-METRICS = ("recall@1", "recall@2", "recall@10", "precision@1", "precision@3", "ndcg@2", "ndcg@10", "mrr")
+from gve.eval.video_retrieval.metrics import per_query, summarise
+from gve.eval.video_retrieval.ranking import count_ranked, count_ranks, count_scores, score_block
 
 
-def score_order(order, positives, metric):
-    """A metric of one strict order of candidates, straight from its definition."""
-    kind, _, depth = metric.partition("@")
-    ranks = [rank for rank, candidate in enumerate(order, start=1) if candidate in positives]
-    if kind == "mrr":
-        return 1 / ranks[0]
-    if kind == "median_rank":
-        return ranks[0]
-    found = [rank for rank in ranks if rank <= int(depth)]
-    if kind == "recall":
-        return len(found) / len(positives)
-    if kind == "precision":
-        return len(found) / int(depth)
-    ideal = sum(1 / math.log2(rank + 1) for rank in range(1, min(len(positives), int(depth)) + 1))
-    return sum(1 / math.log2(rank + 1) for rank in found) / ideal
+def assert_same(first, second):
+    np.testing.assert_array_equal(first.owner, second.owner)
+    np.testing.assert_array_equal(first.above, second.above)
+    np.testing.assert_array_equal(first.tied, second.tied)
 
 
-def orders(scores):
-    """Every order of the candidates that falls in score; ties in all arrangements."""
-    levels = sorted(set(scores.values()), reverse=True)
-    groups = [[candidate for candidate, score in scores.items() if score == level] for level in levels]
-    for arrangement in itertools.product(*(itertools.permutations(group) for group in groups)):
-        yield [candidate for group in arrangement for candidate in group]
+def plain_counts(queries, corpus, positives):
+    """Every positive against every exact score, one by one."""
+    scores = (queries.astype(np.float64) @ corpus.T.astype(np.float64)).astype(np.float32)
+    pairs = [
+        ((scores[query] > scores[query, row]).sum(), (scores[query] == scores[query, row]).sum())
+        for query, rows in enumerate(positives)
+        for row in rows
+    ]
+    return np.array(pairs).T
 
 
-def oracle(scores, positives, metric):
-    """Mean and variance of a metric over the orders of the ties."""
-    values = [score_order(order, positives, metric) for order in orders(scores)]
-    return np.mean(values), np.var(values)
-
-
-@st.composite
-def small_cases(draw):
-    """Few candidates on few score levels, so that ties abound; several positives; a pool for each query."""
-    num_rows = draw(st.integers(1, 6))
-    queries = []
-    for _ in range(draw(st.integers(1, 3))):
-        scores = draw(st.lists(st.integers(-2, 2), min_size=num_rows, max_size=num_rows))
-        pool = draw(st.lists(st.integers(0, num_rows - 1), min_size=1, unique=True))
-        positives = draw(st.lists(st.sampled_from(pool), min_size=1, unique=True))
-        queries.append((scores, pool, positives))
-    return num_rows, queries
-
-
-def embed(num_rows, queries):
-    """Vectors whose dot products are the wanted scores."""
-    corpus = np.array([[scores[row] for scores, _, _ in queries] for row in range(num_rows)], dtype=np.float32)
-    return np.eye(len(queries), dtype=np.float32), corpus
-
-
-@settings(max_examples=60, deadline=None)
-@given(small_cases(), st.booleans())
-def test_expected_value_equals_all_orders(case, with_pools):
-    num_rows, queries = case
-    pools = [pool if with_pools else list(range(num_rows)) for _, pool, _ in queries]
-    positives = [wanted for _, _, wanted in queries]
-    counts = count_ranks(*embed(num_rows, queries), positives, pools if with_pools else None)
-    for metric in (*METRICS, "median_rank"):
-        wanted = [
-            oracle({row: scores[row] for row in pool}, set(good), metric)[0]
-            for (scores, _, good), pool in zip(queries, pools, strict=True)
-        ]
-        np.testing.assert_allclose(per_query(counts, metric), wanted, rtol=1e-12, err_msg=metric)
-
-
-@pytest.mark.parametrize("num_candidates", [1, 2, 5, 6])
-@pytest.mark.parametrize("metric", METRICS)
-def test_chance_equals_all_permutations(metric, num_candidates):
-    for num_positives in range(1, min(num_candidates, 3) + 1):
-        mean, variance = oracle(dict.fromkeys(range(num_candidates), 0), set(range(num_positives)), metric)
-        assert chance_level(metric, num_candidates, num_positives) == pytest.approx(mean)
-        assert chance_error(metric, num_candidates, num_positives) == pytest.approx(math.sqrt(variance), abs=1e-9)
-
-
-def test_chance_closed_forms():
-    assert chance_level("recall@1", 64, 1) == pytest.approx(1 / 64)
-    assert chance_level("recall@10", 64, 3) == pytest.approx(10 / 64)
-    assert chance_level("recall@10", 5, 2) == 1.0
-    assert chance_level("precision@1", [10, 10], [1, 2]) == pytest.approx(0.15)
-    # One positive, recall@1: Bernoulli queries.
-    level = 1 / 64
-    assert chance_error("recall@1", [64] * 50, [1] * 50) == pytest.approx(math.sqrt(level * (1 - level) / 50))
-
-
-def test_collapsed_encoder_scores_chance():
-    queries, corpus = np.ones((7, 5), dtype=np.float32), np.full((33, 5), 0.1, dtype=np.float32)
-    positives = [[row, row + 7] for row in range(7)]
-    counts = count_ranks(queries, corpus, positives)
-    for metric in (*METRICS, "median_rank"):
-        assert summarise(metric, per_query(counts, metric)) == pytest.approx(chance_level(metric, [33] * 7, [2] * 7))
-    pools = [[row, row + 7, *range(20, 28)] for row in range(7)]  # positives stand first
-    pooled = count_ranks(queries, corpus, positives, pools)
-    assert summarise("precision@1", per_query(pooled, "precision@1")) == pytest.approx(0.2)
+def draw_case(seed, spread=1.0, width=17):
+    """Queries, a corpus with ten rows twice, and one to three positives a query."""
+    rng = np.random.default_rng(seed)
+    corpus = (1 + spread * rng.standard_normal((203, width))).astype(np.float32)
+    corpus[100:110] = corpus[:10]
+    queries = (1 + spread * rng.standard_normal((41, width))).astype(np.float32)
+    positives = [rng.choice(203, size=rng.integers(1, 4), replace=False) for _ in range(41)]
+    positives[0] = np.array([3])
+    return queries, corpus, positives
 
 
 def test_result_does_not_depend_on_blocks_or_order(monkeypatch):
-    rng = np.random.default_rng(0)
-    corpus = rng.standard_normal((203, 17)).astype(np.float32)
-    corpus[100:110] = corpus[:10]  # duplicates that must tie
-    queries = rng.standard_normal((41, 17)).astype(np.float32)
-    positives = [rng.choice(203, size=rng.integers(1, 4), replace=False) for _ in range(41)]
-    positives[0] = np.array([3])
+    queries, corpus, positives = draw_case(0)
     whole = count_ranks(queries, corpus, positives)
     assert whole.tied[0] == 2  # row 3 and its duplicate
     monkeypatch.setattr(ranking, "_SCORE_CELLS", 203 * 3)
-    monkeypatch.setattr(ranking, "_CORPUS_CELLS", 17 * 10)
-    blocks = count_ranks(queries, corpus, positives)
+    monkeypatch.setattr(ranking, "_WIDE_CELLS", 17 * 10)
+    rng = np.random.default_rng(1)
     order = rng.permutation(203)
     place = np.argsort(order)
-    shuffled = count_ranks(queries, corpus[order], [place[rows] for rows in positives])
-    pools = [rng.permutation(203) for _ in positives]
+    assert_same(whole, count_ranks(queries, corpus, positives))
+    assert_same(whole, count_ranks(queries, corpus[order], [place[rows] for rows in positives]))
+    assert_same(whole, count_ranks(queries, corpus, positives, [rng.permutation(203) for _ in positives]))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 1 << 30), st.sampled_from([1.0, 1e-3, 1e-6]), st.sampled_from([1, 17, 300]), st.integers(-60, 50)
+)
+def test_screening_in_float32_changes_nothing(seed, spread, width, exponent):
+    """Vectors that lie close together, of any length, against the exact count."""
+    queries, corpus, positives = draw_case(seed, spread, width)
+    queries *= np.float32(2.0**exponent)
+    counts = count_ranks(queries, corpus, positives)
+    above, tied = plain_counts(queries, corpus, positives)
+    np.testing.assert_array_equal(counts.above, above)
+    np.testing.assert_array_equal(counts.tied, tied)
+
+
+@pytest.mark.parametrize(("spread", "screened"), [(1.0, True), (1e-6, False)])
+def test_close_vectors_are_scored_in_float64_at_once(monkeypatch, spread, screened):
+    whole = []
+    monkeypatch.setattr(ranking, "_SCORE_CELLS", 203 * 10)
+
+    def watched(queries, corpus):
+        if len(queries) > 1:
+            whole.append(len(queries))
+        return score_block(queries, corpus)
+
+    monkeypatch.setattr(ranking, "score_block", watched)
+    count_ranks(*draw_case(5, spread))
+    assert (not whole) is screened
+    assert screened or whole == [10, 10, 10, 10]  # the last block holds one query
+
+
+def test_all_inputs_agree():
+    queries, corpus, positives = draw_case(2)
+    exact = score_block(queries, corpus)
+    whole = count_ranks(queries, corpus, positives)
+    assert_same(whole, count_scores(exact, positives))
+    for kind in (np.float16, np.float64):
+        wide = queries.astype(kind), corpus.astype(kind)
+        assert_same(count_ranks(*wide, positives), count_ranks(*(one.astype(np.float32) for one in wide), positives))
+    pools = [np.unique(np.append(rows, range(50))) for rows in positives]
     pooled = count_ranks(queries, corpus, positives, pools)
-    for other in (blocks, shuffled, pooled):
-        np.testing.assert_array_equal(whole.above, other.above)
-        np.testing.assert_array_equal(whole.tied, other.tied)
+    assert_same(pooled, count_scores([row[pool] for row, pool in zip(exact, pools, strict=True)], positives, pools))
+    assert pooled.num_candidates.tolist() == [len(pool) for pool in pools]
+    untied = [rows[whole.tied[whole.owner == query] == 1] for query, rows in enumerate(positives)]
+    kept = [query for query, rows in enumerate(untied) if len(rows)]
+    ranked = [np.argsort(-exact[query], kind="stable") for query in kept]
+    listed = count_ranked(ranked, [untied[query] for query in kept])
+    assert_same(listed, count_ranks(queries[kept], corpus, [untied[query] for query in kept]))
+
+
+def test_scores_keep_the_order_of_float64():
+    counts = count_scores(np.array([[1.0, 1.0 + 1e-12]]), [[0]])
+    assert (counts.above.tolist(), counts.tied.tolist()) == ([1], [1])
+    assert count_scores(np.array([[-np.inf, 0, 1]]), [[0]]).above.tolist() == [2]
+
+
+def test_truncation_brings_rows_back_to_unit_length():
+    queries, corpus, positives = draw_case(3)
+
+    def cut(rows):
+        return rows[:, :5] / np.linalg.norm(rows[:, :5].astype(np.float64), axis=1, keepdims=True)
+
+    by_hand = count_ranks(cut(queries), cut(corpus), positives)
+    assert_same(count_ranks(queries, corpus, positives, truncate_dim=5), by_hand)
+    assert not np.array_equal(by_hand.above, count_ranks(queries[:, :5], corpus[:, :5], positives).above)
 
 
 def test_true_recall_is_not_hit_rate():
     corpus = np.array([[3.0], [2.0], [1.0], [0.0]], dtype=np.float32)
     counts = count_ranks(np.ones((1, 1), dtype=np.float32), corpus, [[0, 3]])
-    assert per_query(counts, "recall@1").tolist() == [0.5]
-    assert per_query(counts, "precision@1").tolist() == [1.0]
-    assert per_query(counts, "median_rank").tolist() == [1.0]
+    values = {name: per_query(counts, name).tolist() for name in ("recall@1", "hit@1", "precision@1", "mean_rank")}
+    assert values == {"recall@1": [0.5], "hit@1": [1.0], "precision@1": [1.0], "mean_rank": [1.0]}
+    assert per_query(counts, "map").tolist() == [pytest.approx((1 + 2 / 4) / 2)]
 
 
-def test_random_vectors_score_chance():
-    rng = np.random.default_rng(1)
-    queries = rng.standard_normal((400, 60, 2)).astype(np.float32)
-    corpus = rng.standard_normal((30, 2)).astype(np.float32)
-    values = [
-        np.mean(per_query(count_ranks(batch, rng.permutation(corpus), [[q % 30] for q in range(60)]), "recall@1"))
-        for batch in queries
-    ]
-    assert np.mean(values) == pytest.approx(chance_level("recall@1", [30] * 60, 1), rel=0.15)
-    assert np.std(values) == pytest.approx(chance_error("recall@1", [30] * 60, [1] * 60), rel=0.5)
-
-
-def test_standard_error():
-    scores = np.array([0.0, 1.0, 1.0, 0.0, 1.0])
-    assert standard_error(scores) == pytest.approx(np.std(scores, ddof=1) / math.sqrt(5))
-    assert standard_error(np.array([1.0])) == 0.5
+def test_a_pool_whose_positives_stand_first_gives_nothing_away():
+    positives = [[row, row + 7] for row in range(7)]
+    pools = [[row, row + 7, *range(20, 28)] for row in range(7)]
+    pooled = count_ranks(np.ones((7, 5)), np.full((33, 5), 0.1), positives, pools)
+    assert summarise("precision@1", per_query(pooled, "precision@1")) == pytest.approx(0.2)
 
 
 EYE = np.eye(3, dtype=np.float32)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "options", "message"),
     [
-        ((EYE, EYE[:, :2], [[0]] * 3), "query_embeddings: width 3"),
-        ((EYE[0], EYE, [[0]]), r"query_embeddings: shape \(3,\)"),
-        ((EYE, np.where(EYE > 0, np.nan, EYE), [[0]] * 3), "corpus_embeddings: row 0 holds nan"),
-        ((EYE, EYE, [[0]] * 2), "references: 2 lists for 3 queries"),
-        ((EYE, EYE, [[0], [], [1]]), "references: query 1 has no rows"),
-        ((EYE, EYE, [[0], [3], [1]]), r"references: query 1 names a row outside 0\.\.2"),
-        ((EYE, EYE, [[0], [1, 1], [1]]), "references: query 1 repeats a row"),
-        ((EYE, EYE, [[0], [1], [1]], [[0, 1], [0, 2], [1]]), "candidates: a positive of query 1 is not among them"),
-        ((EYE, EYE, [[0], [1], [1]], [[0, 1, 0], [1], [1]]), "candidates: query 0 repeats a row"),
+        ((EYE, EYE[:, :2], [[0]] * 3), {}, "query_embeddings: width 3"),
+        ((EYE[0], EYE, [[0]]), {}, r"query_embeddings: shape \(3,\)"),
+        ((EYE, np.where(EYE > 0, np.nan, EYE), [[0]] * 3), {}, "corpus_embeddings: row 0 holds nan"),
+        ((EYE, np.float32(1e30) * EYE, [[0]] * 3), {"truncate_dim": 4}, "truncate_dim: 4; 1 to the width 3"),
+        ((EYE, EYE, [[0]] * 3), {"truncate_dim": 2}, "the first 2 values of row 2 are zero"),
+        ((np.float32(1e30) * EYE, np.float32(1e30) * EYE, [[0]] * 3), {}, "overflow float32; scale"),
+        ((EYE, EYE, [[0]] * 2), {}, "references: 2 lists for 3 queries"),
+        ((EYE, EYE, [[0], [], [1]]), {}, "references: query 1 has no rows"),
+        ((EYE, EYE, [[0], [3], [1]]), {}, r"references: query 1 names a row outside 0\.\.2"),
+        ((EYE, EYE, [[0], [1, 1], [1]]), {}, "references: query 1 repeats a row"),
+        (
+            (EYE, EYE, [[0], [1], [1]], [[0, 1], [0, 2], [1]]),
+            {},
+            "candidates: a positive of query 1 is not among them",
+        ),
+        ((EYE, EYE, [[0], [1], [1]], [[0, 1, 0], [1], [1]]), {}, "candidates: query 0 repeats a row"),
     ],
 )
-def test_bad_input_is_named(arguments, message):
+def test_bad_embeddings_are_named(arguments, options, message):
     with pytest.raises(ValueError, match=message):
-        count_ranks(*arguments)
+        count_ranks(*arguments, **options)
 
 
-@pytest.mark.parametrize("metric", ["recall", "recall@0", "recall@-1", "hit@1", "mrr@10", "", "ndcg@x"])
-def test_unknown_metric_is_named(metric):
-    with pytest.raises(ValueError, match=r"metric: .*recall@k"):
-        per_query(all_tied(3, 1), metric)
+def test_tensors_that_numpy_cannot_read_are_named():
+    torch = pytest.importorskip("torch")
+    with pytest.raises(ValueError, match=r"query_embeddings: .*pass tensor\.float\(\)\.cpu\(\)\.numpy\(\)"):
+        count_ranks(torch.eye(2, dtype=torch.bfloat16), torch.eye(2), [[0], [1]])
+    with pytest.raises(ValueError, match="corpus_embeddings: "):
+        count_ranks(torch.eye(2), torch.eye(2, requires_grad=True), [[0], [1]])
 
 
-def test_chance_refuses_impossible_counts():
-    with pytest.raises(ValueError, match="num_positives"):
-        chance_level("recall@1", [3], [4])
-    with pytest.raises(ValueError, match="median_rank"):
-        chance_error("median_rank", 3, 1)
+@pytest.mark.parametrize(
+    ("scores", "positives", "pools", "message"),
+    [
+        ([], [], None, "scores: got no rows"),
+        ([[1, 2], [1]], [[0], [0]], None, r"scores: row 1 has shape \(1,\); 2 candidates"),
+        ([[1, 2], [1, float("nan")]], [[0], [0]], None, "scores: row 1 holds nan"),
+        ([[1, 2]], [[2]], None, r"references: query 0 names a row outside 0\.\.1"),
+        ([[1, 2]], [[7]], [[7, 9, 11]], r"scores: row 0 has shape \(2,\); 3 candidates"),
+        ([[1, 2]], [[8]], [[7, 9]], "candidates: a positive of query 0 is not among them"),
+    ],
+)
+def test_bad_scores_are_named(scores, positives, pools, message):
+    with pytest.raises(ValueError, match=message):
+        count_scores(scores, positives, pools)
+
+
+@pytest.mark.parametrize(
+    ("ranked", "positives", "size", "message"),
+    [
+        ([["a"]], [["a"], ["b"]], None, "references: 2 lists for 1 queries"),
+        ([["a", "b", "a"]], [["a"]], None, "predictions: the list of query 0 repeats an id"),
+        ([["a"], ["a"]], [["a"], []], None, "references: query 1 has no id"),
+        ([["a"]], [["a", "a"]], None, "references: query 0 has no id or repeats one"),
+        ([["a", "b"]], [["c"]], 2, "num_candidates: 2, but query 0 names 3 ids"),
+    ],
+)
+def test_bad_lists_are_named(ranked, positives, size, message):
+    with pytest.raises(ValueError, match=message):
+        count_ranked(ranked, positives, num_candidates=size)

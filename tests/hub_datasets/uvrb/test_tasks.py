@@ -1,12 +1,17 @@
 """The table of sets against the paper's Tables 4 and 5."""
 
+import ast
 import json
 from pathlib import Path
 
 import pytest
 
-from gve.hub_datasets.uvrb import ABILITIES, SETS, resolve
+from gve.hub_datasets.uvrb import ABILITIES, SETS, instructions, resolve
 
+ROOT = Path(__file__).parents[3]
+TABLE = ROOT / "hub_datasets" / "uvrb" / "tasks.py"
+FOLDERS = ("modeling_gve", "trainers", "hub_datasets", "eval", "model_cards")
+CODE = sorted({path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")} - {TABLE})
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "uvrb_tables.json").read_text())
 
 
@@ -24,6 +29,11 @@ def test_entry_equals_the_paper(name):
     assert [task.corpus_modality] == asked["corpus_modalities"]
     assert (task.official_queries, task.official_corpus) == (counted["queries"], counted["corpus"])
     assert task.pool_size == (10 if name.startswith("MS-") else None)
+
+
+def test_instructions_are_those_of_the_paper_by_slug():
+    expected = {name.lower(): GOLDEN["table5"][name]["prompt"] for name in GOLDEN["datasets"]}
+    assert instructions() == expected and list(instructions()) == list(expected) and len(expected) == 16
 
 
 def test_abilities_equal_the_paper():
@@ -45,3 +55,29 @@ def test_resolve_names_the_nearest():
         resolve(["zzzzzzzz"])
     with pytest.raises(ValueError, match="got no name"):
         resolve([])
+
+
+def test_every_set_has_a_source_with_its_terms():
+    used = {task.source.name for task in SETS.values()}
+    assert len(used) == 10
+    assert {name for name, task in SETS.items() if task.source.name == "CaReBench"} == {"CRB-G", "CRB-S", "CRB-T"}
+    for task in SETS.values():
+        source = task.source
+        assert source.homepage.startswith("https://")
+        assert source.paper
+        assert source.annotations_licence
+        assert source.videos_licence
+        assert source.reason
+        assert source.may_rehost in ("nothing", "annotations", "annotations and some videos")
+    free = {task.source.name for task in SETS.values() if "videos" in task.source.may_rehost}
+    assert free == {"DiDeMo"}  # the only one with videos under CC BY and BY-SA
+
+
+@pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_second_list_of_the_sets(path):
+    """Whatever needs the sets takes them from the table; a part of them may be named for what it alone is."""
+    known = {name.lower() for name in SETS}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Dict | ast.List | ast.Set | ast.Tuple | ast.Call):
+            words = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+            assert len({word.lower() for word in words} & known) < len(known) / 2, f"line {node.lineno}"

@@ -1,0 +1,102 @@
+"""Data and instructions checked before anything is encoded.
+
+Shapes: Q queries.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset, get_dataset_split_names
+
+from gve.hub_datasets.uvrb import EvaluationSet, load_set, resolve
+
+
+def choose_split(source: str | PathLike[str], name: str) -> str:
+    """The split to score when none was named.
+
+    Args:
+        source: A folder or Hub repository in the UVRB layout.
+        name: A set of it.
+
+    Returns:
+        "unseen", or the only split that there is.
+    """
+    (task,) = resolve([name])
+    try:
+        splits = get_dataset_split_names(str(source), f"{task.slug}-queries")
+    except (ValueError, FileNotFoundError, ConnectionError):
+        return "unseen"  # loading tells what is wrong
+    return splits[0] if len(splits) == 1 else "unseen"
+
+
+def load_checked(source: str | PathLike[str], sets: Iterable[str] | None, split: str) -> list[EvaluationSet]:
+    """Load sets and make sure that every row has its media.
+
+    Args:
+        source: A folder or Hub repository in the UVRB layout.
+        sets: Names or slugs; None for all sixteen.
+        split: Of the data.
+
+    Returns:
+        The sets in the order asked for.
+
+    Raises:
+        ValueError: As for `load_set`, and for a medium that is missing; set and row are named.
+    """
+    loaded = [load_set(source, task.name, split) for task in resolve(sets)]
+    for data in loaded:
+        _check_media(data.corpus, data.task.corpus_modality, f"{data.task.slug}-corpus")
+        for modality in data.task.query_modalities:
+            _check_media(data.queries, modality, f"{data.task.slug}-queries")
+    return loaded
+
+
+def check_instructions(
+    loaded: Sequence[EvaluationSet], given: Mapping[str, str | None] | None
+) -> dict[str, str | None]:
+    """The instruction of each set.
+
+    Args:
+        loaded: The sets.
+        given: By set's name or slug, or None for the table's.
+
+    Returns:
+        By set's name.
+
+    Raises:
+        ValueError: When a name is unknown, or a set is left out.
+    """
+    if given is None:
+        return {data.task.name: data.task.instruction for data in loaded}
+    by_name = {resolve([name])[0].name: text for name, text in given.items()}
+    lacking = [data.task.name for data in loaded if data.task.name not in by_name]
+    if lacking:
+        raise ValueError(
+            f"instructions: none for {', '.join(lacking)}; one for every set is needed, for nothing falls back to "
+            "another prompt; add them, or take the table's"
+        )
+    return {data.task.name: by_name[data.task.name] for data in loaded}
+
+
+def _check_media(rows: Dataset, modality: str, config: str) -> None:
+    """Every row must hold its medium: encoded bytes, or the path of a file that is there."""
+    column = rows.data.column(modality)
+    if modality == "text" or not pa.types.is_struct(column.type):
+        return
+    column = column.combine_chunks()
+    content = pc.struct_field(column, "bytes")
+    without = pc.or_(pc.is_null(content), pc.equal(pc.binary_length(content), 0)).fill_null(True)
+    if not pc.any(without).as_py():
+        return
+    paths = pc.struct_field(column, "path")
+    for row in pc.indices_nonzero(without).to_pylist():
+        path = paths[row].as_py()
+        if path is None or not (Path(path).is_file() or "://" in path):
+            identity = rows.data.column("id")[row].as_py()
+            raise ValueError(
+                f"{config}: row {row} (id {identity!r}) has no {modality}: "
+                f"{'neither bytes nor path' if path is None else f'no file {path!r}'}; add it, or leave the row out"
+            )

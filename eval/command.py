@@ -1,0 +1,168 @@
+"""The command `gve eval`: score an embedder on UVRB, or compare two reports."""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from datasets import disable_progress_bars
+
+from gve.eval.benchmark import report_on
+from gve.eval.checks import check_instructions, choose_split, load_checked
+from gve.eval.compare import compare_reports, comparison_table, read_report
+from gve.eval.console import fail, run_command
+from gve.eval.encode import EmbeddingCache, EmbeddingStore, Encoder
+from gve.eval.files import model_fingerprint
+from gve.eval.models import VideoSetting, load_encoder, model_prompts
+from gve.eval.outputs import write_report
+from gve.eval.report import to_table
+from gve.eval.store import Store
+from gve.hub_datasets.uvrb import EvaluationSet, resolve
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: Its arguments; None for those of the process.
+
+    Returns:
+        0 with a report, 2 for bad usage or broken data, 130 when interrupted.
+    """
+    return run_command(_evaluate, _parser(), argv)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gve eval",
+        description="Score an embedder on UVRB. With --out, embeddings are kept there as they are made: a run that was "
+        "killed goes on where it was.",
+    )
+    parser.add_argument("--model", help="folder or Hub name of the embedder")
+    parser.add_argument("--data", help="folder or Hub repository in the UVRB layout")
+    parser.add_argument(
+        "--sets", "--tasks", nargs="+", metavar="SET", help="names such as msrvtt crb-s; all sixteen when left out"
+    )
+    parser.add_argument("--split", help="split of the data; by default its only one, or unseen")
+    parser.add_argument("--frames", type=_numbers, metavar="N[,N...]", help="frames a video; several make a curve")
+    parser.add_argument("--tokens", type=_numbers, metavar="N[,N...]", help="visual tokens a frame at most; likewise")
+    parser.add_argument(
+        "--instructions",
+        default="table",
+        metavar="SOURCE",
+        help="of the queries: table (the benchmark's), model (its prompts named by set), none, or a JSON file of texts "
+        "by set (%(default)s)",
+    )
+    parser.add_argument("--batch-size", type=int, default=64, help="rows in one forward pass (%(default)s)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for report.json, report.md and charts")
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="folder that keeps embeddings; DIR/embeddings of --out"
+    )
+    parser.add_argument("--json", action="store_true", help="JSON on stdout in place of tables")
+    parser.add_argument(
+        "--compare", nargs=2, type=Path, metavar=("A.json", "B.json"), help="compare two reports by a paired bootstrap"
+    )
+    return parser
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    if arguments.compare:
+        return _compare(arguments)
+    for option in ("model", "data"):
+        if getattr(arguments, option) is None:
+            fail(f"--{option}: missing; the embedder and the data are needed, or --compare with two reports; name it")
+    disable_progress_bars()  # of datasets: one for each of 52 small files
+    sets = [task.name for task in resolve(arguments.sets)]
+    if arguments.batch_size < 1:
+        fail(f"--batch-size: {arguments.batch_size}; 1 or more is accepted; raise it")
+    settings = [VideoSetting(*pair) for pair in product(arguments.frames or [None], arguments.tokens or [None])]
+    for option in ("out", "cache"):
+        _check_folder(option, getattr(arguments, option))
+    split = arguments.split or choose_split(arguments.data, sets[0])
+    loaded = load_checked(arguments.data, sets, split)  # broken data show before the model loads
+    encoder = load_encoder(arguments.model)
+    instructions = _instructions(arguments.instructions, encoder, loaded)
+    for setting in settings:
+        setting.options(encoder)
+    report = report_on(
+        encoder,
+        loaded,
+        source=arguments.data,
+        split=split,
+        batch_size=arguments.batch_size,
+        instructions=instructions,
+        settings=settings,
+        store=_store(arguments),
+        model=arguments.model,
+    )
+    report["settings"]["instructions"] = arguments.instructions
+    sys.stdout.write(json.dumps(report) + "\n" if arguments.json else to_table(report))
+    if arguments.out is not None:
+        write_report(report, arguments.out)
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    first, second = (read_report(path) for path in arguments.compare)
+    if arguments.json:
+        sys.stdout.write(json.dumps(compare_reports(first, second)) + "\n")
+    else:
+        sys.stdout.write(comparison_table(first, second))
+    return 0
+
+
+def _numbers(text: str) -> list[int]:
+    """Whole numbers, each once."""
+    try:
+        return list(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}; whole numbers with commas are accepted, such as 8,16") from error
+
+
+def _check_folder(option: str, folder: Path | None) -> None:
+    """Refuse what cannot become a folder before anything is done."""
+    if folder is None:
+        return
+    if (folder.exists() and not folder.is_dir()) or not folder.absolute().parent.is_dir() or folder.suffix == ".json":
+        fail(
+            f"--{option}: cannot write to {str(folder)!r}; a folder, or a new one in an existing folder, is accepted; "
+            "check the path"
+        )
+
+
+def _store(arguments: argparse.Namespace) -> Store:
+    """Where embeddings are kept: on disk with --cache or --out, else in memory."""
+    folder: Path | None = arguments.cache
+    if folder is None and arguments.out is not None:
+        arguments.out.mkdir(exist_ok=True)
+        folder = arguments.out / "embeddings"
+    if folder is None:
+        return EmbeddingCache()
+    return EmbeddingStore(folder, {"model": model_fingerprint(arguments.model)})
+
+
+def _instructions(source: str, encoder: Encoder, loaded: Sequence[EvaluationSet]) -> Mapping[str, str | None] | None:
+    """Instructions by set from where the user said; a name that is no set's, or a set without one, stops the run."""
+    if source == "table":
+        return None
+    if source == "none":
+        return {data.task.name: "" for data in loaded}
+    if source == "model":
+        prompts = model_prompts(encoder)
+        lacking = [data.task.slug for data in loaded if data.task.slug not in prompts]
+        if lacking:
+            fail(
+                f"--instructions: the model has no prompt named {', '.join(lacking)}; it has {', '.join(prompts)}; "
+                "take the table's, or save the model with prompts by set"
+            )
+        return {data.task.name: prompts[data.task.slug] for data in loaded}
+    try:
+        given: Any = json.loads(Path(source).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        fail(f"--instructions: {source!r} cannot be read ({error}); table, model, none or a JSON file is accepted")
+    if not isinstance(given, dict) or not all(isinstance(text, str) for text in given.values()):
+        fail(f"--instructions: {source!r} holds no texts by set; a JSON object of strings is accepted; correct it")
+    return check_instructions(loaded, given)

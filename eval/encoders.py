@@ -1,0 +1,44 @@
+"""What evaluation needs of a model, and a plain function in that form.
+
+Shapes: n rows, D width.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+
+class Encoder(Protocol):
+    """What evaluation needs of a model; a SentenceTransformer has both methods."""
+
+    def encode_query(self, inputs: list[Any], /, **kwargs: Any) -> Any:
+        """Vectors of queries: (n, D); takes prompt, batch_size, show_progress_bar and convert_to_numpy."""
+
+    def encode_document(self, inputs: list[Any], /, **kwargs: Any) -> Any:
+        """Vectors of corpus rows: (n, D); takes the same."""
+
+
+class FunctionEncoder:
+    """A plain function as an encoder.
+
+    Args:
+        function: Takes a list of inputs and an instruction or None, and gives (n, D) numbers. Inputs are texts, and
+            dicts of text, image (PIL) and video (a path or a binary buffer).
+    """
+
+    def __init__(self, function: Callable[[list[Any], str | None], Any]) -> None:
+        self.function = function
+
+    def encode_query(self, inputs: list[Any], /, *, prompt: str | None = None, **kwargs: Any) -> Any:
+        """Vectors of queries.
+
+        Args:
+            inputs: n of them.
+            prompt: The instruction.
+            **kwargs: Not used; the function makes its own batches.
+
+        Returns:
+            (n, D) numbers.
+        """
+        return self.function(inputs, prompt)
+
+    encode_document = encode_query

@@ -1,0 +1,120 @@
+"""The data sets that UVRB's sixteen sets were drawn from: where they are, their licences, what may be hosted again."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set as its authors published it.
+
+    Attributes:
+        name: Its name.
+        homepage: Where it is published.
+        paper: Its paper.
+        annotations_licence: Licence of the texts and of what answers what, or "not specified".
+        videos_licence: Licence of the videos, or who holds them.
+        may_rehost: The most that may be published again: "nothing", "annotations", or "annotations and some videos".
+        reason: Why no more than that.
+    """
+
+    name: str
+    homepage: str
+    paper: str
+    annotations_licence: str
+    videos_licence: str
+    may_rehost: Literal["nothing", "annotations", "annotations and some videos"]
+    reason: str
+
+
+MSR_VTT = Source(
+    name="MSR-VTT",
+    homepage="https://www.microsoft.com/en-us/research/publication/"
+    "msr-vtt-a-large-video-description-dataset-for-bridging-video-and-language/",
+    paper="CVPR 2016, test split 1k-A of arXiv:1808.02559",
+    annotations_licence="not specified",
+    videos_licence="clips of web videos, many of them gone",
+    may_rehost="nothing",
+    reason="neither the captions nor the clips carry a licence; ids alone are free",
+)
+MSR_VTT_I2V = Source(
+    name="MSRVTT-I2V",
+    homepage="https://huggingface.co/datasets/dukesun99/MSRVTT-I2V",
+    paper="arXiv:2510.27571",
+    annotations_licence="not specified",
+    videos_licence="MSR-VTT's",
+    may_rehost="nothing",
+    reason="its images and clips are MSR-VTT's, which carry no licence",
+)
+DIDEMO = Source(
+    name="DiDeMo",
+    homepage="https://github.com/LisaAnne/LocalizingMoments",
+    paper="arXiv:1708.01641",
+    annotations_licence="BSD-2-Clause",
+    videos_licence="Creative Commons, one licence a video (data/video_licenses.txt of the repository)",
+    may_rehost="annotations and some videos",
+    reason="2,640 of its 10,464 videos are CC BY or BY-SA, free with attribution; the others are NC or ND",
+)
+CAREBENCH = Source(
+    name="CaReBench",
+    homepage="https://huggingface.co/datasets/MCG-NJU/CaReBench",
+    paper="arXiv:2501.00513",
+    annotations_licence="MIT as MTEB records it; its code repository has no licence file",
+    videos_licence="web videos, not specified",
+    may_rehost="annotations",
+    reason="the authors do not hold the videos",
+)
+VDC = Source(
+    name="VDC",
+    homepage="https://github.com/rese1f/aurora",
+    paper="arXiv:2410.03051",
+    annotations_licence="Apache-2.0, subject to the licences of the data used",
+    videos_licence="those of the collections that it draws on",
+    may_rehost="nothing",
+    reason="each collection's own terms apply and they differ",
+)
+CAMERABENCH = Source(
+    name="CameraBench",
+    homepage="https://github.com/sy77777en/CameraBench",
+    paper="arXiv:2504.15376",
+    annotations_licence="CC-BY-4.0",
+    videos_licence="web videos, not specified",
+    may_rehost="annotations",
+    reason="the licence covers the annotations only",
+)
+DREAM_1K = Source(
+    name="DREAM-1K",
+    homepage="https://github.com/bytedance/tarsier",
+    paper="arXiv:2407.00634",
+    annotations_licence="Apache-2.0 for the code; none found for the data",
+    videos_licence="films, animation, stock and web videos, not specified",
+    may_rehost="nothing",
+    reason="no licence covers the texts or the clips",
+)
+LOVR = Source(
+    name="LoVR",
+    homepage="https://github.com/TechNomad-ds/LoVR-benchmark",
+    paper="arXiv:2505.13928",
+    annotations_licence="MIT",
+    videos_licence="LongVideoBench's: CC-BY-NC-SA-4.0, published as an index only",
+    may_rehost="nothing",
+    reason="LongVideoBench lets nobody host its videos; MTEB withdrew a copy for that",
+)
+PE_VIDEO = Source(
+    name="PE-Video",
+    homepage="https://huggingface.co/datasets/facebook/PE-Video",
+    paper="arXiv:2504.13181",
+    annotations_licence="not verified",
+    videos_licence="not verified; held by Meta",
+    may_rehost="nothing",
+    reason="its licence has not been read; see its card before anything else",
+)
+MOMENTSEEKER = Source(
+    name="MomentSeeker",
+    homepage="https://github.com/yhy-2000/MomentSeeker",
+    paper="arXiv:2502.12558",
+    annotations_licence="CC-BY-NC-SA-4.0, research only",
+    videos_licence="degraded copies of films and others, of which the authors hold no rights",
+    may_rehost="annotations",
+    reason="under the same licence and not for commercial use; the videos are not the authors' to license",
+)

@@ -1,0 +1,92 @@
+"""Bootstrap intervals against closed forms, and pairing."""
+
+import numpy as np
+import pytest
+
+from gve.eval.video_retrieval import intervals
+from gve.eval.video_retrieval.intervals import bootstrap_interval, interval, paired_bootstrap, replicates
+
+
+def test_replicates_have_the_mean_and_error_of_the_sample(monkeypatch):
+    scores = np.random.default_rng(0).random(300) ** 2
+    drawn = replicates(scores, samples=4000, seed=1)
+    assert drawn.shape == (4000,)
+    assert drawn.mean() == pytest.approx(scores.mean(), abs=1e-3)
+    assert drawn.std() == pytest.approx(scores.std() / np.sqrt(300), rel=0.05)
+    np.testing.assert_array_equal(drawn, replicates(scores, samples=4000, seed=1))
+    assert not np.array_equal(drawn, replicates(scores, samples=4000, seed=(1, 1)))
+    monkeypatch.setattr(intervals, "_CELLS", 700)
+    np.testing.assert_array_equal(drawn, replicates(scores, samples=4000, seed=1))  # blocks change nothing
+
+
+def test_interval_of_a_share_is_binomial():
+    low, high = bootstrap_interval([1.0] * 30 + [0.0] * 70, samples=5000)
+    reach = 1.96 * np.sqrt(0.3 * 0.7 / 100)
+    assert (low, high) == (pytest.approx(0.3 - reach, abs=0.011), pytest.approx(0.3 + reach, abs=0.011))
+    narrow = bootstrap_interval([1.0] * 30 + [0.0] * 70, samples=5000, level=0.5)
+    assert low < narrow[0] < 0.3 < narrow[1] < high
+
+
+def test_coverage():
+    """Of 200 samples, about 95 % have the true mean in their interval."""
+    rng = np.random.default_rng(2)
+    inside = 0
+    for number in range(200):
+        low, high = bootstrap_interval(rng.random(120) < 0.4, samples=400, seed=number)
+        inside += low <= 0.4 <= high
+    assert 0.90 <= inside / 200 <= 0.99
+
+
+def test_certain_scores_and_medians():
+    assert bootstrap_interval([1.0, 1.0, 1.0]) == (1.0, 1.0)
+    assert bootstrap_interval([0.25]) == (0.25, 0.25)
+    ranks = np.array([1.0] * 60 + [np.inf] * 40)
+    assert bootstrap_interval(ranks, statistic="median") == (1.0, 1.0)
+    assert bootstrap_interval(np.arange(101.0), statistic="median", samples=3000)[0] == pytest.approx(35, abs=8)
+
+
+def test_pairing_sees_what_separate_intervals_do_not():
+    rng = np.random.default_rng(3)
+    first = (rng.random(400) < 0.5).astype(float)
+    second = first.copy()
+    second[np.flatnonzero(first == 0)[:16]] = 1  # better on 16 queries, worse on none
+    result = paired_bootstrap(first, second)
+    assert result.value == pytest.approx(0.04)
+    assert 0 < result.low < 0.04 < result.high
+    assert result.p_value < 0.01
+    assert bootstrap_interval(first)[1] > bootstrap_interval(second)[0]
+    back = paired_bootstrap(second, first)
+    assert (back.value, back.low) == (pytest.approx(-result.value), pytest.approx(-result.high))
+
+
+def test_equal_runs_do_not_differ():
+    scores = np.random.default_rng(4).random(50)
+    assert paired_bootstrap(scores, scores) == intervals.Difference(0.0, 0.0, 0.0, 1.0)
+    assert paired_bootstrap(np.zeros(50), np.ones(50)).p_value == pytest.approx(1 / 2001)  # never nothing
+    noise = np.random.default_rng(5).standard_normal(200) * 0.1
+    noise -= noise.mean() - 0.001
+    assert paired_bootstrap(np.zeros(200), noise).p_value > 0.5
+
+
+def test_p_values_of_equal_runs_are_uniform():
+    rng = np.random.default_rng(6)
+    values = [paired_bootstrap(np.zeros(80), rng.standard_normal(80), samples=300, seed=n).p_value for n in range(200)]
+    assert np.mean(np.array(values) < 0.1) == pytest.approx(0.1, abs=0.06)
+    assert np.mean(values) == pytest.approx(0.5, abs=0.08)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: replicates([]), r"scores: shape \(0,\)"),
+        (lambda: replicates([[1.0]]), r"scores: shape \(1, 1\)"),
+        (lambda: replicates([1.0, np.nan]), "none nan"),
+        (lambda: replicates([1.0], samples=0), "samples: 0; 1 or more"),
+        (lambda: replicates([1.0], statistic="mode"), "statistic: 'mode'"),
+        (lambda: interval(np.ones(3), level=95), "level: 95; a share between 0 and 1"),
+        (lambda: paired_bootstrap([1.0], [1.0, 2.0]), r"second: shape \(2,\); the first run has \(1,\)"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
