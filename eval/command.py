@@ -1,14 +1,18 @@
 """The command `gve eval`: score an embedder on UVRB, or compare two reports."""
 
 import argparse
+import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from datasets import disable_progress_bars
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.constants import CONFIG_NAME
 
 from gve.eval.benchmark import report_on
 from gve.eval.checks import check_instructions, choose_split, load_checked
@@ -141,7 +145,19 @@ def _store(arguments: argparse.Namespace) -> Store:
         folder = arguments.out / "embeddings"
     if folder is None:
         return EmbeddingCache()
-    return EmbeddingStore(folder, {"model": model_fingerprint(arguments.model)})
+    return EmbeddingStore(folder, _identity(arguments.model))
+
+
+def _identity(model: str) -> dict[str, Any]:
+    """What vectors depend on beside the rows and settings: weights, configuration, chat template and libraries."""
+    identity = {name: version(name) for name in ("transformers", "sentence-transformers")}
+    identity["model"] = model_fingerprint(model)
+    if Path(model).is_dir():
+        templates = b"".join(path.read_bytes() for path in sorted(Path(model).glob("*.jinja")))
+        identity["templates"] = hashlib.blake2b(templates, digest_size=8).hexdigest()
+    elif isinstance(path := try_to_load_from_cache(model, CONFIG_NAME), str):
+        identity["revision"] = Path(path).parent.name  # of the snapshot that was loaded
+    return identity
 
 
 def _instructions(source: str, encoder: Encoder, loaded: Sequence[EvaluationSet]) -> Mapping[str, str | None] | None:

@@ -104,8 +104,8 @@ def comparison_table(first: Mapping[str, Any], second: Mapping[str, Any]) -> str
             row["name"],
             round_half_up(row["first"]),
             round_half_up(row["second"]),
-            f"{row['difference']:+.3f}",
-            " .. ".join(f"{end:+.3f}" for end in row["interval"]),
+            _signed(row["difference"]),
+            " .. ".join(map(_signed, row["interval"])),
             f"{row['p_value']:.4f}",
         )
         for row in compare_reports(first, second)
@@ -127,6 +127,10 @@ def _row(name: str, before: float, after: float, drawn: np.ndarray) -> dict[str,
         "interval": [low, high],
         "p_value": (extreme + 1) / (SAMPLES + 1),
     }
+
+
+def _signed(value: float) -> str:
+    return f"{round(value, 3) + 0.0:+.3f}"  # no minus before zero
 
 
 def _named(report: Mapping[str, Any]) -> str:

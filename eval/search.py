@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gve.eval.console import fail, report_others, run_command
+from gve.eval.embed_store import is_sharded
 from gve.eval.encode import Encoder, encode_rows
 from gve.eval.files import (
     FileEmbeddings,
@@ -88,7 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gve search", description="Find videos by text, image, video, or a composition of them."
     )
-    parser.add_argument("where", metavar="DIR", type=Path, help="folder of videos, or a file made by `gve encode`")
+    parser.add_argument(
+        "where", metavar="DIR", type=Path, help="folder of videos, or a file or folder made by `gve encode`"
+    )
     parser.add_argument("query", nargs="?", help="the text; may be left out with --image or --video")
     parser.add_argument("--image", type=Path, help="image of the query")
     parser.add_argument("--video", type=Path, help="video of the query")
@@ -104,7 +107,7 @@ def _search(arguments: argparse.Namespace) -> int:
     row = _query_row(arguments)
     if arguments.top < 1:
         fail(f"--top: {arguments.top}; 1 or more is accepted; raise it")
-    if arguments.where.is_dir():
+    if arguments.where.is_dir() and not is_sharded(arguments.where):
         if arguments.model is None:
             fail("--model: missing; a folder is embedded on the fly; name the embedder")
         encoder = load_encoder(arguments.model)

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 COMMANDS = {
     "demo": ("gve.trainers.demo.run", "make the rendered world, train a tiny model on it, score and show it"),
     "world": ("gve.hub_datasets.world.cli", "render the video world: UVRB, UVRD and raw clips"),
+    "uvrb": ("gve.hub_datasets.uvrb.cli", "convert your own copy of the UVRB archives"),
+    "synth": ("gve.hub_datasets.vsynflow.cli", "turn raw videos with weak captions into training pairs"),
     "train": ("gve.trainers.train", "train an embedder on UVRD pairs"),
     "eval": ("gve.eval.command", "score an embedder on UVRB"),
     "analyze": ("gve.eval.analyze", "correlations over the models of the paper and your own"),

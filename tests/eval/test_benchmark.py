@@ -4,13 +4,23 @@ import json
 import math
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 from uvrb_folder import GROUPED, NUM_CLIPS, WordEncoder, make_tables, write_uvrb
 
-from gve.eval import benchmark
-from gve.eval.benchmark import SCHEMA, main, run_benchmark
+from gve.eval.benchmark import SCHEMA, run_benchmark
+from gve.eval.models import VideoSetting
+from gve.eval.store import EmbeddingStore
 from gve.hub_datasets.uvrb import SETS
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory):
+    """One for all tests of this file, which read the same folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -101,66 +111,89 @@ def test_data_are_checked_before_anything_is_encoded(tmp_path):
     assert encoder.calls == []
 
 
-def test_command_writes_everything(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(benchmark, "load_encoder", lambda model: WordEncoder())
-    out, markdown, radar = tmp_path / "report.json", tmp_path / "report.md", tmp_path / "radar.png"
-    options = ["--out", str(out), "--markdown", str(markdown), "--radar", str(radar)]
-    assert main(["--model", "tiny", "--data", str(folder), *options]) == 0
-    report = json.loads(out.read_text())
-    assert (report["schema"], report["model"]) == ("gve-report/1", "tiny")
-    assert report["sets"]["CMRB"]["metric"] == "recall@10"
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == [
-        "set",
-        "abilities",
-        "metric",
-        "score",
-        "SE",
-        "chance",
-        "queries",
-        "candidates",
-        "above",
-        "chance",
+def test_intervals_plain_rule_and_conditions(folder):
+    encoder = WordEncoder(see=lambda number: number // 2)
+    report = run_benchmark(encoder, folder, batch_size=5, model="words")
+    for entry in [*report["sets"].values(), *report["abilities"].values(), *report["averages"].values()]:
+        low, high = entry["interval"]
+        assert 0 <= low <= entry["score"] <= high <= 1
+    assert report["model"] == "words"
+    assert report["plain"]["averages"]["AVG-D"] == report["averages"]["AVG-D"]
+    fine = [
+        report["sets"][name]["score"] for name in ("CRB-S", "VDC-O", "CRB-T", "CMRB", "DREAM-E", "LoVR-TH", "PEV-K")
     ]
-    assert "| CRB-S in group |  | precision@1 | 1.000 | 0.000 | 0.250 | 12 | 4 | yes |" in markdown.read_text()
-    assert np.asarray(Image.open(radar)).std() > 10
-    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cache") == [
-        "radar.png",
-        "report.json",
-        "report.md",
-    ]
+    assert report["plain"]["abilities"]["FG"]["score"] == pytest.approx(np.mean(fine))
+    assert report["settings"] == {"num_frames": None, "frame_tokens": None, "batch_size": 5}
+    assert report["throughput"]["rows"] == 2 * 16 * NUM_CLIPS
+    assert report["throughput"]["rows_encoded"] == 17 * NUM_CLIPS  # one corpus, sixteen instructions
+    assert set(report["versions"]) >= {"python", "torch", "datasets"}
+    assert len(report["sets"]["CMRB"]["per_query"]) == NUM_CLIPS
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--sets", "msr-vtt"], "sets: unknown set 'msr-vtt'; nearest: msrvtt"),
-        (["--split", "test"], "cannot read split 'test'"),
-        (["--batch-size", "0"], "--batch-size: 0"),
-        (["--out", "/no/such/folder/r.json"], "--out: cannot write"),
-        (["--sets", "msrvtt", "--radar", "r.png"], "radar: 0 abilities"),
-        ([], "--model: 'folder' has no modules.json"),
-    ],
-)
-def test_command_refuses_in_one_line(folder, tmp_path, monkeypatch, capsys, options, message):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "folder").mkdir()
-    assert main(["--model", "folder", "--data", str(folder), *options]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("gve eval: ")
-    assert message in captured.err
-    assert len(captured.err.splitlines()) == 1
+def test_a_killed_run_goes_on(folder, tmp_path):
+    whole = run_benchmark(WordEncoder(), folder, sets=["msrvtt", "crb-s"])
+    killed = WordEncoder()
+    answer = killed.encode_query
+
+    def stop(inputs, **options):
+        if options["prompt"] == SETS["CRB-S"].instruction:
+            raise KeyboardInterrupt
+        return answer(inputs, **options)
+
+    killed.encode_query = stop
+    with pytest.raises(KeyboardInterrupt):
+        run_benchmark(killed, folder, sets=["msrvtt", "crb-s"], store=EmbeddingStore(tmp_path, {"model": "m"}))
+    again = WordEncoder()
+    report = run_benchmark(again, folder, sets=["msrvtt", "crb-s"], store=EmbeddingStore(tmp_path, {"model": "m"}))
+    assert report["sets"] == whole["sets"]
+    assert [role for role, _, _ in again.calls] == ["query"]  # all else was kept
+    third = WordEncoder()
+    run_benchmark(third, folder, sets=["crb-s"], store=EmbeddingStore(tmp_path, {"model": "m"}))
+    assert third.calls == []
 
 
-def test_command_interrupted_leaves_nothing(folder, tmp_path, monkeypatch, capsys):
-    def interrupt(inputs, **options):
-        raise KeyboardInterrupt
-
+def test_own_instructions_for_every_set_or_none(folder):
     encoder = WordEncoder()
-    encoder.encode_query = interrupt
-    monkeypatch.setattr(benchmark, "load_encoder", lambda model: encoder)
-    out = tmp_path / "report.json"
-    assert main(["--model", "m", "--data", str(folder), "--sets", "msrvtt", "--out", str(out)]) == 130
-    assert not out.exists()
-    assert "interrupted" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="instructions: none for CRB-S; one for every set is needed"):
+        run_benchmark(encoder, folder, sets=["msrvtt", "crb-s"], instructions={"msrvtt": "Find."})
+    with pytest.raises(ValueError, match="unknown set 'MSR-VTT'; nearest: msrvtt"):
+        run_benchmark(encoder, folder, sets=["msrvtt"], instructions={"MSR-VTT": "Find."})
+    assert encoder.calls == []
+    report = run_benchmark(encoder, folder, sets=["msrvtt"], instructions={"MSRVTT": "Find."})
+    assert encoder.calls[-1][2]["prompt"] == report["sets"]["MSRVTT"]["instruction"] == "Find."
+
+
+def test_settings_that_an_encoder_does_not_have(folder):
+    encoder = WordEncoder()
+    with pytest.raises(ValueError, match="--frames, --tokens: WordEncoder has no such settings"):
+        run_benchmark(encoder, folder, sets=["msrvtt"], settings=[VideoSetting(), VideoSetting(num_frames=16)])
+    with pytest.raises(ValueError, match="--tokens: 0; 1 or more"):
+        VideoSetting(frame_tokens=0).options(encoder)
+    with pytest.raises(ValueError, match="settings: got none"):
+        run_benchmark(encoder, folder, sets=["msrvtt"], settings=[])
+    assert encoder.calls == []
+
+
+def without_video(path, row, video):
+    """`datasets` would refuse to write this."""
+    table = pq.read_table(path)
+    rows = table.to_pylist()
+    rows[row]["video"] = video
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
+
+
+def test_missing_media_are_named_before_anything_is_encoded(tmp_path):
+    encoder = WordEncoder()
+    folder = write_uvrb(tmp_path / "a", {"LoVR-C2V": make_tables("LoVR-C2V")})
+    without_video(folder / "lovr-c2v-corpus" / "unseen.parquet", 3, {"bytes": None, "path": "nowhere.mp4"})
+    with pytest.raises(ValueError, match=r"lovr-c2v-corpus: row 3 \(id 'c3'\) has no video: no file 'nowhere.mp4'"):
+        run_benchmark(encoder, folder, sets=["lovr-c2v"])
+    folder = write_uvrb(tmp_path / "b", {"LoVR-C2V": make_tables("LoVR-C2V")})
+    without_video(folder / "lovr-c2v-queries" / "unseen.parquet", 1, {"bytes": b"", "path": None})
+    with pytest.raises(ValueError, match=r"lovr-c2v-queries: row 1 \(id 'q1'\) has no video: neither bytes nor path"):
+        run_benchmark(encoder, folder, sets=["lovr-c2v"])
+    tables = {"MS-TI": make_tables("MS-TI")}
+    del tables["MS-TI"]["top_ranked"]
+    with pytest.raises(ValueError, match="cannot read split 'unseen' of configuration 'ms-ti-top_ranked'"):
+        run_benchmark(encoder, write_uvrb(tmp_path / "c", tables), sets=["ms-ti"])
+    assert encoder.calls == []

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from uvrb_folder import WordEncoder
 
-from gve.eval.encode import EmbeddingCache, content_key, encode_rows
+from gve.eval.encode import EmbeddingCache, EmbeddingStore, FunctionEncoder, content_key, encode_rows
 
 
 def text_rows(numbers):
@@ -98,3 +98,56 @@ def test_failure_says_which_rows():
     with pytest.raises(IndexError) as caught:
         encode_rows(WordEncoder(), rows, role="document", batch_size=1)
     assert caught.value.__notes__ == ["while encoding document rows 4 to 6"]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 0.0])
+def test_vectors_that_cannot_be_used_are_named_and_the_others_kept(tmp_path, bad):
+    class Broken(WordEncoder):
+        def encode_document(self, inputs, **options):
+            vectors = super().encode_document(inputs, **options)
+            for place, item in enumerate(inputs):
+                if item == "clip 3":
+                    vectors[place] = bad
+            return vectors
+
+    rows = [{"id": f"c{number}", "text": f"clip {number}"} for number in range(6)]
+    store = EmbeddingStore(tmp_path, {"model": "m"})
+    what = "zeros" if bad == 0 else "nan or infinity"
+    with pytest.raises(
+        ValueError, match=rf"CRB-S document row 3 \(id 'c3'\): the encoder returned {what}; what could"
+    ):
+        encode_rows(Broken(), rows, role="document", cache=store, label="CRB-S")
+    mended = WordEncoder()
+    vectors = encode_rows(mended, rows, role="document", cache=EmbeddingStore(tmp_path, {"model": "m"}))
+    assert mended.calls[0][1] == ["clip 3"]
+    np.testing.assert_array_equal(vectors, encode_rows(WordEncoder(), rows, role="document"))
+
+
+def test_width_may_not_change():
+    cache = EmbeddingCache()
+    encode_rows(WordEncoder(width=32), text_rows([1]), role="document", cache=cache)
+    with pytest.raises(ValueError, match=r"query row 0: the encoder returned width 16, and 32 for the rows before"):
+        encode_rows(WordEncoder(width=16), text_rows([1]), role="query", cache=cache)
+    assert len(cache) == 1
+
+
+def test_video_options_concern_rows_with_videos():
+    encoder, cache = WordEncoder(), EmbeddingCache()
+    rows = [{"text": "clip 1"}, {"video": {"bytes": b"clip 2", "path": None}}]
+    for frames in (8, 16):
+        encode_rows(encoder, rows, role="document", cache=cache, video_options={"num_frames": frames})
+    assert [len(inputs) for _, inputs, _ in encoder.calls] == [2, 1]
+    assert [options["num_frames"] for _, _, options in encoder.calls] == [8, 16]
+
+
+def test_a_function_is_an_encoder():
+    asked = []
+
+    def embed(inputs, instruction):
+        asked.append(instruction)
+        return [[len(text), 1] for text in inputs]
+
+    encoder = FunctionEncoder(embed)
+    assert encode_rows(encoder, [{"text": "abc"}], role="query", instruction="Find.").tolist() == [[3, 1]]
+    assert encode_rows(encoder, [{"text": "abcd"}], role="document").tolist() == [[4, 1]]
+    assert asked == ["Find.", None]

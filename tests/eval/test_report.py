@@ -13,7 +13,13 @@ GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "uvrb_tables.json").
 def make_report(model):
     """A report with the paper's scores of a model; its averages unrounded."""
     scores = {name: GOLDEN["table1"][model][name] for name in SETS}
-    common = {"chance": 0.01, "standard_error": 0.0125, "chance_error": 0.004, "above_chance": True}
+    common = {
+        "chance": 0.01,
+        "standard_error": 0.0125,
+        "chance_error": 0.004,
+        "above_chance": True,
+        "interval": [0.4, 0.5],
+    }
     sets = {
         name: {
             "metric": SETS[name].metric,
@@ -42,9 +48,9 @@ def make_report(model):
 def test_markdown_shows_the_papers_numbers():
     text = to_markdown(make_report("GVE-7B"))
     assert text.startswith("## UVRB scores of `GVE-7B`\n")
-    assert "| MSRVTT | TXT CG | recall@1 | 0.464 | 0.013 | 0.010 | 1000 | 1000 | yes |" in text
+    assert "| MSRVTT | TXT CG | recall@1 | 0.464 | 0.013 | 0.400 - 0.500 | 0.010 | 1000 | 1000 | yes |" in text
     for name, value in {**GOLDEN["table2"]["GVE-7B"], "AVG-D": 0.573}.items():
-        assert f"| {name} | {value:.3f} | 0.013 | 0.010 | yes |" in text
+        assert f"| {name} | {value:.3f} | 0.013 | 0.400 - 0.500 | 0.010 | yes |" in text
 
 
 def test_table_is_aligned():
@@ -56,7 +62,7 @@ def test_table_is_aligned():
         f"{GOLDEN['table1']['GVE-3B']['DiDeMo']:.3f}",
     ]
     assert lines[17] == ""
-    assert lines[18].split() == ["ability", "score", "SE", "chance", "above", "chance"]
+    assert lines[18].split() == ["ability", "score", "SE", "95", "%", "chance", "above", "chance", "plain"]
 
 
 def test_missing_sets_are_dashes_and_groups_have_rows():
@@ -74,7 +80,15 @@ def test_missing_sets_are_dashes_and_groups_have_rows():
         "above_chance": False,
     }
     text = to_markdown(report)
-    assert "| CMP | - | - | - | - |" in text
-    assert "| AVG-D | - | - | - | - |" in text
-    assert "| CRB-S in group |  | precision@1 | 0.250 | 0.040 | 0.250 | 128 | 4 | no |" in text
+    assert "| CMP | - | - | - | - | - | - |" in text
+    assert "| AVG-D | - | - | - | - | - | - |" in text
+    assert "| CRB-S in group |  | precision@1 | 0.250 | 0.040 | - | 0.250 | 128 | 4 | no |" in text
     assert "MS-TI" not in text
+
+
+def test_plain_rule_stands_beside():
+    scores = GOLDEN["table1"]["GVE-7B"]
+    fine = [scores[name] for name, task in SETS.items() if "FG" in task.abilities]
+    row = next(line for line in to_table(make_report("GVE-7B")).splitlines() if line.startswith("FG "))
+    assert row.split()[-1] == f"{sum(fine) / len(fine):.3f}"
+    assert row.split()[-1] != row.split()[1]

@@ -1,0 +1,114 @@
+"""Media of the archives: found under any name, sampled, stored with their times."""
+
+import io
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from gve.hub_datasets.uvrb.media import FrameSettings, MediaIndex, fingerprint, fit_size, store_video
+from gve.hub_datasets.world.video import encode_mp4
+from gve.video_gve import read_video
+
+
+@pytest.fixture
+def video(tmp_path):
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 256, (16, 6, 8, 3), dtype=np.uint8)
+    frames = small.repeat(8, axis=1).repeat(8, axis=2)  # (16, 48, 64, 3)
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(encode_mp4(frames, 8))
+    return path
+
+
+@pytest.mark.parametrize(("kind", "error"), [("jpeg", 4), ("webp", 9)])  # webp halves the resolution of colours
+def test_stored_frames_are_those_of_the_source_at_the_same_times(video, kind, error):
+    source = read_video(video, 8)
+    stored = store_video(video, FrameSettings(format=kind, quality=95))
+    again = read_video(stored.content, 8)
+    assert again.frames.shape == source.frames.shape
+    assert again.timestamps == pytest.approx(source.timestamps, abs=1e-3)
+    assert stored.timestamps == source.timestamps
+    assert again.duration == pytest.approx(source.duration, abs=1e-3)
+    assert np.abs(again.frames.astype(int) - source.frames).mean() < error
+    assert store_video(video, FrameSettings(format=kind, quality=95)) == stored  # the same bytes again
+
+
+def test_jpeg_frames_are_a_video_for_any_reader(video):
+    stored = store_video(video, FrameSettings())
+    with av.open(io.BytesIO(stored.content)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(frames) == 8
+    assert np.abs(frames[0].astype(int) - read_video(video, 8).frames[0]).mean() < 8
+
+
+def test_a_short_video_keeps_what_it_has(tmp_path):
+    path = tmp_path / "short.mp4"
+    path.write_bytes(encode_mp4(np.full((3, 48, 48, 3), 90, np.uint8), 2))
+    stored = store_video(path, FrameSettings(frames=8))
+    assert stored.timestamps == [0.0, 0.5, 1.0]
+    np.testing.assert_array_equal(read_video(stored.content, 8).timestamps, read_video(path, 8).timestamps)
+    assert stored.duration == pytest.approx(1.5)
+
+
+def test_large_frames_shrink_to_the_budget():
+    assert fit_size(48, 64) == (48, 64)
+    height, width = fit_size(1080, 1920)
+    assert height * width <= 200 * 784
+    assert (height % 28, width % 28) == (0, 0)
+    assert width / height == pytest.approx(16 / 9, rel=0.1)
+    from gve.convert_gve import size_rule
+
+    for shape in ((1080, 1920), (720, 406), (401, 402), (2160, 3840)):
+        assert fit_size(*shape) == size_rule(None, 200 * 784)(*shape)  # as the processor would
+
+
+def test_a_folder_of_frames(tmp_path):
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    for number in range(20):  # not padded: 10 comes after 9
+        Image.new("RGB", (32, 32), (number * 12, 0, 0)).save(folder / f"{number}.png")
+    stored = store_video(folder, FrameSettings(frames=4, quality=95, frames_fps=2.0))
+    assert stored.timestamps == [0.0, 3.0, 6.5, 9.5]
+    assert stored.duration == 10.0
+    reds = read_video(stored.content, 4).frames[:, 16, 16, 0]
+    assert np.abs(reds.astype(int) - np.array([0, 72, 156, 228])).max() < 8
+
+
+def test_names_with_and_without_folders_and_suffixes(tmp_path):
+    for name in ("videos/a.mp4", "videos/part0/b.mp4", "videos/part1/b.mp4", "images/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    for name in ("videos_frames/c", "videos_frames/part0/d.1"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "0.jpg").write_bytes(b"x")
+    index = MediaIndex(tmp_path)
+    for name in ("a.mp4", "videos/a.mp4", "a", "elsewhere/a.avi"):
+        assert index.video(name) == tmp_path / "videos" / "a.mp4"
+    assert index.video("part1/b.mp4") == tmp_path / "videos" / "part1" / "b.mp4"
+    assert index.video("b.mp4") is None  # which of the two
+    assert index.video("c.mp4") == index.video("c") == tmp_path / "videos_frames" / "c"
+    assert index.video("part0/d.1") == tmp_path / "videos_frames" / "part0" / "d.1"
+    assert index.video("z.mp4") is None
+    assert index.image("a.png") == tmp_path / "images" / "a.png"
+
+
+def test_fingerprints_see_content(tmp_path):
+    one, two = tmp_path / "1.mp4", tmp_path / "2.mp4"
+    one.write_bytes(b"a" * 3_000_000)
+    two.write_bytes(b"a" * 3_000_000)
+    assert fingerprint(one) == fingerprint(two)
+    two.write_bytes(b"b" + b"a" * 2_999_999)
+    assert fingerprint(one) != fingerprint(two)
+
+
+def test_broken_and_wrong(tmp_path):
+    path = tmp_path / "broken.mp4"
+    path.write_bytes(b"no video")
+    with pytest.raises(ValueError, match=r"broken\.mp4"):
+        store_video(path, FrameSettings())
+    with pytest.raises(ValueError, match="got 8, 'png', 80"):
+        FrameSettings(format="png")
+    with pytest.raises(ValueError, match="1 to 100"):
+        FrameSettings(quality=0)
