@@ -36,7 +36,7 @@ from .processing_qwen3vl_gve import GVEQwen3VLProcessor  # noqa: E402
 from .quantization import quantization_config  # noqa: E402
 from .sentence_gve import save_embedder  # noqa: E402
 from .tiny import build_tiny  # noqa: E402
-from .video_gve import Frames, read_video  # noqa: E402
+from .video_gve import Frames, Limits, VideoInfo, read_video, video_info  # noqa: E402
 from .video_processing_gve import GVEVideoProcessor  # noqa: E402
 
 __version__ = "0.1.0"
@@ -52,12 +52,15 @@ __all__ = [
     "GVEQwen3VLProcessor",
     "GVESentenceTransformer",
     "GVEVideoProcessor",
+    "Limits",
+    "VideoInfo",
     "build_tiny",
     "load_adapter",
     "lora_config",
     "quantization_config",
     "read_video",
     "save_embedder",
+    "video_info",
 ]
 
 AutoConfig.register("gve", GVEConfig, exist_ok=True)

@@ -94,6 +94,7 @@ class EmbeddingProcessorMixin(PlanMixin):
         num_frames: int | None = None,
         video_size: dict[str, int] | None = None,
         image_size: dict[str, int] | None = None,
+        as_bytes: bool = False,
     ) -> BatchFeature:
         """Tensors of a batch of inputs.
 
@@ -110,6 +111,7 @@ class EmbeddingProcessorMixin(PlanMixin):
             num_frames: Frames taken from each video, instead of the video processor's.
             video_size: {"shortest_edge", "longest_edge"}, pixels a frame, instead of the video processor's.
             image_size: The same for images, instead of the image processor's.
+            as_bytes: Whether patches of videos stay uint8, for `video_processor.normalise` on the device.
 
         Returns:
             `input_ids`, `attention_mask` and `mm_token_type_ids`, each (B, T), padded on the left, and where there are
@@ -130,7 +132,7 @@ class EmbeddingProcessorMixin(PlanMixin):
         if images:
             data |= self.image_processor(images, size=budget.image, return_tensors="pt")
         if clips:
-            data |= self.video_processor.tensors(clips, budget.video)
+            data |= self.video_processor.tensors(clips, budget.video, as_bytes=as_bytes)
         ids = self.chat.row_ids([row.text for row in rows], systems, self._media_ids(rows, clips, data))
         return BatchFeature(self.chat.pad(self.chat.finish_rows(ids, limit)) | data)
 
@@ -142,7 +144,7 @@ class EmbeddingProcessorMixin(PlanMixin):
                     if kind == "image":
                         images.append(open_image(medium))
                     else:
-                        clips.append(self.video_processor.load(medium, num_frames=budget.frames))
+                        clips.append(self.video_processor.load(medium, num_frames=budget.frames, size=budget.video))
         return images, clips
 
     def _media_ids(self, rows: list[Row], clips: list[Clip], data: dict[str, torch.Tensor]) -> list[list[int]]:

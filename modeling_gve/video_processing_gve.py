@@ -5,6 +5,7 @@ Shape legend: F frames, H height, W width, N patches of a video, P values a patc
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import VideoProcessorMixin
 from transformers.video_utils import VideoMetadata
 
-from .arrays_gve import check_size
+from .arrays_gve import check_aspect, check_size
 from .frames_gve import Clip, flatten_videos, make_clip, parse_video
 from .inputs_gve import located
 from .patches_gve import cut_patches, normalise_patches
@@ -134,6 +135,7 @@ class GVEVideoProcessor(VideoProcessorMixin):
         metadata: VideoMetadata | dict[str, Any] | None = None,
         num_frames: int | None = None,
         do_sample_frames: bool | None = None,
+        size: dict[str, int] | None = None,
     ) -> Clip:
         """Decode one video, whatever its form.
 
@@ -145,6 +147,8 @@ class GVEVideoProcessor(VideoProcessorMixin):
             metadata: Times of an array: "fps" with optional "frames_indices" and "total_num_frames".
             num_frames: Frames to take, instead of the processor's.
             do_sample_frames: Instead of the processor's.
+            size: Pixel budget to which the frames of a file are resized one by one, so that no more than one is held
+                at its own size; None leaves them at that.
 
         Returns:
             The frames and the seconds between them.
@@ -156,11 +160,19 @@ class GVEVideoProcessor(VideoProcessorMixin):
         count = self.frames_wanted(num_frames)
         sample = self.do_sample_frames if do_sample_frames is None else do_sample_frames
         form = parse_video(video)
+        sized = form.file is not None and size is not None
         if form.file is not None:
-            form = parse_video(read_video(form.file, count))
+            form = parse_video(read_video(form.file, count, None if size is None else partial(self._shape, size)))
         elif form.metadata is None and form.times is None:
             form = replace(form, metadata=metadata)
-        return make_clip(form, count=count, sample=sample, seconds_per_frame=self.seconds_per_frame)
+        clip = make_clip(form, count=count, sample=sample, seconds_per_frame=self.seconds_per_frame)
+        return clip._replace(sized=sized)
+
+    def _shape(self, budget: dict[str, int], height: int, width: int) -> tuple[int, int]:
+        """The size of the frames of a video, from that of its upright picture."""
+        check_aspect(height, width, "video")
+        factor = self.patch_size * self.merge_size
+        return smart_resize(height, width, factor, budget["shortest_edge"], budget["longest_edge"])
 
     def seconds_per_grid(self, clip: Clip) -> float:
         """Seconds between two steps of the time axis.
@@ -173,33 +185,47 @@ class GVEVideoProcessor(VideoProcessorMixin):
         """
         return clip.interval * self.temporal_patch_size
 
-    def patches(self, clips: Sequence[Clip], size: dict[str, int] | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    def patches(
+        self, clips: Sequence[Clip], size: dict[str, int] | None = None, *, as_bytes: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Resize, cut and normalise decoded videos.
 
         Args:
             clips: Decoded videos.
             size: Pixel budget instead of the processor's.
+            as_bytes: Whether to leave the normalising to `normalise`.
 
         Returns:
-            (N of all videos, P) float32 patches in Qwen2.5-VL's order, and (videos, 3) patches along time, height and
-            width.
+            (N of all videos, P) float32 or uint8 patches in Qwen2.5-VL's order, and (videos, 3) patches along time,
+            height and width.
         """
         budget = self.budget(size)
-        factor = self.patch_size * self.merge_size
         cut, grids = [], []
         for clip in clips:
-            height, width = smart_resize(
-                *clip.frames.shape[1:3], factor, budget["shortest_edge"], budget["longest_edge"]
-            )
-            frames = resize_frames(clip.frames, height, width)
+            frames = clip.frames
+            if not clip.sized:
+                frames = resize_frames(frames, *self._shape(budget, *frames.shape[1:3]))
             pixels, grid = cut_patches(
                 frames, side=self.patch_size, depth=self.temporal_patch_size, merge=self.merge_size
             )
             cut.append(pixels)
             grids.append(grid)
         flat = torch.from_numpy(np.concatenate(cut) if len(cut) > 1 else cut[0])  # (N, P)
-        floats = normalise_patches(flat, self.image_mean, self.image_std, rescale_factor=self.rescale_factor)
-        return floats, torch.tensor(grids)
+        return flat if as_bytes else self.normalise(flat), torch.tensor(grids)
+
+    def normalise(self, patches: torch.Tensor) -> torch.Tensor:
+        """Normalise patches where they are: bytes take a quarter of the way to a device.
+
+        Args:
+            patches: (N, P) uint8.
+
+        Returns:
+            (N, P) float32, the values of `patches` to the last bit.
+
+        Raises:
+            ValueError: If they are no bytes.
+        """
+        return normalise_patches(patches, self.image_mean, self.image_std, rescale_factor=self.rescale_factor)
 
     def read(
         self,
@@ -251,17 +277,20 @@ class GVEVideoProcessor(VideoProcessorMixin):
             clips.append(clip)
         return clips, BatchFeature(self.tensors(clips, size))
 
-    def tensors(self, clips: Sequence[Clip], size: dict[str, int] | None = None) -> dict[str, torch.Tensor]:
+    def tensors(
+        self, clips: Sequence[Clip], size: dict[str, int] | None = None, *, as_bytes: bool = False
+    ) -> dict[str, torch.Tensor]:
         """What a model takes of decoded videos.
 
         Args:
             clips: Decoded videos.
             size: Pixel budget instead of the processor's.
+            as_bytes: Whether to leave the normalising to `normalise`.
 
         Returns:
             `pixel_values_videos`, `video_grid_thw` and `second_per_grid_ts`.
         """
-        pixels, grids = self.patches(clips, size)
+        pixels, grids = self.patches(clips, size, as_bytes=as_bytes)
         seconds = torch.tensor([self.seconds_per_grid(clip) for clip in clips])
         return {"pixel_values_videos": pixels, "video_grid_thw": grids, "second_per_grid_ts": seconds}
 

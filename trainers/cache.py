@@ -7,12 +7,10 @@ from collections import OrderedDict
 from hashlib import blake2b
 from typing import Any
 
-import numpy as np
 import PIL.Image
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from gve.media_gve import open_image
-from gve.video_gve import Frames, resize_frames
+from gve.video_gve import Frames
 from gve.video_processing_gve import GVEVideoProcessor
 
 
@@ -77,16 +75,8 @@ class DecodedCache:
         if kind == "image":
             image = open_image(source)
             return image, image.width * image.height * 3
-        clip, reader = self.video_processor.load(source), self.video_processor
-        size = smart_resize(
-            *clip.frames.shape[1:3],
-            reader.patch_size * reader.merge_size,
-            reader.size["shortest_edge"],
-            reader.size["longest_edge"],
-        )
-        frames = np.ascontiguousarray(resize_frames(clip.frames, *size))
-        times = [index * clip.interval for index in range(len(frames))]
-        return Frames(frames, times, clip.interval * len(frames)), frames.nbytes
+        clip = self.video_processor.load(source, size=self.video_processor.size)
+        return Frames(clip.frames, clip.times, clip.interval * len(clip.frames)), clip.frames.nbytes
 
 
 def media_key(source: dict[str, Any]) -> str:

@@ -1,0 +1,230 @@
+"""RowReader: inputs in any form to the batches that the model runs, made in threads while it runs.
+
+Shape legend: B rows of a batch, T tokens.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from tqdm.auto import tqdm
+
+from .encode_rows import Item, Skipped, as_row, may_hold_media, merge, named, shared_places, under_own_places
+from .frame_cache import FrameCache
+from .pipeline import (
+    Ahead,
+    Crew,
+    EncodeStatistics,
+    PipelineOptions,
+    Task,
+    crew_for,
+    cut_batches,
+    pinned,
+    processors,
+    to_device,
+)
+from .plan_gve import Plan
+from .processing_gve import MAX_LENGTH
+
+PLANNED_TOGETHER = 32
+"""Inputs whose headers one task reads."""
+
+Batch = tuple[dict[str, torch.Tensor], list[int]]
+"""Tensors, and the places of their rows in the caller's list."""
+
+
+class Prepared(NamedTuple):
+    """What became of some inputs.
+
+    Attributes:
+        batches: Tensors of those that can be read.
+        failed: (error, place) of the others.
+    """
+
+    batches: list[Batch]
+    failed: list[tuple[Exception, int]]
+
+
+class RowReader:
+    """Plans, batches and prepares inputs.
+
+    Args:
+        processor: An embedder's processor.
+        options: Arguments of its `prepare`.
+        pipeline: Threads, size of batches, memory held.
+        device: Where the model runs.
+        cache: Frames decoded before, or None.
+    """
+
+    def __init__(
+        self,
+        processor: Any,
+        options: dict[str, Any],
+        pipeline: PipelineOptions,
+        device: torch.device,
+        cache: FrameCache | None = None,
+    ) -> None:
+        self.processor, self.options, self.pipeline, self.device = processor, options, pipeline, device
+        self.cache = cache
+        self.longest = MAX_LENGTH if options["max_length"] is None else options["max_length"]
+        self.shared: set[int] = set()
+        self.alone = threading.Lock()
+
+    def batches(
+        self,
+        items: Sequence[Item],
+        batch_size: int,
+        failures: list[Skipped] | None,
+        spent: EncodeStatistics,
+        *,
+        show_progress_bar: bool,
+    ) -> Iterator[Batch]:
+        """Batches on the device; between two of them the model runs.
+
+        Args:
+            items: The inputs.
+            batch_size: Rows of a batch at most.
+            failures: Receives what cannot be read; None raises at the first such input.
+            spent: Receives where the time went.
+            show_progress_bar: Whether to show a bar once the work takes more than two seconds.
+
+        Yields:
+            Tensors and the places of their rows.
+
+        Raises:
+            FileNotFoundError: If a path does not exist.
+            ValueError: If an input cannot be read.
+        """
+        slow = len(items) > 1 and any(may_hold_media(item.value) for item in items)
+        self.shared = shared_places(items) if slow else set()
+        with spent.time("waiting"):
+            ordered = self.by_cost(items, failures, threads=slow)
+        cuts = cut_batches([item.tokens for item in ordered], rows=batch_size, limit=self.pipeline.batch_tokens)
+        groups = [_parts([ordered[place] for place in cut]) for cut in cuts]
+        tasks = [Task(part, sum(item.size for item in part)) for group in groups for part in group]
+        crew = crew_for(self.device, self.pipeline.workers) if slow else Crew(0, 0, helps=True)
+        unit = "video" if ordered and all(item.media for item in ordered) else "row"
+        hits = 0 if self.cache is None else self.cache.hits
+        bar = tqdm(total=len(items), desc="Encode", unit=unit, disable=not show_progress_bar, delay=2, leave=None)
+        with bar, Ahead(self.prepare, tasks, crew=crew, held_bytes=self.pipeline.held_bytes) as ahead:
+            bar.update(len(items) - len(ordered))
+            media = {item.index for item in ordered if item.media}
+            first = 0
+            for cut, group in zip(cuts, groups, strict=True):
+                with spent.time("waiting"):
+                    features, kept = self._join(ahead.take(len(group)), failures)
+                if kept:
+                    spent.add(features["attention_mask"], media=len(media.intersection(kept)))
+                    with ahead.model_running():
+                        yield features, kept
+                del features
+                ahead.give_back(sum(task.size for task in tasks[first : first + len(group)]))
+                first += len(group)
+                if self.cache is not None:
+                    spent.cached, hits = spent.cached + self.cache.hits - hits, self.cache.hits
+                spent.most_held = max(spent.most_held, ahead.state.most_held)
+                bar.set_postfix_str(f"waiting {spent.waiting:.1f} s, model {spent.model:.1f} s", refresh=False)
+                bar.update(len(cut))
+
+    def by_cost(self, items: Sequence[Item], failures: list[Skipped] | None, *, threads: bool) -> list[Item]:
+        """The items as rows, the dearest first and equals in order; nothing is decoded, headers are read.
+
+        Args:
+            items: The inputs.
+            failures: Receives what cannot be read; None raises at the first such input.
+            threads: Whether to read in threads.
+
+        Returns:
+            Those that can be planned.
+
+        Raises:
+            FileNotFoundError: If a path does not exist.
+            ValueError: If a header cannot be read.
+        """
+        chunks = [Task(items[start : start + PLANNED_TOGETHER], 0) for start in range(0, len(items), PLANNED_TOGETHER)]
+        self.processor.chat.overhead(self.options["instruction"])  # the tokenizer's first call changes it
+        count = (processors() if self.pipeline.workers is None else self.pipeline.workers) if threads else 0
+        found = []
+        with Ahead(self._plan, chunks, crew=Crew(count, count, helps=True)) as ahead:
+            for chunk in chunks:
+                for item, plan in zip(chunk.value, ahead.take(1)[0], strict=True):
+                    if isinstance(plan, Exception):
+                        _fail(plan, item.index, failures)
+                    else:
+                        found.append((-plan.tokens, -plan.pixels, self._planned(item, plan)))
+        return [item for *_, item in sorted(found, key=lambda cost: cost[:2])]
+
+    def _planned(self, item: Item, plan: Plan) -> Item:
+        tokens = min(plan.tokens, max(self.longest, plan.vision))
+        size = plan.pixels * 3 * torch.float32.itemsize + tokens * 3 * torch.int64.itemsize
+        return Item(item.index, as_row(item.value), plan.vision > 0, tokens, size)
+
+    def _plan(self, items: Sequence[Item]) -> list[Plan | Exception]:
+        """A plan or an error of each; together, and one by one if one of them fails."""
+        settings = {name: value for name, value in self.options.items() if name != "max_length"}
+        try:
+            with self._guard(items):
+                return self.processor.plan([as_row(item.value) for item in items], **settings)
+        except Exception as error:
+            return [error] if len(items) == 1 else [one for item in items for one in self._plan([item])]
+
+    def _guard(self, items: Sequence[Item]) -> AbstractContextManager[Any]:
+        """Keeps other threads from what several inputs share."""
+        return self.alone if any(item.index in self.shared for item in items) else nullcontext()
+
+    def prepare(self, items: Sequence[Item]) -> Prepared:
+        """Rows together; one by one if one of them fails. May run in any thread.
+
+        Args:
+            items: Planned inputs.
+
+        Returns:
+            Tensors, and the errors of those that cannot be read.
+        """
+        indices = [item.index for item in items]
+        try:
+            with self._guard(items), under_own_places(self.processor.chat, indices):
+                rows, options = [item.value for item in items], self.options
+                if self.cache is not None and items[0].media:  # then it is alone
+                    value, options = self.cache.with_frames(items[0].value, self.processor, self.options)
+                    rows = [value]
+                features = dict(self.processor.prepare(rows, **options, as_bytes=True))
+        except Exception as error:
+            if len(items) == 1:
+                return Prepared([], [(error, indices[0])])
+            parts = [self.prepare([item]) for item in items]
+            batches = [batch for part in parts for batch in part.batches]
+            return Prepared(batches, [failure for part in parts for failure in part.failed])
+        return Prepared([(pinned(features, self.device), indices)], [])
+
+    def _join(self, parts: Sequence[Prepared], failures: list[Skipped] | None) -> Batch:
+        """One batch on the device, out of what was prepared for it."""
+        for part in parts:
+            for error, index in part.failed:
+                _fail(error, index, failures)
+        done = [batch for part in parts for batch in part.batches]
+        if not done:
+            return {}, []
+        # on a device, rows are joined there: it is faster at it, and each may be copied as it is
+        features = [to_device(batch, self.device) for batch, _ in done]
+        batch = merge(features, self.processor.tokenizer.pad_token_id)
+        if "pixel_values_videos" in batch:
+            batch["pixel_values_videos"] = self.processor.video_processor.normalise(batch["pixel_values_videos"])
+        return batch, [index for _, places in done for index in places]
+
+
+def _parts(items: Sequence[Item]) -> list[list[Item]]:
+    """The texts of a batch together, and the others by themselves: then failing costs the others nothing."""
+    texts = [item for item in items if not item.media]
+    return [*([texts] if texts else []), *([item] for item in items if item.media)]
+
+
+def _fail(error: Exception, index: int, failures: list[Skipped] | None) -> None:
+    """Raise the error of one input under its place in the caller's list, or note it."""
+    told = named(error, index)
+    if failures is None:
+        raise told from error
+    told.__cause__ = error
+    failures.append(Skipped(index, told))
