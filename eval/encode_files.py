@@ -5,6 +5,7 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,8 @@ def _check(arguments: argparse.Namespace) -> None:
         fail(f"--out: {str(out)!r} is a file; a name that ends in .safetensors, or a folder, is accepted; rename it")
     if single and arguments.engine == "ray":
         fail(f"--engine: ray for the file {str(out)!r}; with ray a folder is accepted; leave the suffix out")
+    if arguments.engine == "ray" and find_spec("ray") is None:
+        fail("--engine: ray, which is not installed; accepted is local; or install it: pip install 'gve[ray]'")
     if arguments.ray_address is not None and arguments.engine != "ray":
         fail("--ray-address: got one for the local engine; accepted with --engine ray; add it")
 
