@@ -120,6 +120,18 @@ def aggregate_replicates(replicates: Mapping[str, np.ndarray], *, rule: str = "p
     return drawn
 
 
+def benchmark_name(report: Mapping[str, Any]) -> str:
+    """What titles call a report.
+
+    Args:
+        report: What `run_benchmark` returned or the JSON file holds.
+
+    Returns:
+        "UVRB", or "Video classification" where no set counts towards an ability.
+    """
+    return "UVRB" if any(entry["abilities"] for entry in report["sets"].values()) else "Video classification"
+
+
 def round_half_up(value: float, digits: int = 3) -> str:
     """A number as the paper's tables print it.
 

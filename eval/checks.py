@@ -11,42 +11,74 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, get_dataset_split_names
 
-from gve.hub_datasets.uvrb import EvaluationSet, load_set, resolve
+from gve.hub_datasets.classification import CLASSIFICATION, ClassificationTask, load_folder
+from gve.hub_datasets.uvrb import SETS, EvaluationSet, RetrievalSet, load_set, resolve
+from gve.hub_datasets.uvrb.tasks import look_up
+
+WHOLE = "all"
+"""What reports call the split of a folder of labelled videos, which has no splits."""
 
 
-def choose_split(source: str | PathLike[str], name: str) -> str:
+def resolve_tasks(names: Iterable[str] | None) -> list[RetrievalSet | ClassificationTask]:
+    """Look sets of UVRB and tasks of classification up.
+
+    Args:
+        names: Names or slugs; None for UVRB's sixteen.
+
+    Returns:
+        Their entries in the tables, in the order asked for.
+
+    Raises:
+        ValueError: For an unknown name.
+    """
+    return [*resolve()] if names is None else look_up(names, {**SETS, **CLASSIFICATION})
+
+
+def choose_split(source: str | PathLike[str], tasks: Sequence[RetrievalSet | ClassificationTask]) -> str:
     """The split to score when none was named.
 
     Args:
-        source: A folder or Hub repository in the UVRB layout.
-        name: A set of it.
+        source: Where the data are.
+        tasks: What is to be scored.
 
     Returns:
-        "unseen", or the only split that there is.
+        "unseen", or the only split that there is; "all" where all tasks are of classification.
     """
-    (task,) = resolve([name])
+    of_uvrb = [task for task in tasks if task.name in SETS]
+    if not of_uvrb:
+        return WHOLE
     try:
-        splits = get_dataset_split_names(str(source), f"{task.slug}-queries")
+        splits = get_dataset_split_names(str(source), f"{of_uvrb[0].slug}-queries")
     except (ValueError, FileNotFoundError, ConnectionError):
         return "unseen"  # loading tells what is wrong
     return splits[0] if len(splits) == 1 else "unseen"
 
 
-def load_checked(source: str | PathLike[str], sets: Iterable[str] | None, split: str) -> list[EvaluationSet]:
+def load_checked(
+    source: str | PathLike[str], sets: Iterable[str] | None, split: str, *, strict: bool = False
+) -> list[EvaluationSet]:
     """Load sets and make sure that every row has its media.
 
     Args:
-        source: A folder or Hub repository in the UVRB layout.
-        sets: Names or slugs; None for all sixteen.
-        split: Of the data.
+        source: A folder or Hub repository in the UVRB layout. A task of classification is its subfolder of that name,
+            or, asked for alone, the folder itself.
+        sets: Names or slugs; None for UVRB's sixteen.
+        split: Of the data in the UVRB layout.
+        strict: Refuse a task of classification with another number of classes than the published data have.
 
     Returns:
         The sets in the order asked for.
 
     Raises:
-        ValueError: As for `load_set`, and for a medium that is missing; set and row are named.
+        ValueError: As for `load_set` and `load_folder`, and for a medium that is missing; set and row are named.
     """
-    loaded = [load_set(source, task.name, split) for task in resolve(sets)]
+    tasks = resolve_tasks(sets)
+    loaded = [
+        load_folder(_folder_of(source, task, alone=len(tasks) == 1), task, strict=strict)
+        if isinstance(task, ClassificationTask)
+        else load_set(source, task.name, split)
+        for task in tasks
+    ]
     for data in loaded:
         _check_media(data.corpus, data.task.corpus_modality, f"{data.task.slug}-corpus")
         for modality in data.task.query_modalities:
@@ -71,7 +103,7 @@ def check_instructions(
     """
     if given is None:
         return {data.task.name: data.task.instruction for data in loaded}
-    by_name = {resolve([name])[0].name: text for name, text in given.items()}
+    by_name = {resolve_tasks([name])[0].name: text for name, text in given.items()}
     lacking = [data.task.name for data in loaded if data.task.name not in by_name]
     if lacking:
         raise ValueError(
@@ -79,6 +111,12 @@ def check_instructions(
             "another prompt; add them, or take the table's"
         )
     return {data.task.name: by_name[data.task.name] for data in loaded}
+
+
+def _folder_of(source: str | PathLike[str], task: ClassificationTask, *, alone: bool) -> Path:
+    """The subfolder named like the task, or the folder itself where nothing else is asked of it."""
+    folder = Path(source, task.slug)
+    return Path(source) if alone and not folder.is_dir() else folder
 
 
 def _check_media(rows: Dataset, modality: str, config: str) -> None:

@@ -1,4 +1,4 @@
-"""The command `gve eval`: score an embedder on UVRB, or compare two reports."""
+"""The command `gve eval`: score an embedder on UVRB or on video classification, or compare two reports."""
 
 import argparse
 import hashlib
@@ -15,7 +15,7 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.constants import CONFIG_NAME
 
 from gve.eval.benchmark import report_on
-from gve.eval.checks import check_instructions, choose_split, load_checked
+from gve.eval.checks import WHOLE, check_instructions, choose_split, load_checked, resolve_tasks
 from gve.eval.compare import compare_reports, comparison_table, read_report
 from gve.eval.console import fail, run_command
 from gve.eval.encode import EmbeddingCache, EmbeddingStore, Encoder
@@ -24,7 +24,8 @@ from gve.eval.models import VideoSetting, load_encoder, model_prompts
 from gve.eval.outputs import write_report
 from gve.eval.report import to_table
 from gve.eval.store import Store
-from gve.hub_datasets.uvrb import EvaluationSet, resolve
+from gve.hub_datasets.classification import ClassificationTask
+from gve.hub_datasets.uvrb import EvaluationSet, RetrievalSet
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,13 +43,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gve eval",
-        description="Score an embedder on UVRB. With --out, embeddings are kept there as they are made: a run that was "
-        "killed goes on where it was.",
+        description="Score an embedder on UVRB, or on video classification (--sets ucf101). With --out, embeddings are "
+        "kept there as they are made: a run that was killed goes on where it was.",
     )
     parser.add_argument("--model", help="folder or Hub name of the embedder")
-    parser.add_argument("--data", help="folder or Hub repository in the UVRB layout")
+    parser.add_argument("--data", help="folder or Hub repository in the UVRB layout, or a folder of labelled videos")
     parser.add_argument(
-        "--sets", "--tasks", nargs="+", metavar="SET", help="names such as msrvtt crb-s; all sixteen when left out"
+        "--sets",
+        "--tasks",
+        nargs="+",
+        metavar="SET",
+        help="names such as msrvtt crb-s, all sixteen of UVRB when left out; or of classification, such as ucf101",
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="refuse classification with another number of classes than published"
     )
     parser.add_argument("--split", help="split of the data; by default its only one, or unseen")
     parser.add_argument("--frames", type=_numbers, metavar="N[,N...]", help="frames a video; several make a curve")
@@ -79,14 +87,15 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         if getattr(arguments, option) is None:
             fail(f"--{option}: missing; the embedder and the data are needed, or --compare with two reports; name it")
     disable_progress_bars()  # of datasets: one for each of 52 small files
-    sets = [task.name for task in resolve(arguments.sets)]
+    tasks = resolve_tasks(arguments.sets)
     if arguments.batch_size < 1:
         fail(f"--batch-size: {arguments.batch_size}; 1 or more is accepted; raise it")
     settings = [VideoSetting(*pair) for pair in product(arguments.frames or [None], arguments.tokens or [None])]
     for option in ("out", "cache"):
         _check_folder(option, getattr(arguments, option))
-    split = arguments.split or choose_split(arguments.data, sets[0])
-    loaded = load_checked(arguments.data, sets, split)  # broken data show before the model loads
+    split = _split(arguments, tasks)
+    names = [task.name for task in tasks]  # loaded before the model is, so that broken data show at once
+    loaded = load_checked(arguments.data, names, split, strict=arguments.strict)
     encoder = load_encoder(arguments.model)
     instructions = _instructions(arguments.instructions, encoder, loaded)
     for setting in settings:
@@ -107,6 +116,17 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.out is not None:
         write_report(report, arguments.out)
     return 0
+
+
+def _split(arguments: argparse.Namespace, tasks: Sequence[RetrievalSet | ClassificationTask]) -> str:
+    """The split asked for, or the natural one; a folder of labelled videos has none to ask for."""
+    split = choose_split(arguments.data, tasks)
+    if split == WHOLE and arguments.split is not None:
+        fail(
+            f"--split: {arguments.split!r}; a folder of labelled videos has no splits; leave it out and name the "
+            "split's own folder with --data"
+        )
+    return arguments.split or split
 
 
 def _compare(arguments: argparse.Namespace) -> int:

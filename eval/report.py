@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gve.eval.averages import displayed, round_half_up
-from gve.eval.scaling import SCALING_HEADER, scaling_rows
+from gve.eval.averages import benchmark_name, displayed, round_half_up
+from gve.eval.scaling import scaling_header, scaling_rows
 from gve.eval.tables import aligned_table, markdown_table
 
 _HEADER = ("set", "abilities", "metric", "score", "SE", "95 %", "chance", "queries", "candidates", "above chance")
@@ -28,10 +28,10 @@ def to_markdown(report: Mapping[str, Any]) -> str:
         report: What `run_benchmark` returned or the JSON file holds.
 
     Returns:
-        Two tables under headings.
+        Tables under headings; that of abilities is left out where no set counts towards one.
     """
     source = f"`{report['source']}`, split `{report['split']}`"
-    title = f"UVRB scores of `{report['model']}`" if report.get("model") else "UVRB scores"
+    title = f"{benchmark_name(report)} scores" + (f" of `{report['model']}`" if report.get("model") else "")
     return (
         "\n\n".join(
             [
@@ -39,9 +39,7 @@ def to_markdown(report: Mapping[str, Any]) -> str:
                 f"Data: {source}. Scores in 0..1.",
                 markdown_table(_HEADER, _set_rows(report)),
                 _NOTE,
-                "### Abilities and averages",
-                markdown_table(_SUMMARY_HEADER, _summary_rows(report)),
-                _RULES,
+                *_summary(report),
                 *_scaling(report),
                 *_conditions(report),
                 "",
@@ -60,11 +58,13 @@ def to_table(report: Mapping[str, Any]) -> str:
     Returns:
         Lines that end in a newline.
     """
-    sets = aligned_table(_HEADER, _set_rows(report), numbers=_NUMBERS)
-    text = sets + "\n" + aligned_table(_SUMMARY_HEADER, _summary_rows(report), numbers=_NUMBERS)
+    parts = [aligned_table(_HEADER, _set_rows(report), numbers=_NUMBERS)]
+    if _summary(report):
+        parts.append(aligned_table(_SUMMARY_HEADER, _summary_rows(report), numbers=_NUMBERS))
     if "scaling" in report:
-        text += "\n" + aligned_table(SCALING_HEADER, scaling_rows(report["scaling"]), numbers=SCALING_HEADER)
-    return text
+        header = scaling_header(report["scaling"])
+        parts.append(aligned_table(header, scaling_rows(report["scaling"]), numbers=header))
+    return "\n".join(parts)
 
 
 def _set_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -111,11 +111,19 @@ def _summary_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return rows
 
 
+def _summary(report: Mapping[str, Any]) -> list[str]:
+    """Abilities and averages, where a set counts towards one."""
+    if not any(entry["abilities"] for entry in report["sets"].values()):
+        return []
+    return ["### Abilities and averages", markdown_table(_SUMMARY_HEADER, _summary_rows(report)), _RULES]
+
+
 def _scaling(report: Mapping[str, Any]) -> list[str]:
     """What more frames and tokens bring."""
     if "scaling" not in report:
         return []
-    return ["### Scaling", markdown_table(SCALING_HEADER, scaling_rows(report["scaling"]))]
+    points = report["scaling"]
+    return ["### Scaling", markdown_table(scaling_header(points), scaling_rows(points))]
 
 
 def _conditions(report: Mapping[str, Any]) -> list[str]:

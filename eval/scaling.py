@@ -4,11 +4,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gve.eval.averages import AVERAGE_NAMES, round_half_up
+from gve.eval.averages import AVERAGE_NAMES, benchmark_name, round_half_up
 from gve.eval.charts import new_figure, write_figure
 from gve.hub_datasets.uvrb.tasks import ABILITY_NAMES
 
-SCALING_HEADER = ("frames", "tokens a frame", *ABILITY_NAMES, *AVERAGE_NAMES, "seconds")
+
+def scaling_header(points: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Titles of the columns, all of them numbers.
+
+    Args:
+        points: What a report keeps under `scaling`.
+
+    Returns:
+        The setting, abilities and averages (the sets, where no ability has all of its own) and the time.
+    """
+    whole = any(point["abilities"][name] for point in points for name in ABILITY_NAMES)
+    return ("frames", "tokens a frame", *((*ABILITY_NAMES, *AVERAGE_NAMES) if whole else points[0]["sets"]), "seconds")
 
 
 def scaling_rows(points: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
@@ -18,12 +29,12 @@ def scaling_rows(points: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
         points: What a report keeps under `scaling`.
 
     Returns:
-        Cells under SCALING_HEADER; a dash where a set is missing.
+        Cells under `scaling_header`; a dash where a set is missing.
     """
-    rows = []
+    rows, names = [], scaling_header(points)[2:-1]
     for point in points:
-        entries = {**point["abilities"], **point["averages"]}
-        scores = ["-" if entry is None else round_half_up(entry["score"]) for entry in entries.values()]
+        entries = {**point["abilities"], **point["averages"], **point["sets"]}
+        scores = ["-" if entries[name] is None else round_half_up(entries[name]["score"]) for name in names]
         seconds = round_half_up(point["throughput"]["encode_seconds"], 1)
         rows.append((_number(point["num_frames"]), _number(point["frame_tokens"]), *scores, seconds))
     return rows
@@ -66,7 +77,9 @@ def draw_scaling(report: Mapping[str, Any], target: Path) -> None:
         axes.set_ylabel("score")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8, ncols=2 if axes is right else 1)
-    figure.suptitle(f"UVRB over frames and tokens, split {report['split']}  {report.get('model') or ''}".rstrip())
+    figure.suptitle(
+        f"{benchmark_name(report)} over frames and tokens, split {report['split']}  {report.get('model') or ''}".rstrip()
+    )
     write_figure(figure, target)
 
 

@@ -20,11 +20,13 @@ from gve.eval.video_retrieval.metrics import (
     tied_queries,
 )
 from gve.eval.video_retrieval.ranking import count_ranks
+from gve.hub_datasets.classification import CLASSIFICATION
 from gve.hub_datasets.uvrb import SETS, EvaluationSet
 from gve.hub_datasets.uvrb.tasks import ABILITY_NAMES
 
 SAMPLES = 2000
 _GROUPED = ("CRB-S", "CRB-T")
+_SEEDS = {name: (0, place) for place, name in enumerate((*SETS, *CLASSIFICATION))}
 
 
 def score_set(data: EvaluationSet, queries: np.ndarray, corpus: np.ndarray) -> dict[str, Any]:
@@ -64,7 +66,7 @@ def set_replicates(name: str, scores: np.ndarray) -> np.ndarray:
     Returns:
         (R,) float64.
     """
-    return replicates(scores, samples=SAMPLES, seed=(0, list(SETS).index(name)))
+    return replicates(scores, samples=SAMPLES, seed=_SEEDS[name])
 
 
 def summarise(entries: Mapping[str, Mapping[str, Any]], *, rule: str = "paper") -> dict[str, Any]:

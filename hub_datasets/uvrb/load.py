@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset, DatasetInfo, Features, Image, Value, load_dataset
 
-from gve.hub_datasets.uvrb.tasks import RetrievalSet, resolve
+from gve.hub_datasets.uvrb.tasks import ScoredTask, resolve
 
 
 @dataclass(frozen=True)
@@ -19,14 +19,14 @@ class EvaluationSet:
     Attributes:
         task: The set's entry in the table.
         queries: Q rows with columns id, text, image, video; media are encoded bytes or paths.
-        corpus: N rows with columns id, video.
+        corpus: N rows with columns id, video; or id, text where the queries are videos to classify.
         query_ids: The Q ids of `queries`.
         corpus_ids: The N ids of `corpus`.
         positives: For each query the corpus rows that answer it, int64, ascending, at least one.
         pools: For each query the corpus rows that it is ranked against, or None: against all N.
     """
 
-    task: RetrievalSet
+    task: ScoredTask
     queries: Dataset
     corpus: Dataset
     query_ids: list[str]

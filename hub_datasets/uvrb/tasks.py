@@ -1,8 +1,9 @@
 """The sixteen sets of UVRB in one table (paper, appendix A.2, Tables 4 and 5)."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from gve.hub_datasets.uvrb.sources import (
     CAMERABENCH,
@@ -20,6 +21,21 @@ from gve.hub_datasets.uvrb.sources import (
 
 ABILITY_NAMES = ("TXT", "CMP", "VIS", "CG", "FG", "LC", "S", "T", "PR")
 """Query formats (text, composed, visual), domains (coarse, fine, long), and the three parts of fine."""
+
+
+class ScoredTask(Protocol):
+    """What the runner asks of a task, whichever table it stands in; for the attributes see `RetrievalSet`."""
+
+    name: str
+    slug: str
+    abilities: tuple[str, ...]
+    instruction: str
+    query_modalities: tuple[str, ...]
+    corpus_modality: str
+    metric: str
+
+
+AnyTask = TypeVar("AnyTask", bound=ScoredTask)
 
 
 @dataclass(frozen=True)
@@ -272,12 +288,26 @@ def resolve(names: Iterable[str] | None = None) -> list[RetrievalSet]:
     Raises:
         ValueError: For an unknown name (the nearest known ones are listed), or when there is none at all.
     """
-    if names is None:
-        return list(SETS.values())
+    return list(SETS.values()) if names is None else look_up(names, SETS)
+
+
+def look_up(names: Iterable[str], table: Mapping[str, AnyTask]) -> list[AnyTask]:
+    """Look tasks of any table up by name or slug, in any case of letters.
+
+    Args:
+        names: What to look up.
+        table: Tasks by name.
+
+    Returns:
+        The tasks in the order asked for, each once.
+
+    Raises:
+        ValueError: As for `resolve`.
+    """
     if isinstance(names, str):
         names = [names]
-    by_slug = {task.slug: task for task in SETS.values()}
-    found: dict[str, RetrievalSet] = {}
+    by_slug = {task.slug: task for task in table.values()}
+    found: dict[str, AnyTask] = {}
     for name in names:
         if name.lower() not in by_slug:
             near = difflib.get_close_matches(name.lower().replace("_", "-"), by_slug, n=3, cutoff=0.5)

@@ -1,8 +1,9 @@
 """From video files to vectors: `python tests/bench/encode.py [--files 48] [--rounds 3]`, and `--gpu` for a large model.
 
-A tiny model and 720p files of 10 s, encoded by PyAV's x264 with a keyframe every 12, 60 and 250 frames. Every way gets the same weights, the same
-folder and the same rows a batch, in a process of its own, and the first round is dropped; medians of the rounds are printed, and
-the ratio of each wall time to ours. "Idle" is the share of the time in which the model had nothing to do.
+A tiny model and 720p files of 10 s, encoded by PyAV's x264 with a keyframe every 12, 60 and 250 frames. Every way gets
+the same weights, the same folder and the same rows a batch, in a process of its own, and the first round is dropped;
+medians of the rounds are printed, and the ratio of each wall time to ours. "Idle" is the share of the time in which the
+model had nothing to do.
 
 * sentence-transformers, our reader: `SentenceTransformer.encode(paths)` on the folder, whose processor is ours;
 * sentence-transformers, transformers' frames: the same, given what transformers' `load_video` decodes with PyAV, which

@@ -1,0 +1,237 @@
+"""Reads the labelled videos of one classification task from a folder and checks them.
+
+Three layouts: `queries.jsonl` (a video, its own candidates, the place of the answer), `labels.csv` (path, label), or a
+folder of videos for each class. Beside the last two, `classes.txt` may name all classes, one a line.
+
+Shapes: Q queries, N classes or distinct candidates.
+"""
+
+import csv
+import json
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset
+from tqdm import tqdm
+
+from gve.hub_datasets.classification.tasks import ClassificationTask
+from gve.hub_datasets.uvrb.load import EvaluationSet
+from gve.hub_datasets.uvrb.media import VIDEO_SUFFIXES
+
+logger = logging.getLogger(__name__)
+
+QUERIES, LABELS, CLASSES = "queries.jsonl", "labels.csv", "classes.txt"
+
+
+class _Rows(NamedTuple):
+    """What a folder holds: ids and paths of Q videos, N candidates as id and text, and what answers what."""
+
+    query_ids: list[str]
+    paths: list[Path]
+    corpus_ids: list[str]
+    texts: list[str]
+    answers: list[int]
+    pools: list[np.ndarray] | None
+
+
+def load_folder(folder: str | PathLike[str], task: ClassificationTask, *, strict: bool = False) -> EvaluationSet:
+    """Load and check the videos of one task.
+
+    Args:
+        folder: In one of the three layouts.
+        task: Its entry in the table.
+        strict: Refuse another number of classes than the task's, which is only told of else.
+
+    Returns:
+        The set: videos as queries, each with one positive among the texts of the classes, or among its own candidates.
+
+    Raises:
+        ValueError: When the folder, its classes or the videos of a class are missing, when a label, a path or an answer
+            is unknown or repeated, when a file is no video, or, if strict, for another number of classes.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise ValueError(f"{task.slug}: no folder {str(folder)!r}; a folder of videos is accepted; check the path")
+    present = [name for name in (QUERIES, LABELS) if (root / name).is_file()]
+    if len(present) > 1:
+        raise ValueError(f"{task.slug}: {root} has {QUERIES} and {LABELS}; one of them is accepted; remove the other")
+    rows = _read_queries(root, task) if present == [QUERIES] else _read_classes(root, task, has_labels=bool(present))
+    if len(rows.texts) != task.num_classes:
+        told = f"{task.slug}: {root} has {len(rows.texts)} classes; {task.name} has {task.num_classes}"
+        if strict:
+            raise ValueError(f"{told}; add what is missing (all names may stand in {CLASSES}), or do not be strict")
+        logger.warning("%s; scores do not compare with those on all of them", told)
+    _check_unique(rows.query_ids, f"{task.slug}: video", "ask once for each, or give the rows an id")
+    _check_videos(rows.paths, task)
+    return EvaluationSet(
+        task=task,
+        queries=_table(id=rows.query_ids, text=None, image=None, video=list(map(str, rows.paths))),
+        corpus=_table(id=rows.corpus_ids, text=rows.texts),
+        query_ids=rows.query_ids,
+        corpus_ids=rows.corpus_ids,
+        positives=[np.array([answer], dtype=np.int64) for answer in rows.answers],
+        pools=rows.pools,
+    )
+
+
+def label_words(name: str) -> str:
+    """The name of a class as words: "ApplyEyeMakeup" and "apply_eye_makeup" are "apply eye makeup".
+
+    Args:
+        name: As folders and label files spell it; one that has spaces already keeps its letters.
+
+    Returns:
+        Words with one space between them, without the brackets of placeholders.
+    """
+    text = " ".join(re.sub(r"[_\[\]]", " ", name).split())
+    if " " in name.strip():
+        return text
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", text).lower()
+
+
+def _read_classes(root: Path, task: ClassificationTask, *, has_labels: bool) -> _Rows:
+    """Videos with the name of their class."""
+    pairs = _labels_of_file(root, task) if has_labels else _labels_of_folders(root, task)
+    listed = root / CLASSES
+    names = _lines(listed) if listed.is_file() else sorted({label for _, label in pairs})
+    if not names or not pairs:
+        raise ValueError(
+            f"{task.slug}: {root} has no class with a video; a folder for each class, {LABELS} or {QUERIES} is "
+            "accepted; check the path"
+        )
+    texts = [task.template.format(label=label_words(name)) for name in names]
+    _check_unique(texts, f"{task.slug}: the class that reads", "name the classes apart")
+    rows = {name: row for row, name in enumerate(names)}
+    for path, label in pairs:
+        if label not in rows:
+            raise ValueError(f"{task.slug}: {path}: unknown label {label!r}; those in {CLASSES} are accepted; add it")
+    answers = [rows[label] for _, label in pairs]
+    return _Rows([path for path, _ in pairs], [root / path for path, _ in pairs], names, texts, answers, None)
+
+
+def _labels_of_folders(root: Path, task: ClassificationTask) -> list[tuple[str, str]]:
+    """Path and class of each video, from a folder for each class."""
+    pairs: list[tuple[str, str]] = []
+    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+        if not files:
+            raise ValueError(
+                f"{task.slug}: class {folder.name!r} has no video; at least one is needed; add one, or remove the "
+                f"folder and name the class in {CLASSES}"
+            )
+        pairs += [(path.relative_to(root).as_posix(), folder.name) for path in files]
+    return pairs
+
+
+def _labels_of_file(root: Path, task: ClassificationTask) -> list[tuple[str, str]]:
+    """Path and class of each video, from a table."""
+    with (root / LABELS).open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        if not {"path", "label"} <= set(reader.fieldnames or ()):
+            raise ValueError(
+                f"{task.slug}: {LABELS} has the columns {reader.fieldnames}; path and label are needed; name them in "
+                "the first line"
+            )
+        pairs = []
+        for row in reader:
+            if not row["path"] or not (row["label"] or "").strip():
+                raise ValueError(
+                    f"{task.slug}: {LABELS} line {reader.line_num} lacks a path or a label; both are needed; fill it in"
+                )
+            pairs.append((row["path"], row["label"].strip()))
+    return pairs
+
+
+def _read_queries(root: Path, task: ClassificationTask) -> _Rows:
+    """Videos with candidates of their own; texts are taken as they are, and equal ones are one corpus row."""
+    query_ids, paths, answers, pools = [], [], [], []
+    corpus: dict[str, int] = {}
+    for number, line in enumerate(_lines(root / QUERIES), start=1):
+        row = _parse(line, f"{task.slug}: {QUERIES} entry {number}")
+        candidates = row["candidates"]
+        pool = [corpus.setdefault(text, len(corpus)) for text in candidates]
+        query_ids.append(row.get("id") or row["video"])
+        paths.append(root / row["video"])
+        pools.append(np.array(pool, dtype=np.int64))
+        answers.append(pool[row["answer"]])
+    if not query_ids:
+        raise ValueError(f"{task.slug}: {QUERIES} is empty; one row a video is needed; fill it")
+    return _Rows(query_ids, paths, list(corpus), list(corpus), answers, pools)
+
+
+def _parse(line: str, where: str) -> dict[str, Any]:
+    """One row {video, candidates, answer} and possibly an id."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: no JSON ({error}); one object a line is accepted; correct it") from error
+    if not isinstance(row, dict) or not {"video", "candidates", "answer"} <= row.keys():
+        raise ValueError(f"{where}: video, candidates and answer are needed; fill them in")
+    if not all(isinstance(text, str) and text for text in (row["video"], row.get("id") or row["video"])):
+        raise ValueError(f"{where}: video {row['video']!r}, id {row.get('id')!r}; texts are accepted; correct it")
+    candidates, answer = row["candidates"], row["answer"]
+    if not isinstance(candidates, list) or not all(isinstance(text, str) and text.strip() for text in candidates):
+        raise ValueError(f"{where}: the candidates are no list of texts; texts are accepted; correct it")
+    if len(set(candidates)) != len(candidates):
+        raise ValueError(f"{where}: a candidate stands twice; different ones are accepted; remove the repetition")
+    if type(answer) is not int or not 0 <= answer < len(candidates):
+        raise ValueError(f"{where}: answer {answer!r}; 0 to {len(candidates) - 1} is accepted, its place; correct it")
+    return row
+
+
+def _check_videos(paths: Sequence[Path], task: ClassificationTask) -> None:
+    """Every path must be a file with a video stream; only headers are read."""
+    with ThreadPoolExecutor() as threads:
+        found = tqdm(threads.map(_problem, paths), total=len(paths), desc=f"check {task.slug}", unit="video", delay=2)
+        problems = [(path, problem) for path, problem in zip(paths, found, strict=True) if problem]
+    if problems:
+        path, problem = problems[0]
+        more = f", and {len(problems) - 1} more such" if len(problems) > 1 else ""
+        raise ValueError(f"{task.slug}: {path} {problem}{more}; videos are accepted; mend it, or leave it out")
+
+
+def _problem(path: Path) -> str | None:
+    """Why a file cannot be a query."""
+    if not path.is_file():
+        return "is no file"
+    if path.suffix.lower() not in VIDEO_SUFFIXES:
+        return f"is no video (suffix {path.suffix!r})"
+    try:
+        with av.open(str(path)) as container:
+            return None if container.streams.video else "is no video (it has no such stream)"
+    except av.FFmpegError as error:
+        return f"is no video ({error.strerror})"
+
+
+def _check_unique(values: Iterable[str], what: str, remedy: str) -> None:
+    """Nothing may stand twice."""
+    common = Counter(values).most_common(1)
+    if common and common[0][1] > 1:
+        raise ValueError(f"{what} {common[0][0]!r} stands more than once; once is accepted; {remedy}")
+
+
+def _lines(path: Path) -> list[str]:
+    """Lines that hold something."""
+    return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+
+
+def _table(**columns: list[str] | None) -> Dataset:
+    """A dataset of texts; a column of None is null in every row."""
+    (length,) = {len(column) for column in columns.values() if column is not None}
+    return Dataset(
+        pa.table(
+            {
+                name: pa.nulls(length, pa.string()) if column is None else pa.array(column, pa.string())
+                for name, column in columns.items()
+            }
+        )
+    )

@@ -1,0 +1,125 @@
+"""Five action data sets as retrieval: a video asks, and the text of its class is the one answer among all classes."""
+
+from dataclasses import dataclass
+
+from gve.hub_datasets.uvrb.sources import Source
+
+
+@dataclass(frozen=True)
+class ClassificationTask:
+    """How a data set of labelled videos is asked and scored; counts towards no ability of UVRB.
+
+    Attributes:
+        name: Its short name, such as "UCF101".
+        instruction: That of the queries, which are videos.
+        template: The text of a class; {label} stands for the words of its name.
+        num_classes: Classes of the published data set, each a candidate of every query.
+        source: Where it was published, with its licences.
+        abilities: None of UVRB's.
+        query_modalities: What each query is made of.
+        corpus_modality: What the corpus is made of.
+        metric: Accuracy, as retrieval calls it.
+    """
+
+    name: str
+    instruction: str
+    template: str
+    num_classes: int
+    source: Source
+    abilities: tuple[str, ...] = ()
+    query_modalities: tuple[str, ...] = ("video",)
+    corpus_modality: str = "text"
+    metric: str = "precision@1"
+
+    @property
+    def slug(self) -> str:
+        """The name as commands and folders spell it: lower case."""
+        return self.name.lower()
+
+
+_KINETICS = Source(
+    name="Kinetics-700",
+    homepage="https://github.com/cvdfoundation/kinetics-dataset",
+    paper="arXiv:1907.06987",
+    annotations_licence="CC-BY-4.0",
+    videos_licence="web videos of their uploaders, many of them gone",
+    may_rehost="annotations",
+    reason="the licence covers the annotations only",
+)
+_UCF101 = Source(
+    name="UCF101",
+    homepage="https://www.crcv.ucf.edu/data/UCF101.php",
+    paper="arXiv:1212.0402",
+    annotations_licence="not specified",
+    videos_licence="web videos, not specified",
+    may_rehost="nothing",
+    reason="neither labels nor videos carry a licence",
+)
+_HMDB51 = Source(
+    name="HMDB51",
+    homepage="https://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-database/",
+    paper="ICCV 2011",
+    annotations_licence="CC-BY-4.0",
+    videos_licence="clips of films and web videos, which are their owners'",
+    may_rehost="annotations",
+    reason="most clips are from films, which are not the authors' to license",
+)
+_SSV2 = Source(
+    name="Something-Something V2",
+    homepage="https://www.qualcomm.com/developer/software/something-something-v-2-dataset",
+    paper="arXiv:1706.04261",
+    annotations_licence="the publisher's own, not verified; to be accepted before the download",
+    videos_licence="the same",
+    may_rehost="nothing",
+    reason="its licence has not been read; see its page before anything else",
+)
+_BREAKFAST = Source(
+    name="Breakfast",
+    homepage="https://serre-lab.clps.brown.edu/resource/breakfast-actions-dataset/",
+    paper="CVPR 2014",
+    annotations_licence="not verified",
+    videos_licence="not verified; recordings of 52 persons",
+    may_rehost="nothing",
+    reason="its licence has not been read, and the videos show persons at home",
+)
+
+_TABLE = (
+    ClassificationTask(
+        "K700",
+        "Find the human action that is performed in the video.",
+        "A video of {label}.",
+        700,
+        _KINETICS,
+    ),
+    ClassificationTask(
+        "UCF101",
+        "Find the action or sport that the video shows.",
+        "A video of {label}.",
+        101,
+        _UCF101,
+    ),
+    ClassificationTask(
+        "HMDB51",
+        "Find the movement that the persons in the video make.",
+        "A video of the action: {label}.",
+        51,
+        _HMDB51,
+    ),
+    ClassificationTask(
+        "SSV2",
+        "Find the sentence that tells what is done with the objects in the video.",
+        "{label}.",
+        174,
+        _SSV2,
+    ),
+    ClassificationTask(
+        "Breakfast",
+        "Find the dish or drink that is prepared in the video.",
+        "A video of preparing {label}.",
+        10,
+        _BREAKFAST,
+    ),
+)
+
+CLASSIFICATION: dict[str, ClassificationTask] = {task.name: task for task in _TABLE}
+"""The tasks by name."""

@@ -1,0 +1,86 @@
+"""From a finished run to a UVRD folder: `gve synth build`."""
+
+import argparse
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gve.hub_datasets.schema import TASKS
+from gve.hub_datasets.vsynflow.decontamination import gate_report
+from gve.hub_datasets.vsynflow.files import read_json
+from gve.hub_datasets.vsynflow.runner import RUN
+from gve.hub_datasets.vsynflow.uvrd import LAYOUTS, Report, write_uvrd
+from gve.hub_datasets.vsynflow.verify import read_table, verify_run
+
+
+def build_uvrd(
+    work: Path,
+    folder: Path,
+    *,
+    media: str = "reference",
+    quotas: Mapping[str, int] | None = None,
+    total: int | None = None,
+) -> Report:
+    """Write the UVRD of a run that `verify` finds whole.
+
+    Args:
+        work: The run's folder.
+        folder: Where UVRD goes.
+        media: One of uvrd.LAYOUTS; "embed" is for publishing and asks for a run that passed the gate.
+        quotas: Proportions of the tasks; None for the paper's.
+        total: Rows in all; None for as many as possible.
+
+    Returns:
+        What was written.
+
+    Raises:
+        ValueError: If the run is not whole, had no captioner, or may not be published.
+    """
+    verdict = verify_run(work)
+    if verdict.errors:
+        raise ValueError(f"work: {verdict.errors[0]}; a whole run is accepted; run it to its end, then verify it")
+    described = read_json(work / RUN)
+    if "mining" not in described["stages"]:
+        raise ValueError(
+            f"work: the run's stages are {', '.join(described['stages'])}; those of enrichment and extension are "
+            "needed; name a captioner and run again"
+        )
+    report = Report(
+        rejected=_counts(work, "rejected"),
+        failed=_counts(work, "failed"),
+        limits={name: stage["limits"] for name, stage in described["stages"].items() if stage["limits"]},
+        captioner=described["stages"]["enrichment"]["params"]["captioner"],
+        decontamination=gate_report(work),
+        seed=described["seed"],
+        media=media,
+    )
+    return write_uvrd(list(read_table(work, "kept")), work, folder, report=report, quotas=quotas, total=total)
+
+
+def _counts(work: Path, table: str) -> dict[str, int]:
+    """Records of a table by the stage and the code that ended them, most first."""
+    counts = Counter(f"{row['stage']}: {row['code']}" for row in read_table(work, table))
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """The arguments of `gve synth build`."""
+    command.add_argument("out", type=Path, help="the run's folder")
+    command.add_argument("uvrd", type=Path, help="where the data set goes")
+    command.add_argument("--media", choices=LAYOUTS, default="reference", help="files beside the rows, or in them")
+    command.add_argument("--total", type=int, help="rows in all (default: as many as possible)")
+    command.add_argument("--equal", action="store_true", help="as many rows of each task, not the paper's proportions")
+
+
+def run(arguments: argparse.Namespace) -> tuple[Any, int]:
+    """Build; returns the rows by task and the exit status."""
+    quotas = dict.fromkeys(TASKS, 1) if arguments.equal else None
+    report = build_uvrd(
+        arguments.out,
+        arguments.uvrd,
+        media=arguments.media,
+        quotas=quotas,
+        total=arguments.total,
+    )
+    return {"rows": report.rows, "records": report.records}, 0

@@ -1,0 +1,145 @@
+"""`gve synth plan|run|status|retry|verify|build|fingerprint`: raw videos through V-SynFlow, whatever kills it."""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from gve.hub_datasets.vsynflow import build
+from gve.hub_datasets.vsynflow.config import make_config, make_flow, read_config
+from gve.hub_datasets.vsynflow.decontamination import gate_report
+from gve.hub_datasets.vsynflow.engines import ENGINES, make_engine
+from gve.hub_datasets.vsynflow.files import commit_json, read_json
+from gve.hub_datasets.vsynflow.fingerprints import make_fingerprints
+from gve.hub_datasets.vsynflow.readers import READERS, Source, read_source
+from gve.hub_datasets.vsynflow.runner import run_flow
+from gve.hub_datasets.vsynflow.shards import DEFAULT_SHARD_ROWS, make_plan
+from gve.hub_datasets.vsynflow.status import run_status
+from gve.hub_datasets.vsynflow.verify import verify_run
+
+CONFIG, GATE = "config.json", "gate.json"
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(prog="gve synth", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    plan = commands.add_parser("plan", help="read a raw corpus and cut it into shards")
+    plan.add_argument("out", type=Path, help="the run's folder")
+    _add_source(plan)
+    plan.add_argument("--shard-rows", type=int, default=DEFAULT_SHARD_ROWS, help="videos a shard")
+    plan.add_argument("--config", type=Path, help="YAML file of thresholds, encoder and captioner")
+    for name, purpose in (("run", "run, or continue, the flow"), ("retry", "run it, failures that may pass included")):
+        command = commands.add_parser(name, help=purpose)
+        command.add_argument("out", type=Path, help="the run's folder")
+        command.add_argument("--config", type=Path, help="another configuration; says what it changes")
+        command.add_argument("--engine", choices=ENGINES, default="processes", help="where (default: processes)")
+        command.add_argument("--workers", type=int, default=2, help="processes or tasks at a time (default: 2)")
+        command.add_argument("--address", help="address of a Ray cluster (default: a local one)")
+        command.add_argument("--quiet", action="store_true", help="no progress bar")
+    for name, purpose in (("status", "how far it is"), ("verify", "prove that nothing is lost or doubled")):
+        commands.add_parser(name, help=purpose).add_argument("out", type=Path, help="the run's folder")
+    build.add_arguments(commands.add_parser("build", help="write the pairs of a finished run as a data set"))
+    marks = commands.add_parser("fingerprint", help="take the fingerprints of a benchmark's videos and texts")
+    marks.add_argument("out", type=Path, help="file to write")
+    _add_source(marks)
+    return parser
+
+
+def _add_source(command: argparse.ArgumentParser) -> None:
+    """Arguments that say where a corpus lies."""
+    command.add_argument("corpus", help="folder, table, archive or dataset")
+    command.add_argument("--kind", choices=READERS, default="folder", help="what the corpus is (default: folder)")
+    command.add_argument("--name", default="raw", help="what rows give as their source (default: raw)")
+    command.add_argument("--licence", required=True, help="licence of rows that have none of their own")
+    command.add_argument("--id-column", help="column of ids (default: the videos' names)")
+    command.add_argument("--video-column", default="video", help="column of videos (default: video)")
+    command.add_argument("--text-column", default="text", help="column of weak captions (default: text)")
+    command.add_argument("--media", help="folder that a table's paths are relative to (default: the table's)")
+    command.add_argument("--split", default="train", help="split of a dataset (default: train)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one of the commands; what it found is printed as JSON.
+
+    Returns:
+        0, or 1 where `verify` found something wrong or the arguments make no sense.
+    """
+    arguments = make_parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(message)s")
+    commands: dict[str, Callable[[argparse.Namespace], tuple[Any, int]]] = {
+        "plan": _plan,
+        "run": _run,
+        "retry": _run,
+        "status": lambda given: (run_status(given.out), 0),
+        "verify": _verify,
+        "build": _build,
+        "fingerprint": _fingerprint,
+    }
+    try:
+        found, code = commands[arguments.command](arguments)
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"gve synth {arguments.command}: {error}\n")
+        return 1
+    sys.stdout.write(json.dumps(found, ensure_ascii=False) + "\n")
+    return code
+
+
+def _source(arguments: argparse.Namespace) -> Source:
+    names = ("id_column", "video_column", "text_column", "split", "media")
+    options = {name: getattr(arguments, name) for name in names}
+    return Source(arguments.kind, arguments.corpus, arguments.name, arguments.licence, **options)
+
+
+def _plan(arguments: argparse.Namespace) -> tuple[Any, int]:
+    values = read_config(arguments.config)
+    make_config(values)
+    source = _source(arguments)
+    records = read_source(source, arguments.out)
+    plan = make_plan(arguments.out, records, source.describe(), shard_rows=arguments.shard_rows)
+    commit_json(arguments.out / CONFIG, values)
+    return {"records": plan.rows, "shards": len(plan.shards)}, 0
+
+
+def _run(arguments: argparse.Namespace) -> tuple[Any, int]:
+    path = arguments.out / CONFIG
+    values = read_config(arguments.config) if arguments.config else read_json(path) if path.exists() else {}
+    flow = make_flow(make_config(values))
+    engine = make_engine(arguments.engine, arguments.workers, arguments.address)
+    retry = arguments.command == "retry"
+    report = run_flow(arguments.out, flow, engine, retry=retry, progress=not arguments.quiet)
+    commit_json(path, values)
+    return {**asdict(report), **run_status(arguments.out)["ended"]}, 0
+
+
+def _verify(arguments: argparse.Namespace) -> tuple[Any, int]:
+    verdict = verify_run(arguments.out)
+    return asdict(verdict), 1 if verdict.errors else 0
+
+
+def _build(arguments: argparse.Namespace) -> tuple[Any, int]:
+    """Build, with the report of the gate that the run itself went through, where it did."""
+    gate = gate_report(arguments.out)
+    if gate["passed"]:
+        arguments.gate = arguments.out / GATE
+        commit_json(arguments.gate, gate)
+    return build.run(arguments)
+
+
+def _fingerprint(arguments: argparse.Namespace) -> tuple[Any, int]:
+    records = read_source(_source(arguments), arguments.out.parent)
+    items = (
+        {"ids": [record["id"], record["video"]["path"]], "video": record["video"], "texts": [record["text"]]}
+        for record in records
+    )
+    found = make_fingerprints(arguments.name, items)
+    found.save(arguments.out)
+    return {"hashes": len(found.hashes), "runs": len(found.runs), "ids": len(found.ids)}, 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

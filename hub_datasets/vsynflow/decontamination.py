@@ -1,0 +1,179 @@
+"""The gate between training data and a benchmark: four nets, by fingerprints alone, and a report with counts."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gve.hub_datasets.vsynflow.files import read_json
+from gve.hub_datasets.vsynflow.fingerprints import Fingerprints, id_keys, text_runs, unit
+from gve.hub_datasets.vsynflow.quality.pdq import distances, from_hex
+from gve.hub_datasets.vsynflow.records import Record
+from gve.hub_datasets.vsynflow.shards import read_plan
+from gve.hub_datasets.vsynflow.stages import BaseStage, Context, Kept, Outcome, Rejected, SetupError
+from gve.hub_datasets.vsynflow.verify import read_table, verify_run
+
+NAME = "decontamination"
+NETS = ("id", "frames", "text", "paraphrase")
+_RANK = 2
+
+
+@dataclass(frozen=True)
+class Decontamination(BaseStage):
+    """Holds every record against the fingerprints of a benchmark.
+
+    Attributes:
+        path: File of the fingerprints.
+        texts: Columns that hold texts, or lists of them.
+        encoder: Name of the encoder; "" leaves the net of paraphrases out.
+        most_bits: PDQ distance of the second nearest frame up to which the videos share pictures.
+        most_runs: Runs of 13 words, or whole texts, in common that are still let through.
+        most_similarity: Cosine of two texts above which one paraphrases the other; calibrate it for the encoder.
+    """
+
+    name = NAME
+    columns = {  # noqa: RUF012
+        "leak_id": pa.string(),
+        "leak_bits": pa.int64(),
+        "leak_runs": pa.int64(),
+        "leak_similarity": pa.float64(),
+    }
+    path: str = ""
+    texts: Sequence[str] = ("text", "raw_text")
+    encoder: str = ""
+    most_bits: int = 31
+    most_runs: int = 0
+    most_similarity: float = 0.95
+    reads: Sequence[str] = field(init=False, default=())
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reads", ("video", "hashes", *self.texts))
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """The fingerprints by their content, and what is held against them."""
+        return {"fingerprints": _loaded(self.path).digest(), "texts": list(self.texts), "encoder": self.encoder}
+
+    @property
+    def limits(self) -> Mapping[str, Any]:
+        """The three limits."""
+        return {
+            "most_bits": self.most_bits,
+            "most_runs": self.most_runs,
+            "most_similarity": self.most_similarity,
+        }
+
+    def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
+        """Score every record in all four nets.
+
+        Raises:
+            SetupError: If the encoder is not that of the fingerprints, or was not given.
+        """
+        known = _loaded(self.path)
+        if self.encoder and (context.encoder is None or known.encoder != self.encoder):
+            raise SetupError(
+                f"encoder: {self.encoder!r} is asked for, but the fingerprints are of {known.encoder!r} and the run "
+                f"{'has one' if context.encoder is not None else 'has none'}; the same encoder is accepted"
+            )
+        outcomes: list[Outcome] = []
+        for record in records:
+            texts = self._texts(record)
+            names = id_keys(record["origin"]) | id_keys(record["video"]["path"])
+            runs = {run for text in texts for run in text_runs(text)}
+            columns = {
+                "leak_id": min(names & known.ids, default=None),
+                "leak_bits": _second_nearest(record["hashes"], known.hashes),
+                "leak_runs": int(np.isin(np.array(sorted(runs), np.uint64), known.runs).sum()),
+                "leak_similarity": self._similarity(texts, known, context),
+            }
+            outcomes.append(Kept(columns))
+        return outcomes
+
+    def judge(self, record: Mapping[str, Any]) -> Rejected | None:
+        """The first net that a record is caught in."""
+        similarity = record["leak_similarity"]
+        checks = (
+            ("id", 1.0, record["leak_id"] is not None),
+            ("frames", record["leak_bits"], record["leak_bits"] <= self.most_bits),
+            ("text", record["leak_runs"], record["leak_runs"] > self.most_runs),
+            ("paraphrase", similarity, similarity is not None and similarity > self.most_similarity),
+        )
+        return next((Rejected(code, float(score)) for code, score, caught in checks if caught), None)
+
+    def _texts(self, record: Record) -> list[str]:
+        values = [record[name] for name in self.texts]
+        lists = [value if isinstance(value, list) else [value] for value in values if value is not None]
+        return sorted({text for value in lists for text in value if text})
+
+    def _similarity(self, texts: list[str], known: Fingerprints, context: Context) -> float | None:
+        if not self.encoder or context.encoder is None or not texts or not len(known.texts):
+            return None
+        vectors = unit(context.encoder.encode_query([{"text": text} for text in texts]))
+        return round(float((vectors @ known.texts.T).max()), 6)
+
+
+def gate_report(folder: Path) -> dict[str, Any]:
+    """Whether a run went through the gate, with counts; `write_uvrd` and publication ask for it.
+
+    Args:
+        folder: A finished run's folder.
+
+    Returns:
+        JSON: "passed"; "reason" where not; "fingerprints" (digest), "limits", "checked" and "caught" by net.
+
+    Raises:
+        ValueError: If the folder holds no plan.
+    """
+    read_plan(folder)
+    path = folder / "run.json"
+    stages = read_json(path)["stages"] if path.exists() else {}
+    if NAME not in stages:
+        return {"passed": False, "reason": "the flow has no decontamination stage"}
+    errors = verify_run(folder).errors
+    if errors:
+        return {"passed": False, "reason": f"the run is not sound: {errors[0]}"}
+    caught = Counter(row["code"] for row in read_table(folder, "rejected") if row["stage"] == NAME)
+    kept = sum(1 for _ in read_table(folder, "kept"))
+    params, limits = stages[NAME]["params"], stages[NAME]["limits"]
+    counts = {net: caught[net] for net in NETS}
+    return {
+        "passed": True,
+        "fingerprints": params["fingerprints"],
+        "encoder": params["encoder"],
+        "limits": limits,
+        "checked": kept + sum(counts.values()),
+        "caught": counts,
+    }
+
+
+def require_gate(folder: Path) -> dict[str, Any]:
+    """The report of a run that may be published.
+
+    Raises:
+        ValueError: If the run did not go through the gate.
+    """
+    report = gate_report(folder)
+    if not report["passed"]:
+        raise ValueError(
+            f"folder: {folder} did not pass the decontamination gate ({report['reason']}); "
+            "a finished run with fingerprints of the benchmark is accepted; name them in the configuration"
+        )
+    return report
+
+
+@lru_cache(maxsize=4)
+def _loaded(path: str) -> Fingerprints:
+    return Fingerprints.load(Path(path))
+
+
+def _second_nearest(hashes: list[str], known: np.ndarray) -> int:
+    """Distance of the frame on rank two: one alike frame, such as a title card, is no leak."""
+    if not hashes or not len(known):
+        return 256
+    nearest = np.sort(distances(from_hex(hashes), known).min(axis=1))
+    return int(nearest[min(_RANK, len(nearest)) - 1])

@@ -1,0 +1,105 @@
+"""Asking until an answer passes: one repair turn that names what is wrong, then once more with another seed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from gve.hub_datasets.vsynflow.captioner import Answers, Captioner, Request, Response, answer_once
+from gve.hub_datasets.vsynflow.stages import Failed, Rejected
+from gve.hub_datasets.vsynflow.validation import Check, Checked, Violation, correction
+
+ATTEMPTS = ("ask", "repair", "reseed", "repair")
+"""What is tried, in this order, until an answer passes."""
+_TRUNCATED = Violation("truncated", "", "the answer was cut off; write less")
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Something to ask for, and the rules that its answer must keep."""
+
+    request: Request
+    check: Check
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of it.
+
+    Attributes:
+        texts: The texts by key; None where nothing passed.
+        violations: What the last answer broke; empty where it passed.
+        attempts: How many answers it took.
+        input_tokens: Tokens read in all attempts.
+        output_tokens: Tokens written in all attempts.
+        failure: What broke the last request, or None.
+    """
+
+    texts: Mapping[str, str] | None = None
+    violations: tuple[Violation, ...] = ()
+    attempts: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    failure: Failed | None = None
+
+    def verdict(self, what: str) -> Rejected | Failed | None:
+        """Why the record cannot go on, or None: an answer that breaks rules is a decision, a broken call is none."""
+        if self.failure is not None:
+            return self.failure
+        if self.texts is None:
+            return Rejected(f"{what}-{self.violations[0].code}", float(self.attempts))
+        return None
+
+
+def converse(
+    asks: Sequence[Ask], captioner: Captioner, journal: Answers, *, attempts: Sequence[str] = ATTEMPTS
+) -> list[Answer]:
+    """Ask for everything at once, then again for what did not pass.
+
+    Args:
+        asks: What to ask for.
+        captioner: Who answers.
+        journal: Keeps what was answered.
+        attempts: "ask" first, then any of "repair" (the same conversation goes on) and "reseed" (it starts anew).
+
+    Returns:
+        One answer for each, in their order.
+
+    Raises:
+        ValueError: If the attempts do not begin with "ask", or name another step.
+    """
+    if not attempts or attempts[0] != "ask" or not set(attempts[1:]) <= {"repair", "reseed"}:
+        raise ValueError(
+            f"attempts: got {tuple(attempts)}; ask, then repair or reseed are accepted; such as {ATTEMPTS}"
+        )
+    answers, requests = [Answer() for _ in asks], [ask.request for ask in asks]
+    replies: list[Response] = [Response() for _ in asks]
+    open_numbers = list(range(len(asks)))
+    for number, step in enumerate(attempts):
+        for place in open_numbers if step != "ask" else ():
+            requests[place] = _again(step, asks[place], requests[place], replies[place], answers[place], number)
+        answered = answer_once(captioner, [requests[place] for place in open_numbers], journal)
+        for place, reply in zip(open_numbers, answered, strict=True):
+            replies[place] = reply
+            answers[place] = _judged(answers[place], reply, asks[place])
+        open_numbers = [p for p in open_numbers if answers[p].texts is None and answers[p].failure is None]
+    return answers
+
+
+def _again(step: str, ask: Ask, request: Request, reply: Response, answer: Answer, number: int) -> Request:
+    if step == "reseed" or reply.finish == "length":
+        # nothing of a cut answer is worth keeping in the conversation
+        return replace(ask.request, seed=ask.request.seed + number)
+    return request.followed_by(reply.text, correction(answer.violations))
+
+
+def _judged(answer: Answer, reply: Response, ask: Ask) -> Answer:
+    """An answer with one more response counted in."""
+    counted = replace(
+        answer,
+        attempts=answer.attempts + 1,
+        input_tokens=answer.input_tokens + reply.input_tokens,
+        output_tokens=answer.output_tokens + reply.output_tokens,
+    )
+    if reply.error:
+        return replace(counted, failure=Failed(reply.error, reply.retryable))
+    checked = Checked({}, (_TRUNCATED,)) if reply.finish == "length" else ask.check(reply.text)
+    return replace(counted, violations=checked.violations, texts=None if checked.violations else checked.texts)

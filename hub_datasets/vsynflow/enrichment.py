@@ -1,0 +1,201 @@
+"""Stage two: five captions of every video, each in a style of its own (paper, section 3.2, multi-dimensional enrichment).
+
+Three gates stand between the captioner and a row: the schema that it is asked to decode under, the rules of
+validation.py with a repair turn, and the similarity of caption and frames where an encoder is given.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pyarrow as pa
+
+from gve.hub_datasets.vsynflow.captioner import Request, Turn
+from gve.hub_datasets.vsynflow.dialogue import Answer, Ask, converse
+from gve.hub_datasets.vsynflow.prompts import FRAME_CAPTIONS, VIDEO_CAPTIONS, Prompt
+from gve.hub_datasets.vsynflow.prompts.captions import caption_text
+from gve.hub_datasets.vsynflow.records import Record
+from gve.hub_datasets.vsynflow.stages import BaseStage, Context, Failed, Kept, Outcome, Rejected
+from gve.hub_datasets.vsynflow.stills import Still, fit, jpeg, read_times, sample_stills
+from gve.hub_datasets.vsynflow.styles import STYLES, Profile, draw_profile
+from gve.hub_datasets.vsynflow.validation import check_captions
+
+CAPTION_COLUMNS: dict[str, pa.DataType] = {
+    "captions": pa.list_(pa.string()),
+    "emphases": pa.list_(pa.string()),
+    "readability": pa.string(),
+    "education": pa.string(),
+    "chosen": pa.int32(),
+    "caption_prompt": pa.string(),
+    "captioner": pa.string(),
+    "caption_attempts": pa.int32(),
+    "caption_input_tokens": pa.int64(),
+    "caption_output_tokens": pa.int64(),
+    "semantic": pa.list_(pa.float32()),
+}
+PROMPT_OF: Mapping[str, Prompt] = {"video": VIDEO_CAPTIONS, "frame": FRAME_CAPTIONS}
+
+
+class Enrichment(BaseStage):
+    """Writes five captions of every video.
+
+    Args:
+        captioner: Name of the captioner; another one's captions are other columns.
+        encoder: Name of the encoder of the third gate, "" where there is none.
+        num_frames: Frames that the captioner is shown.
+        temperature: Of the captioner's sampling.
+        least_similarity: Cosine of caption and frames below which a record is rejected, judged by its chosen caption;
+            None stores the cosines and rejects nothing, since a good limit depends on the encoder.
+        seed: Seed of what is drawn for each video.
+
+    Raises:
+        ValueError: If there is a limit and no encoder, or no frame.
+    """
+
+    name = "enrichment"
+    reads: Sequence[str] = ("video", "text")
+    columns = CAPTION_COLUMNS
+
+    def __init__(
+        self,
+        captioner: str,
+        *,
+        encoder: str = "",
+        num_frames: int = 8,
+        temperature: float = 0.7,
+        least_similarity: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        if least_similarity is not None and not encoder:
+            raise ValueError(
+                f"least_similarity: got {least_similarity} without an encoder; None is accepted then; name the encoder"
+            )
+        if num_frames < 1:
+            raise ValueError(f"num_frames: got {num_frames}; a positive number is accepted; the paper takes 8")
+        self.captioner, self.encoder, self.num_frames = captioner, encoder, num_frames
+        self.temperature, self.least_similarity, self.seed = temperature, least_similarity, seed
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """What the captions depend on."""
+        names = {"captioner": self.captioner, "encoder": self.encoder, "prompt": VIDEO_CAPTIONS.label}
+        return {**names, "num_frames": self.num_frames, "temperature": self.temperature, "seed": self.seed}
+
+    @property
+    def limits(self) -> Mapping[str, Any]:
+        """What is judged of the stored cosines."""
+        return {"least_similarity": self.least_similarity}
+
+    def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
+        """Caption every record of a shard; the calls are in flight together."""
+        check_captioner(context, self.captioner)
+        outcomes: dict[int, Outcome] = {}
+        asked: list[tuple[int, list[Still], Profile, Ask]] = []
+        for number, record in enumerate(records):
+            try:
+                stills, seconds = sample_stills(record, self.num_frames), float(read_times(record)[-1])
+            except (av.FFmpegError, ValueError, OSError) as error:
+                outcomes[number] = Failed(f"decode-{type(error).__name__}", retryable=False)
+                continue
+            profile = draw_profile(record["id"], "video", self.seed)
+            shown = f"{self.num_frames} frames of a video of {seconds:.1f} seconds"
+            ask = caption_ask(record, "video", profile, stills, shown, temperature=self.temperature)
+            asked.append((number, stills, profile, ask))
+        answers = converse([ask for *_, ask in asked], context.captioner, context.journal)
+        for (number, stills, profile, _), answer in zip(asked, answers, strict=True):
+            columns = caption_columns(answer, "video", profile, self.captioner)
+            outcomes[number] = answer.verdict("captions") or Kept(
+                {**columns, "semantic": self._similarities(columns["captions"], stills, context)}
+            )
+        return [outcomes[number] for number in range(len(records))]
+
+    def _similarities(self, captions: Sequence[str], stills: Sequence[Still], context: Context) -> list[float] | None:
+        """Cosines of the five captions and the frames, or None without an encoder."""
+        if not self.encoder or context.encoder is None:
+            return None
+        texts = np.asarray(context.encoder.encode_query([{"text": caption} for caption in captions]))  # (5, D)
+        frames = [fit(still.pixels) for still in stills]
+        (video,) = np.asarray(context.encoder.encode_document([{"video": frames}]))  # (D,)
+        return [float(score) for score in np.asarray(texts, np.float32) @ np.asarray(video, np.float32)]
+
+    def judge(self, record: Mapping[str, Any]) -> Rejected | None:
+        """Reject where the chosen caption and the frames are too far apart."""
+        if self.least_similarity is None or record["semantic"] is None:
+            return None
+        score = record["semantic"][record["chosen"]]
+        return Rejected("captions-semantic", score) if score < self.least_similarity else None
+
+
+def check_captioner(context: Context, name: str) -> None:
+    """Make sure that a stage asks the captioner whose name its results are stored under.
+
+    Raises:
+        ValueError: If there is none, or another one.
+    """
+    got = None if context.captioner is None else context.captioner.name
+    if got != name:
+        raise ValueError(f"captioner: got {got!r}; {name!r} is what this stage was made for; pass the same to both")
+
+
+def caption_ask(
+    record: Mapping[str, Any],
+    kind: str,
+    profile: Profile,
+    stills: Sequence[Still],
+    shown: str,
+    *,
+    temperature: float,
+    share: float | None = None,
+) -> Ask:
+    """What to ask for: five captions of a video or a frame.
+
+    Args:
+        record: The record.
+        kind: "video" or "frame".
+        profile: What was drawn for it.
+        stills: The frames to show.
+        shown: What they are, in words.
+        temperature: Of the sampling.
+        share: Of a frame, the share of the video before it.
+    """
+    prompt = PROMPT_OF[kind]
+    words = caption_text(prompt, STYLES[kind], profile, record["text"], shown)
+    subject = {
+        "kind": kind,
+        "file": Path(record["video"]["path"]).name,
+        "origin": record["origin"],
+        "emphases": list(profile.emphases),
+    }
+    if share is not None:
+        subject["share"] = round(share, 6)
+    request = Request(
+        record=record["id"],
+        prompt=prompt.label,
+        turns=(Turn("user", words, tuple(jpeg(still.pixels) for still in stills)),),
+        schema=prompt.schema,
+        seed=profile.seed,
+        max_tokens=prompt.max_tokens,
+        temperature=temperature,
+        subject=subject,
+    )
+    return Ask(request, partial(check_captions, schema=prompt.schema, kind=kind))
+
+
+def caption_columns(answer: Answer, kind: str, profile: Profile, captioner: str) -> dict[str, Any]:
+    """The columns of five captions, without the cosines."""
+    texts = answer.texts or {}
+    return {
+        "captions": [texts[style.key] for style in STYLES[kind]] if texts else None,
+        "emphases": list(profile.emphases),
+        "readability": profile.readability,
+        "education": profile.education,
+        "chosen": profile.chosen,
+        "caption_prompt": PROMPT_OF[kind].label,
+        "captioner": captioner,
+        "caption_attempts": answer.attempts,
+        "caption_input_tokens": answer.input_tokens,
+        "caption_output_tokens": answer.output_tokens,
+    }

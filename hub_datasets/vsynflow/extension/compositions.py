@@ -1,0 +1,141 @@
+"""Captions of the chosen frame, and the texts of composed queries (paper, sections 3.2 and A.6), by the captioner."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import av
+import pyarrow as pa
+
+from gve.hub_datasets.vsynflow.captioner import Request, Turn
+from gve.hub_datasets.vsynflow.dialogue import Answer, Ask, converse
+from gve.hub_datasets.vsynflow.enrichment import caption_ask, check_captioner
+from gve.hub_datasets.vsynflow.prompts import CLIP_QUERY, FRAME_CAPTIONS, IMAGE_QUERY, Prompt
+from gve.hub_datasets.vsynflow.prompts.composed import clip_query_text, image_query_text
+from gve.hub_datasets.vsynflow.records import Record
+from gve.hub_datasets.vsynflow.stages import BaseStage, Context, Failed, Kept, Outcome
+from gve.hub_datasets.vsynflow.stills import Still, jpeg, read_stills, sample_stills
+from gve.hub_datasets.vsynflow.styles import FRAME_STYLES, draw_profile, generator
+from gve.hub_datasets.vsynflow.validation import check_query
+
+KINDS = ("frame", "image-query", "clip-query")
+_CLIP_FRAMES = 4
+
+
+class Compositions(BaseStage):
+    """Asks for five captions of the chosen frame, a TI2V text and a TV2V text.
+
+    What no answer passed for is left out and its rule is kept in `not_composed`; the record goes on with the rest.
+
+    Args:
+        captioner: Name of the captioner.
+        num_frames: Frames of the video that the captioner is shown beside the reference.
+        temperature: Of the captioner's sampling.
+        seed: Seed of what is drawn for each frame and request.
+    """
+
+    name = "compositions"
+    reads: Sequence[str] = ("video", "text", "captions", "frame", "clip")
+    columns: Mapping[str, pa.DataType] = {
+        "frame_captions": pa.list_(pa.string()),
+        "frame_chosen": pa.int32(),
+        "image_query": pa.string(),
+        "clip_query": pa.string(),
+        "not_composed": pa.list_(pa.string()),
+        "composition_attempts": pa.int32(),
+        "composition_input_tokens": pa.int64(),
+        "composition_output_tokens": pa.int64(),
+    }
+
+    def __init__(self, captioner: str, *, num_frames: int = 8, temperature: float = 0.7, seed: int = 0) -> None:
+        self.captioner, self.num_frames, self.temperature, self.seed = captioner, num_frames, temperature, seed
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """What the texts depend on."""
+        prompts = [prompt.label for prompt in (FRAME_CAPTIONS, IMAGE_QUERY, CLIP_QUERY)]
+        drawn = {"num_frames": self.num_frames, "temperature": self.temperature, "seed": self.seed}
+        return {"captioner": self.captioner, "prompts": prompts, **drawn}
+
+    def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
+        """Ask for all texts of a shard together."""
+        check_captioner(context, self.captioner)
+        asked: list[tuple[int, str, Ask]] = []
+        broken: dict[int, Failed] = {}
+        for number, record in enumerate(records):
+            try:
+                asked += [(number, kind, ask) for kind, ask in self._asks(record)]
+            except (av.FFmpegError, ValueError) as error:
+                broken[number] = Failed(f"decode-{type(error).__name__}", retryable=False)
+        answers = converse([ask for *_, ask in asked], context.captioner, context.journal)
+        found: list[dict[str, Answer]] = [{} for _ in records]
+        for (number, kind, _), answer in zip(asked, answers, strict=True):
+            found[number][kind] = answer
+        return [
+            broken[number] if number in broken else _outcome(record, found[number], self.seed)
+            for number, record in enumerate(records)
+        ]
+
+    def _asks(self, record: Record) -> list[tuple[str, Ask]]:
+        asks: list[tuple[str, Ask]] = []
+        video = sample_stills(record, self.num_frames) if record["frame"] or record["clip"] else []
+        told = record["captions"][1]
+        if record["frame"]:
+            frame, share = read_stills(record, [record["frame"]["time"]]), record["frame"]["share"]
+            profile = draw_profile(record["id"], "frame", self.seed)
+            shown = "one frame of a video"
+            ask = caption_ask(record, "frame", profile, frame, shown, temperature=self.temperature, share=share)
+            asks.append(("frame", ask))
+            words = image_query_text(told, len(video))
+            asks.append(("image-query", self._ask(record, IMAGE_QUERY, words, [*frame, *video], share)))
+        if record["clip"]:
+            clip, share = record["clip"], record["clip"]["share"]
+            step = (clip["end"] - clip["start"]) / _CLIP_FRAMES
+            times = [clip["start"] + step * (part + 0.5) for part in range(_CLIP_FRAMES)]
+            words = clip_query_text(told, _CLIP_FRAMES, len(video))
+            stills = [*read_stills(record, times), *video]
+            asks.append(("clip-query", self._ask(record, CLIP_QUERY, words, stills, share)))
+        return asks
+
+    def _ask(self, record: Record, prompt: Prompt, words: str, stills: Sequence[Still], share: float) -> Ask:
+        request = Request(
+            record=record["id"],
+            prompt=prompt.label,
+            turns=(Turn("user", words, tuple(jpeg(still.pixels) for still in stills)),),
+            schema=prompt.schema,
+            seed=int(generator(self.seed, record["id"], prompt.name).integers(2**31)),
+            max_tokens=prompt.max_tokens,
+            temperature=self.temperature,
+            subject={
+                "kind": prompt.name,
+                "file": Path(record["video"]["path"]).name,
+                "origin": record["origin"],
+                "share": round(share, 6),
+            },
+        )
+        reference = "image" if prompt is IMAGE_QUERY else "clip"
+        return Ask(request, partial(check_query, schema=prompt.schema, reference=reference))
+
+
+def _outcome(record: Record, answers: Mapping[str, Answer], seed: int) -> Outcome:
+    """The columns of a record; a broken call fails it, so that the next run asks again."""
+    for answer in answers.values():
+        if answer.failure is not None:
+            return answer.failure
+    texts = {kind: answer.texts for kind, answer in answers.items() if answer.texts is not None}
+    frame = texts.get("frame")
+    return Kept(
+        {
+            "frame_captions": [frame[style.key] for style in FRAME_STYLES] if frame else None,
+            "frame_chosen": draw_profile(record["id"], "frame", seed).chosen if frame else None,
+            "image_query": texts["image-query"]["query"] if "image-query" in texts else None,
+            "clip_query": texts["clip-query"]["query"] if "clip-query" in texts else None,
+            "not_composed": [
+                f"{kind}-{answers[kind].violations[0].code}" for kind in KINDS if kind in answers and kind not in texts
+            ],
+            "composition_attempts": sum(answer.attempts for answer in answers.values()),
+            "composition_input_tokens": sum(answer.input_tokens for answer in answers.values()),
+            "composition_output_tokens": sum(answer.output_tokens for answer in answers.values()),
+        }
+    )

@@ -1,0 +1,190 @@
+"""Checks of composed queries and hard negatives, over the whole corpus, by the encoder that was given.
+
+Shapes: Q queries, N videos, D width.
+
+A composed query shall need both of its parts: the words alone and the reference alone must find the video later than
+both together. Both ranks are stored, and the pairs for which that holds are taken first.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gve.hub_datasets.vsynflow.records import Record
+from gve.hub_datasets.vsynflow.stages import BaseStage, Context, Kept, Outcome
+from gve.hub_datasets.vsynflow.stills import fit, read_stills, sample_stills
+
+RANKS = pa.struct({"text": pa.float32(), "reference": pa.float32(), "both": pa.float32()})
+COMPOSED = {"ti2v": ("image_query", "frame"), "tv2v": ("clip_query", "clip")}
+"""Columns of the words and of the reference, by task."""
+MINED = ("t2v", "ti2v", "tv2v")
+ALIKE = 0.95
+"""A candidate is no negative where it scores above this share of the positive's score, or where its cosine with the
+positive is above this: it may answer the query as well."""
+_BATCH = 64
+_ROWS = 256
+_CLIP_FRAMES = 4
+
+
+class Mining(BaseStage):
+    """Ranks of composed queries with and without each part, and hard negatives of T2V, TI2V and TV2V.
+
+    Without an encoder it leaves all columns empty.
+
+    Args:
+        encoder: Name of the encoder, "" for none.
+        num_frames: Frames of a video that the encoder sees.
+        num_negatives: Hard negatives of a query.
+        candidates: Best-ranked videos among which they are looked for.
+    """
+
+    name = "mining"
+    scope = "corpus"
+    reads: Sequence[str] = (
+        "video",
+        "captions",
+        "chosen",
+        "frame",
+        "clip",
+        "image_query",
+        "clip_query",
+    )
+    columns: Mapping[str, pa.DataType] = {
+        **{f"{task}_negatives": pa.list_(pa.string()) for task in MINED},
+        **{f"{task}_ranks": RANKS for task in COMPOSED},
+    }
+
+    def __init__(
+        self, encoder: str = "", *, num_frames: int = 8, num_negatives: int = 1, candidates: int = 100
+    ) -> None:
+        if num_negatives < 0 or candidates < max(1, num_negatives) or num_frames < 1:
+            raise ValueError(
+                f"num_frames, num_negatives, candidates: got {num_frames}, {num_negatives}, {candidates}; at least one "
+                "frame and as many candidates as negatives are accepted; raise them"
+            )
+        self.encoder, self.num_frames = encoder, num_frames
+        self.num_negatives, self.candidates = num_negatives, candidates
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """What the ranks depend on."""
+        counts = {"num_negatives": self.num_negatives, "candidates": self.candidates, "alike": ALIKE}
+        return {"encoder": self.encoder, "num_frames": self.num_frames, **counts}
+
+    def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
+        """Encode every video once, then rank all queries.
+
+        Raises:
+            ValueError: If the stage names an encoder and none was given.
+        """
+        if not self.encoder or not records:
+            return [Kept(dict.fromkeys(self.columns)) for _ in records]
+        if context.encoder is None:
+            raise ValueError(
+                f"encoder: got none; {self.encoder!r} is what this stage was made for; pass it to the run"
+            )
+        targets = _encoded(context.encoder.encode_document, (self._video(record) for record in records))  # (N, D)
+        columns: list[dict[str, Any]] = [dict.fromkeys(self.columns) for _ in records]
+        chosen = _encoded(context.encoder.encode_query, ({"text": r["captions"][r["chosen"]]} for r in records))
+        self._mine("t2v", range(len(records)), chosen, targets, records, columns)
+        for task, (words, reference) in COMPOSED.items():
+            rows = [number for number, record in enumerate(records) if record[words] and record[reference]]
+            shown = [records[number] for number in rows]
+            texts = [{"text": record[words]} for record in shown]
+            encode = context.encoder.encode_query
+            alone = _encoded(encode, (_reference(record, reference) for record in shown))
+            both = _encoded(encode, (_reference(r, reference) | t for r, t in zip(shown, texts, strict=True)))
+            self._mine(task, rows, both, targets, records, columns)
+            vectors = {"text": _encoded(encode, texts), "reference": alone, "both": both}
+            ranks = {name: _ranks(found, targets, rows) for name, found in vectors.items()}
+            for place, number in enumerate(rows):
+                columns[number][f"{task}_ranks"] = {name: float(ranks[name][place]) for name in ranks}
+        return [Kept(found) for found in columns]
+
+    def _video(self, record: Record) -> dict[str, Any]:
+        return {"video": [fit(still.pixels) for still in sample_stills(record, self.num_frames)]}
+
+    def _mine(
+        self,
+        task: str,
+        rows: Sequence[int],
+        queries: np.ndarray,
+        targets: np.ndarray,
+        records: Sequence[Record],
+        columns: list[dict[str, Any]],
+    ) -> None:
+        """Fill in the negatives of the queries, (Q, D), of some records."""
+        origins = np.array([record["origin"] for record in records])
+        for start in range(0, len(rows), _ROWS):
+            chunk = rows[start : start + _ROWS]
+            scores = queries[start : start + _ROWS] @ targets.T  # (rows, N)
+            alike = targets[list(chunk)] @ targets.T  # (rows, N)
+            for place, number in enumerate(chunk):
+                found = hard_negatives(
+                    scores[place],
+                    alike[place],
+                    number,
+                    origins == origins[number],
+                    count=self.num_negatives,
+                    candidates=self.candidates,
+                )
+                columns[number][f"{task}_negatives"] = [records[other]["id"] for other in found]
+
+
+def hard_negatives(
+    scores: np.ndarray, alike: np.ndarray, positive: int, related: np.ndarray, *, count: int, candidates: int
+) -> list[int]:
+    """The best-ranked videos that surely do not answer a query.
+
+    Args:
+        scores: (N,) cosines of the query and all videos.
+        alike: (N,) cosines of its positive and all videos.
+        positive: Number of the positive.
+        related: (N,) bool; videos of the same origin.
+        count: How many are wanted.
+        candidates: Ranks to look at.
+
+    Returns:
+        At most `count` numbers, hardest first.
+    """
+    own = float(scores[positive])
+    limit = own - (1 - ALIKE) * abs(own)
+    order = np.argsort(-scores, kind="stable")[:candidates]
+    good = [int(n) for n in order if not related[n] and scores[n] <= limit and alike[n] <= ALIKE and n != positive]
+    return good[:count]
+
+
+def _ranks(queries: np.ndarray, targets: np.ndarray, rows: Sequence[int]) -> np.ndarray:
+    """Rank of each query's own video from 1, ties counted half, (Q,)."""
+    ranks = np.empty(len(rows), dtype=np.float32)
+    for place, number in enumerate(rows):
+        scores = targets @ queries[place]
+        own = scores[number]
+        ranks[place] = 1 + (scores > own).sum() + ((scores == own).sum() - 1) / 2
+    return ranks
+
+
+def needs_both(ranks: Mapping[str, float] | None) -> bool:
+    """Whether both parts together find the video before either alone does."""
+    return ranks is not None and ranks["both"] < min(ranks["text"], ranks["reference"])
+
+
+def _reference(record: Record, column: str) -> dict[str, Any]:
+    """The query's picture or clip, as the encoder takes it."""
+    place = record[column]
+    if column == "frame":
+        return {"image": fit(read_stills(record, [place["time"]])[0].pixels)}
+    step = (place["end"] - place["start"]) / _CLIP_FRAMES
+    times = [place["start"] + step * (part + 0.5) for part in range(_CLIP_FRAMES)]
+    return {"video": [fit(still.pixels) for still in read_stills(record, times)]}
+
+
+def _encoded(encode: Any, inputs: Iterable[Mapping[str, Any]]) -> np.ndarray:
+    """Vectors, (Q, D) float32; frames are decoded a batch at a time, so that memory does not grow with the corpus."""
+    source, parts = iter(inputs), []
+    while batch := list(islice(source, _BATCH)):
+        parts.append(np.asarray(encode(batch), np.float32))
+    return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)

@@ -1,0 +1,142 @@
+"""Rows of the seven tasks out of a record that went through all stages (paper, section 3.2, Table 7).
+
+Rows name their media by path; uvrd.py puts the files in their place.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gve.hub_datasets.schema import TASKS
+from gve.hub_datasets.uvrb.tasks import SETS
+from gve.hub_datasets.vsynflow.extension.mining import COMPOSED, needs_both
+from gve.hub_datasets.vsynflow.extension.quotas import allot
+from gve.hub_datasets.vsynflow.records import Record, digest
+from gve.hub_datasets.vsynflow.styles import FRAME_STYLES, VIDEO_STYLES, generator
+from gve.hub_datasets.world.texts import TASK_INSTRUCTIONS
+
+STYLE_SETS = {"summary": "MSRVTT", "rich": "VDC-D", "abstract": "DiDeMo", "keywords": "PEV-K", "partial": "DREAM-E"}
+"""The UVRB set whose queries are most like a caption of each style; its instruction goes with the rows."""
+_SOURCE_BITS = 63
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a pair: a text, and at most one of "frame", "clip" and "video" of a record."""
+
+    text: str | None = None
+    shows: str | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A row before it is written.
+
+    Attributes:
+        task: One of schema.TASKS.
+        record: The record that both sides come from.
+        kind: Style of the text, or what the reference is.
+        query: What is asked with.
+        target: What answers.
+        negatives: Ids of records whose videos do not answer.
+        ranks: Ranks of a composed query's parts, or None.
+    """
+
+    task: str
+    record: Record = field(repr=False)
+    kind: str
+    query: Side
+    target: Side
+    negatives: tuple[str, ...] = ()
+    ranks: Mapping[str, float] | None = None
+
+    @property
+    def id(self) -> str:
+        """Id of the row: a record gives at most one row of a task."""
+        return f"{self.task}-{self.record['id']}"
+
+    @property
+    def instruction(self) -> str:
+        """The instruction of the query."""
+        return SETS[STYLE_SETS[self.kind]].instruction if self.task == "t2v" else TASK_INSTRUCTIONS[self.task]
+
+
+def candidates_of(record: Record, seed: int) -> Iterator[Candidate]:
+    """All rows that a record can give, at most one of a task.
+
+    Args:
+        record: A record with the columns of all stages; those of `Mining` may be empty.
+        seed: Seed of the run.
+    """
+    captions, chosen = record["captions"], record["chosen"]
+    rng = generator(seed, record["id"], "pairs")
+    style, video = VIDEO_STYLES[chosen].name, Side(shows="video")
+    yield Candidate("t2v", record, style, Side(captions[chosen]), video, _negatives(record, "t2v"))
+    rest = [number for number in range(len(captions)) if number != chosen]
+    first, second = (rest[int(place)] for place in rng.permutation(len(rest))[:2])
+    yield Candidate("t2t", record, VIDEO_STYLES[first].name, Side(captions[first]), Side(captions[second]))
+    if record["frame"]:
+        yield Candidate("i2v", record, "frame", Side(shows="frame"), video)
+        if record["frame_captions"]:
+            number = record["frame_chosen"]
+            text = Side(record["frame_captions"][number])
+            yield Candidate("t2i", record, FRAME_STYLES[number].name, text, Side(shows="frame"))
+    if record["clip"]:
+        yield Candidate("v2v", record, "clip", Side(shows="clip"), video)
+    for task, (words, reference) in COMPOSED.items():
+        if record[words] and record[reference]:
+            query, ranks = Side(record[words], reference), record[f"{task}_ranks"]
+            yield Candidate(task, record, reference, query, video, _negatives(record, task), ranks)
+
+
+def _negatives(record: Record, task: str) -> tuple[str, ...]:
+    return tuple(record[f"{task}_negatives"] or ())
+
+
+def choose(
+    candidates: Sequence[Candidate], *, seed: int, quotas: Mapping[str, int] | None = None, total: int | None = None
+) -> dict[str, list[Candidate]]:
+    """Take rows of every task in the quotas' proportions; composed queries that need both parts come first.
+
+    Args:
+        candidates: All rows there are.
+        seed: Seed of the choice.
+        quotas: Proportions by task; None for the paper's.
+        total: Rows in all; None for as many as possible.
+
+    Returns:
+        Rows by task, in the order of their ids; a task without rows is left out.
+    """
+    by_task: dict[str, list[Candidate]] = {task: [] for task in TASKS}
+    for candidate in candidates:
+        by_task[candidate.task].append(candidate)
+    sizes = allot({task: len(found) for task, found in by_task.items()}, quotas=quotas, total=total)
+    chosen = {}
+    for task, found in by_task.items():
+        ranked = sorted(found, key=lambda one: (not needs_both(one.ranks), digest(seed, one.id)))
+        if sizes[task]:
+            chosen[task] = sorted(ranked[: sizes[task]], key=lambda one: one.id)
+    return chosen
+
+
+def source_fact(record: Mapping[str, Any]) -> int:
+    """The statement "made of this raw video": rows that share it are never one another's negatives."""
+    return int(digest("source", record["origin"])[:16], 16) >> (64 - _SOURCE_BITS)
+
+
+def lineage(record: Mapping[str, Any], candidate: Candidate) -> dict[str, Any]:
+    """Where a row comes from, for the column of that name."""
+    frame = record["frame"] if "frame" in (candidate.query.shows, candidate.target.shows) else None
+    clip = record["clip"] if "clip" in (candidate.query.shows, candidate.target.shows) else None
+    return {
+        "record": record["id"],
+        "origin": record["origin"],
+        "captioner": record["captioner"],
+        "prompt": record["caption_prompt"],
+        # rectification keeps the title that it cleaned
+        "raw_text": record["raw_text"] if "raw_text" in record else record["text"],
+        "frame_time": frame["time"] if frame else None,
+        "clip_start": clip["start"] if clip else None,
+        "clip_end": clip["end"] if clip else None,
+        "negatives": list(candidate.negatives),
+    }

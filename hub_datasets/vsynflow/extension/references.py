@@ -1,0 +1,183 @@
+"""The frame and the clip of a video that its image and clip tasks start from (paper, section 3.2: P_f-v and P_c-v)."""
+
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pyarrow as pa
+from numpy.random import Generator
+
+from gve.hub_datasets.vsynflow.files import commit_bytes
+from gve.hub_datasets.vsynflow.records import Record
+from gve.hub_datasets.vsynflow.stages import BaseStage, Context, Failed, Kept, Outcome
+from gve.hub_datasets.vsynflow.stills import Still, cut_clip, grey, jpeg, read_stills, read_times, sharpness
+from gve.hub_datasets.vsynflow.styles import generator
+
+FRAME = pa.struct(
+    {"path": pa.string(), "time": pa.float64(), "share": pa.float64(), "sharpness": pa.float32(), "luma": pa.float32()}
+)
+CLIP = pa.struct({"path": pa.string(), "start": pa.float64(), "end": pa.float64(), "share": pa.float64()})
+MEDIA = "media"
+"""Folder of the files that stages make, each named by its content."""
+END_SHARE = 0.1
+"""No frame comes from this share of the video at either end: titles, fades, cuts."""
+BLACK_LUMA, FLAT_DEVIATION = 16.0, 4.0
+"""A frame whose luma has a lower mean is black; with a lower standard deviation it shows one colour."""
+BLURRED_SHARE = 0.5
+"""A frame is blurred where its sharpness is below this share of the median of the video's frames that show anything."""
+CUT_MARGIN = 0.5
+"""Seconds next to a cut that a clip leaves out."""
+_MOST_FRAME_PIXELS = 1280 * 720
+
+
+def usable(stills: Sequence[Still]) -> list[int]:
+    """Numbers of the frames that are neither black nor of one colour nor blurred beside the others."""
+    lumas = [grey(still.pixels) for still in stills]
+    lit = [n for n, luma in enumerate(lumas) if luma.mean() >= BLACK_LUMA and luma.std() >= FLAT_DEVIATION]
+    sharp = {number: sharpness(stills[number].pixels) for number in lit}
+    floor = BLURRED_SHARE * float(np.median(list(sharp.values()))) if lit else 0.0
+    return [number for number in lit if sharp[number] >= floor]
+
+
+def choose_clip(
+    seconds: float,
+    shots: Sequence[tuple[float, float]],
+    rng: Generator,
+    *,
+    least: float,
+    most: float,
+) -> tuple[float, float] | None:
+    """Where to cut a clip out: inside one shot, and at most half of the video.
+
+    Args:
+        seconds: Length of the video.
+        shots: Start and end of its shots in seconds; empty where it is one shot.
+        rng: Source of the choice; longer shots are likelier.
+        least: Least length in seconds.
+        most: Greatest length in seconds.
+
+    Returns:
+        Start and end in seconds, or None where no shot has room.
+    """
+    spans = []
+    for start, end in shots or [(0.0, seconds)]:
+        start = start if start <= 0 else start + CUT_MARGIN
+        end = end if end >= seconds else end - CUT_MARGIN
+        longest = min(most, seconds / 2, end - start)
+        if longest >= least:
+            spans.append((start, end, longest))
+    if not spans:
+        return None
+    rooms = np.array([end - start for start, end, _ in spans])
+    start, end, longest = spans[int(rng.choice(len(spans), p=rooms / rooms.sum()))]
+    length = float(rng.uniform(least, longest))
+    begin = float(rng.uniform(start, end - length))
+    return round(begin, 3), round(begin + length, 3)
+
+
+class References(BaseStage):
+    """Chooses a frame and cuts a clip out of every video; the files go to the work folder, once for equal content.
+
+    A video without a usable frame or room for a clip goes on without, and gives fewer tasks.
+
+    Args:
+        least_seconds: Least length of a clip.
+        most_seconds: Greatest length of a clip.
+        candidates: Frames among which one is chosen.
+        seed: Seed of the choices.
+        shots: Column of the shots, a list of {"start", "end"} in seconds; "" where every record is one shot.
+
+    Raises:
+        ValueError: If the lengths are not ascending from above zero, or there is no candidate.
+    """
+
+    name = "references"
+    columns: Mapping[str, pa.DataType] = {"frame": FRAME, "clip": CLIP, "seconds": pa.float64()}
+
+    def __init__(
+        self,
+        *,
+        least_seconds: float = 2.0,
+        most_seconds: float = 10.0,
+        candidates: int = 16,
+        shots: str = "",
+        seed: int = 0,
+    ) -> None:
+        if not 0 < least_seconds <= most_seconds or candidates < 1:
+            raise ValueError(
+                f"least_seconds, most_seconds, candidates: got {least_seconds}, {most_seconds}, {candidates}; "
+                "0 < least <= most and at least one candidate are accepted; such as 2, 10 and 16"
+            )
+        self.least_seconds, self.most_seconds = least_seconds, most_seconds
+        self.candidates, self.shots, self.seed = candidates, shots, seed
+        self.reads = ("video", *([shots] if shots else []))
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """What the choice depends on."""
+        lengths = {"least_seconds": self.least_seconds, "most_seconds": self.most_seconds}
+        return {**lengths, "candidates": self.candidates, "shots": self.shots, "seed": self.seed}
+
+    def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
+        """Choose for every record of a shard."""
+        outcomes: list[Outcome] = []
+        for record in records:
+            try:
+                outcomes.append(Kept(self._chosen(record, context)))
+            except (av.FFmpegError, ValueError) as error:
+                outcomes.append(Failed(f"decode-{type(error).__name__}", retryable=False))
+        return outcomes
+
+    def _chosen(self, record: Record, context: Context) -> dict[str, Any]:
+        times, rng = read_times(record), generator(self.seed, record["id"], "references")
+        # a frame lasts until the next one, so the last one's end is its start and one mean step
+        seconds = float(times[-1] * len(times) / max(1, len(times) - 1))
+        inner = times[(times >= END_SHARE * seconds) & (times <= (1 - END_SHARE) * seconds)]
+        frame = None
+        if len(inner):
+            places = np.unique(((np.arange(self.candidates) + 0.5) / self.candidates * len(inner)).astype(int))
+            stills = read_stills(record, inner[places].tolist())
+            good = usable(stills)
+            if good:
+                frame = _frame(stills[good[int(rng.integers(len(good)))]], seconds, context.folder)
+        shots = [(shot["start"], shot["end"]) for shot in record[self.shots] or ()] if self.shots else []
+        span = choose_clip(seconds, shots, rng, least=self.least_seconds, most=self.most_seconds)
+        return {"frame": frame, "clip": _clip(record, span, seconds, context.folder), "seconds": seconds}
+
+
+def _frame(still: Still, seconds: float, folder: Path) -> dict[str, Any]:
+    path = keep_media(folder, jpeg(still.pixels, most_pixels=_MOST_FRAME_PIXELS, quality=95), "jpg")
+    measures = {"sharpness": sharpness(still.pixels), "luma": float(grey(still.pixels).mean())}
+    return {"path": path, "time": still.time, "share": still.time / seconds, **measures}
+
+
+def _clip(record: Record, span: tuple[float, float] | None, seconds: float, folder: Path) -> dict[str, Any] | None:
+    if span is None:
+        return None
+    try:
+        content = cut_clip(record, *span)
+    except ValueError:  # too few frames lie between for a clip
+        return None
+    path = keep_media(folder, content, "mp4")
+    return {"path": path, "start": span[0], "end": span[1], "share": sum(span) / 2 / seconds}
+
+
+def keep_media(folder: Path, content: bytes, suffix: str) -> str:
+    """Write a media file under the name of its content, once.
+
+    Args:
+        folder: The work folder.
+        content: An encoded file.
+        suffix: Its kind, such as "jpg".
+
+    Returns:
+        Its path in the folder, equal on every machine.
+    """
+    name = blake2b(content, digest_size=16).hexdigest()
+    path = f"{MEDIA}/{name[:2]}/{name}.{suffix}"
+    if not (folder / path).is_file():
+        commit_bytes(folder / path, content)
+    return path

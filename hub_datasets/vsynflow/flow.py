@@ -1,0 +1,89 @@
+"""A flow: the stages in their order, and what they share."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from gve.hub_datasets.vsynflow.records import BASE_COLUMNS, digest
+from gve.hub_datasets.vsynflow.stages import Encoder, Stage
+
+SCOPES = ("shard", "corpus")
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What happens to every record; picklable.
+
+    Attributes:
+        stages: The stages, in their order.
+        seed: Seed of everything random.
+        deadline: Seconds that one record may take in a stage.
+        encoder: Makes the encoder, called once in each process that needs it.
+        captioner: Makes the captioner, likewise.
+    """
+
+    stages: tuple[Stage, ...]
+    seed: int = 0
+    deadline: float = 60.0
+    encoder: Callable[[], Encoder] | None = None
+    captioner: Callable[[], Any] | None = None
+
+    def __post_init__(self) -> None:
+        names = [stage.name for stage in self.stages]
+        double = sorted({name for name in names if names.count(name) > 1})
+        if double:
+            raise ValueError(f"stages: got {double[0]!r} twice; names that differ are accepted; rename or remove one")
+        for stage in self.stages:
+            if stage.scope not in SCOPES:
+                raise ValueError(f"{stage.name}.scope: got {stage.scope!r}; {', '.join(SCOPES)} are accepted")
+            if stage.scope == "corpus" and not stage.reads:
+                raise ValueError(
+                    f"{stage.name}.reads: got no column; a stage that sees the whole corpus names the few that it needs"
+                )
+
+    @property
+    def columns(self) -> dict[str, pa.DataType]:
+        """Columns of a record that passed every stage."""
+        columns = dict(BASE_COLUMNS)
+        for stage in self.stages:
+            columns.update(stage.columns)
+        return columns
+
+    def describe(self) -> dict[str, Any]:
+        """The flow as JSON: what run.json holds, and what a changed configuration is compared by."""
+        stages = {
+            stage.name: {"version": stage.version, "params": dict(stage.params), "limits": dict(stage.limits)}
+            for stage in self.stages
+        }
+        return {"seed": self.seed, "stages": stages}
+
+    def digest(self) -> str:
+        """A name for the flow, its limits included."""
+        return digest(self.describe(), list(self.describe()["stages"]))
+
+
+def describe_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between two descriptions of a flow, one line each."""
+    changes = [] if old["seed"] == new["seed"] else [f"seed: {old['seed']} is now {new['seed']}"]
+    before, after = old["stages"], new["stages"]
+    changes += [f"stage {name}: removed" for name in before if name not in after]
+    changes += [f"stage {name}: added" for name in after if name not in before]
+    for name in after:
+        if name in before:
+            changes += _stage_changes(name, before[name], after[name])
+    if not changes and list(before) != list(after):
+        changes.append("stages: another order")
+    return changes
+
+
+def _stage_changes(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    changes = []
+    if old["version"] != new["version"]:
+        changes.append(f"stage {name}: version {old['version']} is now {new['version']}; it is computed anew")
+    for part, effect in (("params", "it is computed anew"), ("limits", "its stored scores are judged again")):
+        for key in sorted({*old[part], *new[part]}):
+            if old[part].get(key) != new[part].get(key):
+                changes.append(f"stage {name}: {key} {old[part].get(key)} is now {new[part].get(key)}; {effect}")
+    return changes

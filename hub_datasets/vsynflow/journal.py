@@ -1,0 +1,71 @@
+"""The journal of paid calls: a response that was paid for is on disk before anybody uses it.
+
+Every writer owns a file, since a killed runner's worker may outlive it for a moment; readers take the union, and a
+torn last line is passed over.
+"""
+
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+
+class Journal:
+    """Responses by the name of their request, kept in append-only files.
+
+    Args:
+        folder: Folder of the files of one shard; made on the first response.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._responses: dict[str, Any] = {}
+        self._file: int | None = None
+        for path in sorted(folder.glob("*.jsonl")) if folder.is_dir() else ():
+            self._responses.update(_entries(path))
+
+    def __len__(self) -> int:
+        return len(self._responses)
+
+    def get(self, key: str) -> Any | None:
+        """The response to a request, or None where it was never answered."""
+        return self._responses.get(key)
+
+    def add(self, key: str, response: Any) -> None:
+        """Keep a response, a JSON value; it is in the file when this returns."""
+        if self._file is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            name = f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}.jsonl"
+            self._file = os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+        line = memoryview(json.dumps([key, response], ensure_ascii=False).encode() + b"\n")
+        while line:  # a nearly full disk takes a part of a line
+            line = line[os.write(self._file, line) :]
+        self._responses[key] = response
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _entries(path: Path) -> dict[str, Any]:
+    entries: dict[str, Any] = {}
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            key, response = json.loads(line)
+        except ValueError:
+            continue
+        entries[key] = response
+    return entries

@@ -1,0 +1,66 @@
+"""The child's side of worker.py: reads calls from its standard input and answers on its standard output."""
+
+import os
+import pickle
+import struct
+import sys
+import time
+from threading import Thread
+from typing import Any
+
+import av
+
+from gve.hub_datasets.vsynflow.quality.measure import fingerprint_hashes, measure, sample_frames
+from gve.hub_datasets.vsynflow.quality.repair import repair
+
+_CHECK = 1.0
+
+
+def _hang(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+FUNCTIONS = {
+    "measure": measure,
+    "fingerprint_hashes": fingerprint_hashes,
+    "sample_frames": sample_frames,
+    "repair": repair,
+    "hang": _hang,
+    "crash": os.abort,
+}
+"""What may be called; the last two stand for a decoder that does what they are named."""
+
+
+def serve() -> None:
+    """Answer calls until the parent is gone."""
+    av.logging.restore_default_callback()  # PyAV's own callback takes a lock and can block for ever
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints must not get between the answers
+    Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+    _answer(answers, ("ready", None))
+    while header := sys.stdin.buffer.read(8):
+        function, arguments = pickle.loads(sys.stdin.buffer.read(*struct.unpack("<Q", header)))
+        try:
+            answer: tuple[str, Any] = ("value", FUNCTIONS[function](*arguments))
+        except ValueError as error:
+            answer = ("video", str(error))
+        except MemoryError:
+            answer = ("video", "undecodable: MemoryError")
+        except FileNotFoundError:
+            answer = ("video", "undecodable: no file")
+        except OSError as error:
+            answer = ("machine", (error.errno, str(error)))
+        _answer(answers, answer)
+
+
+def _answer(pipe: Any, answer: tuple[str, Any]) -> None:
+    content = pickle.dumps(answer)
+    pipe.write(struct.pack("<Q", len(content)) + content)
+    pipe.flush()
+
+
+def _watch(parent: int) -> None:
+    """A parent that was killed cannot end its child, which may hang."""
+    while os.getppid() == parent:
+        time.sleep(_CHECK)
+    os._exit(1)

@@ -1,0 +1,144 @@
+"""Integrity and temporal dynamics [A.5, 3.2]: a video is decoded once, to its end, and judged by what came out."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from gve.hub_datasets.vsynflow.quality.repair import METHODS
+from gve.hub_datasets.vsynflow.quality.worker import VideoError, WorkerError, video_worker
+from gve.hub_datasets.vsynflow.records import BASE_COLUMNS, Record, digest
+from gve.hub_datasets.vsynflow.stages import BaseStage, Context, Failed, Kept, Outcome, Rejected
+
+
+@dataclass(frozen=True)
+class VideoLimits:
+    """What a video must be; an edge of None is not looked at.
+
+    Attributes:
+        least_frames: Decoded frames.
+        seconds: Shortest and longest, by time stamps.
+        least_side: Pixels of the shorter side.
+        most_aspect: Longer side over shorter.
+        fps: Lowest and highest.
+        most_errors: Share of packets that do not decode.
+        most_blank: Share of frames of one colour.
+        least_motion: Median change of grey levels at two frames a second; stills, noise and slide shows lie below 1.
+        least_moving: Median share of the picture that changes; a ticker under a still moves less than a twentieth.
+    """
+
+    least_frames: int = 16
+    seconds: tuple[float, float] = (1.0, 1800.0)
+    least_side: int = 144
+    most_aspect: float = 4.0
+    fps: tuple[float, float] = (5.0, 120.0)
+    most_errors: float = 0.05
+    most_blank: float = 0.5
+    least_motion: float = 1.0
+    least_moving: float = 0.0
+
+    def verdict(self, row: Mapping[str, Any]) -> Rejected | None:
+        """The first limit that a measured video breaks."""
+        sides = sorted((row["width"], row["height"]))
+        aspect = sides[1] / max(sides[0], 1)
+        checks = (
+            ("errors", row["errors"], row["errors"] >= self.most_errors),
+            ("few frames", row["frames"], row["frames"] < self.least_frames),
+            ("duration", row["duration"], not self.seconds[0] <= row["duration"] <= self.seconds[1]),
+            ("resolution", sides[0], sides[0] < self.least_side),
+            ("aspect", aspect, aspect > self.most_aspect),
+            ("fps", row["fps"], not self.fps[0] <= row["fps"] <= self.fps[1]),
+            ("blank", row["blank"], row["blank"] >= self.most_blank),
+            ("static", row["motion"], row["motion"] < self.least_motion or row["moving"] < self.least_moving),
+        )
+        return next((Rejected(code, float(score)) for code, score, broken in checks if broken), None)
+
+
+@dataclass(frozen=True)
+class Integrity(BaseStage):
+    """Measures a video in a child process that may be killed; tries to repair it once where it does not decode.
+
+    Attributes:
+        accepted: The limits.
+        repair_above: Share of packets that do not decode, from which on a repair is tried.
+    """
+
+    name = "integrity"
+    reads = ("video",)
+    columns = {  # noqa: RUF012
+        "video": BASE_COLUMNS["video"],
+        **dict.fromkeys(("frames", "width", "height"), pa.int64()),
+        **dict.fromkeys(("duration", "fps", "errors", "blank", "motion", "moving", "hash_quality"), pa.float64()),
+        "shots": pa.list_(pa.struct({"start": pa.float64(), "end": pa.float64()})),
+        **dict.fromkeys(("hashes", "mirrored"), pa.list_(pa.string())),
+        "digest": pa.string(),
+        "repaired": pa.string(),
+    }
+    accepted: VideoLimits = field(default_factory=VideoLimits)
+    repair_above: float = 0.05
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """What decides on a repair."""
+        return {"repair_above": self.repair_above}
+
+    @property
+    def limits(self) -> Mapping[str, Any]:
+        """The limits of a video."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self.accepted).items()
+        }
+
+    def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
+        """Measure every video."""
+        return [self._one(record, context) for record in records]
+
+    def judge(self, record: Mapping[str, Any]) -> Rejected | None:
+        """Apply the limits."""
+        return self.accepted.verdict(record)
+
+    def _one(self, record: Record, context: Context) -> Outcome:
+        try:
+            measured, place, repaired = self._measured(record, context)
+        except VideoError as error:
+            return Rejected(str(error).partition(":")[0], math.nan)
+        except WorkerError as error:
+            return Failed(error.code, retryable=error.code == "deadline")
+        edges = [0.0, *measured["cuts"], measured["duration"]]
+        shots = [{"start": start, "end": end} for start, end in pairwise(edges)]
+        return Kept({**measured, "video": place, "shots": shots, "repaired": repaired})
+
+    def _measured(self, record: Record, context: Context) -> tuple[dict[str, Any], dict[str, Any], str]:
+        """The scores of the file, or of the first repaired copy that is sounder."""
+        worker, place, deadline = video_worker(), record["video"], context.deadline
+        problem: VideoError | None = None
+        try:
+            measured = worker.call("measure", place, deadline=deadline)
+            if measured["errors"] < self.repair_above:
+                return measured, place, ""
+        except VideoError as error:
+            measured, problem = None, error
+        for method in METHODS:
+            target = context.folder.resolve() / "media" / "repaired" / f"{digest(record['id'], method)}.mp4"
+            fixed = {"path": str(target), "offset": None, "size": None}
+            try:
+                worker.call("repair", place, method, str(target), deadline=deadline)
+                again = worker.call("measure", fixed, deadline=deadline)
+            except VideoError:
+                _forget(target)
+                continue
+            if again["errors"] < self.repair_above:
+                return again, fixed, method
+            _forget(target)
+        if measured is None:
+            assert problem is not None
+            raise problem
+        return measured, place, ""
+
+
+def _forget(path: Path) -> None:
+    path.unlink(missing_ok=True)

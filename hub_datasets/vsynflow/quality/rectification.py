@@ -1,0 +1,152 @@
+"""Annotation rectification [3.2]: weak captions are cleaned, and those that describe nothing go.
+
+Rules on words alone; every number they use is stored.
+"""
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from gve.hub_datasets.vsynflow.records import Record
+from gve.hub_datasets.vsynflow.stages import BaseStage, Context, Kept, Outcome, Rejected
+
+_URL = re.compile(r"(?:https?://|www\.)\S+|\b[\w-]+\.(?:com|net|org|tv|io|ly|be)\b(?:/\S*)?", re.IGNORECASE)
+_TAG = re.compile(r"(?<!\w)[#@]\w+")
+_SYMBOL = re.compile("[\U0001f300-\U0001faff\u2600-\u27bf]")
+_STOCK = re.compile(
+    r"[\s,.;|-]*\b(?:stock (?:footage|videos?|clips?)|royalty[- ]free|(?:in )?(?:4k|8k|uhd|full ?hd|hd|1080p|720p)"
+    r"|shot on \w+|copy ?space)\b[\s,.;|-]*$",
+    re.IGNORECASE,
+)
+_BOILERPLATE = re.compile(
+    r"\b(?:subscribe|like and share|click|link in bio|follow (?:me|us)|official|full (?:movie|episode)|trailer|lyrics?"
+    r"|episode|ep\.? ?\d+|part \d+|season \d+|vlog|copyright|all rights reserved|untitled|my (?:clip|video)|test"
+    r"|new (?:clip|video)|final|draft|img|vid|dsc|mov|copy of)\b|\bv\d+\b|\b(?:IMG|VID|DSC|MOV)[_-]?\d+",
+    re.IGNORECASE,
+)
+_PREDICATE = re.compile(
+    r"\b(?:\w{2,}ing|walks?|runs?|is|are|sits?|stands?|holds?|plays?|looks?|opens?|cuts?|rides?|falls?|moves?|turns?"
+    r"|shows?|goes|jumps?|rises?|spins?|grows?|shrinks?|drops?|slides?|comes?|with|on|in|at|near|over|under|of|from"
+    r"|across|by|behind|beside|between|through|to|and|then|among|amid|around|against|above|below|beneath|inside|outside"
+    r"|into|onto|along|towards?|during|while|before|after|without|\w{3,}s (?:up|down|away|left|right|out|off|back))\b",
+    re.IGNORECASE,
+)
+_WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
+
+
+@dataclass(frozen=True)
+class CaptionLimits:
+    """What a caption must be.
+
+    Attributes:
+        words: Fewest and most.
+        least_own: Share of words outside of links and tags.
+        least_latin: Share of Latin letters in what is no blank; the corpus is English.
+        least_beyond: Words beside those of titles, series and uploads, where there are such.
+        most_shouted: Share of words in capitals.
+        most_titled: Share of capitalised words, where a caption has no predicate in small letters.
+        least_unique: Share of different words.
+    """
+
+    words: tuple[int, int] = (3, 200)
+    least_own: float = 0.6
+    least_latin: float = 0.6
+    least_beyond: int = 6
+    most_shouted: float = 0.6
+    most_titled: float = 0.75
+    least_unique: float = 0.4
+
+    def verdict(self, row: Mapping[str, Any]) -> Rejected | None:
+        """The first limit that a measured caption breaks."""
+        checks = (
+            ("length", row["words"], not self.words[0] <= row["words"] <= self.words[1]),
+            ("tags", row["own"], row["own"] < self.least_own),
+            ("letters", row["latin"], row["latin"] < self.least_latin),
+            ("boilerplate", row["beyond"], row["boilerplate"] and row["beyond"] < self.least_beyond),
+            ("shouted", row["shouted"], row["shouted"] > self.most_shouted),
+            (
+                "title",
+                row["titled"],
+                row["titled"] > self.most_titled and row["words"] <= 10 and not row["small_predicate"],
+            ),
+            ("repetitive", row["unique"], row["unique"] < self.least_unique),
+            ("no predicate", 0.0, not row["predicate"]),
+        )
+        return next((Rejected(code, float(score)) for code, score, broken in checks if broken), None)
+
+
+@dataclass(frozen=True)
+class Rectification(BaseStage):
+    """Cleans captions (links, tags, symbols and stock suffixes go) and measures what they were.
+
+    Attributes:
+        accepted: The limits.
+    """
+
+    name = "rectification"
+    reads = ("text",)
+    columns = {  # noqa: RUF012
+        "text": pa.string(),
+        "raw_text": pa.string(),
+        "caption": pa.struct(
+            {
+                **dict.fromkeys(("words", "beyond"), pa.int64()),
+                **dict.fromkeys(("own", "latin", "shouted", "titled", "unique"), pa.float64()),
+                **dict.fromkeys(("boilerplate", "predicate", "small_predicate"), pa.bool_()),
+            }
+        ),
+    }
+    accepted: CaptionLimits = field(default_factory=CaptionLimits)
+
+    @property
+    def limits(self) -> Mapping[str, Any]:
+        """The limits of a caption."""
+        return {**asdict(self.accepted), "words": list(self.accepted.words)}
+
+    def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
+        """Clean and measure every caption."""
+        return [
+            Kept(
+                {"text": clean(record["text"]), "raw_text": record["text"], "caption": measure_caption(record["text"])}
+            )
+            for record in records
+        ]
+
+    def judge(self, record: Mapping[str, Any]) -> Rejected | None:
+        """Apply the limits."""
+        return self.accepted.verdict(record["caption"])
+
+
+def clean(text: str) -> str:
+    """A caption without links, tags, symbols and stock suffixes, its blanks and letters normalised."""
+    plain = _SYMBOL.sub(" ", _TAG.sub(" ", _URL.sub(" ", unicodedata.normalize("NFKC", text))))
+    plain = " ".join(plain.split())
+    while (shorter := _STOCK.sub("", plain)) != plain:
+        plain = shorter
+    return plain
+
+
+def measure_caption(text: str) -> dict[str, Any]:
+    """The numbers that the limits are about."""
+    whole = unicodedata.normalize("NFKC", text)
+    plain = clean(text)
+    words, own = _WORD.findall(whole), _WORD.findall(plain)
+    dense = [letter for letter in plain if not letter.isspace()]
+    small = " ".join(word for word in own if word[0].islower())
+    count = max(len(own), 1)
+    return {
+        "words": len(own),
+        "own": len(own) / max(len(words), 1) if not _STOCK.search(whole.strip()) else 1.0,
+        "latin": sum(letter.isascii() and letter.isalpha() for letter in dense) / max(len(dense), 1),
+        "beyond": len(_WORD.findall(_BOILERPLATE.sub(" ", plain))),
+        "boilerplate": bool(_BOILERPLATE.search(whole)),
+        "shouted": sum(word.isupper() and len(word) > 1 for word in own) / count,
+        "titled": sum(word[0].isupper() for word in own) / count,
+        "unique": len({word.lower() for word in own}) / count,
+        "predicate": bool(_PREDICATE.search(plain)),
+        "small_predicate": bool(_PREDICATE.search(small)),
+    }

@@ -1,0 +1,67 @@
+"""Records: what flows between the stages, one plain dict a video or a pair made of it.
+
+A record names its video by place, never by content: bytes are read where they are decoded and go no further.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+Record = dict[str, Any]
+"""The columns of BASE_COLUMNS, and those that stages added."""
+
+BASE_COLUMNS: dict[str, pa.DataType] = {
+    "id": pa.string(),
+    "origin": pa.string(),
+    "parent": pa.string(),
+    "video": pa.struct({"path": pa.string(), "offset": pa.int64(), "size": pa.int64()}),
+    "text": pa.string(),
+    "source": pa.string(),
+    "licence": pa.string(),
+}
+"""Columns of every record: `origin` is the id of the raw record it comes from, `parent` the one it was made of.
+Where a video is a member of an archive, `offset` and `size` tell its bytes; else they are None and `path` is the file."""
+CHILD_MARK = "#"
+"""Joins the id of a record to the suffix of a child, as in "v0001#f0003"."""
+
+
+def make_record(name: str, path: str, text: str, *, source: str, licence: str) -> Record:
+    """A raw record of a video that is a file of its own."""
+    place = {"path": path, "offset": None, "size": None}
+    named = {"id": name, "origin": name, "parent": None}
+    return {**named, "video": place, "text": text, "source": source, "licence": licence}
+
+
+def make_child(record: Mapping[str, Any], suffix: str, columns: Mapping[str, Any]) -> Record:
+    """A record made of another: its columns, overwritten by `columns`, under the id "<parent>#<suffix>"."""
+    return {**record, **columns, "id": f"{record['id']}{CHILD_MARK}{suffix}", "parent": record["id"]}
+
+
+def digest(*parts: Any) -> str:
+    """A name of 32 hexadecimal digits for JSON values: the same ones give the same name on every machine."""
+    hashed = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        hashed.update(json.dumps(part, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode())
+        hashed.update(b"\x1f")
+    return hashed.hexdigest()
+
+
+def open_video(record: Mapping[str, Any]) -> str | BinaryIO:
+    """What `av.open` takes for a record's video: the file's path, or a file in memory for a member of an archive."""
+    place = record["video"]
+    return place["path"] if place["offset"] is None else io.BytesIO(read_video(record))
+
+
+def read_video(record: Mapping[str, Any]) -> bytes:
+    """The encoded bytes of a record's video."""
+    place = record["video"]
+    with Path(place["path"]).open("rb") as file:
+        if place["offset"] is None:
+            return file.read()
+        file.seek(place["offset"])
+        return file.read(place["size"])

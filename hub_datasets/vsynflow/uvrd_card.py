@@ -1,0 +1,102 @@
+"""The README of a UVRD folder: its configurations for `load_dataset`, and how its rows came about."""
+
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gve.hub_datasets.vsynflow.prompts import PROMPTS
+from gve.hub_datasets.vsynflow.truth import TRUTH_NAME
+
+if TYPE_CHECKING:
+    from gve.hub_datasets.vsynflow.uvrd import Report
+
+_HEAD = """
+# UVRD
+
+Pairs for training a video embedder, made by V-SynFlow (arXiv 2510.27571, section 3.2): {records} videos that passed all
+filters, captioned by {captioner}. Seed {seed}.
+
+```python
+from datasets import load_dataset
+
+rows = load_dataset("org/uvrd", "t2v", split="train")
+```
+
+Each row holds `query`, `target` and `negatives`, each with `text`, `image` and `video`; media are encoded files. Rows of
+one raw video share an entry of `query_facts` and `target_facts`, so that they are never one another's negatives.
+`lineage` names the record, the raw video and its weak title, the captioner, the prompt, and the times of frame and clip.
+`text_rank`, `reference_rank` and `both_rank` of composed queries are ranks of the target by an encoder that sees the
+words alone, the reference alone, or both.
+"""
+_TRUTH = """
+The captioner is no model: it looks up what the rendered videos show. The texts are exact and of a grammar's plainness.
+"""
+_LAYOUTS = {
+    "reference": "Rows name files under `media/` by their whole paths, so the folder must not be moved;\n"
+    "build it with embedded media to publish it.",
+    "embed": "Rows hold the media's bytes; the folder may be moved and published.",
+}
+
+
+def uvrd_card(folder: Path, report: "Report") -> str:
+    """The text of the README.
+
+    Args:
+        folder: The folder, with its parquet files in place.
+        report: What went into it.
+    """
+    lines = ["---", "pretty_name: UVRD", "language: [en]", "tags: [video-retrieval, synthetic]"]
+    licence = next(iter(report.licences)).lower() if len(report.licences) == 1 else "other"
+    lines += [f"license: {licence}", "configs:", *_configs(folder, report.rows), "---"]
+    head = _HEAD.format(records=report.records, captioner=f"`{report.captioner}`", seed=report.seed)
+    lines += head.splitlines()
+    lines += _TRUTH.splitlines() if report.captioner == TRUTH_NAME else []
+    lines += ["", *_LAYOUTS[report.media].splitlines(), "", "## Rows", ""]
+    lines += _table(("task", "rows"), report.rows.items())
+    if report.needing_both:
+        lines += ["", "Composed queries, and how many find their target earlier with both parts than with either:", ""]
+        rows = ((task, *counts) for task, counts in report.needing_both.items())
+        lines += _table(("task", "ranked", "needing both"), rows)
+    lines += ["", "## Licences", "", "Every row carries the licence of its raw video in `licence`.", ""]
+    lines += _table(("licence", "rows"), report.licences.items())
+    lines += ["", "## Filters", "", "Limits, by stage:", ""]
+    limits = ((stage, name, limit) for stage, rules in report.limits.items() for name, limit in rules.items())
+    lines += _table(("stage", "limit", "value"), limits)
+    lines += ["", "Records that were rejected, and records that failed:", ""]
+    lines += _table(("code", "records"), [*report.rejected.items(), *report.failed.items()])
+    lines += ["", "## Decontamination", "", *_gate(report.decontamination)]
+    lines += ["", "## Prompts", "", f"Tokens read: {report.tokens['input']}; written: {report.tokens['output']}.", ""]
+    for prompt in PROMPTS.values():
+        lines += [f"### {prompt.label}", "", "```text", *prompt.text.splitlines(), "```", ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _gate(found: Mapping[str, object] | None) -> list[str]:
+    if found is None:
+        return ["The gate was not run: this set must not be published."]
+    state = "passed" if found["passed"] else "not passed: this set must not be published"
+    lines = [f"The gate was {state}.", ""]
+    return lines + _table(("check", "result"), ((name, value) for name, value in found.items() if name != "passed"))
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> list[str]:
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    body = [f"| {' | '.join(str(cell) for cell in row)} |" for row in rows]
+    return lines + (body or ["|" + " none |" + " |" * (len(head) - 1)])
+
+
+def _configs(folder: Path, rows: Mapping[str, int]) -> list[str]:
+    """One configuration a task.
+
+    Each is described by a digest of its files: `datasets` keeps what it has read under the folder's name and the
+    configuration, so that without it another folder of the same name would give this one's rows.
+    """
+    lines = []
+    for task in rows:
+        digest = blake2b(digest_size=8)
+        for path in sorted((folder / task).glob("train-*.parquet")):
+            digest.update(path.read_bytes())
+        lines += [f"- config_name: {task}", f'  description: "blake2b {digest.hexdigest()}"']
+        lines += ["  data_files:", "  - split: train", f"    path: {task}/train-*.parquet"]
+    return lines

@@ -1,0 +1,177 @@
+"""The second gate: an answer must be JSON of the schema and keep the rules of its styles; each breach has a name.
+
+A schema alone lets nonsense of the right shape through, so that word ranges and banned words are checked too.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from gve.hub_datasets.vsynflow.prompts.composed import BINDINGS
+from gve.hub_datasets.vsynflow.styles import STYLES, Style
+
+ABSENCE = re.compile(
+    r"\b(no|none|without|absent|lacks?|lacking|(?:not|n't|cannot be|barely) (?:visible|seen|shown))\b"
+)
+SPECULATION = re.compile(
+    r"\b(perhaps|maybe|probably|possibly|presumably|likely|seems?|seemingly|(?:might|may|could) be)\b"
+)
+VAGUE = re.compile(r"\b(something|somewhere|a thing|the thing|things|an area|the area)\b")
+EXACT_TIME = re.compile(r"\b\d+(?:[.:]\d+)?\s*(?:s|sec|secs|seconds?|minutes?|ms)\b|\b\d{1,2}:\d{2}\b")
+LETTERS = re.compile(r"[A-Za-z]")
+ENGLISH_SHARE = 0.9
+SHORT_WORDS = 20
+LONG_WORDS = {"video": 100, "frame": 49}
+"""At least one of five captions has fewer words than the first, at least one more than the second."""
+ALIKE = 0.8
+"""Captions that share more of their words are the same caption twice."""
+
+
+class Violation(NamedTuple):
+    """A broken rule.
+
+    Attributes:
+        code: Short name of the rule.
+        key: The key of the answer that breaks it; "" for the answer as a whole.
+        detail: What was found and what is wanted, as the repair turn tells it.
+    """
+
+    code: str
+    key: str
+    detail: str
+
+
+class Checked(NamedTuple):
+    """An answer's texts by key, whole where no rule is broken."""
+
+    texts: dict[str, str]
+    violations: tuple[Violation, ...]
+
+
+Check = Callable[[str], Checked]
+
+
+def parse_texts(answer: str, schema: Mapping[str, Any]) -> Checked:
+    """Read the object of texts that a schema of `prompts.prompt.text_schema` describes.
+
+    A code fence around the object is taken off; anything else around it is a breach.
+
+    Args:
+        answer: What the captioner wrote.
+        schema: Its schema.
+    """
+    body = re.sub(r"^```(?:json)?\s*|\s*```$", "", answer.strip())
+    try:
+        found = json.loads(body)
+    except ValueError as error:
+        return Checked({}, (Violation("json", "", f"the answer is not JSON ({str(error)[:80]})"),))
+    if not isinstance(found, dict):
+        return Checked({}, (Violation("schema", "", f"a JSON {type(found).__name__} came, an object is wanted"),))
+    wanted = schema["properties"]
+    broken = [Violation("schema", key, "this key is not asked for") for key in sorted(set(found) - set(wanted))]
+    for key, rule in wanted.items():
+        if not isinstance(found.get(key), str):
+            broken.append(Violation("schema", key, "this key must be there and hold a string"))
+        elif not rule["minLength"] <= len(found[key].strip()) <= rule["maxLength"]:
+            lengths = f"{rule['minLength']} to {rule['maxLength']}"
+            broken.append(Violation("schema", key, f"{len(found[key])} characters came, {lengths} are wanted"))
+    texts = {key: " ".join(text.split()) for key, text in found.items() if key in wanted and isinstance(text, str)}
+    for key in texts:
+        if "\n" in found[key].strip():
+            broken.append(Violation("paragraph", key, "one paragraph without line breaks is wanted"))
+    return Checked(texts, tuple(broken))
+
+
+def check_captions(answer: str, schema: Mapping[str, Any], kind: str) -> Checked:
+    """All rules of five captions.
+
+    Args:
+        answer: What the captioner wrote.
+        schema: Its schema.
+        kind: "video" or "frame".
+
+    Returns:
+        The captions by key, and the broken rules.
+    """
+    texts, broken = parse_texts(answer, schema)
+    if broken and any(violation.code in ("json", "schema") for violation in broken):
+        return Checked(texts, broken)
+    found, styles = [*broken], STYLES[kind]
+    for style in styles:
+        found += _check_caption(texts[style.key], style)
+    counts = [len(texts[style.key].split()) for style in styles]
+    if min(counts) >= SHORT_WORDS:
+        found.append(Violation("lengths", "", f"one caption must have fewer than {SHORT_WORDS} words"))
+    if max(counts) <= LONG_WORDS[kind]:
+        found.append(Violation("lengths", "", f"one caption must have more than {LONG_WORDS[kind]} words"))
+    return Checked(texts, (*found, *_check_alike(texts)))
+
+
+def _check_caption(text: str, style: Style) -> list[Violation]:
+    count, found = len(text.split()), _check_words(text, style.key)
+    if not style.low <= count <= style.high:
+        found.append(Violation("words", style.key, f"{count} words came, {style.low} to {style.high} are wanted"))
+    if style.name == "keywords" and "," not in text:
+        found.append(Violation("keywords", style.key, "keywords parted by commas are wanted"))
+    return found
+
+
+def _check_words(text: str, key: str) -> list[Violation]:
+    """Rules that hold for every text: English letters, only what can be seen."""
+    found, low = [], text.lower()
+    letters = LETTERS.findall(text)
+    if len(letters) < ENGLISH_SHARE * sum(letter.isalpha() for letter in text) or not letters:
+        found.append(Violation("english", key, "English is wanted"))
+    if match := ABSENCE.search(low):
+        found.append(Violation("absence", key, f"{match.group(0)!r} tells what is missing; tell only what is shown"))
+    if match := SPECULATION.search(low):
+        found.append(Violation("speculation", key, f"{match.group(0)!r} guesses; tell only what is shown"))
+    return found
+
+
+def _check_alike(texts: dict[str, str]) -> list[Violation]:
+    words = {key: set(re.findall(r"[a-z]+", text.lower())) for key, text in texts.items()}
+    keys, found = sorted(words), []
+    for place, key in enumerate(keys):
+        for other in keys[:place]:
+            shared = len(words[key] & words[other]) / max(1, len(words[key] | words[other]))
+            if shared > ALIKE:
+                found.append(Violation("alike", key, f"it says nearly the same as caption {other}"))
+    return found
+
+
+def check_query(answer: str, schema: Mapping[str, Any], reference: str) -> Checked:
+    """All rules of a composed query's text.
+
+    Args:
+        answer: What the captioner wrote.
+        schema: Its schema.
+        reference: "image" or "clip".
+
+    Returns:
+        The text under "query", and the broken rules.
+    """
+    texts, broken = parse_texts(answer, schema)
+    if broken:
+        return Checked(texts, broken)
+    text, found = texts["query"], _check_words(texts["query"], "query")
+    low, count = text.lower(), len(text.split())
+    least, most = (3, 50) if reference == "image" else (5, 15)
+    if not least <= count <= most:
+        found.append(Violation("words", "query", f"{count} words came, {least} to {most} are wanted"))
+    if not any(words in low for words in BINDINGS[reference]):
+        found.append(
+            Violation("binding", "query", f"it must point at the {reference}, as in {BINDINGS[reference][0]!r}")
+        )
+    if match := VAGUE.search(low):
+        found.append(Violation("vague", "query", f"{match.group(0)!r} is vague; name it"))
+    if match := EXACT_TIME.search(low):
+        found.append(Violation("time", "query", f"{match.group(0)!r} is an exact time; leave it out"))
+    return Checked(texts, tuple(found))
+
+
+def correction(violations: Sequence[Violation]) -> str:
+    """The words of the repair turn."""
+    lines = [f'- "{v.key}": {v.detail}' if v.key else f"- {v.detail}" for v in violations]
+    return "\n".join(["Your answer breaks these rules:", *lines, "Write the whole JSON object again, corrected."])

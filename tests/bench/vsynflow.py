@@ -1,0 +1,171 @@
+"""V-SynFlow's own cost, its filters' precision and recall, and what is left after being killed.
+
+    python tests/bench/vsynflow.py overhead [--records 20000]
+    python tests/bench/vsynflow.py world FOLDER [--videos 500] [--kills 20] [--ray]
+
+`overhead`: CPU per record of planning, three trivial stages and the final tables, without decoding or captions.
+`world`: a rendered raw corpus goes through all stages under every engine; the bytes must be the same, also after the
+run was killed (SIGKILL of its process group) at random instants; precision and recall of the filters by the world's truth.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gve.hub_datasets.vsynflow.engines.inline import InlineEngine
+from gve.hub_datasets.vsynflow.files import commit_json
+from gve.hub_datasets.vsynflow.flow import Flow
+from gve.hub_datasets.vsynflow.readers import Source, read_source
+from gve.hub_datasets.vsynflow.runner import run_flow
+from gve.hub_datasets.vsynflow.shards import make_plan
+from gve.hub_datasets.vsynflow.stages import BaseStage, Kept
+from gve.hub_datasets.vsynflow.verify import verify_run
+from gve.hub_datasets.world.raw import write_raw_videos, write_titles
+
+TABLES = ("manifest", "stages", "kept", "rejected", "failed", "done")
+
+
+class Trivial(BaseStage):
+    """Adds a number."""
+
+    def __init__(self, name):
+        self.name, self.columns, self.reads = name, {name: pa.int64()}, ("text",)
+
+    def run(self, records, context):
+        return [Kept({self.name: len(record["text"])}) for record in records]
+
+
+def overhead(count):
+    """Milliseconds of CPU a record, and the growth of memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        table = Path(folder) / "manifest.parquet"
+        pq.write_table(
+            pa.table({"video": [f"{i}.mp4" for i in range(count)], "text": [f"text {i}" for i in range(count)]}), table
+        )
+        source = Source("manifest", str(table), "bench", "CC0")
+        run = Path(folder) / "run"
+        start = time.process_time()
+        make_plan(run, read_source(source, run), source.describe())
+        planned = time.process_time()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        run_flow(run, Flow(tuple(Trivial(name) for name in "abc")), InlineEngine())
+        ran = time.process_time()
+        verify_run(run)
+        verified = time.process_time()
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    parts = {"plan": planned - start, "run": ran - planned, "verify": verified - ran}
+    return {
+        **{name: round(seconds / count * 1e3, 4) for name, seconds in parts.items()},
+        "grown_mb": round(grown / 1024, 1),
+    }
+
+
+def prepare(folder, videos):
+    """Render the corpus and plan the run."""
+    raw, run = folder / "raw", folder / "run"
+    write_raw_videos(raw, videos, 0, 0, videos)
+    write_titles(raw, videos, 0)
+    shutil.rmtree(run, ignore_errors=True)
+    source = Source(
+        "manifest", str(raw / "titles.csv"), "world", "CC0-1.0", None, "file", "title", media=str(raw / "videos")
+    )
+    make_plan(run, read_source(source, run), source.describe(), shard_rows=32)
+    commit_json(run / "config.json", {"profile": "world", "captioner": {"kind": "world", "folder": str(raw)}})
+    return run
+
+
+def command(run, engine):
+    return [sys.executable, "-m", "gve", "synth", "run", str(run), "--engine", engine, "--quiet"]
+
+
+def tables_digest(run):
+    """One name for all tables of a run."""
+    found = hashlib.sha256()
+    for path in sorted(run.rglob("*")):
+        if path.is_file() and path.relative_to(run).parts[0] in TABLES:
+            found.update(str(path.relative_to(run)).encode() + path.read_bytes())
+    return found.hexdigest()
+
+
+def journal_size(run):
+    return sum(1 for path in (run / "journal").rglob("*.jsonl") for line in path.open() if line.endswith("\n"))
+
+
+def killed(folder, videos, kills, seconds):
+    """The digest after some kills at random instants, and the calls that were repeated."""
+    run, draw, done = prepare(folder, videos), random.Random(0), 0
+    while done < kills:
+        process = subprocess.Popen(command(run, "processes"), start_new_session=True, stdout=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=draw.uniform(0.3, 1.0) * seconds)
+            if done < kills:  # it got to the end; begin again
+                run = prepare(folder, videos)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            done += 1
+    subprocess.run(command(run, "processes"), check=True, stdout=subprocess.DEVNULL)
+    return tables_digest(run), journal_size(run), verify_run(run)
+
+
+def filters(folder):
+    """Rejected titles and videos by what the world knows of them."""
+    truth = {row["file"]: row for row in map(json.loads, (folder / "raw" / "truth.jsonl").open())}
+    rejected = [
+        row for path in (folder / "run" / "rejected").glob("*.parquet") for row in pq.read_table(path).to_pylist()
+    ]
+    counts = Counter((row["stage"], truth[row["id"]]["kind"]) for row in rejected)
+    planted = Counter(row["kind"] for row in truth.values())
+    return {
+        "planted": dict(planted),
+        "rejected": {f"{stage}: {kind}": number for (stage, kind), number in counts.items()},
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("overhead", "world"))
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--records", type=int, default=20000)
+    parser.add_argument("--videos", type=int, default=500)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--ray", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.what == "overhead":
+        print(json.dumps({"ms_per_record": overhead(arguments.records), "records": arguments.records}))  # noqa: T201
+        return
+    digests, seconds = {}, {}
+    for engine in ("inline", "processes", *(["ray"] if arguments.ray else [])):
+        run = prepare(arguments.folder, arguments.videos)
+        start = time.time()
+        subprocess.run(command(run, engine), check=True, stdout=subprocess.DEVNULL)
+        digests[engine], seconds[engine] = tables_digest(run), round(time.time() - start, 1)
+        print(json.dumps({"engine": engine, "seconds": seconds[engine], "digest": digests[engine][:16]}), flush=True)  # noqa: T201
+    calls = journal_size(run)
+    print(json.dumps(filters(arguments.folder)), flush=True)  # noqa: T201
+    digest, after, verdict = killed(arguments.folder, arguments.videos, arguments.kills, seconds["processes"] / 4 + 5)
+    report = {
+        "kills": arguments.kills,
+        "same": {digest} == set(digests.values()),
+        "repeated": after - calls,
+        "errors": verdict.errors,
+    }
+    print(json.dumps(report))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

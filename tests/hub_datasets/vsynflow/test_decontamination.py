@@ -1,0 +1,196 @@
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from gve.hub_datasets.vsynflow.decontamination import Decontamination, gate_report, require_gate
+from gve.hub_datasets.vsynflow.engines.inline import InlineEngine
+from gve.hub_datasets.vsynflow.fingerprints import Fingerprints, id_keys, make_fingerprints
+from gve.hub_datasets.vsynflow.flow import Flow
+from gve.hub_datasets.vsynflow.journal import Journal
+from gve.hub_datasets.vsynflow.quality.integrity import Integrity, VideoLimits
+from gve.hub_datasets.vsynflow.quality.measure import measure
+from gve.hub_datasets.vsynflow.records import make_record
+from gve.hub_datasets.vsynflow.runner import run_flow
+from gve.hub_datasets.vsynflow.shards import make_plan
+from gve.hub_datasets.vsynflow.stages import BaseStage, Context, Kept, SetupError
+
+SIZE, COUNT = (160, 96), 6
+LONG = "a tall man in a grey coat walks over the old bridge and looks back at number {}"
+
+
+def frames_of(seed, count=40):
+    """A detailed picture that a window moves over slowly."""
+    rng = np.random.default_rng(seed)
+    cells = Image.fromarray(rng.integers(0, 255, (30, 60, 3)).astype(np.uint8))
+    wide = np.asarray(cells.resize((SIZE[0] * 2, SIZE[1]), Image.Resampling.BICUBIC))
+    return [wide[:, index : index + SIZE[0]] for index in range(count)]
+
+
+def write(path, frames, crf="20", fps=10):
+    with av.open(str(path), "w", format="mp4") as output:
+        stream = output.add_stream("libx264", rate=fps, options={"preset": "veryfast", "crf": crf, "threads": "1"})
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt, stream.time_base = "yuv420p", Fraction(1, fps)
+        for frame in frames:
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        output.mux(stream.encode())
+    return {"path": str(path), "offset": None, "size": None}
+
+
+def boxed(frame):
+    return np.pad(frame, ((16, 16), (0, 0), (0, 0)))
+
+
+GUISES = {
+    "reencoded": lambda frames: frames,
+    "smaller": lambda frames: [np.asarray(Image.fromarray(frame).resize((120, 72))) for frame in frames],
+    "letterboxed": lambda frames: [boxed(frame) for frame in frames],
+    "mirrored": lambda frames: [frame[:, ::-1] for frame in frames],
+    "subclip": lambda frames: frames[7:27],
+}
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    """Fingerprints of test videos, and measured train videos by guise."""
+    folder = tmp_path_factory.mktemp("leaks")
+    tests = [frames_of(seed) for seed in range(COUNT)]
+    items = [
+        {
+            "ids": [f"https://youtu.be/Abcdefgh_{seed:02d}"],
+            "video": write(folder / f"t{seed}.mp4", frames),
+            "texts": [LONG.format(seed)],
+        }
+        for seed, frames in enumerate(tests)
+    ]
+    path = folder / "fingerprints.parquet"
+    make_fingerprints("test", items).save(path)
+    train = {
+        guise: [
+            measure(write(folder / f"{guise}{seed}.mp4", change(frames), "30")) for seed, frames in enumerate(tests)
+        ]
+        for guise, change in GUISES.items()
+    }
+    train["clean"] = [measure(write(folder / f"c{seed}.mp4", frames_of(100 + seed))) for seed in range(2 * COUNT)]
+    return path, train
+
+
+def codes(stage, rows, tmp_path):
+    context = Context(tmp_path, "s", Journal(tmp_path / "j"))
+    outcomes = stage.run(rows, context)
+    verdicts = [stage.judge({**row, **outcome.columns}) for row, outcome in zip(rows, outcomes, strict=True)]
+    return [verdict and verdict.code for verdict in verdicts]
+
+
+def rows_of(measured, text="a dog", path="x.mp4"):
+    place = {"path": path, "offset": None, "size": None}
+    return [
+        {"id": "r", "origin": "r", "parent": None, "video": place, "text": text, "raw_text": text, **row}
+        for row in measured
+    ]
+
+
+@pytest.mark.parametrize(
+    ("guise", "recall"), [("reencoded", 1), ("smaller", 1), ("letterboxed", 1), ("mirrored", 1), ("subclip", 1)]
+)
+def test_planted_videos_are_caught(planted, tmp_path, guise, recall):
+    path, train = planted
+    found = codes(Decontamination(str(path)), rows_of(train[guise]), tmp_path)
+    assert found.count("frames") >= recall * COUNT
+
+
+def test_other_videos_pass(planted, tmp_path):
+    path, train = planted
+    assert codes(Decontamination(str(path)), rows_of(train["clean"]), tmp_path) == [None] * 2 * COUNT
+
+
+def test_ids_and_texts_are_caught(planted, tmp_path):
+    path, train = planted
+    stage, clean = Decontamination(str(path)), train["clean"][:1]
+    assert codes(stage, rows_of(clean, path="/v/Abcdefgh_03.mp4"), tmp_path) == ["id"]
+    assert codes(stage, rows_of(clean, text=f"We see {LONG.format(5).upper()}!"), tmp_path) == ["text"]
+    assert codes(stage, rows_of(clean, text="A tall man in a grey coat"), tmp_path) == [None]
+
+
+class Bag:
+    """An encoder that counts words."""
+
+    def encode_query(self, inputs, **options):
+        words = ["red", "green", "ball", "cube", "rolls", "falls"]
+        return np.array([[item["text"].split().count(word) for word in words] for item in inputs], float) + 1e-3
+
+
+def test_paraphrases_are_caught_by_an_encoder(planted, tmp_path):
+    _, train = planted
+    texts = {"ids": [], "video": None, "texts": ["the red ball rolls"]}
+    path = tmp_path / "f.parquet"
+    make_fingerprints("test", [texts], encoder=Bag(), encoder_name="bag").save(path)
+    stage = Decontamination(str(path), encoder="bag", texts=("text", "captions"))
+    context = Context(tmp_path, "s", Journal(tmp_path / "j"), encoder=Bag())
+    rows = [{**row, "captions": ["a cube", "slowly rolls a ball that is red"]} for row in rows_of(train["clean"][:1])]
+    (outcome,) = stage.run(rows, context)
+    assert stage.judge({**rows[0], **outcome.columns}).code == "paraphrase"
+    context.encoder = None
+    with pytest.raises(SetupError, match="the run has none"):
+        stage.run(rows, context)
+
+
+def test_fingerprints_survive_writing_and_hold_no_text(planted):
+    path, _ = planted
+    loaded = Fingerprints.load(path)
+    assert loaded.name == "test"
+    assert len(loaded.ids) == COUNT
+    assert loaded.hashes.shape[1] == 256
+    assert b"grey coat" not in path.read_bytes()
+    with pytest.raises(ValueError, match="is not there"):
+        Fingerprints.load(path.with_name("other"))
+
+
+def test_platform_ids():
+    assert id_keys("https://www.youtube.com/watch?t=3&v=aB3-_5678Zz") == {"youtube:aB3-_5678Zz"}
+    assert id_keys("clips/v_aB3-_5678Zz_10_20.mp4") == {"youtube:aB3-_5678Zz"}
+    assert id_keys("https://www.flickr.com/photos/somebody/12345/") == {"flickr:12345"}
+    assert id_keys("https://www.pexels.com/video/a-dog-855029/") == {"pexels:855029"}
+    assert id_keys("video_00001.mp4") == set()
+
+
+def test_the_gate(planted, tmp_path):
+    path, _ = planted
+    place = write(tmp_path / "leak.mp4", frames_of(0))
+    clean = write(tmp_path / "clean.mp4", frames_of(200))
+    raw = [
+        {**make_record(name, "", "a dog", source="s", licence="CC0"), "video": video}
+        for name, video in (("leak", place), ("clean", clean))
+    ]
+    make_plan(tmp_path / "run", raw, {})
+    integrity = Integrity(VideoLimits(least_side=48))
+    run_flow(tmp_path / "run", Flow((integrity,)), InlineEngine())
+    with pytest.raises(ValueError, match="no decontamination stage"):
+        require_gate(tmp_path / "run")
+    run_flow(tmp_path / "run", Flow((integrity, Decontamination(str(path), texts=("text",)))), InlineEngine())
+    report = require_gate(tmp_path / "run")
+    assert (report["checked"], report["caught"]["frames"]) == (2, 1)
+    next((tmp_path / "run" / "done").iterdir()).unlink()
+    assert "not finished" in gate_report(tmp_path / "run")["reason"]
+
+
+@dataclass(frozen=True)
+class Demanding(BaseStage):
+    name = "demanding"
+    columns = {"x": pa.int64()}  # noqa: RUF012
+
+    def run(self, records, context):
+        if context.encoder is None:
+            raise SetupError("encoder: got none")
+        return [Kept({"x": 1})] * len(records)
+
+
+def test_a_wrong_setup_ends_the_run(tmp_path):
+    make_plan(tmp_path, [make_record("a", "p", "t", source="s", licence="l")], {})
+    with pytest.raises(SetupError, match="encoder: got none"):
+        run_flow(tmp_path, Flow((Demanding(),)), InlineEngine())

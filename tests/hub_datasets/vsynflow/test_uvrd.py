@@ -1,0 +1,270 @@
+"""Raw videos of the rendered world through enrichment and extension to a UVRD that datasets loads and a trainer trains on."""
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import load_dataset
+from stub_endpoint import WORDS, StubEndpoint
+
+from gve.hub_datasets.schema import TASKS, pair_features
+from gve.hub_datasets.vsynflow.build import build_uvrd
+from gve.hub_datasets.vsynflow.endpoint import EndpointCaptioner
+from gve.hub_datasets.vsynflow.engines.inline import InlineEngine
+from gve.hub_datasets.vsynflow.engines.processes import ProcessEngine
+from gve.hub_datasets.vsynflow.enrichment import Enrichment
+from gve.hub_datasets.vsynflow.extension.compositions import Compositions
+from gve.hub_datasets.vsynflow.extension.mining import Mining
+from gve.hub_datasets.vsynflow.extension.references import References
+from gve.hub_datasets.vsynflow.flow import Flow
+from gve.hub_datasets.vsynflow.records import make_record
+from gve.hub_datasets.vsynflow.runner import run_flow
+from gve.hub_datasets.vsynflow.shards import make_plan
+from gve.hub_datasets.vsynflow.stages import Rejected
+from gve.hub_datasets.vsynflow.truth import TRUTH_NAME, TruthCaptioner
+from gve.hub_datasets.vsynflow.uvrd import Report, uvrd_features, write_uvrd
+from gve.hub_datasets.vsynflow.verify import read_table, verify_run
+from gve.hub_datasets.world.raw import write_raw_videos, write_titles
+
+COUNT, SEED = 12, 3
+
+
+class ColourEncoder:
+    """Texts by their words, pictures and frames by their colours, in one space of 32; no model."""
+
+    def encode_query(self, inputs, **options):
+        return np.stack([self._vector(item) for item in inputs])
+
+    encode_document = encode_query
+
+    def _vector(self, item):
+        vector = np.full(32, 1e-3, dtype=np.float32)
+        for word in item["text"].lower().split() if "text" in item else ():
+            vector[int(hashlib.md5(word.encode()).hexdigest(), 16) % 8] += 0.2
+        for frame in item["video"] if "video" in item else [item["image"]] if "image" in item else []:
+            colours = np.asarray(frame.resize((2, 4)), np.float32).reshape(-1)[:24] / 255
+            vector[8:] += colours
+        return vector / np.linalg.norm(vector)
+
+
+def stages(encoder=""):
+    return (
+        Enrichment(TRUTH_NAME, encoder=encoder, num_frames=4),
+        References(least_seconds=0.5),
+        Compositions(TRUTH_NAME, num_frames=4),
+        Mining(encoder, num_frames=4),
+    )
+
+
+def titles(folder):
+    lines = (folder / "titles.csv").read_text().splitlines()[1:]
+    for line in lines:
+        file, title = line.split(",", 1)
+        yield make_record(
+            file.removesuffix(".mp4"), str(folder / "videos" / file), title, source="w", licence="CC0-1.0"
+        )
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("raw")
+    write_raw_videos(folder, COUNT, SEED, 0, COUNT)
+    write_titles(folder, COUNT, SEED)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def work(raw, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("work")
+    make_plan(folder, titles(raw), {"name": "test"}, shard_rows=5)
+    flow = Flow(stages("colours"), encoder=ColourEncoder, captioner=partial(TruthCaptioner, raw))
+    run_flow(folder, flow, InlineEngine())
+    assert verify_run(folder).errors == []
+    return folder
+
+
+@pytest.fixture(scope="module")
+def records(work):
+    return list(read_table(work, "kept"))
+
+
+@pytest.fixture(scope="module")
+def uvrd(records, work, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uvrd")
+    report = Report(rejected={"static": 2}, limits={"enrichment": {"least_similarity": None}}, captioner=TRUTH_NAME)
+    quotas = dict.fromkeys(TASKS, 1)
+    return folder, write_uvrd(records, work, folder, report=report, quotas=quotas)
+
+
+def test_every_record_has_all_columns(records):
+    assert len(records) == COUNT
+    for record in records:
+        assert len(record["captions"]) == len(record["semantic"]) == 5
+        assert record["captioner"] == TRUTH_NAME and record["caption_prompt"] == "video/1"
+        assert record["not_composed"] == [] and record["image_query"] and record["clip_query"]
+        assert 0 < record["frame"]["time"] < record["seconds"]
+        assert record["clip"]["end"] - record["clip"]["start"] <= record["seconds"] / 2
+        assert set(record["ti2v_ranks"]) == {"text", "reference", "both"}
+        assert record["id"] not in record["t2v_negatives"]
+    assert {record["chosen"] for record in records} > {0}
+
+
+def test_another_run_gives_the_same(raw, records, tmp_path):
+    make_plan(tmp_path, titles(raw), {"name": "test"}, shard_rows=5)
+    flow = Flow(stages("colours"), encoder=ColourEncoder, captioner=partial(TruthCaptioner, raw))
+    run_flow(tmp_path, flow, InlineEngine())
+    assert list(read_table(tmp_path, "kept")) == records
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_load_dataset_reads_every_task(uvrd, task):
+    folder, report = uvrd
+    rows = load_dataset(str(folder), task, split="train")
+    assert len(rows) == report.rows[task] == COUNT
+    assert rows.features == uvrd_features() and set(pair_features()) < set(rows.features)
+    query, _, target = task.partition("2")
+    held = {"t": "text", "i": "image", "v": "video"}
+    for row in rows:
+        assert row["task"] == task and row["licence"] == "CC0-1.0" and row["instruction"]
+        for side, letters in (("query", query), ("target", target)):
+            assert {name for name in held.values() if row[side][name] is not None} == {held[n] for n in letters}
+        assert row["lineage"]["record"] in row["id"] and row["lineage"]["captioner"] == TRUTH_NAME
+        assert row["query_facts"] == row["target_facts"] != []
+        assert (row["both_rank"] is not None) == (task in ("ti2v", "tv2v"))
+        assert len(row["negatives"]) == len(row["lineage"]["negatives"])
+        assert (row["lineage"]["clip_start"] is not None) == (task in ("tv2v", "v2v"))
+
+
+def test_media_are_stored_once(uvrd):
+    folder, report = uvrd
+    named = Counter()
+    for task in report.rows:
+        for row in load_dataset(str(folder), task, split="train"):
+            for side in (row["query"], row["target"], *row["negatives"]):
+                named.update(side[kind]["path"] for kind in ("image", "video") if side[kind] is not None)
+    stored = {str(path) for path in (folder / "media").rglob("*") if path.is_file()}
+    assert set(named) == stored and max(named.values()) > 1
+    contents = [hashlib.md5(Path(path).read_bytes()).hexdigest() for path in stored]
+    assert len(set(contents)) == len(contents)
+
+
+def test_the_card_tells_all(uvrd):
+    folder, report = uvrd
+    card = (folder / "README.md").read_text()
+    for text in ("| t2v | 12 |", "| static | 2 |", "CC0-1.0", "video/1", "must not be published", "is no model"):
+        assert text in card
+    assert "least_similarity" in card and card.isascii()
+    facts = json.loads((folder / "facts.json").read_text())
+    assert facts["rows"] == report.rows and facts["needing_both"]["ti2v"][0] == COUNT
+
+
+def test_embedded_media_and_the_paper_quotas(records, work, tmp_path):
+    gate = {"passed": True, "videos": 0}
+    report = Report(captioner="stub", decontamination=gate, media="embed", rejected={"static": 1})
+    write_uvrd(records, work, tmp_path, report=report)
+    assert report.rows["t2v"] == COUNT and report.rows["t2i"] == round(COUNT * 210 / 879)
+    row = load_dataset(str(tmp_path), "t2v", split="train")[0]
+    assert row["target"]["video"]["bytes"][4:8] == b"ftyp" and not (tmp_path / "media").exists()
+    card = (tmp_path / "README.md").read_text()
+    assert "The gate was passed." in card and "is no model" not in card
+
+
+def test_without_an_encoder_nothing_is_ranked(raw, tmp_path):
+    make_plan(tmp_path, list(titles(raw))[:3], {"name": "test"}, shard_rows=5)
+    run_flow(tmp_path, Flow(stages(), captioner=partial(TruthCaptioner, raw)), InlineEngine())
+    found = list(read_table(tmp_path, "kept"))
+    assert [record["semantic"] for record in found] == [None] * 3
+    assert all(record["t2v_negatives"] is None and record["ti2v_ranks"] is None for record in found)
+    report = write_uvrd(found, tmp_path, tmp_path / "uvrd", report=Report(captioner=TRUTH_NAME))
+    assert report.rows["t2v"] == 3 and report.needing_both == {}
+
+
+def test_a_second_build_leaves_nothing_of_the_first(records, work, tmp_path):
+    first = write_uvrd(records, work, tmp_path, report=Report(captioner="m"), quotas=dict.fromkeys(TASKS, 1))
+    media = len(list((tmp_path / "media").rglob("*.*")))
+    second = write_uvrd(records[:4], work, tmp_path, report=Report(captioner="m"), quotas={"t2v": 1})
+    assert set(first.rows) == set(TASKS) and second.rows == {"t2v": 4}
+    assert not (tmp_path / "t2i").exists() and len(list((tmp_path / "media").rglob("*.*"))) < media
+    (tmp_path / "facts.json").unlink()
+    with pytest.raises(ValueError, match="holds files of something else"):
+        write_uvrd(records, work, tmp_path, report=Report(captioner="m"))
+
+
+@pytest.mark.parametrize("gate", [None, {"passed": False, "videos": 2}])
+def test_nothing_is_published_without_a_passed_gate(records, work, tmp_path, gate):
+    with pytest.raises(ValueError, match="decontamination: got no report of a passed gate"):
+        write_uvrd(records, work, tmp_path, report=Report(media="embed", decontamination=gate))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_is_built_with_what_it_knows(work, tmp_path):
+    report = build_uvrd(work, tmp_path / "uvrd", total=20)
+    assert report.captioner == TRUTH_NAME and 18 <= sum(report.rows.values()) <= 22
+    assert report.limits == {"enrichment": {"least_similarity": None}}
+    (work / "kept").rename(work / "hidden")
+    try:
+        with pytest.raises(ValueError, match="a whole run is accepted"):
+            build_uvrd(work, tmp_path / "other")
+    finally:
+        (work / "hidden").rename(work / "kept")
+
+
+def test_the_third_gate_judges_the_chosen_caption():
+    stage = Enrichment("m", encoder="colours", least_similarity=0.5)
+    assert stage.judge({"semantic": [0.9, 0.4], "chosen": 0}) is None
+    assert stage.judge({"semantic": [0.9, 0.4], "chosen": 1}) == Rejected("captions-semantic", 0.4)
+    assert Enrichment("m").judge({"semantic": None, "chosen": 1}) is None
+    with pytest.raises(ValueError, match=r"least_similarity: got 0\.5 without an encoder"):
+        Enrichment("m", least_similarity=0.5)
+
+
+def test_a_served_model_under_both_engines(raw, tmp_path):
+    tables = []
+    for name, engine in (("inline", InlineEngine()), ("processes", ProcessEngine(2))):
+        with StubEndpoint(["429"]) as stub:
+            make_plan(tmp_path / name, list(titles(raw))[:4], {"name": "test"}, shard_rows=2)
+            made = (
+                Enrichment("stub", num_frames=2),
+                References(least_seconds=0.5),
+                Compositions("stub", num_frames=2),
+            )
+            run_flow(
+                tmp_path / name,
+                Flow((*made, Mining()), captioner=partial(EndpointCaptioner, [stub.url], "stub")),
+                engine,
+            )
+        tables.append([path.read_bytes() for path in sorted((tmp_path / name / "kept").iterdir())])
+        found = list(read_table(tmp_path / name, "kept"))
+        assert len(found) == 4 and all(record["captions"] == list(WORDS.values()) for record in found)
+        assert all(record["caption_output_tokens"] == 30 and record["image_query"] for record in found)
+        assert Counter(fault for _, fault, _ in stub.calls) == {"429": 16, "ok": 16}
+    assert tables[0] == tables[1]
+
+
+def test_another_captioner_than_the_stage_was_made_for(raw, tmp_path):
+    make_plan(tmp_path, list(titles(raw))[:1], {"name": "test"}, shard_rows=2)
+    run_flow(tmp_path, Flow((Enrichment("stub"),), captioner=partial(TruthCaptioner, raw)), InlineEngine())
+    (failed,) = read_table(tmp_path, "failed")
+    assert failed["code"] == "error:ValueError"
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [({"licence": ""}, "licence: record"), ({}, "stands more than once"), (None, "records: got none")],
+)
+def test_wrong_records(records, work, tmp_path, change, match):
+    wrong = (
+        [] if change is None else [records[0], {**records[0], **change}] if not change else [{**records[0], **change}]
+    )
+    with pytest.raises(ValueError, match=match):
+        write_uvrd(wrong, work, tmp_path, report=Report())
+
+
+def test_wrong_layout(records, work, tmp_path):
+    with pytest.raises(ValueError, match="media: got 'zip'"):
+        write_uvrd(records, work, tmp_path, report=replace(Report(), media="zip"))

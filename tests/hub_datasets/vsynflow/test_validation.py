@@ -1,0 +1,133 @@
+"""Prompts, drawn profiles, and every rule that an answer must keep."""
+
+import json
+from collections import Counter
+
+import pytest
+from stub_endpoint import WORDS
+
+from gve.hub_datasets.vsynflow.prompts import CLIP_QUERY, FRAME_CAPTIONS, IMAGE_QUERY, PROMPTS, VIDEO_CAPTIONS
+from gve.hub_datasets.vsynflow.prompts.captions import caption_text
+from gve.hub_datasets.vsynflow.prompts.composed import clip_query_text, image_query_text
+from gve.hub_datasets.vsynflow.styles import FRAME_STYLES, VIDEO_STYLES, draw_profile
+from gve.hub_datasets.vsynflow.validation import check_captions, check_query, correction, parse_texts
+
+
+def codes(texts, kind="video"):
+    schema = PROMPTS[kind].schema
+    answer = texts if isinstance(texts, str) else json.dumps(texts)
+    return {(violation.code, violation.key) for violation in check_captions(answer, schema, kind).violations}
+
+
+def query_codes(text, reference="image"):
+    schema = (IMAGE_QUERY if reference == "image" else CLIP_QUERY).schema
+    return {violation.code for violation in check_query(json.dumps({"query": text}), schema, reference).violations}
+
+
+def test_a_right_answer_passes():
+    assert codes(WORDS) == codes(WORDS, "frame") == set()
+    assert codes(f"```json\n{json.dumps(WORDS)}\n```") == set()
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "code"),
+    [
+        ("1", "A person walks a dog.", "words"),
+        ("2", "word " * 201, "words"),
+        ("2", "The same street is seen again. " * 14, "lengths"),
+        ("4", "dog street morning red coat cars", "keywords"),
+        ("5", "A person walks a dog without a lead along the long street.", "absence"),
+        ("5", "There is no car in this part of the long quiet street.", "absence"),
+        ("5", "A person who is probably tired walks along the long quiet street.", "speculation"),
+        (
+            "5",
+            "Eine Person \u0433\u0443\u043b\u044f\u0435\u0442 \u0441 \u0441\u043e\u0431\u0430\u043a\u043e\u0439 \u043f\u043e \u0443\u043b\u0438\u0446\u0435 \u0443\u0442\u0440\u043e\u043c \u0441\u0435\u0433\u043e\u0434\u043d\u044f \u0434\u043e\u043b\u0433\u043e",
+            "english",
+        ),
+        ("5", WORDS["1"], "alike"),
+        ("5", "The dog stops beside a lamp post.\nIt turns its head toward the person there.", "paragraph"),
+        ("5", "x", "schema"),
+        ("5", 7, "schema"),
+    ],
+)
+def test_each_rule_has_a_name(key, text, code):
+    found = codes({**WORDS, key: text})
+    assert code in {name for name, _ in found}
+    assert {place for name, place in found if name == code} <= {key, ""}
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        ("Sure! {", "json"),
+        ("[1]", "schema"),
+        ('{"1": "only one"}', "schema"),
+        (json.dumps({**WORDS, "6": "x"}), "schema"),
+    ],
+)
+def test_what_is_no_object_of_the_schema(answer, code):
+    assert {name for name, _ in codes(answer)} == {code}
+
+
+def test_a_caption_over_all():
+    long = {**WORDS, "1": "word " * 22, "3": "word " * 40, "4": "one, " * 21, "5": "again " * 30}
+    assert ("lengths", "") in codes(long)
+
+
+def test_spaces_are_tidied():
+    assert parse_texts('{"query": "  the   image  in motion "}', IMAGE_QUERY.schema).texts == {
+        "query": "the image in motion"
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "reference", "code"),
+    [
+        ("the dog runs across a snowy field", "image", "binding"),
+        ("the image but with something else", "image", "vague"),
+        ("the scene of the image after 3 seconds", "image", "time"),
+        ("the image", "image", "schema"),
+        ("the image again " * 20, "image", "words"),
+        ("after the clip it ends", "clip", None),
+        ("what follows the clip", "clip", "words"),
+        ("the clip " * 8, "clip", "words"),
+        ("the dog of the image without a lead", "image", "absence"),
+    ],
+)
+def test_rules_of_composed_queries(text, reference, code):
+    assert query_codes(text, reference) == (set() if code is None else {code})
+
+
+def test_the_repair_turn_names_what_is_wrong():
+    checked = check_captions(json.dumps({**WORDS, "1": "A dog runs fast here."}), VIDEO_CAPTIONS.schema, "video")
+    assert '"1": 5 words came, 10 to 25 are wanted' in correction(checked.violations)
+
+
+def test_prompts_hold_what_was_drawn():
+    profile = draw_profile("v1", "video", 0)
+    text = caption_text(VIDEO_CAPTIONS, VIDEO_STYLES, profile, "a weak {title}", "8 frames")
+    assert "a weak {title}" in text and "8 frames in order" in text and profile.readability in text
+    assert '- "2", 80 to 200 words' in text and '"2" has more than 100' in text
+    profile = draw_profile("v1", "frame", 0)
+    assert '"2", 50 to 200 words' in caption_text(FRAME_CAPTIONS, FRAME_STYLES, profile, "a", "a frame")
+    assert '{"query": "..."}' in image_query_text("told", 8) and "5 to 15 words" in clip_query_text("told", 4, 8)
+    assert len({prompt.label for prompt in PROMPTS.values()}) == 4
+
+
+def test_a_slot_without_value():
+    with pytest.raises(ValueError, match="values: got caption for prompt video/1"):
+        VIDEO_CAPTIONS.fill(caption="a")
+
+
+def test_profiles_have_the_paper_shares_and_repeat():
+    drawn = [draw_profile(f"v{number}", "video", 0) for number in range(600)]
+    counts = Counter(emphasis for profile in drawn for emphasis in profile.emphases)
+    total = sum(counts.values())
+    for name, share in {"spatial": 0.3, "temporal": 0.6, "other": 0.1}.items():
+        assert abs(counts[name] / total - share) < 0.04  # five standard deviations are 0.045
+    assert len({profile.chosen for profile in drawn}) == 5 and len({profile.readability for profile in drawn}) == 4
+    assert drawn[:9] == [draw_profile(f"v{number}", "video", 0) for number in range(9)]
+    assert drawn[0] != draw_profile("v0", "video", 1)
+    assert "temporal" not in {e for n in range(50) for e in draw_profile(f"v{n}", "frame", 0).emphases}
+    with pytest.raises(ValueError, match="kind: got 'sound'"):
+        draw_profile("v", "sound", 0)
