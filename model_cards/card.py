@@ -119,6 +119,9 @@ def _checked(report: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The report as a card may show it: local folders by their last name only."""
     if report.get("schema") != SCHEMA:
         fail(f"report: schema {report.get('schema')!r}; {SCHEMA!r} is accepted; write it with `gve eval --out`")
+    others = [one for one in report["sets"] if one not in SETS]
+    if others:
+        fail(f"report: {', '.join(others)}; sets of UVRB are accepted; leave the others out with `gve eval --sets`")
     source = Path(report["source"])
     local = source.is_absolute() or source.exists()
     return {**report, "model": name, "source": source.resolve().name if local else report["source"]}

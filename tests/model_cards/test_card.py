@@ -10,7 +10,7 @@ from snippets import build_hub, read_blocks, run_snippet
 from uvrb_folder import WordEncoder, make_tables, write_uvrb
 
 from gve import GVEModel
-from gve.eval.benchmark import run_benchmark
+from gve.eval.benchmark import SCHEMA, run_benchmark
 from gve.eval.report import to_markdown
 from gve.hub_datasets.uvrb import instructions, resolve
 from gve.model_cards import template
@@ -199,6 +199,9 @@ def test_command(model, report, tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "report.json"]
 
 
+CLASSES = json.dumps({"schema": SCHEMA, "sets": {"UCF101": {}}})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -207,12 +210,13 @@ def test_command(model, report, tmp_path, capsys):
         (["--report", "broken.json"], "broken.json"),
         (["--report", "list.json"], "holds no report"),
         (["--report", "other.json"], "schema None"),
+        (["--report", "classes.json"], "report: UCF101; sets of UVRB are accepted"),
         (["--out", "absent/README.md"], "existing folder"),
     ],
 )
 def test_bad_usage(model, tmp_path, monkeypatch, capsys, change, message):
     monkeypatch.chdir(tmp_path)
-    for name, content in (("broken.json", "{"), ("list.json", "[]"), ("other.json", "{}")):
+    for name, content in (("broken.json", "{"), ("list.json", "[]"), ("other.json", "{}"), ("classes.json", CLASSES)):
         (tmp_path / name).write_text(content)
     arguments = change if change[0] == "absent" else [str(model), *change]
     assert main(arguments) == 2

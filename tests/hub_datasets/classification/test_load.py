@@ -1,0 +1,168 @@
+"""Classification tasks: the table, the three layouts of a folder, and what is refused."""
+
+import logging
+
+import pytest
+from labelled_folder import COLOURS, clip, write_flat, write_folders, write_labels, write_queries
+
+from gve.hub_datasets.classification import CLASSIFICATION, load_folder
+from gve.hub_datasets.classification.load import label_words
+from gve.hub_datasets.uvrb import SETS
+
+TASK = CLASSIFICATION["UCF101"]
+ROW = {"video": "clips/Wave.mp4", "candidates": ["a hand waves", "bread is cut"], "answer": 0}
+
+
+def test_the_table():
+    assert {name: task.num_classes for name, task in CLASSIFICATION.items()} == {
+        "K700": 700,
+        "UCF101": 101,
+        "HMDB51": 51,
+        "SSV2": 174,
+        "Breakfast": 10,
+    }
+    assert not set(CLASSIFICATION) & set(SETS)
+    for task in CLASSIFICATION.values():
+        assert "{label}" in task.template and task.instruction.endswith(".") and task.source.homepage
+        assert (task.metric, task.abilities, task.query_modalities) == ("precision@1", (), ("video",))
+    assert len({task.instruction for task in (*CLASSIFICATION.values(), *SETS.values())}) == 21
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("brush_hair", "brush hair"),
+        ("ApplyEyeMakeup", "apply eye makeup"),
+        ("TVWatching", "tv watching"),
+        ("cereals", "cereals"),
+        ("playing American football", "playing American football"),
+        ("Putting [something] into [something]", "Putting something into something"),
+    ],
+)
+def test_names_of_classes_become_words(name, words):
+    assert label_words(name) == words
+
+
+def test_a_folder_for_each_class(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, logger="gve"):
+        data = load_folder(write_folders(tmp_path / "ucf"), TASK)
+    assert data.corpus_ids == ["BrushHair", "Wave", "cut_bread"]
+    assert data.corpus["text"][:] == ["A video of brush hair.", "A video of wave.", "A video of cut bread."]
+    assert data.query_ids[:3] == ["BrushHair/0.mp4", "BrushHair/1.mp4", "Wave/0.mp4"]
+    assert data.queries[2] == {
+        "id": "Wave/0.mp4",
+        "text": None,
+        "image": None,
+        "video": str(tmp_path / "ucf" / "Wave" / "0.mp4"),
+    }
+    assert [rows.tolist() for rows in data.positives] == [[0], [0], [1], [1], [2], [2]]
+    assert data.pools is None and data.num_candidates.tolist() == [3] * 6
+    assert "has 3 classes; UCF101 has 101; scores do not compare" in caplog.text
+
+
+def test_labels_in_a_file_and_classes_without_videos(tmp_path):
+    root = write_flat(tmp_path)
+    write_labels(root, [(f"clips/{name}.mp4", name) for name in COLOURS])
+    (root / "classes.txt").write_text("\n".join(["juggle", *COLOURS]))
+    data = load_folder(root, TASK)
+    assert data.corpus_ids == ["juggle", *COLOURS]
+    assert [rows.tolist() for rows in data.positives] == [[1], [2], [3]]
+    assert data.num_candidates.tolist() == [4, 4, 4]
+
+
+def test_candidates_of_each_query(tmp_path):
+    root = write_flat(tmp_path)
+    other = {"video": "clips/cut_bread.mp4", "candidates": ["bread is cut", "a dog runs", "a hand waves"], "answer": 0}
+    write_queries(root, [ROW, other, {**ROW, "id": "again", "answer": 1}])
+    data = load_folder(root, TASK)
+    assert data.query_ids == ["clips/Wave.mp4", "clips/cut_bread.mp4", "again"]
+    assert data.corpus["text"][:] == ["a hand waves", "bread is cut", "a dog runs"]
+    assert [pool.tolist() for pool in data.pools] == [[0, 1], [1, 2, 0], [0, 1]]
+    assert [rows.tolist() for rows in data.positives] == [[0], [1], [1]]
+
+
+def test_refuses_folders(tmp_path):
+    with pytest.raises(ValueError, match=r"ucf101: no folder '.*nowhere'"):
+        load_folder(tmp_path / "nowhere", TASK)
+    with pytest.raises(ValueError, match=r"ucf101: .* has no class with a video; a folder for each class"):
+        load_folder(tmp_path, TASK)
+    root = write_folders(tmp_path / "ucf")
+    with pytest.raises(ValueError, match="has 3 classes; UCF101 has 101; add what is missing"):
+        load_folder(root, TASK, strict=True)
+    (root / "brush_hair").mkdir()
+    with pytest.raises(ValueError, match="class 'brush_hair' has no video"):
+        load_folder(root, TASK)
+    (root / "brush_hair" / "0.mp4").write_bytes(clip(COLOURS["BrushHair"]))
+    with pytest.raises(ValueError, match=r"the class that reads 'A video of brush hair\.' stands more than once"):
+        load_folder(root, TASK)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("notes.txt", b"red", r"notes\.txt is no video \(suffix '\.txt'\)"),
+        ("broken.mp4", b"no video at all", r"broken\.mp4 is no video \(Invalid data"),
+        ("empty.mp4", b"", r"empty\.mp4 is no video \("),
+    ],
+)
+def test_refuses_files_that_are_no_videos(tmp_path, name, content, message):
+    root = write_folders(tmp_path, each=1)
+    (root / "Wave" / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        load_folder(root, TASK)
+    (root / "Wave" / "x.mp4").write_bytes(b"")
+    with pytest.raises(ValueError, match="and 1 more such"):
+        load_folder(root, TASK)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "header", "message"),
+    [
+        ([("clips/Wave.mp4", "Wave")], "file,label", r"labels\.csv has the columns \['file', 'label'\]"),
+        ([("clips/Wave.mp4", "")], "path,label", r"labels\.csv line 2 lacks a path or a label"),
+        ([("clips/Wave.mp4", "Sing")], "path,label", "unknown label 'Sing'; those in classes.txt are accepted"),
+        ([("clips/None.mp4", "Wave")], "path,label", r"clips/None\.mp4 is no file"),
+        ([("clips/Wave.mp4", "Wave")] * 2, "path,label", r"video 'clips/Wave\.mp4' stands more than once"),
+        ([], "path,label", "has no class with a video"),
+    ],
+)
+def test_refuses_labels(tmp_path, pairs, header, message):
+    root = write_flat(tmp_path)
+    (root / "classes.txt").write_text("Wave\n")
+    write_labels(root, pairs, header)
+    with pytest.raises(ValueError, match=message):
+        load_folder(root, TASK)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"answer": 2}, r"queries\.jsonl entry 1: answer 2; 0 to 1 is accepted"),
+        ({"answer": True}, "answer True; 0 to 1"),
+        ({"candidates": ["one", "one"]}, "a candidate stands twice"),
+        ({"candidates": "one"}, "no list of texts"),
+        ({"video": 3}, "video 3, id None; texts are accepted"),
+        ({"video": "clips/None.mp4"}, "is no file"),
+    ],
+)
+def test_refuses_queries(tmp_path, change, message):
+    root = write_flat(tmp_path)
+    write_queries(root, [{**ROW, **change}])
+    with pytest.raises(ValueError, match=message):
+        load_folder(root, TASK)
+
+
+def test_refuses_files_of_queries(tmp_path):
+    root = write_flat(tmp_path)
+    write_queries(root, [])
+    with pytest.raises(ValueError, match=r"queries\.jsonl is empty"):
+        load_folder(root, TASK)
+    write_queries(root, [{"video": "clips/Wave.mp4"}])
+    with pytest.raises(ValueError, match="video, candidates and answer are needed"):
+        load_folder(root, TASK)
+    (root / "queries.jsonl").write_text("{")
+    with pytest.raises(ValueError, match="entry 1: no JSON"):
+        load_folder(root, TASK)
+    write_labels(root, [])
+    with pytest.raises(ValueError, match=r"has queries\.jsonl and labels\.csv; one of them is accepted"):
+        load_folder(root, TASK)
