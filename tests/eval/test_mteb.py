@@ -100,7 +100,7 @@ def test_the_same_sixteen_numbers_of_an_encoder_that_finds_some(tasks):
 
 
 def test_the_same_sixteen_numbers_of_an_untrained_model_on_videos(world, tiny):
-    compare(mteb_model(tiny), uvrb_tasks(world))
+    assert len(compare(mteb_model(tiny), uvrb_tasks(world))) == 16
 
 
 def test_pools_are_what_is_searched(tasks):
@@ -269,4 +269,4 @@ def test_without_mteb_the_extra_is_named(folder, monkeypatch):
 @pytest.mark.slow
 def test_the_same_sixteen_numbers_on_the_whole_world(tmp_path, tiny):
     build_world(tmp_path, seed=0, pairs={}, raw=0, workers=2, progress=False, sizes=DEFAULT_SIZES)
-    compare(mteb_model(tiny), uvrb_tasks(tmp_path / "uvrb"))
+    assert len(compare(mteb_model(tiny), uvrb_tasks(tmp_path / "uvrb"))) == 16

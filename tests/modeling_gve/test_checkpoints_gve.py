@@ -76,7 +76,7 @@ def write(folder, state, fields, *, files=1):
     return folder
 
 
-def check(folder, state, **options):
+def assert_loads(folder, state, **options):
     """Load, compare every tensor, save, compare the file, and load that with AutoModel."""
     loaded, report = GVEModel.from_pretrained(folder, output_loading_info=True, **options)
     assert [len(report[name]) for name in ("missing_keys", "unexpected_keys", "mismatched_keys")] == [0, 0, 0]
@@ -98,14 +98,14 @@ def check(folder, state, **options):
 @pytest.mark.parametrize("files", [1, 3])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_loads_and_is_saved_natively(state, fields, tmp_path, layout, files):
-    check(write(tmp_path, layouts(state)[layout], fields, files=files), state)
+    assert_loads(write(tmp_path, layouts(state)[layout], fields, files=files), state)
 
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("layout", ["old", "old with head", "new", "new with head"])
 def test_flat_configurations_of_older_versions(model, state, fields, tmp_path, layout, tied):
     older = flat(fields) | {"tie_word_embeddings": tied}
-    loaded = check(write(tmp_path, layouts(state)[layout], older), state)
+    loaded = assert_loads(write(tmp_path, layouts(state)[layout], older), state)
     assert loaded.config.tie_word_embeddings is tied
     ours, theirs = (c.text_config.rope_parameters for c in (model.config, loaded.config))
     assert {key: theirs[key] for key in ours} == ours
@@ -116,14 +116,14 @@ def test_flat_configurations_of_older_versions(model, state, fields, tmp_path, l
 def test_tied_heads_change_nothing(state, fields, tmp_path, tied):
     nested = fields | {"tie_word_embeddings": tied}
     nested["text_config"] = fields["text_config"] | {"tie_word_embeddings": tied}
-    check(write(tmp_path, layouts(state)["old" if tied else "old with head"], nested), state)
+    assert_loads(write(tmp_path, layouts(state)["old" if tied else "old with head"], nested), state)
 
 
 def test_a_checkpoint_of_the_stock_class(model, fields, tmp_path):
     """As the generating class itself saves it."""
     stock = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**copy.deepcopy(fields)))
     stock.save_pretrained(tmp_path)
-    check(tmp_path, {key: value.clone() for key, value in stock.model.state_dict().items()})
+    assert_loads(tmp_path, {key: value.clone() for key, value in stock.model.state_dict().items()})
 
 
 @pytest.mark.parametrize("dtype", ["auto", torch.bfloat16, torch.float32])
@@ -132,7 +132,7 @@ def test_types_of_weights(state, fields, tmp_path, layout, dtype):
     low = {key: value.bfloat16() for key, value in state.items()}
     folder = write(tmp_path, layouts(low)[layout], fields | {"dtype": "bfloat16"})
     expected = {key: value.to(torch.bfloat16 if dtype == "auto" else dtype) for key, value in low.items()}
-    assert check(folder, expected, dtype=dtype).dtype == next(iter(expected.values())).dtype
+    assert assert_loads(folder, expected, dtype=dtype).dtype == next(iter(expected.values())).dtype
 
 
 @pytest.mark.parametrize("code", [None, "raise SystemExit('foreign code ran')"])
@@ -145,8 +145,8 @@ def test_foreign_code_neither_runs_nor_stays(state, fields, tmp_path, code, monk
         write(folder, layouts(state)["old with head"], config | {"auto_map": FOREIGN, "architectures": ["TheirModel"]})
         if code is not None:
             (folder / "theirs.py").write_text(code)
-        check(folder, state)
-        check(folder, state, trust_remote_code=True)
+        assert_loads(folder, state)
+        assert_loads(folder, state, trust_remote_code=True)
 
 
 def test_foreign_code_in_a_process_of_its_own(state, fields, tmp_path):

@@ -23,7 +23,7 @@ PATIENCE = 10
 """Seconds that no file of a few kilobytes may take."""
 
 
-def outcome(data, **limits):
+def assert_frames_or_error(data, **limits):
     """Read what may be broken: 8 sound frames, or a ValueError that names the file."""
     begun = time.monotonic()
     try:
@@ -51,7 +51,7 @@ NORMAL = ("h264_gop12.mp4", "h264.mkv", "h264.ts", "vp9.webm", "mpeg4.avi")
 def test_broken_files_give_frames_or_a_clear_error(name):
     data = make(SPECS[name])
     for kind in DAMAGE:
-        outcome(broken(data, kind, 0))
+        assert_frames_or_error(broken(data, kind, 0))
 
 
 @pytest.mark.slow
@@ -62,12 +62,12 @@ def test_a_thousand_broken_files():
         for size in (spec.size, (160, 96)):
             data = make(spec._replace(size=size))
             for kind in DAMAGE:
-                outcome(broken(data, kind, tried))
+                assert_frames_or_error(broken(data, kind, tried))
                 tried += 1
     assert tried >= 900
     for kind in DAMAGE:
         for seed in range(20):
-            outcome(broken(data, kind, seed))
+            assert_frames_or_error(broken(data, kind, seed))
             tried += 1
     assert tried >= 1000
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
