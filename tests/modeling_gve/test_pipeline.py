@@ -132,7 +132,15 @@ def test_leaving_early_ends_the_threads_with_the_task_they_are_at():
     assert not prepare_threads() and len(started) < 100
 
 
-def test_an_interrupt_ends_the_wait():
+@pytest.fixture
+def interruptible():
+    """Control-C as at a terminal: a process in the background of a shell is started with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_ends_the_wait(interruptible):
     """Control-C reaches the calling thread while it waits for others."""
     gate = threading.Event()
     threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
