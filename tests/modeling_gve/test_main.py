@@ -98,7 +98,11 @@ def test_other_errors_are_not_hidden(command):
 
 def start(body):
     words = [sys.executable, "-c", ALONE, str(ROOT / "modeling_gve" / "__main__.py"), body]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs hand down that it is ignored
+    try:
+        return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_interrupted_process():
