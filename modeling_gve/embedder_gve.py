@@ -1,6 +1,6 @@
 """What every backbone needs to be an embedder: its output, pooling, normalising and one layout of weights.
 
-Shape legend: B batch, T tokens, D width.
+Shape legend: B batch, T tokens, D width, M images or videos, V vision tokens of M, W width of their features.
 """
 
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from transformers.utils.generic import is_flash_attention_requested
 from .packing_gve import group_by_length, join_parts, overhead, pack_batch, spans, split_batch, unpack_hidden
 from .pooling_gve import check_dim, last_token_pool, truncate, unit
 from .sentence_gve import write_sentence_files
+from .vision_gve import VisionFeaturesMixin
 
 BATCH_INPUTS = (
     "input_ids",
@@ -27,6 +28,8 @@ BATCH_INPUTS = (
     "video_grid_thw",
     "mm_token_type_ids",
     "second_per_grid_ts",
+    "image_embeds",
+    "video_embeds",
 )
 """The arguments of `EmbedderMixin.forward` of which each row of a batch has its part."""
 
@@ -48,10 +51,11 @@ class GVEModelOutput(ModelOutput):
     attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
-class EmbedderMixin:
+class EmbedderMixin(VisionFeaturesMixin):
     """Makes a model of transformers an embedder; put it before the backbone's class.
 
-    A backbone adds `backbone_inputs`, which turns the batch into what its own forward takes.
+    A backbone adds `backbone_inputs`, which turns the batch into what its own forward takes, and where its vision tower
+    gives more than one vector a token, the methods of `VisionFeaturesMixin`.
     """
 
     _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]  # noqa: RUF012 - read as a list by transformers
@@ -126,7 +130,8 @@ class EmbedderMixin:
         return self.get_rope_index(**{name: inputs[name] for name in names})[0]
 
     def _backbone(self, inputs: dict[str, Any]) -> Any:
-        return super().forward(use_cache=False, return_dict=True, **self.backbone_inputs(inputs))
+        given = self.backbone_inputs(self.with_features(inputs))
+        return super().forward(use_cache=False, return_dict=True, **given)
 
     def _has_padding_to_spare(self, inputs: dict[str, Any]) -> bool:
         """Whether the rows may run in another arrangement than one padded batch.
@@ -189,6 +194,8 @@ class EmbedderMixin:
         video_grid_thw: torch.LongTensor | None = None,
         mm_token_type_ids: torch.Tensor | None = None,
         second_per_grid_ts: torch.Tensor | list[float] | None = None,
+        image_embeds: torch.Tensor | None = None,
+        video_embeds: torch.Tensor | None = None,
         truncate_dim: int | None = None,
         return_dict: bool | None = None,
         **kwargs: Any,
@@ -208,6 +215,8 @@ class EmbedderMixin:
             video_grid_thw: (videos, 3).
             mm_token_type_ids: (B, T), 0 text, 1 image, 2 video; derived from the ids when None.
             second_per_grid_ts: (videos,), seconds between two steps of the time axis.
+            image_embeds: (V, W), what `vision_features` gives for all images, instead of `pixel_values`.
+            video_embeds: (V, W), the same for all videos, instead of `pixel_values_videos`.
             truncate_dim: Dimensions to keep, `config.truncate_dim` by default.
             return_dict: False for a tuple.
             **kwargs: Passed on to the backbone.
@@ -216,7 +225,8 @@ class EmbedderMixin:
             The embeddings and the hidden states.
 
         Raises:
-            ValueError: If the model has not `truncate_dim` dimensions.
+            ValueError: If the model has not `truncate_dim` dimensions, or features of images or videos do not fit
+                their grids.
         """
         kwargs.pop("use_cache", None)  # a cache has no use here, and would switch packed masks off
         dim = self.config.truncate_dim if truncate_dim is None else truncate_dim
@@ -225,8 +235,10 @@ class EmbedderMixin:
             # without it transformers silently counts positions on one axis
             mm_token_type_ids = self.token_types(input_ids)
         batch = (input_ids, attention_mask, position_ids, pixel_values, pixel_values_videos, image_grid_thw)
-        batch += (video_grid_thw, mm_token_type_ids, second_per_grid_ts)
-        out = self._encode(dict(zip(BATCH_INPUTS, batch, strict=True)) | kwargs)
+        batch += (video_grid_thw, mm_token_type_ids, second_per_grid_ts, image_embeds, video_embeds)
+        inputs = dict(zip(BATCH_INPUTS, batch, strict=True))
+        self.check_features(inputs)
+        out = self._encode(inputs | kwargs)
         embeddings = self.embed(out.last_hidden_state, attention_mask, dim)
         result = GVEModelOutput(embeddings, out.last_hidden_state, out.hidden_states, out.attentions)
         return result.to_tuple() if return_dict is False else result

@@ -79,12 +79,11 @@ class GVEModel(EmbedderMixin, Qwen2_5_VLModel):
         device = input_ids.device
         return torch.from_numpy(positions).to(device), torch.from_numpy(deltas).unsqueeze(1).to(device)
 
-    def _vision_kwargs(
-        self, image_grid_thw: torch.Tensor | None, video_grid_thw: torch.Tensor | None
-    ) -> dict[str, Any]:
+    def tower_tables(self, image_grid_thw: torch.Tensor | None, video_grid_thw: torch.Tensor | None) -> dict[str, Any]:
+        """For the faster vision tower, its index tables; see `VisionFeaturesMixin`."""
         out: dict[str, Any] = {}
         for name, grids in (("image", image_grid_thw), ("video", video_grid_thw)):
-            if grids is not None:
+            if grids is not None and not self.config.stock_vision:
                 tables = vision_tables(grids, self.config.vision_config)
                 out.update({f"{name}_{key}": value for key, value in tables.items()})
         return out
@@ -98,9 +97,10 @@ class GVEModel(EmbedderMixin, Qwen2_5_VLModel):
         """Add the positions and, for the faster vision tower, its index tables; see `EmbedderMixin`."""
         if inputs["position_ids"] is None and inputs["input_ids"] is not None and self.config.position_mode != "stock":
             inputs["position_ids"] = self.positions(inputs)
-        if self.config.stock_vision:
-            return inputs
-        return self._vision_kwargs(inputs["image_grid_thw"], inputs["video_grid_thw"]) | inputs
+        grids = (inputs["image_grid_thw"], inputs["video_grid_thw"])
+        pixels = (inputs["pixel_values"], inputs["pixel_values_videos"])
+        seen = (grid if patches is not None else None for grid, patches in zip(grids, pixels, strict=True))
+        return self.tower_tables(*seen) | inputs
 
 
 # The published layouts are visual.* + model.* and model.visual.* + model.language_model.*; the first needs a renaming

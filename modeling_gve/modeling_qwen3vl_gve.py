@@ -1,6 +1,7 @@
 """GVEQwen3VLModel: Qwen3-VL without a language head, whose output is one unit vector a row.
 
-Shape legend: B batch, T tokens, S patches of a batch, P values a patch, W width of the vision tower.
+Shape legend: S patches of a batch, P values a patch, H width of the vision tower, V vision tokens, D width of the
+model, L layers of the tower whose features the language model takes too.
 """
 
 from typing import Any
@@ -8,7 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import Qwen3VLModel
-from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionAttention, Qwen3VLVisionPatchEmbed
+from transformers.models.qwen3_vl.modeling_qwen3_vl import (
+    BaseModelOutputWithDeepstackFeatures,
+    Qwen3VLVisionAttention,
+    Qwen3VLVisionPatchEmbed,
+)
 
 from .attention_gve import GVEVisionAttention
 from .configuration_qwen3vl_gve import GVEQwen3VLConfig
@@ -29,7 +34,7 @@ class GVEQwen3VLPatchEmbed(Qwen3VLVisionPatchEmbed):
             hidden_states: (S, P).
 
         Returns:
-            (S, W).
+            (S, H).
         """
         weight = self.proj.weight
         return nn.functional.linear(hidden_states.to(weight.dtype), weight.view(self.embed_dim, -1), self.proj.bias)
@@ -59,3 +64,21 @@ class GVEQwen3VLModel(EmbedderMixin, Qwen3VLModel):
     def backbone_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Drop the time steps, which this family reads as words; see `EmbedderMixin`."""
         return {name: value for name, value in inputs.items() if name != "second_per_grid_ts"}
+
+    @property
+    def vision_parts(self) -> int:
+        """1 + L: the merged features, and those of the layers whose features the language model takes too."""
+        return 1 + len(self.config.vision_config.deepstack_visual_indexes)
+
+    def features_of(self, output: BaseModelOutputWithDeepstackFeatures) -> torch.Tensor:
+        """(V, (1 + L) D) features: the merged ones, then those of each layer; see `VisionFeaturesMixin`."""
+        return torch.cat(
+            [torch.cat(tuple(part)) for part in (output.pooler_output, *output.deepstack_features)], dim=1
+        )
+
+    def tower_output(self, features: torch.Tensor) -> BaseModelOutputWithDeepstackFeatures:
+        """What the backbone takes for the output of its vision tower; see `VisionFeaturesMixin`."""
+        merged, *layers = features.chunk(self.vision_parts, dim=1)  # (V, D) each
+        return BaseModelOutputWithDeepstackFeatures(
+            pooler_output=(merged,), deepstack_features=[(layer,) for layer in layers]
+        )

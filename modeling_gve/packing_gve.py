@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 TOKEN_INPUTS = ("input_ids", "attention_mask", "mm_token_type_ids", "position_ids")
-MEDIA = (("image", 1, "pixel_values"), ("video", 2, "pixel_values_videos"))
-"""Name, value in `mm_token_type_ids`, and patches of each medium."""
+MEDIA = (("image", 1, "pixel_values", "image_embeds"), ("video", 2, "pixel_values_videos", "video_embeds"))
+"""Name, value in `mm_token_type_ids`, patches, and the tower's features of each medium."""
 
 # on a CPU 26 to 88 by tests/bench/length_split.py; elsewhere an estimate, set so that only large gains are taken
 OVERHEAD_CPU, OVERHEAD = 64, 2048
@@ -108,7 +108,7 @@ def split_batch(
 
     Args:
         inputs: Arguments of the model's forward; `attention_mask` and `mm_token_type_ids` among them. Entries other
-            than tokens, patches, grids and seconds go into each batch as they are.
+            than tokens, patches, features, grids and seconds go into each batch as they are.
         groups: The rows of each batch, ascending.
         merge: Patches merged along each side.
 
@@ -132,7 +132,7 @@ def split_batch(
             if inputs[name] is not None:
                 part[name] = inputs[name][..., place[0][:, None], place[1]]
         for name, (owner, sizes) in media.items():
-            part.update(_media_of(inputs, name, np.isin(owner, rows), sizes))
+            part.update(_media_of(inputs, name, np.isin(owner, rows), sizes, merge))
         parts.append((part, *place))
     return parts
 
@@ -141,24 +141,24 @@ def _media_rows(inputs: dict[str, Any], merge: int) -> dict[str, tuple[np.ndarra
     """Of each medium in the batch: (M,) the rows that the images or videos belong to, and (M,) their patches."""
     out = {}
     types = inputs["mm_token_type_ids"].cpu().numpy()
-    for name, kind, pixels in MEDIA:
-        if inputs[pixels] is not None:
+    for name, kind, *sources in MEDIA:
+        if any(inputs.get(source) is not None for source in sources):
             patches = inputs[f"{name}_grid_thw"].prod(-1).cpu().numpy()
             out[name] = owners((types == kind).sum(1), patches // merge**2, name), patches
     return out
 
 
-def _media_of(inputs: dict[str, Any], name: str, keep: np.ndarray, patches: np.ndarray) -> dict[str, Any]:
+def _media_of(inputs: dict[str, Any], name: str, keep: np.ndarray, patches: np.ndarray, merge: int) -> dict[str, Any]:
     """The entries of one medium for the images or videos to keep."""
-    pixels = next(key for medium, _, key in MEDIA if medium == name)
+    pixels, embeds = next(sources for medium, _, *sources in MEDIA if medium == name)
+    counts = {pixels: patches, embeds: patches // merge**2, f"{name}_grid_thw": np.ones_like(patches)}
+    given = {key: count for key, count in counts.items() if inputs.get(key) is not None}
     seconds = inputs["second_per_grid_ts"] if name == "video" else None
-    names = [pixels, f"{name}_grid_thw"] + (["second_per_grid_ts"] if seconds is not None else [])
     if not keep.any():
-        return dict.fromkeys(names)
-    device = inputs[pixels].device
+        return dict.fromkeys([*given, *(["second_per_grid_ts"] if seconds is not None else [])])
     out = {
-        pixels: inputs[pixels][torch.from_numpy(np.repeat(keep, patches)).to(device)],
-        f"{name}_grid_thw": inputs[f"{name}_grid_thw"][torch.from_numpy(keep).to(inputs[f"{name}_grid_thw"].device)],
+        key: inputs[key][torch.from_numpy(np.repeat(keep, count)).to(inputs[key].device)]
+        for key, count in given.items()
     }
     if seconds is not None:
         kept = np.flatnonzero(keep).tolist()
@@ -189,7 +189,7 @@ def pack_batch(inputs: dict[str, Any], positions: torch.Tensor) -> tuple[dict[st
     """All rows as one, for attention that reads from the positions where each row starts.
 
     Args:
-        inputs: Arguments of the model's forward; patches, grids and seconds are in the order of the rows already.
+        inputs: Arguments of the model's forward; patches or features, grids and seconds are in the order of the rows.
         positions: (3, B, T).
 
     Returns:
