@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gve.hub_datasets.card_parts import slip_lines, source_table
 from gve.hub_datasets.uvrb.archive import Archive
 from gve.hub_datasets.uvrb.shards import Shard
 
@@ -15,6 +16,11 @@ SPLIT = "test"
 
 _HEAD = """---
 pretty_name: UVRB, converted
+license: other
+license_name: those-of-the-sources
+language: [en]
+task_categories: [feature-extraction]
+tags: [video-retrieval, composed-retrieval, benchmark]
 viewer: false
 configs:"""
 
@@ -36,6 +42,9 @@ times = load_dataset("FOLDER", "msrvtt-times", split="test")
 
 | set | queries | candidates | from |
 |---|---|---|---|"""
+
+_DECONTAMINATION = """Make fingerprints of this folder with `gve synth fingerprint` before training data are built: V-SynFlow's gate then
+drops every video and text that stands here too."""
 
 
 def archive_card(
@@ -76,6 +85,9 @@ def archive_card(
         task = archive.task
         size = len(archive.corpus) if task.pool_size is None else f"{task.pool_size} a query"
         lines.append(f"| `{task.slug}` | {len(archive.queries)} | {size} | {task.source.name} |")
+    tasks = [archive.task for archive in archives]
+    lines += ["", "## Licences", "", *source_table(tasks), "", "## Known slips", "", *slip_lines(tasks)]
+    lines += ["", "## Decontamination", "", *_DECONTAMINATION.splitlines()]
     return "\n".join(lines) + "\n"
 
 

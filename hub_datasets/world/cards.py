@@ -6,10 +6,13 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from gve.hub_datasets.card_parts import feature_table, size_category, slip_lines, source_table
+from gve.hub_datasets.card_parts import table as markdown_table
+from gve.hub_datasets.schema import pair_features
 from gve.hub_datasets.uvrb.tasks import SETS
 from gve.hub_datasets.world.benchmark import TABLES, table_features
 from gve.hub_datasets.world.sets import CORPUS_OF
-from gve.hub_datasets.world.spec import SPLITS
+from gve.hub_datasets.world.spec import ACTIONS, COLORS, SHAPES, SPLITS, held_out, held_out_action
 
 _COLUMNS = ("name", "metric", "queries", "candidates", "positives", "chance")
 
@@ -19,8 +22,58 @@ license: apache-2.0
 language: [en]
 task_categories: [feature-extraction]
 tags: [video-retrieval, composed-retrieval, benchmark, synthetic, mteb]
-size_categories: [1K<n<10K]
+size_categories: ["{size}"]
 configs:"""
+
+_UVRD_HEAD = """---
+pretty_name: UVRD of the rendered world
+license: apache-2.0
+language: [en]
+task_categories: [feature-extraction]
+tags: [video-retrieval, composed-retrieval, synthetic]
+size_categories: ["{size}"]
+configs:"""
+
+_COLUMN_MEANINGS = {
+    "id": "of the query, unique within its set",
+    "set": "name of the set",
+    "instruction": "what a query of the set asks for",
+    "text": "the query's words, or null",
+    "image": "the query's picture, or null",
+    "video": "the query's clip, or null",
+    "positives": "ids of the corpus that answer it",
+    "candidates": "ids that it is ranked against; null where all of the corpus is",
+}
+_PAIR_MEANINGS = {
+    "id": "unique within a task",
+    "task": "one of the seven; `t2v` reads text to video",
+    "kind": "what its words tell, such as spatial",
+    "instruction": "what the query asks for",
+    "query": "words, picture and clip; those that it is not made of are null",
+    "target": "likewise, what answers it",
+    "negatives": "near-identical targets that do not",
+    "group": "joins rows of near-identical targets; empty elsewhere",
+    "query_facts": "ids of the statements that the query makes",
+    "target_facts": "ids of those that hold of the target: one that holds all of a query's answers it",
+}
+
+_MADE = """
+A program draws the truth of each clip (two coloured shapes, where they stand, what each does in either half, camera,
+scene, look), renders it, and writes its words by a grammar from the same truth; no model and no person takes part. The
+same seed and versions give the same bytes."""
+
+_LICENCE = """
+All under the licence above. Every video and every text was generated for this set: no rights of others are touched."""
+
+_UVRD_USE = """
+## Use
+
+```python
+from datasets import load_dataset
+
+pairs = load_dataset("org/uvrd", "{task}", split="train")
+```
+"""
 
 _UVRB_USE = """
 # UVRB of the rendered world
@@ -60,12 +113,8 @@ unique within a set. Sets that share a corpus share its file.
 _UVRB_COUNTS = """
 `chance` is the expected score of a random ranking; `candidates` and `positives` are the most of any query."""
 
-_UVRB_LIMITS = """
-## Limits
-
-Clips of 48 x 48 pixels with 48 kinds of coloured things, ten actions and a grammar instead of people's words. No rights
-of others are touched: every video and every text was generated, and may be used under the licence above.
-"""
+_LIMITS = """Clips of 48 x 48 pixels with 48 kinds of coloured things, ten actions and a grammar instead of people's words: a
+model that is good here may be bad on videos of the world, and the other way round."""
 
 
 def uvrd_card(folder: Path, counts: Mapping[str, int], seed: int) -> str:
@@ -76,12 +125,16 @@ def uvrd_card(folder: Path, counts: Mapping[str, int], seed: int) -> str:
         counts: Pairs by task.
         seed: What they were drawn with.
     """
-    lines = ["---", "configs:"]
+    lines = _UVRD_HEAD.format(size=size_category(sum(counts.values()))).splitlines()
     for task in counts:
         lines += _config(folder, task, {"train": [f"{task}/train-*.parquet"]})
     lines += ["---", "", "# UVRD of the rendered world", ""]
-    lines += [f"Pairs with exact ground truth, rendered with seed {seed}. One configuration a task:", ""]
-    lines += ["| task | pairs |", "|---|---|", *(f"| {task} | {count} |" for task, count in counts.items())]
+    lines += [f"Pairs for training a video embedder, with exact ground truth, rendered with seed {seed}."]
+    lines += [*_UVRD_USE.format(task=next(iter(counts))).splitlines(), "", "One configuration a task:", ""]
+    lines += markdown_table(("task", "pairs"), counts.items())
+    lines += ["", "## Columns", "", *feature_table(pair_features(), _PAIR_MEANINGS)]
+    lines += ["", "## How it was made", *_MADE.splitlines(), "", "## Licence", *_LICENCE.splitlines()]
+    lines += ["", "## Decontamination", "", *_held_out(), "", "## Limits", "", _LIMITS]
     return "\n".join(lines) + "\n"
 
 
@@ -94,7 +147,8 @@ def uvrb_card(folder: Path, sets: Mapping[str, Sequence[Mapping[str, Any]]], see
         seed: What the sets were drawn with.
     """
     columns = ", ".join(f"`{column}`" for column in table_features("queries"))
-    lines = [_UVRB_HEAD, *_uvrb_configs(folder), "---", *_UVRB_USE.format(seed=seed, columns=columns).splitlines()]
+    head = _UVRB_HEAD.format(size=size_category(sum(row["queries"] for rows in sets.values() for row in rows)))
+    lines = [head, *_uvrb_configs(folder), "---", *_UVRB_USE.format(seed=seed, columns=columns).splitlines()]
     for task in SETS.values():
         parts = " + ".join(task.query_modalities)
         lines.append(f"| `{task.slug}` | {', '.join(task.abilities)} | {parts} | {task.instruction} |")
@@ -102,7 +156,24 @@ def uvrb_card(folder: Path, sets: Mapping[str, Sequence[Mapping[str, Any]]], see
     for split, rows in sets.items():
         lines += ["", f"### {split}", "", f"| {' | '.join(_COLUMNS)} |", "|" + "---|" * len(_COLUMNS)]
         lines += [f"| {' | '.join(str(row[column]) for column in _COLUMNS)} |" for row in rows]
-    return "\n".join([*lines, *_UVRB_LIMITS.splitlines()]) + "\n"
+    lines += ["", "## Columns of a query", "", *feature_table(table_features("queries"), _COLUMN_MEANINGS)]
+    lines += ["", "## How it was made", *_MADE.splitlines(), "", "## Licences", *_LICENCE.splitlines(), ""]
+    lines += ["The sets bear the names of these sources and hold nothing of them, whose own terms are:", ""]
+    lines += [*source_table(SETS.values()), "", "## Decontamination", "", *_held_out()]
+    lines += ["", "## Known slips", "", "Of the paper, where this set follows its numbers and not its words:", ""]
+    return "\n".join([*lines, *slip_lines(SETS.values()), "", "## Limits", "", _LIMITS]) + "\n"
+
+
+def _held_out() -> list[str]:
+    """How training and benchmark are kept apart, counted from the rule itself."""
+    things = [(color, shape) for color in COLORS for shape in SHAPES]
+    acts = [(shape, action) for shape in SHAPES for action in ACTIONS]
+    kept = sum(held_out(*one) for one in things), sum(held_out_action(*one) for one in acts)
+    return [
+        "By construction and not by a filter. Training pairs and the split `seen` are drawn from one distribution with",
+        f"other random numbers. Of the {len(things)} combinations of colour and shape, {kept[0]} are in the split `unseen` alone, and of",
+        f"the {len(acts)} of shape and action, {kept[1]}: no training pair shows them.",
+    ]
 
 
 def _uvrb_configs(folder: Path) -> Iterable[str]:

@@ -8,9 +8,12 @@ import io
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from numpy.random import Generator
 
+from gve.hub_datasets.schema import media
+from gve.hub_datasets.uvrb.tasks import SETS
 from gve.hub_datasets.world.captions import SCENE_WORDS, event_text, name_thing
 from gve.hub_datasets.world.files import write_bytes, write_text
 from gve.hub_datasets.world.rows import stream
@@ -103,3 +106,31 @@ def write_titles(folder: Path, count: int, seed: int) -> None:
     truth = [json.dumps({**asdict(video), "correct": video.correct}) for video in videos]
     write_text(folder / "truth.jsonl", "\n".join(truth) + "\n")
     write_text(folder / "titles.csv", table.getvalue())
+
+
+def raw_rows(folder: Path) -> list[dict[str, Any]]:
+    """The raw corpus as it stands, as T2V rows: every title asks for its video, right or wrong.
+
+    Args:
+        folder: The raw corpus, with titles.csv and videos.
+
+    Returns:
+        UVRD rows; nothing is known of what a title states, so their facts are empty.
+    """
+    with (folder / "titles.csv").open(newline="", encoding="utf-8") as file:
+        titles = list(csv.DictReader(file))
+    return [
+        {
+            "id": f"collected-{entry['file'].removesuffix('.mp4')}",
+            "task": "t2v",
+            "kind": "collected",
+            "instruction": SETS["MSRVTT"].instruction,
+            "query": media(entry["title"]),
+            "target": media(video=(folder / "videos" / entry["file"]).read_bytes()),
+            "negatives": [],
+            "group": "",
+            "query_facts": [],
+            "target_facts": [],
+        }
+        for entry in titles
+    ]

@@ -1,0 +1,75 @@
+"""What a clip shows as class labels, for training that asks for facts instead of pairs.
+
+Shapes: A attributes. Labels are canonical: they do not depend on which thing a text names first.
+"""
+
+from gve.hub_datasets.world.spec import ACTIONS, CAMERAS, COLORS, SCENES, STYLES, Clip
+
+_COLOR_NAMES = tuple(COLORS)
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "scene": SCENES,
+    "style": STYLES,
+    "axis": ("horizontal", "vertical"),
+    "first_color": _COLOR_NAMES,
+    "second_color": _COLOR_NAMES,
+    "first_actor": _COLOR_NAMES,
+    "second_actor": _COLOR_NAMES,
+    "first_action": ACTIONS,
+    "second_action": ACTIONS,
+    "first_camera": CAMERAS,
+    "second_camera": CAMERAS,
+}
+"""Options by attribute. `first_color` is that of the left or upper thing; actors are told by their colour, actions and
+camera moves belong to the first and to the second half. Shapes are left out: training never shows a quarter of the
+combinations of colour and shape, and a classifier of shapes would learn just that."""
+_PLACES = ("axis", "first_color", "second_color")
+_EVENTS = ("first_actor", "first_action", "second_actor", "second_action")
+_CAMERA = ("first_camera", "second_camera")
+STATED: dict[str, tuple[str, ...]] = {
+    "spatial": ("scene", *_PLACES),
+    "object": _PLACES,
+    "temporal": _EVENTS,
+    "camera": _CAMERA,
+    "paragraph": (*_EVENTS, *_CAMERA),
+    "general": ("scene", *_PLACES, *_EVENTS, *_CAMERA),
+    "detailed": tuple(ATTRIBUTES),
+    "theme": ("scene", "style"),
+    "image": ("scene", *_PLACES),
+}
+"""The attributes that each kind of text tells, and `image` those of a frame from the clip's start."""
+UNSTATED = -100
+"""Label of an attribute that an input does not tell; the cross-entropy of torch passes over it."""
+
+
+def clip_labels(clip: Clip, stated: tuple[str, ...] = tuple(ATTRIBUTES)) -> list[int]:
+    """The labels of a clip, or of a text about it.
+
+    Args:
+        clip: A clip of two things.
+        stated: The attributes that the input tells.
+
+    Returns:
+        (A,) an index into the options of each attribute, `UNSTATED` where it is not told.
+
+    Raises:
+        ValueError: If the clip has not two things.
+    """
+    if len(clip.things) != 2:
+        raise ValueError(f"clip: got {len(clip.things)} thing(s); clips of two are accepted; draw one by sample_clip")
+    across = clip.relation in ("left", "right")
+    first, second = sorted(clip.things, key=lambda thing: thing.x if across else thing.y)
+    (actor, action), (next_actor, next_action) = clip.events
+    shown = {
+        "scene": clip.scene,
+        "style": clip.style,
+        "axis": "horizontal" if across else "vertical",
+        "first_color": first.color,
+        "second_color": second.color,
+        "first_actor": clip.things[actor].color,
+        "second_actor": clip.things[next_actor].color,
+        "first_action": action,
+        "second_action": next_action,
+        "first_camera": clip.camera[0],
+        "second_camera": clip.camera[1],
+    }
+    return [options.index(shown[name]) if name in stated else UNSTATED for name, options in ATTRIBUTES.items()]

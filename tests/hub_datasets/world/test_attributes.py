@@ -1,0 +1,82 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from gve.hub_datasets.world.attributes import ATTRIBUTES, STATED, UNSTATED, clip_labels
+from gve.hub_datasets.world.captions import CLIP_KINDS, caption
+from gve.hub_datasets.world.spec import INVERSE, Clip, Thing, sample_clip
+
+RED, BLUE = Thing("red", "ring", "large", x=0.3, y=0.5), Thing("blue", "square", "small", x=0.7, y=0.5)
+CLIP = Clip(
+    things=(BLUE, RED),
+    relation="right",
+    events=((0, "jump"), (1, "grow")),
+    camera=("static", "in"),
+    scene="snow",
+    style="dim",
+    seed=5,
+)
+
+
+def named(labels):
+    return {
+        name: None if label == UNSTATED else options[label]
+        for (name, options), label in zip(ATTRIBUTES.items(), labels, strict=True)
+    }
+
+
+def test_labels_of_a_known_clip():
+    assert named(clip_labels(CLIP)) == {
+        "scene": "snow",
+        "style": "dim",
+        "axis": "horizontal",
+        "first_color": "red",
+        "second_color": "blue",
+        "first_actor": "blue",
+        "second_actor": "red",
+        "first_action": "jump",
+        "second_action": "grow",
+        "first_camera": "static",
+        "second_camera": "in",
+    }
+
+
+def test_labels_do_not_depend_on_which_thing_comes_first():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        clip = sample_clip(rng, "seen")
+        turned = replace(
+            clip,
+            things=clip.things[::-1],
+            relation=INVERSE[clip.relation],
+            events=tuple((1 - index, action) for index, action in clip.events),
+        )
+        assert clip_labels(clip) == clip_labels(turned)
+
+
+def test_an_input_labels_only_what_it_tells():
+    labels = named(clip_labels(CLIP, STATED["camera"]))
+    assert {name for name, value in labels.items() if value} == {"first_camera", "second_camera"}
+
+
+def test_texts_of_a_kind_tell_the_attributes_stated():
+    """Two clips that differ in a stated attribute never share a text; kinds are those of the grammar and `image`."""
+    assert set(STATED) - {"image"} <= set(CLIP_KINDS)
+    rng = np.random.default_rng(1)
+    changes = {
+        "first_camera": replace(CLIP, camera=("left", "in")),
+        "first_action": replace(CLIP, events=((0, "shake"), (1, "grow"))),
+        "scene": replace(CLIP, scene="city"),
+        "style": replace(CLIP, style="clean"),
+    }
+    for kind in set(STATED) - {"image"}:
+        texts = {caption(CLIP, kind, rng).text for _ in range(300)}
+        for attribute, other in changes.items():
+            if attribute in STATED[kind]:
+                assert texts.isdisjoint(caption(other, kind, rng).text for _ in range(300))
+
+
+def test_a_clip_of_one_thing_is_refused():
+    with pytest.raises(ValueError, match="clips of two are accepted"):
+        clip_labels(replace(CLIP, things=(RED,)))
