@@ -18,7 +18,8 @@ def build_uvrd(
     work: Path,
     folder: Path,
     *,
-    media: str = "reference",
+    media: str = "embed",
+    local: bool = False,
     quotas: Mapping[str, int] | None = None,
     total: int | None = None,
 ) -> Report:
@@ -27,7 +28,8 @@ def build_uvrd(
     Args:
         work: The run's folder.
         folder: Where UVRD goes.
-        media: One of uvrd.LAYOUTS; "embed" is for publishing and asks for a run that passed the gate.
+        media: One of uvrd.LAYOUTS.
+        local: Whether the set is for this machine alone; any other asks for a run that passed the gate.
         quotas: Proportions of the tasks; None for the paper's.
         total: Rows in all; None for as many as possible.
 
@@ -54,6 +56,7 @@ def build_uvrd(
         decontamination=gate_report(work),
         seed=described["seed"],
         media=media,
+        local=local,
     )
     return write_uvrd(list(read_table(work, "kept")), work, folder, report=report, quotas=quotas, total=total)
 
@@ -68,7 +71,10 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     """The arguments of `gve synth build`."""
     command.add_argument("out", type=Path, help="the run's folder")
     command.add_argument("uvrd", type=Path, help="where the data set goes")
-    command.add_argument("--media", choices=LAYOUTS, default="reference", help="files beside the rows, or in them")
+    command.add_argument(
+        "--media", choices=LAYOUTS, default="embed", help="bytes in the rows (default), or files beside them"
+    )
+    command.add_argument("--local", action="store_true", help="for this machine alone: no gate is asked for")
     command.add_argument("--total", type=int, help="rows in all (default: as many as possible)")
     command.add_argument("--equal", action="store_true", help="as many rows of each task, not the paper's proportions")
 
@@ -80,6 +86,7 @@ def run(arguments: argparse.Namespace) -> tuple[Any, int]:
         arguments.out,
         arguments.uvrd,
         media=arguments.media,
+        local=arguments.local,
         quotas=quotas,
         total=arguments.total,
     )

@@ -1,24 +1,30 @@
 """`gve synth plan|run|status|retry|verify|build|fingerprint`: raw videos through V-SynFlow, whatever kills it."""
 
 import argparse
+import errno
 import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from gve.hub_datasets.vsynflow import build
 from gve.hub_datasets.vsynflow.config import make_config, make_flow, read_config
 from gve.hub_datasets.vsynflow.decontamination import gate_report
+from gve.hub_datasets.vsynflow.encoders import encoder_name, load_encoder
 from gve.hub_datasets.vsynflow.engines import ENGINES, make_engine
 from gve.hub_datasets.vsynflow.files import commit_json, read_json
 from gve.hub_datasets.vsynflow.fingerprints import make_fingerprints
+from gve.hub_datasets.vsynflow.quality.measure import POOL
 from gve.hub_datasets.vsynflow.readers import READERS, Source, read_source
+from gve.hub_datasets.vsynflow.records import Record
 from gve.hub_datasets.vsynflow.runner import run_flow
 from gve.hub_datasets.vsynflow.shards import DEFAULT_SHARD_ROWS, make_plan
 from gve.hub_datasets.vsynflow.status import run_status
+from gve.hub_datasets.vsynflow.uvrb_items import uvrb_items
 from gve.hub_datasets.vsynflow.verify import verify_run
 
 CONFIG, GATE = "config.json", "gate.json"
@@ -45,17 +51,27 @@ def make_parser() -> argparse.ArgumentParser:
         commands.add_parser(name, help=purpose).add_argument("out", type=Path, help="the run's folder")
     build.add_arguments(commands.add_parser("build", help="write the pairs of a finished run as a data set"))
     marks = commands.add_parser("fingerprint", help="take the fingerprints of a benchmark's videos and texts")
-    marks.add_argument("out", type=Path, help="file to write")
-    _add_source(marks)
+    marks.add_argument("out", type=Path, help="file to write (.safetensors)")
+    _add_source(marks, more=("uvrb",))
+    marks.add_argument("--sets", nargs="+", default=[], help="sets of a uvrb folder (default: all sixteen)")
+    marks.add_argument("--splits", nargs="+", default=["unseen"], help="their splits (default: unseen)")
+    marks.add_argument("--encoder", help="module:function or module:function:argument; also stores embeddings")
+    marks.add_argument("--frames", type=int, default=8, help="frames of a video that the encoder sees (default: 8)")
+    marks.add_argument(
+        "--hash-frames", type=int, default=POOL, help=f"frames of a video that are hashed at most (default: {POOL})"
+    )
     return parser
 
 
-def _add_source(command: argparse.ArgumentParser) -> None:
-    """Arguments that say where a corpus lies."""
+def _add_source(command: argparse.ArgumentParser, *, more: Sequence[str] = ()) -> None:
+    """Arguments that say where a corpus lies; one of `more` kinds makes no rows, so that it needs no licence."""
+    kinds = (*READERS, *more)
     command.add_argument("corpus", help="folder, table, archive or dataset")
-    command.add_argument("--kind", choices=READERS, default="folder", help="what the corpus is (default: folder)")
+    command.add_argument("--kind", choices=kinds, default="folder", help="what the corpus is (default: folder)")
     command.add_argument("--name", default="raw", help="what rows give as their source (default: raw)")
-    command.add_argument("--licence", required=True, help="licence of rows that have none of their own")
+    command.add_argument(
+        "--licence", required=not more, default="", help="licence of rows that have none of their own"
+    )
     command.add_argument("--id-column", help="column of ids (default: the videos' names)")
     command.add_argument("--video-column", default="video", help="column of videos (default: video)")
     command.add_argument("--text-column", default="text", help="column of weak captions (default: text)")
@@ -83,10 +99,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         found, code = commands[arguments.command](arguments)
     except (ValueError, OSError) as error:
-        sys.stderr.write(f"gve synth {arguments.command}: {error}\n")
+        sys.stderr.write(f"gve synth {arguments.command}: {error}{_advice(error)}\n")
         return 1
     sys.stdout.write(json.dumps(found, ensure_ascii=False) + "\n")
     return code
+
+
+def _advice(error: Exception) -> str:
+    """What to do about a disk that takes no more."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return "; what is done is kept: make room, then give the same command again" if full else ""
 
 
 def _source(arguments: argparse.Namespace) -> Source:
@@ -122,23 +144,28 @@ def _verify(arguments: argparse.Namespace) -> tuple[Any, int]:
 
 
 def _build(arguments: argparse.Namespace) -> tuple[Any, int]:
-    """Build, with the report of the gate that the run itself went through, where it did."""
-    gate = gate_report(arguments.out)
-    if gate["passed"]:
-        arguments.gate = arguments.out / GATE
-        commit_json(arguments.gate, gate)
+    """Build, and leave the report of the gate beside the run."""
+    commit_json(arguments.out / GATE, gate_report(arguments.out))
     return build.run(arguments)
 
 
 def _fingerprint(arguments: argparse.Namespace) -> tuple[Any, int]:
-    records = read_source(_source(arguments), arguments.out.parent)
-    items = (
-        {"ids": [record["id"], record["video"]["path"]], "video": record["video"], "texts": [record["text"]]}
-        for record in records
-    )
-    found = make_fingerprints(arguments.name, items)
+    place = arguments.encoder
+    options: dict[str, Any] = {"num_frames": arguments.frames, "hash_frames": arguments.hash_frames}
+    if place is not None:
+        options |= {"encoder": load_encoder(place), "encoder_name": encoder_name(place)}
+    with TemporaryDirectory() as scratch:
+        if arguments.kind == "uvrb":
+            items = uvrb_items(arguments.corpus, Path(scratch), sets=arguments.sets, splits=arguments.splits)
+        else:
+            items = map(_item, read_source(_source(arguments), arguments.out.parent))
+        found = make_fingerprints(arguments.name, items, **options)
     found.save(arguments.out)
-    return {"hashes": len(found.hashes), "runs": len(found.runs), "ids": len(found.ids)}, 0
+    return {**found.counts(), "encoder": found.encoder, "digest": found.digest()}, 0
+
+
+def _item(record: Record) -> dict[str, Any]:
+    return {"ids": [record["id"], record["video"]["path"]], "video": record["video"], "texts": [record["text"]]}
 
 
 if __name__ == "__main__":

@@ -4,11 +4,13 @@ Sources of the defaults: "decoded, not header", frames, duration and repair: the
 Curator (256) loosened to what an embedder sees; motion below 1 of 255: measured on stills, noisy stills and slide
 shows (all below 0.1) against moving clips (all above 6); PDQ 31: its authors' own; caption overlap 0.8: practice of
 datatrove and NeMo; shared captions: the paper, A.4; lowest fifth of similarities: after DataComp, whose best 30 % are
-the other extreme; scene cuts: PySceneDetect's adaptive detector.
+the other extreme; black frames: FFmpeg's blackdetect; scene cuts: PySceneDetect's adaptive detector, and a change of
+colours of 10 of 255, since on the sample videos of iscc-samples false cuts have below 8 and true ones above 16; nsfw
+0.5: Data-Juicer's; pii 0.6: own, by the labelled texts of the tests; cosine 0.95 of texts and videos: a common practice
+for copies, to be measured for the encoder at hand; those of the rendered world: by the table in hub_datasets/README.md.
 """
 
-import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -16,9 +18,9 @@ from typing import Any
 
 import yaml
 
-from gve.hub_datasets.vsynflow.batch_files import BatchCaptioner
+from gve.hub_datasets.vsynflow.captioners import captioner_maker
 from gve.hub_datasets.vsynflow.decontamination import Decontamination
-from gve.hub_datasets.vsynflow.endpoint import EndpointCaptioner
+from gve.hub_datasets.vsynflow.encoders import encoder_name, load_encoder
 from gve.hub_datasets.vsynflow.enrichment import Enrichment
 from gve.hub_datasets.vsynflow.extension.compositions import Compositions
 from gve.hub_datasets.vsynflow.extension.mining import Mining
@@ -28,16 +30,19 @@ from gve.hub_datasets.vsynflow.flow import Flow
 from gve.hub_datasets.vsynflow.quality.captions import Multiplicity, NearCaptions
 from gve.hub_datasets.vsynflow.quality.consistency import Consistency, Similarity
 from gve.hub_datasets.vsynflow.quality.duplicates import Duplicates
+from gve.hub_datasets.vsynflow.quality.filters import Filters, make_filters
 from gve.hub_datasets.vsynflow.quality.integrity import Integrity, VideoLimits
 from gve.hub_datasets.vsynflow.quality.rectification import CaptionLimits, Rectification
-from gve.hub_datasets.vsynflow.stages import Encoder, Stage
-from gve.hub_datasets.vsynflow.truth import TRUTH_NAME, TruthCaptioner
+from gve.hub_datasets.vsynflow.quality.shots import SceneRules
+from gve.hub_datasets.vsynflow.stages import SetupError, Stage
 
 WORLD = {
     "video": {"least_side": 32, "least_frames": 8, "least_motion": 0.1},
     "most_same_captions": 3,
     "most_caption_overlap": 1.0,
     "clip_seconds": [0.75, 4.0],
+    "most_text_similarity": 0.99,
+    "most_video_similarity": 0.995,
 }
 """What differs for the rendered world: its clips are 48 pixels wide, two seconds long, and of few words."""
 PROFILES: dict[str, dict[str, Any]] = {"default": {}, "world": WORLD}
@@ -52,12 +57,15 @@ class Config:
         deadline: Seconds that one video may take to decode.
         video: Limits of videos.
         caption: Limits of captions.
+        scenes: How scene cuts are found; {"detector": "pyscenedetect"} needs the extra `synth`.
+        filters: Optional ones, {"nsfw": {"model", "labels", "threshold", "frames"}, "pii": {"action", "threshold",
+            "entities", "regions"}}; `pii` needs the extra of that name.
         most_same_captions: Videos that may share a caption.
         most_caption_overlap: Share of common runs of three words with an earlier caption.
         most_bits: PDQ distance up to which a video is a copy of an earlier one.
         least_similarity_share: Share of the corpus that is refused for the least similar captions.
         least_similarity: Floor of that similarity; depends on the encoder.
-        encoder: "module:function" that gives an encoder; None leaves out what needs one.
+        encoder: "module:function" that gives an encoder, or "module:function:argument"; None leaves out what needs one.
         captioner: {"kind": "world", "folder"}, or the fields of EndpointCaptioner, BatchCaptioner or InProcessCaptioner
             with the kind endpoint, batch or transformers; None leaves out enrichment and extension.
         captioner_frames: Frames that the captioner and the encoder see.
@@ -65,6 +73,7 @@ class Config:
             it leaves out cannot be published.
         most_runs: Runs of 13 words in common with the benchmark that are let through.
         most_text_similarity: Cosine with a benchmark's text above which a text paraphrases it; for the encoder.
+        most_video_similarity: Cosine with a benchmark's video above which a video shows the same; for the encoder.
         clip_seconds: Shortest and longest clip of a clip-video pair.
     """
 
@@ -72,6 +81,8 @@ class Config:
     deadline: float = 60.0
     video: VideoLimits = field(default_factory=VideoLimits)
     caption: CaptionLimits = field(default_factory=CaptionLimits)
+    scenes: SceneRules = field(default_factory=SceneRules)
+    filters: Filters = field(default_factory=Filters)
     most_same_captions: int = 1
     most_caption_overlap: float = 0.8
     most_bits: int = 31
@@ -83,6 +94,7 @@ class Config:
     fingerprints: str | None = None
     most_runs: int = 0
     most_text_similarity: float = 0.95
+    most_video_similarity: float = 0.95
     clip_seconds: tuple[float, float] = (2.0, 10.0)
 
 
@@ -90,18 +102,20 @@ def make_config(values: Mapping[str, Any]) -> Config:
     """A configuration from plain values, such as a YAML file's; "profile" names the defaults.
 
     Raises:
-        ValueError: For an unknown key or profile.
+        ValueError: For an unknown key or profile, or a value that is not accepted.
+        MissingExtraError: If an option needs packages that are not installed.
     """
     given = dict(values)
     profile = given.pop("profile", "default")
     if profile not in PROFILES:
         raise ValueError(f"profile: got {profile!r}; {', '.join(PROFILES)} are accepted")
     merged = {**PROFILES[profile], **given}
-    for name, kind in (("video", VideoLimits), ("caption", CaptionLimits)):
+    for name, kind in (("video", VideoLimits), ("caption", CaptionLimits), ("scenes", SceneRules)):
         asked = {**PROFILES[profile].get(name, {}), **given.get(name, {})}
         _check_keys(name, asked, kind)
         merged[name] = replace(kind(), **{key: _tuple(value) for key, value in asked.items()})
     _check_keys("config", merged, Config)
+    merged["filters"] = make_filters(given.get("filters") or {})
     return Config(**{key: _tuple(value) for key, value in merged.items()})
 
 
@@ -125,14 +139,15 @@ def make_flow(config: Config) -> Flow:
         gate = Decontamination(
             config.fingerprints,
             ("text", "raw_text", *written),
-            Fingerprints.load(Path(config.fingerprints)).encoder and (config.encoder or ""),
+            _gate_encoder(config),
             config.most_bits,
             config.most_runs,
             config.most_text_similarity,
+            config.most_video_similarity,
         )
         # before the last stage, so that no leak is mined as a negative either
         stages.insert(len(stages) - (config.captioner is not None), gate)
-    encoder = None if config.encoder is None else partial(_load_encoder, config.encoder)
+    encoder = None if config.encoder is None else partial(load_encoder, config.encoder)
     captioner = None if config.captioner is None else captioner_maker(config.captioner)[1]
     return Flow(tuple(stages), config.seed, config.deadline, encoder, captioner)
 
@@ -140,14 +155,16 @@ def make_flow(config: Config) -> Flow:
 def quality_stages(config: Config) -> list[Stage]:
     """Stage 1 [3.2], cheapest first; the paper's order of the three filters it names."""
     stages: list[Stage] = [
+        *config.filters.of_captions(),
         Rectification(config.caption),
         Multiplicity(config.most_same_captions),
         NearCaptions(config.most_caption_overlap),
-        Integrity(config.video),
+        Integrity(config.video, scenes=config.scenes),
         Duplicates(config.most_bits),
+        *config.filters.of_videos(),
     ]
     if config.encoder is not None:
-        scores = Similarity(config.encoder, config.captioner_frames)
+        scores = Similarity(encoder_name(config.encoder), config.captioner_frames)
         stages += [scores, Consistency(config.least_similarity_share, config.least_similarity)]
     return stages
 
@@ -157,44 +174,32 @@ def pair_stages(config: Config) -> list[Stage]:
     if config.captioner is None:
         return []
     name, _ = captioner_maker(config.captioner)
-    encoder, seen, seed = config.encoder or "", config.captioner_frames, config.seed
+    encoder, seen, seed = _encoder_name(config), config.captioner_frames, config.seed
     least, most = config.clip_seconds
     return [
         Enrichment(name, encoder=encoder, num_frames=seen, seed=seed),
         References(least_seconds=least, most_seconds=most, shots="shots", seed=seed),
         Compositions(name, num_frames=seen, seed=seed),
+        *config.filters.of_writing(),
         Mining(encoder, num_frames=seen),
     ]
 
 
-def captioner_maker(values: Mapping[str, Any]) -> tuple[str, Callable[[], Any]]:
-    """A captioner's name and the function that makes it.
-
-    Raises:
-        ValueError: For an unknown kind.
-    """
-    given = dict(values)
-    kind = given.pop("kind", None)
-    if kind == "world":
-        return TRUTH_NAME, partial(TruthCaptioner, Path(given["folder"]))
-    if kind == "endpoint":
-        return given["model"], partial(EndpointCaptioner, **given)
-    if kind == "batch":
-        return given["model"], partial(BatchCaptioner, **{**given, "folder": Path(given["folder"])})
-    if kind == "transformers":
-        return given["name"], partial(_load_in_process, given)
-    raise ValueError(f"captioner.kind: got {kind!r}; world, endpoint, batch, transformers are accepted")
+def _encoder_name(config: Config) -> str:
+    return "" if config.encoder is None else encoder_name(config.encoder)
 
 
-def _load_in_process(values: Mapping[str, Any]) -> Any:
-    """Made here, since importing it takes seconds that the other captioners need not wait for."""
-    module = importlib.import_module("gve.hub_datasets.vsynflow.in_process")
-    return module.InProcessCaptioner(**values)
-
-
-def _load_encoder(place: str) -> Encoder:
-    module, _, function = place.partition(":")
-    return getattr(importlib.import_module(module), function)()
+def _gate_encoder(config: Config) -> str:
+    """The encoder of the gate's two nets of embeddings; none where the fingerprints hold none."""
+    assert config.fingerprints is not None
+    known = Fingerprints.load(Path(config.fingerprints)).encoder
+    if known and known != _encoder_name(config):
+        raise SetupError(
+            f"fingerprints: {config.fingerprints} holds embeddings of {known}, and the configuration's encoder is "
+            f"{_encoder_name(config) or 'none'}; the same encoder is accepted, weights included; name it, or take the "
+            "fingerprints again"
+        )
+    return known
 
 
 def _check_keys(name: str, values: Mapping[str, Any], kind: Any) -> None:

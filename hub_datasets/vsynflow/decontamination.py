@@ -1,4 +1,7 @@
-"""The gate between training data and a benchmark: four nets, by fingerprints alone, and a report with counts."""
+"""The gate between training data and a benchmark: five nets, by fingerprints alone, and a report with counts.
+
+Shapes: D width of the encoder.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -7,20 +10,25 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pyarrow as pa
 
+from gve.hub_datasets.vsynflow.encoders import encode_videos
 from gve.hub_datasets.vsynflow.files import read_json
-from gve.hub_datasets.vsynflow.fingerprints import Fingerprints, id_keys, text_runs, unit
+from gve.hub_datasets.vsynflow.fingerprints import Fingerprints, id_keys, text_runs, text_vectors, unit
 from gve.hub_datasets.vsynflow.quality.pdq import distances, from_hex
 from gve.hub_datasets.vsynflow.records import Record
 from gve.hub_datasets.vsynflow.shards import read_plan
-from gve.hub_datasets.vsynflow.stages import BaseStage, Context, Kept, Outcome, Rejected, SetupError
+from gve.hub_datasets.vsynflow.stages import BaseStage, Context, Failed, Kept, Outcome, Rejected, SetupError
 from gve.hub_datasets.vsynflow.verify import read_table, verify_run
+from gve.hub_datasets.vsynflow.views import frames_of
 
 NAME = "decontamination"
-NETS = ("id", "frames", "text", "paraphrase")
-_RANK = 2
+NETS = ("id", "frames", "text", "video", "paraphrase")
+EMBEDDED = ("video", "paraphrase")
+"""Nets that need an encoder."""
+_RANK, _BATCH = 2, 32
 
 
 @dataclass(frozen=True)
@@ -30,18 +38,22 @@ class Decontamination(BaseStage):
     Attributes:
         path: File of the fingerprints.
         texts: Columns that hold texts, or lists of them.
-        encoder: Name of the encoder; "" leaves the net of paraphrases out.
+        encoder: Name of the encoder, which must be that of the fingerprints; "" where they hold no embeddings, which
+            leaves out the nets of videos and of paraphrases.
         most_bits: PDQ distance of the second nearest frame up to which the videos share pictures.
         most_runs: Runs of 13 words, or whole texts, in common that are still let through.
         most_similarity: Cosine of two texts above which one paraphrases the other; calibrate it for the encoder.
+        most_video_similarity: Cosine of two videos above which they show the same; likewise.
     """
 
     name = NAME
+    version = 2
     columns = {  # noqa: RUF012
         "leak_id": pa.string(),
         "leak_bits": pa.int64(),
         "leak_runs": pa.int64(),
         "leak_similarity": pa.float64(),
+        "leak_video": pa.float64(),
     }
     path: str = ""
     texts: Sequence[str] = ("text", "raw_text")
@@ -49,6 +61,7 @@ class Decontamination(BaseStage):
     most_bits: int = 31
     most_runs: int = 0
     most_similarity: float = 0.95
+    most_video_similarity: float = 0.95
     reads: Sequence[str] = field(init=False, default=())
 
     def __post_init__(self) -> None:
@@ -61,27 +74,33 @@ class Decontamination(BaseStage):
 
     @property
     def limits(self) -> Mapping[str, Any]:
-        """The three limits."""
+        """The limits of the nets."""
         return {
             "most_bits": self.most_bits,
             "most_runs": self.most_runs,
             "most_similarity": self.most_similarity,
+            "most_video_similarity": self.most_video_similarity,
         }
 
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
-        """Score every record in all four nets.
+        """Score every record in all nets.
 
         Raises:
             SetupError: If the encoder is not that of the fingerprints, or was not given.
         """
         known = _loaded(self.path)
-        if self.encoder and (context.encoder is None or known.encoder != self.encoder):
+        if known.encoder != self.encoder or (self.encoder and context.encoder is None):
             raise SetupError(
-                f"encoder: {self.encoder!r} is asked for, but the fingerprints are of {known.encoder!r} and the run "
-                f"{'has one' if context.encoder is not None else 'has none'}; the same encoder is accepted"
+                f"encoder: got {self.encoder or 'none'!r} and the run {'has one' if context.encoder else 'has none'}, "
+                f"but the fingerprints are of {known.encoder or 'none'!r}; the same encoder is accepted; name it in the "
+                "configuration, or take the fingerprints again"
             )
+        similar = self._videos(records, known, context)
         outcomes: list[Outcome] = []
-        for record in records:
+        for record, video in zip(records, similar, strict=True):
+            if isinstance(video, Failed):
+                outcomes.append(video)
+                continue
             texts = self._texts(record)
             names = id_keys(record["origin"]) | id_keys(record["video"]["path"])
             runs = {run for text in texts for run in text_runs(text)}
@@ -90,17 +109,19 @@ class Decontamination(BaseStage):
                 "leak_bits": _second_nearest(record["hashes"], known.hashes),
                 "leak_runs": int(np.isin(np.array(sorted(runs), np.uint64), known.runs).sum()),
                 "leak_similarity": self._similarity(texts, known, context),
+                "leak_video": video,
             }
             outcomes.append(Kept(columns))
         return outcomes
 
     def judge(self, record: Mapping[str, Any]) -> Rejected | None:
         """The first net that a record is caught in."""
-        similarity = record["leak_similarity"]
+        similarity, video = record["leak_similarity"], record["leak_video"]
         checks = (
             ("id", 1.0, record["leak_id"] is not None),
             ("frames", record["leak_bits"], record["leak_bits"] <= self.most_bits),
             ("text", record["leak_runs"], record["leak_runs"] > self.most_runs),
+            ("video", video, video is not None and video > self.most_video_similarity),
             ("paraphrase", similarity, similarity is not None and similarity > self.most_similarity),
         )
         return next((Rejected(code, float(score)) for code, score, caught in checks if caught), None)
@@ -113,8 +134,26 @@ class Decontamination(BaseStage):
     def _similarity(self, texts: list[str], known: Fingerprints, context: Context) -> float | None:
         if not self.encoder or context.encoder is None or not texts or not len(known.texts):
             return None
-        vectors = unit(context.encoder.encode_query([{"text": text} for text in texts]))
+        vectors = text_vectors(context.encoder, texts)
         return round(float((vectors @ known.texts.T).max()), 6)
+
+    def _videos(self, records: Sequence[Record], known: Fingerprints, context: Context) -> list[float | Failed | None]:
+        """Cosine with the nearest test video, or why there is none; None for all without the net."""
+        found: list[float | Failed | None] = [None] * len(records)
+        if context.encoder is None or not self.encoder or not len(known.videos):
+            return found
+        for start in range(0, len(records), _BATCH):
+            shown: dict[int, list[Any]] = {}
+            for number, record in enumerate(records[start : start + _BATCH], start):
+                try:
+                    shown[number] = frames_of(record["video"], known.num_frames)
+                except (av.FFmpegError, ValueError) as error:
+                    found[number] = Failed(f"decode-{type(error).__name__}", retryable=False)
+            if shown:
+                vectors = unit(encode_videos(context.encoder, list(shown.values())))  # (_BATCH, D)
+                for number, nearest in zip(shown, (vectors @ known.videos.T).max(axis=1), strict=True):
+                    found[number] = round(float(nearest), 6)
+        return found
 
 
 def gate_report(folder: Path) -> dict[str, Any]:
@@ -124,7 +163,8 @@ def gate_report(folder: Path) -> dict[str, Any]:
         folder: A finished run's folder.
 
     Returns:
-        JSON: "passed"; "reason" where not; "fingerprints" (digest), "limits", "checked" and "caught" by net.
+        JSON: "passed"; "reason" where not; "fingerprints" (digest), "encoder", "limits", "checked" (records), "nets"
+        (those that were cast) and "caught" by net.
 
     Raises:
         ValueError: If the folder holds no plan.
@@ -147,6 +187,7 @@ def gate_report(folder: Path) -> dict[str, Any]:
         "encoder": params["encoder"],
         "limits": limits,
         "checked": kept + sum(counts.values()),
+        "nets": [net for net in NETS if params["encoder"] or net not in EMBEDDED],
         "caught": counts,
     }
 

@@ -18,7 +18,7 @@ from gve.hub_datasets.vsynflow.dialogue import Answer, Ask, converse
 from gve.hub_datasets.vsynflow.prompts import FRAME_CAPTIONS, VIDEO_CAPTIONS, Prompt
 from gve.hub_datasets.vsynflow.prompts.captions import caption_text
 from gve.hub_datasets.vsynflow.records import Record
-from gve.hub_datasets.vsynflow.stages import BaseStage, Context, Failed, Kept, Outcome, Rejected
+from gve.hub_datasets.vsynflow.stages import BaseStage, Context, Failed, Kept, Outcome, Rejected, SetupError
 from gve.hub_datasets.vsynflow.stills import Still, fit, jpeg, read_times, sample_stills
 from gve.hub_datasets.vsynflow.styles import STYLES, Profile, draw_profile
 from gve.hub_datasets.vsynflow.validation import check_captions
@@ -133,11 +133,11 @@ def check_captioner(context: Context, name: str) -> None:
     """Make sure that a stage asks the captioner whose name its results are stored under.
 
     Raises:
-        ValueError: If there is none, or another one.
+        SetupError: If there is none, or another one.
     """
     got = None if context.captioner is None else context.captioner.name
     if got != name:
-        raise ValueError(f"captioner: got {got!r}; {name!r} is what this stage was made for; pass the same to both")
+        raise SetupError(f"captioner: got {got!r}; {name!r} is what this stage was made for; pass the same to both")
 
 
 def caption_ask(

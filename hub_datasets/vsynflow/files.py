@@ -24,9 +24,9 @@ def commit_bytes(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError:
+    except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # a failed write does not say of what
 
 
 def commit_json(path: Path, value: Any) -> None:

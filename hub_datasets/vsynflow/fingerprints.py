@@ -4,6 +4,7 @@ Shapes: H hashes, G runs of words, E embeddings, D width.
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -11,23 +12,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
+from gve.hub_datasets.vsynflow.encoders import encode_videos
 from gve.hub_datasets.vsynflow.files import commit_bytes
 from gve.hub_datasets.vsynflow.quality.captions import normal
-from gve.hub_datasets.vsynflow.quality.pdq import BITS, from_hex
+from gve.hub_datasets.vsynflow.quality.measure import POOL
+from gve.hub_datasets.vsynflow.quality.pdq import BITS, from_hex, pdq, to_hex
 from gve.hub_datasets.vsynflow.quality.worker import video_worker
+from gve.hub_datasets.vsynflow.stages import Encoder
+from gve.hub_datasets.vsynflow.views import views_of
 
+SCHEMA = "gve-fingerprints/1"
 RUN_LENGTH = 13
 LEAST_EXACT = 5
 """Words of the shortest text that is looked for as a whole; shorter ones are said of many videos."""
+_BATCH = 256
 _URL_IDS = (
     ("youtube", re.compile(r"(?:youtube\.com/(?:watch\?\S*?v=|shorts/|embed/)|youtu\.be/)([\w-]{11})(?![\w-])")),
     ("flickr", re.compile(r"flickr\.com/photos/[^/\s]+/(\d+)")),
     ("pexels", re.compile(r"pexels\.com/(?:[a-z-]+/)?video/(?:[\w-]*?-)?(\d+)/?")),
 )
 _STEM_ID = re.compile(r"(?:^|/)(?:v_)?([\w-]{11})(?:_\d[\w.]*)?(?:\.\w{2,4})?$")
+
+
+def _none(width: int, kind: type) -> np.ndarray:
+    return np.zeros((0, width), kind)
 
 
 @dataclass
@@ -39,107 +51,144 @@ class Fingerprints:
         ids: Names that videos have on their platforms, such as "youtube:...".
         hashes: (H, 256) bits of PDQ, of frames and of their mirror images.
         runs: (G,) sorted uint64: hashed runs of 13 words, and hashed whole texts of at least 5 words.
-        encoder: Name of the encoder of the embeddings; "" where there are none.
-        videos: (E, D) unit vectors of videos.
+        encoder: Name of the encoder of the embeddings, its weights included; "" where there are none.
+        num_frames: Frames of a video that the encoder saw.
+        videos: (E, D) unit vectors of videos, of their mirror images and of their halves.
         texts: (E', D) unit vectors of texts.
     """
 
     name: str
     ids: frozenset[str] = frozenset()
-    hashes: np.ndarray = field(default_factory=lambda: np.zeros((0, BITS), np.uint8))
+    hashes: np.ndarray = field(default_factory=lambda: _none(BITS, np.uint8))
     runs: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
     encoder: str = ""
-    videos: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
-    texts: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    num_frames: int = 0
+    videos: np.ndarray = field(default_factory=lambda: _none(0, np.float32))
+    texts: np.ndarray = field(default_factory=lambda: _none(0, np.float32))
 
     def save(self, path: Path) -> None:
-        """Write one parquet file with a row."""
-        row = {
-            "name": self.name,
-            "ids": sorted(self.ids),
-            "hashes": np.packbits(self.hashes, axis=1).tobytes() if len(self.hashes) else b"",
-            "runs": self.runs.tobytes(),
-            "encoder": self.encoder,
-            "videos": self.videos.astype(np.float16).tobytes(),
-            "texts": self.texts.astype(np.float16).tobytes(),
-            "width": max(self.videos.shape[1], self.texts.shape[1]),
+        """Write one safetensors file; embeddings are kept as float16, names in its header."""
+        tensors = {
+            "hashes": np.packbits(self.hashes, axis=1) if len(self.hashes) else _none(BITS // 8, np.uint8),
+            "runs": self.runs,
+            "videos": self.videos.astype(np.float16),
+            "texts": self.texts.astype(np.float16),
         }
-        sink = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_pylist([row]), sink)
-        commit_bytes(path, sink.getvalue().to_pybytes())
+        header = {"schema": SCHEMA, "name": self.name, "ids": json.dumps(sorted(self.ids))}
+        header |= {"encoder": self.encoder, "num_frames": str(self.num_frames)}
+        commit_bytes(path, save({key: np.ascontiguousarray(value) for key, value in tensors.items()}, header))
 
     @classmethod
     def load(cls, path: Path) -> "Fingerprints":
         """Read them again.
 
         Raises:
-            ValueError: If there is no such file.
+            ValueError: If there is no such file, or it holds something else.
         """
         if not path.is_file():
             raise ValueError(f"fingerprints: {path} is not there; a file of gve synth fingerprint is accepted")
-        (row,) = pq.read_table(path, partitioning=None).to_pylist()
-        packed = np.frombuffer(row["hashes"], np.uint8)
-        vectors = {
-            name: np.frombuffer(row[name], np.float16).astype(np.float32).reshape(-1, row["width"] or 1)
-            for name in ("videos", "texts")
-        }
+        try:
+            with safe_open(path, "np") as file:
+                header = file.metadata() or {}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no mapping
+        except SafetensorError as error:
+            raise ValueError(f"fingerprints: {path} is no safetensors file ({error}); take them again") from error
+        if header.get("schema") != SCHEMA:
+            raise ValueError(
+                f"fingerprints: {path} has the schema {header.get('schema')!r}; {SCHEMA} is accepted; take them again "
+                "with gve synth fingerprint"
+            )
         return cls(
-            row["name"],
-            frozenset(row["ids"]),
-            np.unpackbits(packed).reshape(-1, BITS),
-            np.frombuffer(row["runs"], np.uint64),
-            row["encoder"],
-            **vectors,
+            header["name"],
+            frozenset(json.loads(header["ids"])),
+            np.unpackbits(tensors["hashes"], axis=1),
+            tensors["runs"],
+            header["encoder"],
+            int(header["num_frames"]),
+            tensors["videos"].astype(np.float32),
+            tensors["texts"].astype(np.float32),
         )
 
     def digest(self) -> str:
         """A name for the contents."""
-        hashed = hashlib.blake2b("\n".join((self.name, self.encoder, *sorted(self.ids))).encode(), digest_size=16)
+        told = (self.name, self.encoder, str(self.num_frames), *sorted(self.ids))
+        hashed = hashlib.blake2b("\n".join(told).encode(), digest_size=16)
         for array in (self.hashes, self.runs, self.videos.astype(np.float16), self.texts.astype(np.float16)):
             hashed.update(np.ascontiguousarray(array).tobytes())
         return hashed.hexdigest()
+
+    def counts(self) -> dict[str, int]:
+        """How many of each there are."""
+        arrays = {"hashes": self.hashes, "runs": self.runs, "videos": self.videos, "texts": self.texts}
+        return {"ids": len(self.ids)} | {name: len(array) for name, array in arrays.items()}
 
 
 def make_fingerprints(
     name: str,
     items: Iterable[dict[str, Any]],
     *,
-    encoder: Any = None,
+    encoder: Encoder | None = None,
     encoder_name: str = "",
+    num_frames: int = 8,
+    hash_frames: int = POOL,
     deadline: float = 60.0,
 ) -> Fingerprints:
     """Take the fingerprints of test videos and texts.
 
     Args:
         name: Of the benchmark.
-        items: {"ids": platform names or urls, "video": a record's `video` or None, "texts": its queries}.
+        items: {"ids": platform names or urls, "video": a record's `video` or None, "texts": its queries}, and
+            optionally "image": an encoded image.
         encoder: Encoder for the embeddings; None leaves them out.
-        encoder_name: Its name.
+        encoder_name: Its name, the weights included; see `encoders.encoder_name`.
+        num_frames: Frames of a video that the encoder sees.
+        hash_frames: Frames of a video that are hashed at most; fewer find fewer sub-clips.
         deadline: Seconds that a video may take.
 
     Returns:
         The fingerprints.
 
     Raises:
+        ValueError: If there is an encoder without a name.
         VideoError: If a video cannot be decoded; a gate with a hole is none.
     """
-    ids: set[str] = set()
-    runs: set[int] = set()
-    hashes: list[str] = []
-    texts: list[str] = []
+    if (encoder is None) != (not encoder_name):
+        raise ValueError(
+            f"encoder_name: got {encoder_name!r} {'without' if encoder is None else 'with'} an encoder; both or none "
+            "are accepted; name the encoder, its weights included"
+        )
+    found = Fingerprints(name, encoder=encoder_name, num_frames=num_frames if encoder else 0)
+    ids, runs, texts = set[str](), set[int](), dict[str, None]()
+    hashes: dict[str, None] = {}
+    seen: list[Any] = []
+    vectors: list[np.ndarray] = []
     for item in items:
         ids.update(key for text in item["ids"] for key in id_keys(text))
-        texts += item["texts"]
+        texts |= dict.fromkeys(item["texts"])
         runs.update(run for text in item["texts"] for run in text_runs(text))
-        if item["video"] is not None:
-            plain, mirrored = video_worker().call("fingerprint_hashes", item["video"], deadline=deadline)
-            hashes += [*plain, *mirrored]
-    bits = np.unique(from_hex(hashes), axis=0) if hashes else np.zeros((0, BITS), np.uint8)
-    found = Fingerprints(name, frozenset(ids), bits, np.array(sorted(runs), np.uint64))
-    if encoder is not None and texts:
-        found.encoder = encoder_name
-        found.texts = unit(encoder.encode_query([{"text": text} for text in texts]))
+        hashes |= dict.fromkeys(_hashes(item, hash_frames, deadline))
+        if encoder is not None and item["video"] is not None:
+            seen += views_of(item["video"], num_frames)
+        if encoder is not None and len(seen) >= _BATCH:
+            vectors, seen = [*vectors, unit(encode_videos(encoder, seen))], []
+    found.ids, found.runs = frozenset(ids), np.array(sorted(runs), np.uint64)
+    found.hashes = np.unique(from_hex(list(hashes)), axis=0) if hashes else found.hashes
+    if encoder is not None:
+        vectors += [unit(encode_videos(encoder, seen))] if seen else []
+        found.videos = np.concatenate(vectors) if vectors else found.videos
+        found.texts = text_vectors(encoder, list(texts)) if texts else found.texts
     return found
+
+
+def _hashes(item: dict[str, Any], most: int, deadline: float) -> list[str]:
+    """Of a test item's video or picture, and of the mirror image."""
+    if item["video"] is not None:
+        plain, turned = video_worker().call("fingerprint_hashes", item["video"], most, deadline=deadline)
+        return [*plain, *turned]
+    if item.get("image") is None:
+        return []
+    grey = np.asarray(Image.open(item["image"]).convert("L"))
+    return [to_hex(pdq(grey)), to_hex(pdq(np.ascontiguousarray(grey[:, ::-1])))]
 
 
 def id_keys(text: str) -> set[str]:
@@ -158,6 +207,12 @@ def text_runs(text: str) -> set[int]:
     if len(words) >= LEAST_EXACT:
         runs.add(f"= {' '.join(words)}")
     return {int.from_bytes(hashlib.blake2b(run.encode(), digest_size=8).digest()) for run in runs}
+
+
+def text_vectors(encoder: Encoder, texts: Sequence[str]) -> np.ndarray:
+    """(E, D) unit vectors of texts."""
+    parts = [texts[start : start + _BATCH] for start in range(0, len(texts), _BATCH)]
+    return np.concatenate([unit(encoder.encode_query([{"text": text} for text in part])) for part in parts])
 
 
 def unit(vectors: Sequence[Any] | np.ndarray) -> np.ndarray:

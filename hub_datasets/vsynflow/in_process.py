@@ -22,6 +22,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from gve.hub_datasets.vsynflow.captioner import Done, Request, Response, Turn
+from gve.hub_datasets.vsynflow.stages import SetupError
 
 _TOKENS_A_CHARACTER = 0.5
 """More than any tokenizer of English takes."""
@@ -53,7 +54,11 @@ class InProcessCaptioner:
         return {**self.__dict__, "_loaded": None}  # a worker loads its own
 
     def answer(self, requests: Sequence[Request], done: Done) -> None:
-        """Answer every request once, in their order; the same seed gives the same words on the same machine."""
+        """Answer every request once, in their order; the same seed gives the same words on the same machine.
+
+        Raises:
+            SetupError: If the model cannot be loaded.
+        """
         model, processor, sees = self._load()
         for number, request in enumerate(requests):
             try:
@@ -65,14 +70,28 @@ class InProcessCaptioner:
     def _load(self) -> tuple[Any, Any, bool]:
         """The model, what prepares its inputs, and whether it sees pictures."""
         if self._loaded is None:
-            options = {"gguf_file": self.gguf_file} if self.gguf_file else {}
-            config = AutoConfig.from_pretrained(self.path, **options)
-            sees = config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-            prepare = AutoProcessor if sees else AutoTokenizer
-            kind = AutoModelForImageTextToText if sees else AutoModelForCausalLM
-            model = kind.from_pretrained(self.path, dtype=getattr(torch, self.dtype), **options)
-            self._loaded = (model.to(self.device).eval(), prepare.from_pretrained(self.path, **options), sees)
+            dtype = getattr(torch, self.dtype, None)
+            if not isinstance(dtype, torch.dtype):
+                raise SetupError(
+                    f"captioner.dtype: got {self.dtype!r}; the name of a torch type is accepted, such as bfloat16"
+                )
+            try:
+                self._loaded = self._read(dtype)
+            except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+                raise SetupError(
+                    f"captioner.path: got {self.path!r}, which cannot be loaded ({type(error).__name__}: {error}); the "
+                    "folder or Hub name of an image-text-to-text or text model is accepted"
+                ) from error
         return self._loaded
+
+    def _read(self, dtype: torch.dtype) -> tuple[Any, Any, bool]:
+        options = {"gguf_file": self.gguf_file} if self.gguf_file else {}
+        config = AutoConfig.from_pretrained(self.path, **options)
+        sees = config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+        prepare = AutoProcessor if sees else AutoTokenizer
+        kind = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+        model = kind.from_pretrained(self.path, dtype=dtype, **options)
+        return model.to(self.device).eval(), prepare.from_pretrained(self.path, **options), sees
 
     def _write(self, model: Any, processor: Any, request: Request, *, sees: bool) -> Response:
         messages = [_message(turn, sees=sees) for turn in request.turns]

@@ -4,6 +4,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from gve.hub_datasets.vsynflow.files import read_facts, read_json, read_rows
 from gve.hub_datasets.vsynflow.shards import Plan, read_plan
 from gve.hub_datasets.vsynflow.work import done_file
@@ -17,13 +19,14 @@ def run_status(folder: Path) -> dict[str, Any]:
 
     Returns:
         JSON: `shards`, `records`, `done` (shards), `ended` (kept, rejected, failed and retryable records),
-        `stages` (stored shards and outcomes by stage), `reasons` ("stage: code" to a count).
+        `stages` (stored shards and outcomes by stage), `reasons` ("stage: code" to a count), `redacted` (kept rows
+        whose weak caption had personal data taken out).
 
     Raises:
         ValueError: If the folder holds no plan.
     """
     plan = read_plan(folder)
-    ended, reasons, done = Counter[str](), Counter[str](), 0
+    ended, reasons, done, changed = Counter[str](), Counter[str](), 0, 0
     for shard in plan.shards:
         path = done_file(folder, shard)
         if not path.exists():
@@ -31,6 +34,7 @@ def run_status(folder: Path) -> dict[str, Any]:
         done += 1
         counts = read_json(path)["counts"]
         ended.update({name: counts[name] for name in ("kept", "rejected", "failed", "retryable")})
+        changed += _redacted(folder / "kept" / f"{shard.name}.parquet")
         for table in ("rejected", "failed"):
             rows = read_rows(folder / table / f"{shard.name}.parquet")
             reasons.update(f"{row['stage']}: {row['code']}" for row in rows)
@@ -41,7 +45,16 @@ def run_status(folder: Path) -> dict[str, Any]:
         "ended": dict(ended),
         "stages": _stages(folder, plan),
         "reasons": dict(reasons.most_common()),
+        "redacted": changed,
     }
+
+
+def _redacted(path: Path) -> int:
+    """Rows of a kept table with a redaction, read from that column alone; 0 where there was no such stage."""
+    if "redacted" not in pq.read_schema(path).names:
+        return 0
+    (column,) = pq.read_table(path, columns=["redacted"], partitioning=None).columns
+    return sum(count > 0 for count in column.to_pylist())
 
 
 def _stages(folder: Path, plan: Plan) -> dict[str, dict[str, int]]:

@@ -1,15 +1,14 @@
-"""UVRD on disk: one configuration a task in parquet, media stored once, a card that says how all of it came about.
+"""UVRD on disk: one configuration a task in parquet, and a card that says how all of it came about.
 
-`load_dataset(folder, "t2v")` gives rows that train as they are. In the "reference" layout they name files of the
-folder by their whole paths, each file there once; in the "embed" layout, which is for publishing, they hold the bytes.
+`load_dataset(folder, "t2v")` gives rows that train as they are. In the "embed" layout they hold the bytes of their
+media, so that the folder may be moved, copied and published; in the "reference" layout, which is for one machine, they
+name files of the folder by their whole paths, each file there once for all tasks.
 """
 
-import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,22 @@ from datasets import Features, List, Value
 
 from gve.hub_datasets.schema import TASKS, pair_features
 from gve.hub_datasets.vsynflow.extension.pairs import Candidate, Side, candidates_of, choose, lineage, source_fact
-from gve.hub_datasets.vsynflow.files import commit_json
-from gve.hub_datasets.vsynflow.records import Record, read_video
+from gve.hub_datasets.vsynflow.files import commit_json, read_json
+from gve.hub_datasets.vsynflow.records import Record
 from gve.hub_datasets.vsynflow.uvrd_card import uvrd_card
-from gve.hub_datasets.world.files import write_rows, write_text
+from gve.hub_datasets.vsynflow.uvrd_store import (
+    BLOCK_BYTES,
+    BLOCK_ROWS,
+    SHARD_BYTES,
+    SHARD_ROWS,
+    MediaStore,
+    cut,
+    row_bytes,
+    write_shard,
+)
+from gve.hub_datasets.world.files import write_text
 
-LAYOUTS = ("reference", "embed")
-SHARD_ROWS = 1000
+LAYOUTS = ("embed", "reference")
 FACTS = "facts.json"
 
 
@@ -50,9 +58,11 @@ class Report:
         decontamination: The gate's report, with its "passed"; None where it was not run.
         seed: Seed of the run.
         media: One of LAYOUTS.
+        local: Whether the set is for this machine alone; any other needs a passed gate and embedded media.
         rows: Rows by task; filled in when they are written.
         tokens: Tokens read and written by the captioner; likewise.
         licences: Rows by licence; likewise.
+        sources: Rows by source and licence; likewise.
         needing_both: Composed rows whose parts were ranked, and of them those that need both; likewise.
     """
 
@@ -62,11 +72,13 @@ class Report:
     captioner: str = ""
     decontamination: Mapping[str, Any] | None = None
     seed: int = 0
-    media: str = "reference"
+    media: str = "embed"
+    local: bool = False
     records: int = 0
     rows: dict[str, int] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
     licences: dict[str, int] = field(default_factory=dict)
+    sources: dict[str, dict[str, int]] = field(default_factory=dict)
     needing_both: dict[str, list[int]] = field(default_factory=dict)
 
 
@@ -93,8 +105,8 @@ def write_uvrd(
         The report.
 
     Raises:
-        ValueError: If there is no record, a record lacks a licence, ids repeat, the layout is unknown, or the folder
-            holds anything but an earlier build.
+        ValueError: If the set could not be published and is not local, there is no record, a record lacks a licence,
+            ids repeat, the layout is unknown, or the folder holds anything but an earlier build.
     """
     _check(records, report)
     _clear(folder)
@@ -102,26 +114,27 @@ def write_uvrd(
     found = [candidate for record in records for candidate in candidates_of(record, report.seed)]
     chosen = choose(found, seed=report.seed, quotas=quotas, total=total)
     commit_json(folder / FACTS, {})  # first, so that a build that was stopped is known for one
-    store = _Store(work, folder.resolve(), embed=report.media == "embed")
+    store = MediaStore(work, folder.resolve(), embed=report.media == "embed")
     for task, rows in chosen.items():
-        shards = -(-len(rows) // SHARD_ROWS)
-        for shard in range(shards):
-            part = rows[shard * SHARD_ROWS : (shard + 1) * SHARD_ROWS]
-            path = folder / task / f"train-{shard:05d}-of-{shards:05d}.parquet"
-            write_rows(path, _rows(part, by_id, store), uvrd_features())
+        _write_task(folder / task, rows, by_id, store)
     _count(report, records, chosen)
     commit_json(folder / FACTS, asdict(report))
-    write_text(folder / "README.md", uvrd_card(folder, report))
+    write_text(folder / "README.md", uvrd_card(folder, report, uvrd_features()))
     return report
 
 
 def _check(records: Sequence[Record], report: Report) -> None:
     if report.media not in LAYOUTS:
-        raise ValueError(f"media: got {report.media!r}; {', '.join(LAYOUTS)} are accepted; embed is for publishing")
-    if report.media == "embed" and not (report.decontamination or {}).get("passed"):
+        raise ValueError(f"media: got {report.media!r}; {', '.join(LAYOUTS)} are accepted; embed may be moved")
+    if not report.local and report.media != "embed":
         raise ValueError(
-            "decontamination: got no report of a passed gate; a set with embedded media is for publishing and needs "
-            "one; run the gate, or build with media='reference'"
+            f"media: got {report.media!r} for a set that may be published; embed is accepted, since whole paths hold on "
+            "one machine alone; choose it, or build for this machine (--local)"
+        )
+    if not report.local and not (report.decontamination or {}).get("passed"):
+        raise ValueError(
+            "decontamination: got no report of a passed gate; a set that may be published needs one; name fingerprints "
+            "of the benchmark and run again, or build for this machine alone (--local)"
         )
     if not records:
         raise ValueError("records: got none; at least one that passed every stage is needed; see what was rejected")
@@ -143,81 +156,72 @@ def _clear(folder: Path) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
-def _rows(chosen: Sequence[Candidate], by_id: Mapping[str, Record], store: "_Store") -> Iterator[dict[str, Any]]:
-    for one in chosen:
-        record, ranks = one.record, one.ranks or {}
-        fact = source_fact(record)
-        yield {
-            "id": one.id,
-            "task": one.task,
-            "kind": one.kind,
-            "instruction": one.instruction,
-            "query": store.side(record, one.query),
-            "target": store.side(record, one.target),
-            # a negative that a later stage dropped is gone with its record
-            "negatives": [store.side(by_id[n], Side(shows="video")) for n in one.negatives if n in by_id],
-            "group": "",
-            "query_facts": [fact],
-            "target_facts": [fact],
-            "source": record["source"],
-            "licence": record["licence"],
-            **{f"{name}_rank": ranks.get(name) for name in ("text", "reference", "both")},
-            "lineage": lineage(record, one),
-        }
+def require_publishable(folder: Path) -> dict[str, Any]:
+    """What a UVRD folder says of itself, where it may be published.
+
+    Args:
+        folder: A folder that `write_uvrd` wrote.
+
+    Returns:
+        Its facts.
+
+    Raises:
+        ValueError: If the folder is none, its build was not ended, or it is for one machine alone.
+    """
+    path = folder / FACTS
+    facts = read_json(path) if path.is_file() else {}
+    gate = facts.get("decontamination") or {"passed": False}
+    if not facts or facts["local"] or facts["media"] != "embed" or not gate["passed"]:
+        reason = "no finished UVRD" if not facts else "local" if facts["local"] else "without a passed gate"
+        raise ValueError(
+            f"folder: {folder} is {reason}; a UVRD with embedded media that passed the decontamination gate is "
+            "accepted; build it with gve synth build from a run with fingerprints"
+        )
+    return facts
 
 
-class _Store:
-    """Media files of a UVRD: each once, under the name of its content."""
+def _write_task(folder: Path, rows: Sequence[Candidate], by_id: Mapping[str, Record], store: MediaStore) -> None:
+    """Write the files of one task."""
 
-    def __init__(self, work: Path, folder: Path, *, embed: bool) -> None:
-        self.work, self.folder, self.embed = work, folder, embed
-        self._videos: dict[str, Path] = {}
+    def size(one: Candidate) -> int:
+        return row_bytes(one, by_id, store)
 
-    def side(self, record: Record, side: Side) -> dict[str, Any]:
-        """One side of a pair in the form of the schema."""
-        shown = None if side.shows is None else self._media(record, side.shows)
-        image = shown if side.shows == "frame" else None
-        return {"text": side.text, "image": image, "video": None if image else shown}
-
-    def _media(self, record: Record, shows: str) -> dict[str, Any]:
-        if self.embed:
-            content = read_video(record) if shows == "video" else (self.work / record[shows]["path"]).read_bytes()
-            return {"bytes": content, "path": None}
-        path = self._video(record) if shows == "video" else self._placed(self.work / record[shows]["path"])
-        return {"bytes": None, "path": str(path)}
-
-    def _video(self, record: Record) -> Path:
-        """A record's video in the folder, copied at its first use."""
-        name = repr(sorted(record["video"].items()))
-        if name not in self._videos:
-            content = read_video(record)
-            digest = blake2b(content, digest_size=16).hexdigest()
-            suffix = Path(record["video"]["path"]).suffix if record["video"]["offset"] is None else ".mp4"
-            path = self.folder / "media" / digest[:2] / f"{digest}{suffix or '.mp4'}"
-            if not path.is_file():
-                _write(path, content)
-            self._videos[name] = path
-        return self._videos[name]
-
-    def _placed(self, source: Path) -> Path:
-        """A file of the work folder, whose name is a digest of its content already."""
-        path = self.folder / "media" / source.parent.name / source.name
-        if not path.is_file():
-            _write(path, source.read_bytes())
-        return path
+    shards = cut(rows, size, most_rows=SHARD_ROWS, most_bytes=SHARD_BYTES)
+    for number, shard in enumerate(shards):
+        blocks = cut(shard, size, most_rows=BLOCK_ROWS, most_bytes=BLOCK_BYTES)
+        path = folder / f"train-{number:05d}-of-{len(shards):05d}.parquet"
+        write_shard(path, ([_row(one, by_id, store) for one in block] for block in blocks), uvrd_features())
 
 
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+def _row(one: Candidate, by_id: Mapping[str, Record], store: MediaStore) -> dict[str, Any]:
+    record, ranks = one.record, one.ranks or {}
+    fact = source_fact(record)
+    return {
+        "id": one.id,
+        "task": one.task,
+        "kind": one.kind,
+        "instruction": one.instruction,
+        "query": store.side(record, one.query),
+        "target": store.side(record, one.target),
+        # a negative that a later stage dropped is gone with its record
+        "negatives": [store.side(by_id[n], Side(shows="video")) for n in one.negatives if n in by_id],
+        "group": "",
+        "query_facts": [fact],
+        "target_facts": [fact],
+        "source": record["source"],
+        "licence": record["licence"],
+        **{f"{name}_rank": ranks.get(name) for name in ("text", "reference", "both")},
+        "lineage": lineage(record, one),
+    }
 
 
 def _count(report: Report, records: Sequence[Record], chosen: Mapping[str, Sequence[Candidate]]) -> None:
     report.records = len(records)
     report.rows = {task: len(rows) for task, rows in chosen.items()}
     report.licences = dict(sorted(Counter(one.record["licence"] for rows in chosen.values() for one in rows).items()))
+    for source in sorted({one.record["source"] for rows in chosen.values() for one in rows}):
+        found = (one.record["licence"] for rows in chosen.values() for one in rows if one.record["source"] == source)
+        report.sources[source] = dict(sorted(Counter(found).items()))
     report.tokens = {
         kind: sum(record[f"{part}_{kind}_tokens"] or 0 for record in records for part in ("caption", "composition"))
         for kind in ("input", "output")

@@ -1,10 +1,13 @@
 """The README of a UVRD folder: its configurations for `load_dataset`, and how its rows came about."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from datasets import Features
+
+from gve.hub_datasets.card_parts import feature_table, size_category, table
 from gve.hub_datasets.vsynflow.prompts import PROMPTS
 from gve.hub_datasets.vsynflow.truth import TRUTH_NAME
 
@@ -32,40 +35,77 @@ words alone, the reference alone, or both.
 _TRUTH = """
 The captioner is no model: it looks up what the rendered videos show. The texts are exact and of a grammar's plainness.
 """
-_LAYOUTS = {
-    "reference": "Rows name files under `media/` by their whole paths, so the folder must not be moved;\n"
-    "build it with embedded media to publish it.",
-    "embed": "Rows hold the media's bytes; the folder may be moved and published.",
+_MEANINGS = {
+    "id": "record and part of it, unique within a task",
+    "task": "one of the seven; `t2v` reads text to video",
+    "kind": "style of the text, or how the query was composed",
+    "instruction": "what the query asks for",
+    "query": "words, picture and clip; those that it is not made of are null",
+    "target": "likewise, what answers it",
+    "negatives": "targets of other videos that a prober found hard to tell apart",
+    "group": "empty here; of the rendered world, what joins near-identical targets",
+    "query_facts": "the raw video, as a number",
+    "target_facts": "likewise",
+    "source": "corpus of the raw video",
+    "licence": "of the raw video",
+    "text_rank": "rank of the target for the words alone, or null",
+    "reference_rank": "for the reference alone",
+    "both_rank": "for both",
+    "lineage": "record, raw video and title, captioner, prompt, times of frame and clip",
 }
+_SLIPS = """
+- The texts are a captioner's: what it sees wrongly is written as it saw it. No person has read them.
+- Rows whose videos show the same and come from different raw files are not joined by `query_facts`: within a batch one
+  may stand among the other's negatives.
+- Raw titles stay in `lineage`, wrong ones too: they are no training text.
+"""
+_LAYOUTS = {
+    "reference": "Rows name files under `media/` by their whole paths: this folder is for one machine and must not be\n"
+    "moved.",
+    "embed": "Rows hold the media's bytes; the folder may be moved, copied and published. A medium that several rows of\n"
+    "a block name in the same column is stored there once.",
+}
+_LOCAL = "This set was built for one machine alone and must not be published."
 
 
-def uvrd_card(folder: Path, report: "Report") -> str:
+def uvrd_card(folder: Path, report: "Report", features: Features) -> str:
     """The text of the README.
 
     Args:
         folder: The folder, with its parquet files in place.
         report: What went into it.
+        features: Columns of its rows.
+
+    Returns:
+        Front matter, then a description.
     """
-    lines = ["---", "pretty_name: UVRD", "language: [en]", "tags: [video-retrieval, synthetic]"]
+    lines = ["---", "pretty_name: UVRD", "language: [en]", "task_categories: [feature-extraction]"]
+    lines += ["tags: [video-retrieval, composed-retrieval, synthetic]"]
+    lines += [f'size_categories: ["{size_category(sum(report.rows.values()))}"]']
     licence = next(iter(report.licences)).lower() if len(report.licences) == 1 else "other"
     lines += [f"license: {licence}", "configs:", *_configs(folder, report.rows), "---"]
     head = _HEAD.format(records=report.records, captioner=f"`{report.captioner}`", seed=report.seed)
     lines += head.splitlines()
     lines += _TRUTH.splitlines() if report.captioner == TRUTH_NAME else []
-    lines += ["", *_LAYOUTS[report.media].splitlines(), "", "## Rows", ""]
-    lines += _table(("task", "rows"), report.rows.items())
+    lines += ["", *_LAYOUTS[report.media].splitlines(), *([_LOCAL] if report.local else []), "", "## Rows", ""]
+    lines += table(("task", "rows"), report.rows.items())
     if report.needing_both:
         lines += ["", "Composed queries, and how many find their target earlier with both parts than with either:", ""]
         rows = ((task, *counts) for task, counts in report.needing_both.items())
-        lines += _table(("task", "ranked", "needing both"), rows)
+        lines += table(("task", "ranked", "needing both"), rows)
+    lines += ["", "## Columns", "", *feature_table(features, _MEANINGS)]
     lines += ["", "## Licences", "", "Every row carries the licence of its raw video in `licence`.", ""]
-    lines += _table(("licence", "rows"), report.licences.items())
+    origins = (
+        (source, licence, count) for source, found in report.sources.items() for licence, count in found.items()
+    )
+    lines += table(("source", "licence", "rows"), origins)
     lines += ["", "## Filters", "", "Limits, by stage:", ""]
     limits = ((stage, name, limit) for stage, rules in report.limits.items() for name, limit in rules.items())
-    lines += _table(("stage", "limit", "value"), limits)
+    lines += table(("stage", "limit", "value"), limits)
     lines += ["", "Records that were rejected, and records that failed:", ""]
-    lines += _table(("code", "records"), [*report.rejected.items(), *report.failed.items()])
+    lines += table(("code", "records"), [*report.rejected.items(), *report.failed.items()])
     lines += ["", "## Decontamination", "", *_gate(report.decontamination)]
+    lines += ["", "## Known slips", *_SLIPS.rstrip().splitlines()]
     lines += ["", "## Prompts", "", f"Tokens read: {report.tokens['input']}; written: {report.tokens['output']}.", ""]
     for prompt in PROMPTS.values():
         lines += [f"### {prompt.label}", "", "```text", *prompt.text.splitlines(), "```", ""]
@@ -77,13 +117,7 @@ def _gate(found: Mapping[str, object] | None) -> list[str]:
         return ["The gate was not run: this set must not be published."]
     state = "passed" if found["passed"] else "not passed: this set must not be published"
     lines = [f"The gate was {state}.", ""]
-    return lines + _table(("check", "result"), ((name, value) for name, value in found.items() if name != "passed"))
-
-
-def _table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> list[str]:
-    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    body = [f"| {' | '.join(str(cell) for cell in row)} |" for row in rows]
-    return lines + (body or ["|" + " none |" + " |" * (len(head) - 1)])
+    return lines + table(("check", "result"), ((name, value) for name, value in found.items() if name != "passed"))
 
 
 def _configs(folder: Path, rows: Mapping[str, int]) -> list[str]:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from gve.hub_datasets.vsynflow.records import Record
-from gve.hub_datasets.vsynflow.stages import BaseStage, Context, Kept, Outcome
+from gve.hub_datasets.vsynflow.stages import BaseStage, Context, Kept, Outcome, SetupError
 from gve.hub_datasets.vsynflow.stills import fit, read_stills, sample_stills
 
 RANKS = pa.struct({"text": pa.float32(), "reference": pa.float32(), "both": pa.float32()})
@@ -78,12 +78,12 @@ class Mining(BaseStage):
         """Encode every video once, then rank all queries.
 
         Raises:
-            ValueError: If the stage names an encoder and none was given.
+            SetupError: If the stage names an encoder and none was given.
         """
         if not self.encoder or not records:
             return [Kept(dict.fromkeys(self.columns)) for _ in records]
         if context.encoder is None:
-            raise ValueError(
+            raise SetupError(
                 f"encoder: got none; {self.encoder!r} is what this stage was made for; pass it to the run"
             )
         targets = _encoded(context.encoder.encode_document, (self._video(record) for record in records))  # (N, D)

@@ -1,16 +1,16 @@
 """Cross-modal consistency [3.2]: does the caption say what the frames show, by any encoder that is passed in."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
-from gve.hub_datasets.vsynflow.quality.worker import VideoError, WorkerError, video_worker
+from gve.hub_datasets.vsynflow.quality.frames import in_batches, spread_frames
 from gve.hub_datasets.vsynflow.records import Record
-from gve.hub_datasets.vsynflow.stages import BaseStage, Context, Failed, Kept, Outcome, Rejected, SetupError
+from gve.hub_datasets.vsynflow.stages import BaseStage, Context, Encoder, Failed, Kept, Outcome, Rejected, SetupError
 
 
 @dataclass(frozen=True)
@@ -43,26 +43,27 @@ class Similarity(BaseStage):
         """
         if context.encoder is None:
             raise SetupError("encoder: got none; an encoder is accepted; pass one to the flow or drop this stage")
-        outcomes: list[Outcome] = [Failed("frames", retryable=False)] * len(records)
-        scored, videos = [], []
-        for index, record in enumerate(records):
-            try:
-                videos.append({"video": self._frames(record, context.deadline)})
-                scored.append(index)
-            except (VideoError, WorkerError) as error:
-                outcomes[index] = Failed(str(error).partition(":")[0], retryable=str(error) == "deadline")
-        if scored:
-            captions = [{"text": records[index]["text"]} for index in scored]
-            texts = np.asarray(context.encoder.encode_query(captions), np.float64)
-            seen = np.asarray(context.encoder.encode_document(videos), np.float64)
-            for index, score in zip(scored, _cosine(texts, seen), strict=True):
-                outcomes[index] = Kept({"similarity": round(float(score), 6)})
+        outcomes: list[Outcome] = []
+        for batch in in_batches(records):
+            shown = spread_frames(batch, self.frames, self.side, context.deadline)
+            pairs = [(record, found) for record, found in zip(batch, shown, strict=True) if isinstance(found, list)]
+            scores = iter(_scores(context.encoder, pairs))
+            outcomes += [found if isinstance(found, Failed) else _scored(next(scores)) for found in shown]
         return outcomes
 
-    def _frames(self, record: Record, deadline: float) -> list[Image.Image]:
-        times = [(index + 0.5) * record["duration"] / self.frames for index in range(self.frames)]
-        arrays = video_worker().call("sample_frames", record["video"], times, self.side, deadline=deadline)
-        return [Image.fromarray(array) for array in arrays]
+
+def _scores(encoder: Encoder, pairs: Sequence[tuple[Record, Any]]) -> list[float]:
+    """Cosines of captions and frames."""
+    if not pairs:
+        return []
+    texts = np.asarray(encoder.encode_query([{"text": record["text"]} for record, _ in pairs]), np.float64)
+    seen = np.asarray(encoder.encode_document([{"video": frames} for _, frames in pairs]), np.float64)
+    return _cosine(texts, seen).tolist()
+
+
+def _scored(score: float) -> Outcome:
+    """A score that is no number would stand anywhere in the order."""
+    return Kept({"similarity": round(score, 6)}) if math.isfinite(score) else Failed("no number", retryable=False)
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,12 @@ class Consistency(BaseStage):
     """Places a score among those of the corpus.
 
     Attributes:
-        least_share: Share of the corpus below which a record is refused.
+        least_share: Share of the corpus that is refused at most: the lowest scores, equal ones together or not at all.
         floor: Score below which it is refused wherever it stands; depends on the encoder.
     """
 
     name = "consistency"
+    version = 2
     scope = "corpus"
     reads = ("similarity",)
     columns = {"similarity_rank": pa.float64()}  # noqa: RUF012
@@ -87,14 +89,14 @@ class Consistency(BaseStage):
         return {"least_share": self.least_share, "floor": self.floor}
 
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
-        """The share of records with a lower score."""
+        """The share of records whose score is no higher, the record's own included."""
         scores = np.array([record["similarity"] for record in records])
-        ranks = np.searchsorted(np.sort(scores), scores) / max(len(scores), 1)
+        ranks = np.searchsorted(np.sort(scores), scores, side="right") / max(len(scores), 1)
         return [Kept({"similarity_rank": float(rank)}) for rank in ranks]
 
     def judge(self, record: Mapping[str, Any]) -> Rejected | None:
         """Apply quantile and floor."""
-        low = record["similarity_rank"] < self.least_share or record["similarity"] < self.floor
+        low = record["similarity_rank"] <= self.least_share or record["similarity"] < self.floor
         return Rejected("inconsistent", record["similarity"]) if low else None
 
 

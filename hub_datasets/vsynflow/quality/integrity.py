@@ -9,10 +9,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from gve.hub_datasets.vsynflow.extras import need
 from gve.hub_datasets.vsynflow.quality.repair import METHODS
+from gve.hub_datasets.vsynflow.quality.shots import SceneRules
 from gve.hub_datasets.vsynflow.quality.worker import VideoError, WorkerError, video_worker
 from gve.hub_datasets.vsynflow.records import BASE_COLUMNS, Record, digest
 from gve.hub_datasets.vsynflow.stages import BaseStage, Context, Failed, Kept, Outcome, Rejected
+
+_SCORES = ("duration", "fps", "errors", "damage", "blank", "black", "motion", "moving", "hash_quality")
 
 
 @dataclass(frozen=True)
@@ -25,8 +29,10 @@ class VideoLimits:
         least_side: Pixels of the shorter side.
         most_aspect: Longer side over shorter.
         fps: Lowest and highest.
-        most_errors: Share of packets that do not decode.
+        most_errors: Share of packets that do not decode, after a repair where there was one.
+        most_damage: Share of packets that did not decode before it; unknown where nothing did.
         most_blank: Share of frames of one colour.
+        most_black: Share of black frames, noise and a small logo aside.
         least_motion: Median change of grey levels at two frames a second; stills, noise and slide shows lie below 1.
         least_moving: Median share of the picture that changes; a ticker under a still moves less than a twentieth.
     """
@@ -37,7 +43,9 @@ class VideoLimits:
     most_aspect: float = 4.0
     fps: tuple[float, float] = (5.0, 120.0)
     most_errors: float = 0.05
+    most_damage: float = 0.5
     most_blank: float = 0.5
+    most_black: float = 0.5
     least_motion: float = 1.0
     least_moving: float = 0.0
 
@@ -47,12 +55,14 @@ class VideoLimits:
         aspect = sides[1] / max(sides[0], 1)
         checks = (
             ("errors", row["errors"], row["errors"] >= self.most_errors),
+            ("damage", row["damage"], row["damage"] is not None and row["damage"] >= self.most_damage),
             ("few frames", row["frames"], row["frames"] < self.least_frames),
             ("duration", row["duration"], not self.seconds[0] <= row["duration"] <= self.seconds[1]),
             ("resolution", sides[0], sides[0] < self.least_side),
             ("aspect", aspect, aspect > self.most_aspect),
             ("fps", row["fps"], not self.fps[0] <= row["fps"] <= self.fps[1]),
             ("blank", row["blank"], row["blank"] >= self.most_blank),
+            ("black", row["black"], row["black"] >= self.most_black),
             ("static", row["motion"], row["motion"] < self.least_motion or row["moving"] < self.least_moving),
         )
         return next((Rejected(code, float(score)) for code, score, broken in checks if broken), None)
@@ -65,14 +75,19 @@ class Integrity(BaseStage):
     Attributes:
         accepted: The limits.
         repair_above: Share of packets that do not decode, from which on a repair is tried.
+        scenes: How scene cuts are found.
+
+    Raises:
+        MissingExtraError: If the detector needs a package that is not installed.
     """
 
     name = "integrity"
+    version = 2
     reads = ("video",)
     columns = {  # noqa: RUF012
         "video": BASE_COLUMNS["video"],
         **dict.fromkeys(("frames", "width", "height"), pa.int64()),
-        **dict.fromkeys(("duration", "fps", "errors", "blank", "motion", "moving", "hash_quality"), pa.float64()),
+        **dict.fromkeys(_SCORES, pa.float64()),
         "shots": pa.list_(pa.struct({"start": pa.float64(), "end": pa.float64()})),
         **dict.fromkeys(("hashes", "mirrored"), pa.list_(pa.string())),
         "digest": pa.string(),
@@ -80,11 +95,15 @@ class Integrity(BaseStage):
     }
     accepted: VideoLimits = field(default_factory=VideoLimits)
     repair_above: float = 0.05
+    scenes: SceneRules = field(default_factory=SceneRules)
+
+    def __post_init__(self) -> None:
+        self._check()
 
     @property
     def params(self) -> Mapping[str, Any]:
-        """What decides on a repair."""
-        return {"repair_above": self.repair_above}
+        """What decides on a repair and on the cuts."""
+        return {"repair_above": self.repair_above, "scenes": asdict(self.scenes)}
 
     @property
     def limits(self) -> Mapping[str, Any]:
@@ -94,12 +113,21 @@ class Integrity(BaseStage):
         }
 
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
-        """Measure every video."""
+        """Measure every video.
+
+        Raises:
+            MissingExtraError: If this machine lacks what the detector needs.
+        """
+        self._check()
         return [self._one(record, context) for record in records]
 
     def judge(self, record: Mapping[str, Any]) -> Rejected | None:
         """Apply the limits."""
         return self.accepted.verdict(record)
+
+    def _check(self) -> None:
+        if self.scenes.detector == "pyscenedetect":
+            need("scenes.detector: pyscenedetect", "synth", ("scenedetect", "cv2"))
 
     def _one(self, record: Record, context: Context) -> Outcome:
         try:
@@ -114,25 +142,28 @@ class Integrity(BaseStage):
 
     def _measured(self, record: Record, context: Context) -> tuple[dict[str, Any], dict[str, Any], str]:
         """The scores of the file, or of the first repaired copy that is sounder."""
-        worker, place, deadline = video_worker(), record["video"], context.deadline
+        worker, place, deadline, scenes = video_worker(), record["video"], context.deadline, asdict(self.scenes)
         problem: VideoError | None = None
         try:
-            measured = worker.call("measure", place, deadline=deadline)
-            if measured["errors"] < self.repair_above:
+            measured = worker.call("measure", place, scenes, deadline=deadline)
+            damage = measured["errors"]
+            if damage < self.repair_above:
                 return measured, place, ""
         except VideoError as error:
-            measured, problem = None, error
+            measured, problem, damage = None, error, None
         for method in METHODS:
             target = context.folder.resolve() / "media" / "repaired" / f"{digest(record['id'], method)}.mp4"
             fixed = {"path": str(target), "offset": None, "size": None}
             try:
                 worker.call("repair", place, method, str(target), deadline=deadline)
-                again = worker.call("measure", fixed, deadline=deadline)
+                again = worker.call("measure", fixed, scenes, deadline=deadline)
             except VideoError:
                 _forget(target)
                 continue
-            if again["errors"] < self.repair_above:
-                return again, fixed, method
+            # a remux that sheds damaged packets may shed good frames with them, which a re-encoding still shows
+            whole = measured is None or again["frames"] >= measured["frames"]
+            if again["errors"] < self.repair_above and whole:
+                return {**again, "damage": damage}, fixed, method
             _forget(target)
         if measured is None:
             assert problem is not None

@@ -49,10 +49,10 @@ def test_from_videos_to_pairs(raw, tmp_path, capsys):
     assert found["kept"] > 5
     assert call(capsys, "verify", run)[1]["errors"] == []
     assert call(capsys, "status", run)[1]["done"] == 3
-    code, error = call(capsys, "build", run, tmp_path / "uvrd", "--media", "embed")
+    code, error = call(capsys, "build", run, tmp_path / "uvrd")
     assert code == 1
     assert "gate" in error
-    code, built = call(capsys, "build", run, tmp_path / "uvrd")
+    code, built = call(capsys, "build", run, tmp_path / "uvrd", "--local")
     assert code == 0
     assert built["rows"]["t2v"] > 0
     config.write_text(config.read_text() + f"fingerprints: {marks}\n")

@@ -6,6 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
+from synth_stages import Colours
 
 from gve.hub_datasets.vsynflow.decontamination import Decontamination, gate_report, require_gate
 from gve.hub_datasets.vsynflow.engines.inline import InlineEngine
@@ -17,7 +19,7 @@ from gve.hub_datasets.vsynflow.quality.measure import measure
 from gve.hub_datasets.vsynflow.records import make_record
 from gve.hub_datasets.vsynflow.runner import run_flow
 from gve.hub_datasets.vsynflow.shards import make_plan
-from gve.hub_datasets.vsynflow.stages import BaseStage, Context, Kept, SetupError
+from gve.hub_datasets.vsynflow.stages import BaseStage, Context, Failed, Kept, SetupError
 
 SIZE, COUNT = (160, 96), 6
 LONG = "a tall man in a grey coat walks over the old bridge and looks back at number {}"
@@ -68,7 +70,7 @@ def planted(tmp_path_factory):
         }
         for seed, frames in enumerate(tests)
     ]
-    path = folder / "fingerprints.parquet"
+    path = folder / "fingerprints.safetensors"
     make_fingerprints("test", items).save(path)
     train = {
         guise: [
@@ -78,6 +80,10 @@ def planted(tmp_path_factory):
     }
     train["clean"] = [measure(write(folder / f"c{seed}.mp4", frames_of(100 + seed))) for seed in range(2 * COUNT)]
     return path, train
+
+
+def place(path):
+    return {"path": str(path), "offset": None, "size": None}
 
 
 def codes(stage, rows, tmp_path):
@@ -128,7 +134,7 @@ class Bag:
 def test_paraphrases_are_caught_by_an_encoder(planted, tmp_path):
     _, train = planted
     texts = {"ids": [], "video": None, "texts": ["the red ball rolls"]}
-    path = tmp_path / "f.parquet"
+    path = tmp_path / "f.safetensors"
     make_fingerprints("test", [texts], encoder=Bag(), encoder_name="bag").save(path)
     stage = Decontamination(str(path), encoder="bag", texts=("text", "captions"))
     context = Context(tmp_path, "s", Journal(tmp_path / "j"), encoder=Bag())
@@ -138,6 +144,58 @@ def test_paraphrases_are_caught_by_an_encoder(planted, tmp_path):
     context.encoder = None
     with pytest.raises(SetupError, match="the run has none"):
         stage.run(rows, context)
+    with pytest.raises(SetupError, match=r"got 'none' .* but the fingerprints are of 'bag'"):
+        Decontamination(str(path), texts=("text", "captions")).run(rows, context)
+
+
+RECALL = {"reencoded": 1.0, "smaller": 1.0, "letterboxed": 1.0, "mirrored": 1.0, "subclip": 0.5}
+"""Of the net of videos alone, with the encoder above and a window of 13 of 40 frames for a sub-clip."""
+
+
+def test_copies_are_caught_by_embeddings_alone(planted, tmp_path):
+    path, train = planted
+    items = [{"ids": [], "video": place(path.parent / f"t{seed}.mp4"), "texts": []} for seed in range(COUNT)]
+    known = make_fingerprints("test", items, encoder=Colours(), encoder_name="colours")
+    assert known.videos.shape == (4 * COUNT, 96)
+    known.hashes = known.hashes[:0]  # so that no other net can catch them
+    known.save(tmp_path / "f.safetensors")
+    stage = Decontamination(str(tmp_path / "f.safetensors"), encoder="colours", most_video_similarity=0.9)
+    context = Context(tmp_path, "s", Journal(tmp_path / "j"), encoder=Colours())
+
+    def caught(guise, count):
+        rows = [
+            {**row, "video": place(path.parent / f"{guise}{number}.mp4")}
+            for number, row in enumerate(rows_of(train[guise if guise != "c" else "clean"]))
+        ]
+        outcomes = stage.run(rows, context)
+        verdicts = [stage.judge({**row, **outcome.columns}) for row, outcome in zip(rows, outcomes, strict=True)]
+        return sum(verdict is not None and verdict.code == "video" for verdict in verdicts) / count
+
+    found = {guise: caught(guise, COUNT) for guise in GUISES}
+    assert all(found[guise] >= least for guise, least in RECALL.items()), found
+    assert caught("c", 2 * COUNT) == 0
+
+
+def test_a_video_that_is_gone_fails_and_the_others_go_on(planted, tmp_path):
+    path, train = planted
+    known = make_fingerprints(
+        "test",
+        [{"ids": [], "video": place(path.parent / "t0.mp4"), "texts": []}],
+        encoder=Colours(),
+        encoder_name="colours",
+    )
+    known.save(tmp_path / "f.safetensors")
+    stage = Decontamination(str(tmp_path / "f.safetensors"), encoder="colours")
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    rows = [
+        {**row, "video": place(file)}
+        for row, file in zip(
+            rows_of(train["clean"][:2]), (tmp_path / "broken.mp4", path.parent / "c1.mp4"), strict=True
+        )
+    ]
+    broken, good = stage.run(rows, Context(tmp_path, "s", Journal(tmp_path / "j"), encoder=Colours()))
+    assert broken == Failed("decode-InvalidDataError", retryable=False)
+    assert 0 < good.columns["leak_video"] < 1
 
 
 def test_fingerprints_survive_writing_and_hold_no_text(planted):
@@ -149,6 +207,23 @@ def test_fingerprints_survive_writing_and_hold_no_text(planted):
     assert b"grey coat" not in path.read_bytes()
     with pytest.raises(ValueError, match="is not there"):
         Fingerprints.load(path.with_name("other"))
+    with pytest.raises(ValueError, match="is no safetensors file"):
+        Fingerprints.load(path.parent / "t0.mp4")
+    save_file({"x": np.zeros(1)}, path.with_name("foreign"))
+    with pytest.raises(ValueError, match="has the schema None"):
+        Fingerprints.load(path.with_name("foreign"))
+    with pytest.raises(ValueError, match=r"encoder_name: got '' with an encoder"):
+        make_fingerprints("test", [], encoder=Bag())
+
+
+def test_embeddings_survive_writing(tmp_path):
+    vectors = np.eye(3, 4, dtype=np.float32)
+    made = Fingerprints("n", frozenset(("youtube:a",)), encoder="e", num_frames=5, videos=vectors, texts=vectors[:1])
+    made.save(tmp_path / "f")
+    loaded = Fingerprints.load(tmp_path / "f")
+    assert (loaded.encoder, loaded.num_frames, loaded.ids, loaded.digest()) == ("e", 5, made.ids, made.digest())
+    assert np.array_equal(loaded.videos, vectors) and loaded.texts.shape == (1, 4) and loaded.hashes.shape == (0, 256)
+    assert made.counts() == {"ids": 1, "hashes": 0, "runs": 0, "videos": 3, "texts": 1}
 
 
 def test_platform_ids():
@@ -175,6 +250,7 @@ def test_the_gate(planted, tmp_path):
     run_flow(tmp_path / "run", Flow((integrity, Decontamination(str(path), texts=("text",)))), InlineEngine())
     report = require_gate(tmp_path / "run")
     assert (report["checked"], report["caught"]["frames"]) == (2, 1)
+    assert report["nets"] == ["id", "frames", "text"]
     next((tmp_path / "run" / "done").iterdir()).unlink()
     assert "not finished" in gate_report(tmp_path / "run")["reason"]
 

@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import pickle
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,10 @@ from transformers import (
 )
 
 from gve.hub_datasets.vsynflow.captioner import Request, Turn
+from gve.hub_datasets.vsynflow.captioners import IN_PROCESS, captioner_maker
 from gve.hub_datasets.vsynflow.in_process import InProcessCaptioner
 from gve.hub_datasets.vsynflow.prompts.prompt import text_schema
+from gve.hub_datasets.vsynflow.stages import SetupError
 from gve.hub_datasets.vsynflow.validation import parse_texts
 
 SCHEMA = text_schema({"1": (1, 40), "2": (1, 60)})
@@ -147,3 +150,27 @@ def test_a_real_model_end_to_end():
         and "grass" in texts["keywords"]
         and response.output_tokens > 5
     )
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_run(tmp_path, text_model):
+    ask = Request("a", "video/1", (Turn("user", "Describe."),), SCHEMA, seed=1)
+    with pytest.raises(SetupError, match=r"captioner\.path: got .*absent.* cannot be loaded"):
+        InProcessCaptioner(str(tmp_path / "absent"), "m").answer([ask], lambda number, response: None)
+    with pytest.raises(SetupError, match=r"captioner\.dtype: got 'half float'; the name of a torch type"):
+        InProcessCaptioner(str(text_model), "m", dtype="half float").answer([ask], lambda number, response: None)
+
+
+def test_a_captioner_of_a_configuration_is_checked_before_anything_runs():
+    assert tuple(signature(InProcessCaptioner).parameters) == IN_PROCESS
+    name, make = captioner_maker({"kind": "transformers", "path": "p", "name": "tiny"})
+    assert name == "tiny" and make() == InProcessCaptioner("p", "tiny")
+    for values, message in (
+        ({"kind": "transformers", "path": "p"}, r"captioner\.name: got none; path, name are needed"),
+        ({"kind": "transformers", "path": "p", "name": "n", "type": 1}, "captioner: got 'type'; path, name"),
+        ({"kind": "endpoint", "model": "m"}, r"captioner\.urls: got none"),
+        ({"kind": "endpoint", "model": "m", "urls": [], "url": "u"}, "captioner: got 'url'; urls, model"),
+        ({"kind": "batch", "model": "m"}, r"captioner\.folder: got none"),
+        ({"kind": "world"}, r"captioner\.folder: got none"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            captioner_maker(values)

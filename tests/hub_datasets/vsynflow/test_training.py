@@ -45,7 +45,7 @@ def uvrd(tmp_path_factory):
     )
     run_flow(work, Flow(stages, captioner=partial(TruthCaptioner, raw)), InlineEngine())
     folder = tmp_path_factory.mktemp("uvrd")
-    report = Report(captioner=TRUTH_NAME)
+    report = Report(captioner=TRUTH_NAME, local=True)
     write_uvrd(list(read_table(work, "kept")), work, folder, report=report, quotas=dict.fromkeys(TASKS, 1))
     return folder
 

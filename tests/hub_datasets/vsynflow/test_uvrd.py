@@ -2,12 +2,17 @@
 
 import hashlib
 import json
+import os
+import shutil
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 from stub_endpoint import WORDS, StubEndpoint
@@ -25,9 +30,10 @@ from gve.hub_datasets.vsynflow.flow import Flow
 from gve.hub_datasets.vsynflow.records import make_record
 from gve.hub_datasets.vsynflow.runner import run_flow
 from gve.hub_datasets.vsynflow.shards import make_plan
-from gve.hub_datasets.vsynflow.stages import Rejected
+from gve.hub_datasets.vsynflow.stages import Rejected, SetupError
 from gve.hub_datasets.vsynflow.truth import TRUTH_NAME, TruthCaptioner
-from gve.hub_datasets.vsynflow.uvrd import Report, uvrd_features, write_uvrd
+from gve.hub_datasets.vsynflow.uvrd import Report, require_publishable, uvrd_features, write_uvrd
+from gve.hub_datasets.vsynflow.uvrd_store import cut
 from gve.hub_datasets.vsynflow.verify import read_table, verify_run
 from gve.hub_datasets.world.raw import write_raw_videos, write_titles
 
@@ -96,7 +102,8 @@ def records(work):
 @pytest.fixture(scope="module")
 def uvrd(records, work, tmp_path_factory):
     folder = tmp_path_factory.mktemp("uvrd")
-    report = Report(rejected={"static": 2}, limits={"enrichment": {"least_similarity": None}}, captioner=TRUTH_NAME)
+    limits = {"enrichment": {"least_similarity": None}}
+    report = Report(rejected={"static": 2}, limits=limits, captioner=TRUTH_NAME, local=True)
     quotas = dict.fromkeys(TASKS, 1)
     return folder, write_uvrd(records, work, folder, report=report, quotas=quotas)
 
@@ -140,8 +147,9 @@ def test_load_dataset_reads_every_task(uvrd, task):
         assert (row["lineage"]["clip_start"] is not None) == (task in ("tv2v", "v2v"))
 
 
-def test_media_are_stored_once(uvrd):
-    folder, report = uvrd
+def test_files_of_a_reference_layout_are_stored_once(records, work, tmp_path):
+    folder, report = tmp_path, Report(captioner=TRUTH_NAME, local=True, media="reference")
+    write_uvrd(records, work, folder, report=report, quotas=dict.fromkeys(TASKS, 1))
     named = Counter()
     for task in report.rows:
         for row in load_dataset(str(folder), task, split="train"):
@@ -180,30 +188,104 @@ def test_without_an_encoder_nothing_is_ranked(raw, tmp_path):
     found = list(read_table(tmp_path, "kept"))
     assert [record["semantic"] for record in found] == [None] * 3
     assert all(record["t2v_negatives"] is None and record["ti2v_ranks"] is None for record in found)
-    report = write_uvrd(found, tmp_path, tmp_path / "uvrd", report=Report(captioner=TRUTH_NAME))
+    report = write_uvrd(found, tmp_path, tmp_path / "uvrd", report=Report(captioner=TRUTH_NAME, local=True))
     assert report.rows["t2v"] == 3 and report.needing_both == {}
 
 
 def test_a_second_build_leaves_nothing_of_the_first(records, work, tmp_path):
-    first = write_uvrd(records, work, tmp_path, report=Report(captioner="m"), quotas=dict.fromkeys(TASKS, 1))
+    def report():
+        return Report(captioner="m", local=True, media="reference")
+
+    first = write_uvrd(records, work, tmp_path, report=report(), quotas=dict.fromkeys(TASKS, 1))
     media = len(list((tmp_path / "media").rglob("*.*")))
-    second = write_uvrd(records[:4], work, tmp_path, report=Report(captioner="m"), quotas={"t2v": 1})
+    second = write_uvrd(records[:4], work, tmp_path, report=report(), quotas={"t2v": 1})
     assert set(first.rows) == set(TASKS) and second.rows == {"t2v": 4}
     assert not (tmp_path / "t2i").exists() and len(list((tmp_path / "media").rglob("*.*"))) < media
     (tmp_path / "facts.json").unlink()
     with pytest.raises(ValueError, match="holds files of something else"):
-        write_uvrd(records, work, tmp_path, report=Report(captioner="m"))
+        write_uvrd(records, work, tmp_path, report=report())
+
+
+READER = """
+import io, sys
+import av
+from datasets import load_dataset
+for task in ("t2v", "ti2v", "tv2v", "t2i"):
+    rows = load_dataset(sys.argv[1], task, split="train")
+    for row in rows:
+        for side in (row["query"], row["target"], *row["negatives"]):
+            for kind in ("image", "video"):
+                if side[kind] is not None:
+                    assert side[kind]["path"] is None
+                    with av.open(io.BytesIO(side[kind]["bytes"])) as file:
+                        next(file.decode(video=0))
+    print(task, len(rows))
+"""
+
+
+def test_a_moved_folder_loads_in_another_process_and_place(uvrd, work, tmp_path):
+    moved, elsewhere, cache = tmp_path / "moved" / "uvrd", tmp_path / "elsewhere", tmp_path / "cache"
+    elsewhere.mkdir()
+    shutil.copytree(uvrd[0], moved)
+    hidden = work.with_name("hidden-media")
+    (work / "media").rename(hidden)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", READER, "../moved/uvrd"],
+            cwd=elsewhere,
+            env={**os.environ, "HF_DATASETS_CACHE": str(cache), "HF_HUB_OFFLINE": "1"},
+            capture_output=True,
+            text=True,
+        )
+    finally:
+        hidden.rename(work / "media")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["t2v", "12", "ti2v", "12", "tv2v", "12", "t2i", "12"]
+
+
+def test_equal_media_of_a_column_are_stored_once(records, work, tmp_path):
+    negative = records[0]["id"]
+    rows = [{**record, "t2v_negatives": [negative]} for record in records[1:]]
+    write_uvrd([records[0], *rows], work, tmp_path, report=Report(local=True), quotas={"t2v": 1})
+    (path,) = (tmp_path / "t2v").iterdir()
+    with pq.ParquetFile(path) as file:
+        stored = {
+            column.path_in_schema: column.total_uncompressed_size
+            for column in (file.metadata.row_group(0).column(n) for n in range(file.metadata.num_columns))
+        }
+    sizes = {record["id"]: Path(record["video"]["path"]).stat().st_size for record in records}
+    distinct = {negative, *records[0]["t2v_negatives"]}
+    assert stored["negatives.list.element.video.bytes"] < sum(sizes[name] for name in distinct) + 200
+    assert stored["target.video.bytes"] >= sum(sizes.values())
+
+
+def test_files_and_blocks_are_cut_by_rows_and_bytes():
+    parts = cut([5, 5, 5, 30, 1, 1, 1], lambda size: size, most_rows=2, most_bytes=12)
+    assert parts == [[5, 5], [5], [30], [1, 1], [1]]
+    assert cut([], lambda size: size, most_rows=2, most_bytes=12) == []
 
 
 @pytest.mark.parametrize("gate", [None, {"passed": False, "videos": 2}])
 def test_nothing_is_published_without_a_passed_gate(records, work, tmp_path, gate):
     with pytest.raises(ValueError, match="decontamination: got no report of a passed gate"):
-        write_uvrd(records, work, tmp_path, report=Report(media="embed", decontamination=gate))
+        write_uvrd(records, work, tmp_path, report=Report(decontamination=gate))
+    with pytest.raises(ValueError, match="whole paths hold on one machine alone"):
+        write_uvrd(records, work, tmp_path, report=Report(media="reference", decontamination={"passed": True}))
     assert not list(tmp_path.iterdir())
 
 
+def test_what_may_be_published(records, work, tmp_path):
+    write_uvrd(records, work, tmp_path / "good", report=Report(decontamination={"passed": True}), quotas={"t2t": 1})
+    assert require_publishable(tmp_path / "good")["rows"] == {"t2t": COUNT}
+    write_uvrd(records, work, tmp_path / "local", report=Report(local=True), quotas={"t2t": 1})
+    with pytest.raises(ValueError, match=r"is local; a UVRD with embedded media that passed"):
+        require_publishable(tmp_path / "local")
+    with pytest.raises(ValueError, match="is no finished UVRD"):
+        require_publishable(tmp_path)
+
+
 def test_a_run_is_built_with_what_it_knows(work, tmp_path):
-    report = build_uvrd(work, tmp_path / "uvrd", total=20)
+    report = build_uvrd(work, tmp_path / "uvrd", total=20, local=True)
     assert report.captioner == TRUTH_NAME and 18 <= sum(report.rows.values()) <= 22
     assert report.limits == {"enrichment": {"least_similarity": None}}
     (work / "kept").rename(work / "hidden")
@@ -248,9 +330,9 @@ def test_a_served_model_under_both_engines(raw, tmp_path):
 
 def test_another_captioner_than_the_stage_was_made_for(raw, tmp_path):
     make_plan(tmp_path, list(titles(raw))[:1], {"name": "test"}, shard_rows=2)
-    run_flow(tmp_path, Flow((Enrichment("stub"),), captioner=partial(TruthCaptioner, raw)), InlineEngine())
-    (failed,) = read_table(tmp_path, "failed")
-    assert failed["code"] == "error:ValueError"
+    with pytest.raises(SetupError, match="captioner: got 'world-truth'; 'stub' is what this stage was made for"):
+        run_flow(tmp_path, Flow((Enrichment("stub"),), captioner=partial(TruthCaptioner, raw)), InlineEngine())
+    assert not (tmp_path / "done").exists(), "a wrong setup ends the run; it fails no record"
 
 
 @pytest.mark.parametrize(
@@ -262,7 +344,7 @@ def test_wrong_records(records, work, tmp_path, change, match):
         [] if change is None else [records[0], {**records[0], **change}] if not change else [{**records[0], **change}]
     )
     with pytest.raises(ValueError, match=match):
-        write_uvrd(wrong, work, tmp_path, report=Report())
+        write_uvrd(wrong, work, tmp_path, report=Report(local=True))
 
 
 def test_wrong_layout(records, work, tmp_path):

@@ -1,0 +1,93 @@
+"""Encoders by name: "module:function" or "module:function:argument", as a configuration can hold them.
+
+The flow never imports a model. What it needs is a function that gives an encoder (`stages.Encoder`), and a name for it
+that changes with the weights, so that scores and fingerprints of different models never meet.
+"""
+
+import importlib
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from gve.hub_datasets.vsynflow.stages import Encoder, SetupError
+
+_SAMPLES, _SAMPLE = 64, 1 << 16
+_SUFFIXES = (".json", ".safetensors")
+
+
+def load_encoder(place: str) -> Encoder:
+    """Make an encoder.
+
+    Args:
+        place: "module:function", called with nothing, or "module:function:argument", such as
+            "gve.eval.models:load_encoder:FOLDER".
+
+    Raises:
+        SetupError: If it is neither, or cannot be imported.
+    """
+    module, function, argument = _parts(place)
+    try:
+        make = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise SetupError(
+            f"encoder: got {place!r}, which cannot be imported ({type(error).__name__}: {error}); "
+            "module:function is accepted, of a function that gives an encoder"
+        ) from error
+    return make() if argument is None else make(argument)
+
+
+def encoder_name(place: str) -> str:
+    """What tells an encoder from another: its function, and what the folder holds where its argument is one.
+
+    Args:
+        place: As for `load_encoder`.
+
+    Raises:
+        SetupError: As `load_encoder` raises it.
+    """
+    module, function, argument = _parts(place)
+    if argument is None:
+        return f"{module}:{function}"
+    folder = Path(argument)
+    return f"{module}:{function}:{folder_digest(folder) if folder.is_dir() else argument}"
+
+
+def folder_digest(folder: Path) -> str:
+    """A name for a model folder: its settings and weights by size and samples; it may lie anywhere."""
+    found = blake2b(digest_size=16)
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in _SUFFIXES and path.is_file()):
+        size = path.stat().st_size
+        found.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode())
+        with path.open("rb") as file:
+            for start in range(0, size, max(size // _SAMPLES, _SAMPLE)):
+                file.seek(start)
+                found.update(file.read(_SAMPLE))
+    return found.hexdigest()
+
+
+def _parts(place: str) -> tuple[str, str, str | None]:
+    module, first, rest = place.partition(":")
+    function, second, argument = rest.partition(":")
+    if not module or not first or not function or (second and not argument):
+        raise SetupError(
+            f"encoder: got {place!r}; module:function is accepted, of a function that gives an encoder, or "
+            "module:function:argument, such as gve.eval.models:load_encoder:FOLDER"
+        )
+    return module, function, argument if second else None
+
+
+def encode_videos(encoder: Encoder, videos: list[Any], *, batch_size: int = 32) -> Any:
+    """Vectors of videos, each a list of PIL images, few at a time.
+
+    Args:
+        encoder: The encoder.
+        videos: Their frames.
+        batch_size: Videos a call.
+
+    Returns:
+        A list of vectors.
+    """
+    vectors: list[Any] = []
+    for start in range(0, len(videos), batch_size):
+        vectors.extend(encoder.encode_document([{"video": frames} for frames in videos[start : start + batch_size]]))
+    return vectors

@@ -1,0 +1,70 @@
+"""What a UVRB folder holds for `make_fingerprints`: each distinct video and image once, and all texts.
+
+`gve synth fingerprint OUT FOLDER --kind uvrb` takes the fingerprints of all sixteen sets in one go.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from gve.hub_datasets.uvrb.load import EvaluationSet, load_set
+from gve.hub_datasets.uvrb.tasks import SETS
+
+logger = logging.getLogger(__name__)
+
+
+def uvrb_items(
+    source: str, scratch: Path, *, sets: Sequence[str] = (), splits: Sequence[str] = ("unseen",)
+) -> Iterator[dict[str, Any]]:
+    """The items of test sets, in a fixed order.
+
+    Args:
+        source: A folder or Hub repository in the UVRB layout.
+        scratch: An empty folder; media that the rows hold as bytes are written there, one at a time.
+        sets: Names of sets; none named means all sixteen.
+        splits: Their splits.
+
+    Yields:
+        What `make_fingerprints` takes; a file in `scratch` is there until the next one is asked for.
+
+    Raises:
+        ValueError: As `load_set` raises it, for a set that is not there.
+    """
+    seen: set[bytes] = set()
+    for name in sets or SETS:
+        for split in splits:
+            data = load_set(source, name, split)
+            before = len(seen)
+            yield from _items(data, scratch, seen)
+            logger.debug("%s, %s: %d media that no earlier set has", name, split, len(seen) - before)
+
+
+def _items(data: EvaluationSet, scratch: Path, seen: set[bytes]) -> Iterator[dict[str, Any]]:
+    texts = [text for text in data.queries["text"] if text]
+    yield {"ids": [], "video": None, "texts": texts}
+    # rows with a text for a corpus are labels, which are said of any video
+    columns = [(data.queries, "image"), (data.queries, "video"), (data.corpus, "video")]
+    for rows, column in columns:
+        for media in rows[column] if column in rows.column_names else ():
+            if media is not None:
+                yield from _item(media, column, scratch, seen)
+
+
+def _item(media: Any, kind: str, scratch: Path, seen: set[bytes]) -> Iterator[dict[str, Any]]:
+    content, path = media["bytes"], media["path"]
+    key = blake2b(content if content is not None else str(path).encode(), digest_size=16).digest()
+    if key in seen:
+        return
+    seen.add(key)
+    file = Path(path) if content is None else scratch / f"{key.hex()}.{kind}"
+    if content is not None:
+        file.write_bytes(content)
+    item: dict[str, Any] = {"ids": [] if path is None else [str(path)], "video": None, "texts": []}
+    if kind == "image":
+        yield {**item, "image": file}
+    else:
+        yield {**item, "video": {"path": str(file), "offset": None, "size": None}}
+    if content is not None:
+        file.unlink()

@@ -1,0 +1,153 @@
+"""The media of a UVRD, and its parquet files: bytes in the rows, or files beside them.
+
+Shapes: R rows of a file.
+
+`datasets` resolves no relative path in parquet, neither in a folder nor on the Hub, so only rows that hold their media
+load from anywhere. What that costs is kept low: within a block of rows, parquet stores equal values of a column once,
+as entries of a dictionary, and media columns are left uncompressed, so that equal bytes of two files are equal on disk.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Features
+
+from gve.hub_datasets.vsynflow.extension.pairs import Candidate, Side
+from gve.hub_datasets.vsynflow.records import Record, read_video
+
+SHARD_ROWS, SHARD_BYTES = 1000, 512 << 20
+BLOCK_ROWS, BLOCK_BYTES = 128, 64 << 20
+"""Rows, and bytes of their media, of a file and of a block; a block is what a writer and a reader hold in memory."""
+_DICTIONARY = 2 * BLOCK_BYTES
+
+
+class MediaStore:
+    """Media of records as a UVRD holds them.
+
+    Args:
+        work: The run's work folder.
+        folder: The UVRD's folder.
+        embed: Whether rows hold bytes; else each medium is a file of the folder, under the name of its content.
+    """
+
+    def __init__(self, work: Path, folder: Path, *, embed: bool) -> None:
+        self.work, self.folder, self.embed = work, folder, embed
+        self._videos: dict[str, Path] = {}
+
+    def side(self, record: Record, side: Side) -> dict[str, Any]:
+        """One side of a pair in the form of the schema."""
+        shown = None if side.shows is None else self._media(record, side.shows)
+        image = shown if side.shows == "frame" else None
+        return {"text": side.text, "image": image, "video": None if image else shown}
+
+    def size(self, record: Record, side: Side) -> int:
+        """Bytes that a side adds to a row."""
+        if side.shows is None or not self.embed:
+            return 0
+        if side.shows != "video":
+            return (self.work / record[side.shows]["path"]).stat().st_size
+        place = record["video"]
+        return Path(place["path"]).stat().st_size if place["offset"] is None else int(place["size"])
+
+    def _media(self, record: Record, shows: str) -> dict[str, Any]:
+        if self.embed:
+            content = read_video(record) if shows == "video" else (self.work / record[shows]["path"]).read_bytes()
+            return {"bytes": content, "path": None}
+        path = self._video(record) if shows == "video" else self._placed(self.work / record[shows]["path"])
+        return {"bytes": None, "path": str(path)}
+
+    def _video(self, record: Record) -> Path:
+        """A record's video in the folder, copied at its first use."""
+        name = repr(sorted(record["video"].items()))
+        if name not in self._videos:
+            content = read_video(record)
+            digest = blake2b(content, digest_size=16).hexdigest()
+            suffix = Path(record["video"]["path"]).suffix if record["video"]["offset"] is None else ".mp4"
+            path = self.folder / "media" / digest[:2] / f"{digest}{suffix or '.mp4'}"
+            if not path.is_file():
+                _write(path, content)
+            self._videos[name] = path
+        return self._videos[name]
+
+    def _placed(self, source: Path) -> Path:
+        """A file of the work folder, whose name is a digest of its content already."""
+        path = self.folder / "media" / source.parent.name / source.name
+        if not path.is_file():
+            _write(path, source.read_bytes())
+        return path
+
+
+def row_bytes(one: Candidate, by_id: Mapping[str, Record], store: MediaStore) -> int:
+    """Bytes of a row's media."""
+    own = store.size(one.record, one.query) + store.size(one.record, one.target)
+    return own + sum(store.size(by_id[name], Side(shows="video")) for name in one.negatives if name in by_id)
+
+
+def cut(
+    rows: Sequence[Candidate], size: Callable[[Candidate], int], *, most_rows: int, most_bytes: int
+) -> list[list[Candidate]]:
+    """Cut rows into parts of at most so many rows and bytes; a row that is larger makes a part of its own.
+
+    Args:
+        rows: R of them.
+        size: Bytes of one.
+        most_rows: Rows of a part.
+        most_bytes: Bytes of a part.
+    """
+    parts: list[list[Candidate]] = []
+    held = 0
+    for row in rows:
+        bytes_ = size(row)
+        if not parts or len(parts[-1]) == most_rows or held + bytes_ > most_bytes:
+            parts.append([])
+            held = 0
+        parts[-1].append(row)
+        held += bytes_
+    return parts
+
+
+def write_shard(path: Path, blocks: Iterator[list[dict[str, Any]]], features: Features) -> None:
+    """Write a parquet file at once, block by block; the same rows give the same bytes.
+
+    Args:
+        path: The file.
+        blocks: Its rows, in the blocks that it is to have.
+        features: Column types.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, schema = path.with_name(f"{path.name}.{os.getpid()}.tmp"), features.arrow_schema
+    columns = _leaves(schema)
+    options = {
+        "dictionary_pagesize_limit": _DICTIONARY,
+        "compression": {name: "none" if name.endswith(".bytes") else "snappy" for name in columns},
+        # the smallest and largest value of a column of files would be two more files
+        "write_statistics": [name for name in columns if not name.endswith(".bytes")],
+    }
+    try:
+        with pq.ParquetWriter(temporary, schema, **options) as writer:
+            for block in blocks:
+                writer.write_table(pa.Table.from_pylist(block, schema=schema))
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _leaves(schema: pa.Schema) -> list[str]:
+    """Names of parquet's columns, such as "query.video.bytes"."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(schema.empty_table(), sink)
+    found = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
+    return [found.column(number).path for number in range(len(found))]
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)
