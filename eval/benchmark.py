@@ -32,6 +32,7 @@ def run_benchmark(
     settings: Sequence[VideoSetting] = (VideoSetting(),),
     store: Store | None = None,
     model: str | None = None,
+    fingerprint: str | None = None,
 ) -> dict[str, Any]:
     """Score an encoder on UVRB sets (paper, section 4.1).
 
@@ -46,6 +47,7 @@ def run_benchmark(
         settings: Frames and tokens of videos to score with; the first is the report, all of them its scaling.
         store: Vectors kept from before, and for the next run.
         model: What the report calls the encoder.
+        fingerprint: Of its weights, by which the report is known to be theirs (`weights_fingerprint`).
 
     Returns:
         The report: by set the metric, score, chance, their errors, intervals and counts; the nine abilities and the
@@ -67,6 +69,7 @@ def run_benchmark(
         settings=settings,
         store=store,
         model=model,
+        fingerprint=fingerprint,
     )
 
 
@@ -81,6 +84,7 @@ def report_on(
     settings: Sequence[VideoSetting] = (VideoSetting(),),
     store: Store | None = None,
     model: str | None = None,
+    fingerprint: str | None = None,
 ) -> dict[str, Any]:
     """The report of sets that are already loaded; arguments and result as for `run_benchmark`.
 
@@ -94,6 +98,7 @@ def report_on(
         settings: Frames and tokens of videos.
         store: Vectors kept.
         model: Name of the encoder.
+        fingerprint: Of its weights.
 
     Returns:
         The report.
@@ -108,6 +113,7 @@ def report_on(
         for option in options
     ]
     report: dict[str, Any] = {"schema": SCHEMA} | ({"model": model} if model is not None else {})
+    report |= {"fingerprint": fingerprint} if fingerprint is not None else {}
     report |= {"source": source, "split": split} | parts[0]
     report["settings"] = {**settings[0].described(encoder), "batch_size": batch_size}
     report["versions"] = {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}

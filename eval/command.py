@@ -19,7 +19,7 @@ from gve.eval.checks import WHOLE, check_instructions, choose_split, load_checke
 from gve.eval.compare import compare_reports, comparison_table, read_report
 from gve.eval.console import fail, run_command
 from gve.eval.encode import EmbeddingCache, EmbeddingStore, Encoder
-from gve.eval.files import model_fingerprint
+from gve.eval.files import model_fingerprint, weights_fingerprint
 from gve.eval.models import VideoSetting, load_encoder, model_prompts
 from gve.eval.outputs import write_report
 from gve.eval.report import to_table
@@ -110,6 +110,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         settings=settings,
         store=_store(arguments),
         model=arguments.model,
+        fingerprint=weights_fingerprint(arguments.model),
     )
     report["settings"]["instructions"] = arguments.instructions
     sys.stdout.write(json.dumps(report) + "\n" if arguments.json else to_table(report))

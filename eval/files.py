@@ -35,6 +35,7 @@ __all__ = [
     "load_embeddings",
     "model_fingerprint",
     "save_embeddings",
+    "weights_fingerprint",
     "write_atomic",
 ]
 
@@ -136,12 +137,29 @@ def model_fingerprint(model: str) -> str:
     Returns:
         A hexadecimal digest.
     """
-    digest = hashlib.blake2b(digest_size=16)
     folder = Path(model)
     if not folder.is_dir():
-        digest.update(model.encode())
-        return digest.hexdigest()
-    for path in sorted([*folder.rglob("*.json"), *folder.rglob("*.safetensors")]):
+        return hashlib.blake2b(model.encode(), digest_size=16).hexdigest()
+    return _digest(folder, [*folder.rglob("*.json"), *folder.rglob("*.safetensors")])
+
+
+def weights_fingerprint(model: str | Path) -> str | None:
+    """Tell two models apart by size and samples of the weights alone, whatever else is put into their folders.
+
+    Args:
+        model: A local folder, or the name of a Hub repository.
+
+    Returns:
+        A hexadecimal digest; None for what is no folder with weights.
+    """
+    found = [path for path in Path(model).glob("*.safetensors") if path.is_file()]
+    return _digest(Path(model), found) if found else None
+
+
+def _digest(folder: Path, paths: Iterable[Path]) -> str:
+    """Of names, sizes and up to 65 pieces of 64 KiB of each file."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(paths):
         size = path.stat().st_size
         digest.update(f"{path.relative_to(folder)}|{size}|".encode())
         with path.open("rb") as file:

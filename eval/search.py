@@ -73,6 +73,32 @@ def _best_rows(scores: np.ndarray, k: int) -> np.ndarray:
     return chosen[np.lexsort((chosen, -scores[chosen]))]
 
 
+def open_corpus(where: Path, model: str | None = None, *, index: Path | None = None) -> tuple[Encoder, FileEmbeddings]:
+    """Open what is searched, with the embedder that its vectors are of.
+
+    Args:
+        where: A folder of videos and images, which is embedded now, or what `gve encode` wrote.
+        model: Folder or Hub name of the embedder; None for the one that vectors were made with.
+        index: File that keeps a folder's vectors for the next time; None keeps none.
+
+    Returns:
+        The encoder, and the files with their vectors.
+
+    Raises:
+        ValueError: If there is nothing to search, a folder comes without a model, or the vectors are another model's.
+    """
+    if where.is_dir() and not is_sharded(where):
+        if model is None:
+            fail("--model: missing; a folder is embedded on the fly; name the embedder")
+        encoder = load_encoder(model)
+        return encoder, _embed_folder(encoder, where, model, index)
+    corpus = load_embeddings(where)
+    model = model or corpus.model
+    if model_fingerprint(model) != corpus.fingerprint:
+        fail(f"--model: {model!r} is not the model that made {str(where)!r}; give that one, or encode again")
+    return load_encoder(model), corpus
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
@@ -107,19 +133,7 @@ def _search(arguments: argparse.Namespace) -> int:
     row = _query_row(arguments)
     if arguments.top < 1:
         fail(f"--top: {arguments.top}; 1 or more is accepted; raise it")
-    if arguments.where.is_dir() and not is_sharded(arguments.where):
-        if arguments.model is None:
-            fail("--model: missing; a folder is embedded on the fly; name the embedder")
-        encoder = load_encoder(arguments.model)
-        corpus = _embed_folder(encoder, arguments)
-    else:
-        corpus = load_embeddings(arguments.where)
-        model = arguments.model or corpus.model
-        if model_fingerprint(model) != corpus.fingerprint:
-            fail(
-                f"--model: {model!r} is not the model that made {str(arguments.where)!r}; give that one, or encode again"
-            )
-        encoder = load_encoder(model)
+    encoder, corpus = open_corpus(arguments.where, arguments.model, index=arguments.index)
     try:
         query = encode_rows(encoder, [row], role="query", instruction=arguments.instruction)  # (1, D)
     except OSError as error:  # what PIL raises on broken images
@@ -154,24 +168,24 @@ def _query_row(arguments: argparse.Namespace) -> dict[str, str]:
     return row
 
 
-def _embed_folder(encoder: Encoder, arguments: argparse.Namespace) -> FileEmbeddings:
+def _embed_folder(encoder: Encoder, where: Path, model: str, index: Path | None) -> FileEmbeddings:
     """Vectors of a folder; what the index holds and has not changed is not read again."""
-    paths, others = find_files([arguments.where])
+    paths, others = find_files([where])
     report_others(others)
     if not paths:
-        fail(f"DIR: no video or image in {str(arguments.where)!r}; give a folder that holds some")
-    fingerprint = model_fingerprint(arguments.model)
+        fail(f"DIR: no video or image in {str(where)!r}; give a folder that holds some")
+    fingerprint = model_fingerprint(model)
     known: dict[str, tuple[str, np.ndarray]] = {}
-    if arguments.index is not None and arguments.index.exists():
-        index = load_embeddings(arguments.index)
-        if index.fingerprint == fingerprint:
-            known = dict(zip(index.paths, zip(index.stamps, index.vectors, strict=True), strict=True))
+    if index is not None and index.exists():
+        kept = load_embeddings(index)
+        if kept.fingerprint == fingerprint:
+            known = dict(zip(kept.paths, zip(kept.stamps, kept.vectors, strict=True), strict=True))
     corpus = embed_files(encoder, paths, known=known)
-    corpus.model, corpus.fingerprint = arguments.model, fingerprint
+    corpus.model, corpus.fingerprint = model, fingerprint
     if not corpus.paths:
         fail(f"DIR: none of the {len(paths)} files could be embedded; see the reasons above")
-    if arguments.index is not None:
-        save_embeddings(corpus, arguments.index)
+    if index is not None:
+        save_embeddings(corpus, index)
     return corpus
 
 
