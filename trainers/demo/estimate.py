@@ -17,6 +17,11 @@ BENCHMARK_CLIPS, SCORED_VIDEOS = 4600, 4200
 """Clips of the benchmark, and videos embedded to score it and to fill the corpus."""
 SCORED_COST = 1.0
 """Embedding a video takes about as many times what rendering one takes."""
+RAW, LEAST_RAW = 200, 48
+"""Videos of the raw corpus of a demo of 15 minutes, and at least."""
+RAW_COST, MARK_COST, SETS_COST = 7.0, 0.7, 700
+"""What V-SynFlow takes, in clips rendered: of a raw video, of the fingerprint of a benchmark's, and of reading its sets."""
+BENCHMARK_VIDEOS = 1900
 LEAST_SHARE, MOST_SHARE = 0.04, 1.4
 """Bounds of minutes / 15; the upper one keeps every decoded clip in memory (2.6 GB), or each epoch would decode anew."""
 
@@ -36,7 +41,7 @@ class Plan:
 
     pairs: dict[str, int]
     sizes: Sizes = field(default_factory=Sizes)
-    raw: int = 200
+    raw: int = RAW
     workers: int = 2
     least_training: float = 20.0
     seconds: dict[str, float] = field(default_factory=dict)
@@ -70,9 +75,12 @@ def make_plan(minutes: float) -> Plan:
     Args:
         minutes: Budget of the whole demo.
     """
-    plan, one = Plan(planned_pairs(minutes)), clip_seconds()
+    raw = int(RAW * min(MOST_SHARE, minutes / 15))
+    plan, one = Plan(planned_pairs(minutes), raw=max(LEAST_RAW, raw)), clip_seconds()
     clips = sum(CLIPS_OF[task] * count for task, count in plan.pairs.items()) + BENCHMARK_CLIPS + plan.raw
-    seconds = {"world": one * clips / plan.workers, "model": 5.0, "train": 0.0, "check": 5.0}
+    seconds = {"world": one * clips / plan.workers}
+    seconds["synthesis"] = one * (RAW_COST * plan.raw + MARK_COST * BENCHMARK_VIDEOS + SETS_COST)
+    seconds |= {"model": 5.0, "train": 0.0, "check": 5.0}
     seconds |= {"score": one * SCORED_COST * SCORED_VIDEOS, "queries": 20.0}
     seconds["train"] = max(plan.least_training, minutes * 60 - sum(seconds.values()))
-    return Plan(plan.pairs, seconds=seconds)
+    return Plan(plan.pairs, raw=plan.raw, seconds=seconds)

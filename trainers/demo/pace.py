@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -52,6 +53,31 @@ class Deadline(TrainerCallback):
             control.should_training_stop = True
 
 
+def falling_rate(
+    optimizer: Optimizer, steps: int, deadline: Deadline, *, warmup: int, plateau: float = 0.0, least: float = 0.0
+) -> LambdaLR:
+    """Warm-up, a plateau, then half a cosine, by the steps or by the time, whichever is further on.
+
+    Args:
+        optimizer: Whose rates fall.
+        steps: Of the run.
+        deadline: Knows the time.
+        warmup: Steps until the full rate.
+        plateau: Share of the run before the rate falls.
+        least: Share of the rate at the end.
+
+    Returns:
+        The scheduler.
+    """
+
+    def share(step: int) -> float:
+        done = min(1.0, max(step / steps, deadline.spent()))
+        falling = max(0.0, done - plateau) / (1 - plateau)
+        return min(1.0, (step + 1) / warmup) * (least + (1 - least) * 0.5 * (1 + math.cos(math.pi * falling)))
+
+    return LambdaLR(optimizer, share)
+
+
 class TimedTrainer(GVETrainer):
     """A GVETrainer whose learning rate falls with the steps or with the time, whichever is further on.
 
@@ -78,12 +104,11 @@ class TimedTrainer(GVETrainer):
         Returns:
             The scheduler.
         """
-        warmup = self.args.warmup_steps
-
-        def share(step: int) -> float:
-            done = max(step / num_training_steps, self.deadline.spent())
-            return min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
         if self.lr_scheduler is None:
-            self.lr_scheduler = LambdaLR(self.optimizer if optimizer is None else optimizer, share)
+            self.lr_scheduler = falling_rate(
+                self.optimizer if optimizer is None else optimizer,
+                num_training_steps,
+                self.deadline,
+                warmup=self.args.warmup_steps,
+            )
         return self.lr_scheduler

@@ -1,5 +1,6 @@
 """The stages of the demo, in order; each leaves its result on disk and a few facts for the report."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from transformers import AutoModel, AutoProcessor
 
 from gve.eval.benchmark import run_benchmark
 from gve.eval.encode import encode_rows
+from gve.eval.files import weights_fingerprint, write_atomic
 from gve.eval.models import load_encoder
 from gve.eval.outputs import write_report
 from gve.hub_datasets.uvrb import instructions, load_set
@@ -18,12 +20,17 @@ from gve.hub_datasets.world.texts import training_texts
 from gve.sentence_gve import save_embedder, write_json
 from gve.tiny import build_tiny
 from gve.trainers.demo.estimate import Plan
-from gve.trainers.demo.learning import train
+from gve.trainers.demo.learning import pick_dtype, train
 from gve.trainers.demo.pictures import draw_curriculum
+from gve.trainers.demo.pretraining import Course, lesson_seconds, pretrain
 from gve.trainers.demo.queries import answer
+from gve.trainers.demo.synthesis import synthesise, to_markdown
 from gve.trainers.demo.workspace import Workspace
 
 TOKENIZER_TEXTS = 20000
+PRETRAINING_SHARE = 0.5
+"""Of the time for training; the rest is contrastive."""
+LEAST_LESSONS, LESSON_SLACK = 10, 0.9
 TOLERANCE = 1e-6
 CHECKED = 4
 """Inputs of each kind on which both ways of loading must agree."""
@@ -60,6 +67,12 @@ def render_world(job: Job) -> None:
     workspace.facts["pairs"] = sum(plan.pairs.values())
 
 
+def synthesise_pairs(job: Job) -> None:
+    """Take the raw corpus through V-SynFlow: pairs of all seven tasks, none of which meets the benchmark."""
+    workspace = job.workspace
+    workspace.facts["synflow"] = synthesise(workspace.root / "data", workspace.synflow, workspace.seed, job.write)
+
+
 def build_model(job: Job) -> None:
     """Train the tokenizer and build the untrained model."""
     workspace = job.workspace
@@ -67,6 +80,28 @@ def build_model(job: Job) -> None:
     save_embedder(workspace.untrained, model, processor, prompts=instructions())
     workspace.facts["parameters"] = sum(p.numel() for p in model.parameters())
     job.write(f"  {workspace.facts['parameters'] / 1e6:.2f} M parameters, {len(processor.tokenizer)} tokens")
+
+
+def pretrain_model(job: Job) -> None:
+    """Teach the model to tell what it sees and reads, as the pre-training of a real backbone does."""
+    workspace = job.workspace
+    folder = workspace.root / "training" / "lessons"
+    processor = AutoProcessor.from_pretrained(workspace.untrained)
+    dtype = pick_dtype()
+    model = AutoModel.from_pretrained(workspace.untrained, dtype=dtype, attn_implementation="eager")
+    seconds = job.seconds * PRETRAINING_SHARE
+    if "lessons" not in workspace.facts:
+        one = lesson_seconds(model, processor)
+        workspace.facts |= {"lessons": max(LEAST_LESSONS, int(seconds * LESSON_SLACK / one))}
+        workspace.save()
+        job.write(f"  {one:.2f} s a lesson: {workspace.facts['lessons']} lessons")
+    count = workspace.facts["lessons"]
+    limit = math.inf if count == LEAST_LESSONS else seconds
+    right = pretrain(model, processor, Course(folder, count, limit, workspace.seed), job.write)
+    save_embedder(workspace.pretrained, model.float().eval(), processor, prompts=instructions())
+    workspace.facts["told_right"] = right
+    shown = ", ".join(f"{name.replace('_', ' ')} {share:.2f}" for name, share in right.items())
+    job.write(f"  right on unseen combinations: {shown}")
 
 
 def train_model(job: Job) -> None:
@@ -107,8 +142,12 @@ def check_model(job: Job) -> None:
 def score_model(job: Job) -> None:
     """Score the sixteen sets on combinations that training never showed."""
     workspace = job.workspace
-    report = run_benchmark(load_encoder(str(workspace.model)), workspace.uvrb, split="unseen")
-    write_report(report, workspace.root)
+    encoder, fingerprint = load_encoder(str(workspace.model)), weights_fingerprint(workspace.model)
+    report = run_benchmark(encoder, workspace.uvrb, split="unseen", fingerprint=fingerprint)
+    synflow = workspace.facts["synflow"]
+    write_report({**report, "synflow": synflow}, workspace.root)
+    page = workspace.root / "report.md"
+    write_atomic(page, (page.read_text(encoding="utf-8") + to_markdown(synflow)).encode())
 
 
 def answer_queries(job: Job) -> None:
@@ -121,7 +160,9 @@ def answer_queries(job: Job) -> None:
 
 STAGES: dict[str, Callable[[Job], None]] = {
     "world": render_world,
+    "synthesis": synthesise_pairs,
     "model": build_model,
+    "pretrain": pretrain_model,
     "train": train_model,
     "check": check_model,
     "score": score_model,

@@ -16,6 +16,7 @@ def summarise(workspace: Workspace) -> str:
     report = json.loads((root / "report.json").read_text())
     spent = sum(workspace.stages.values())
     times = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in workspace.stages.items())
+    made = facts["synflow"]
     ranks = ", ".join(f"{query} {rank}" for query, rank in facts["first_right"].items())
     search = f"gve search --model {root / 'model'}"
     return "\n".join(
@@ -23,6 +24,7 @@ def summarise(workspace: Workspace) -> str:
             to_table(report),
             "",
             f"time        {spent / 60:.1f} minutes ({times})",
+            f"V-SynFlow   {made['records']} raw videos, {made['kept']} kept; {sum(made['rows'].values())} pairs",
             f"training    {facts['steps']} steps on {facts['pairs']} pairs, {facts['dtype']}",
             f"memory      {facts['peak_memory_mb']} MB at most in one process",
             f"five queries, rank of the video each was made for: {ranks}",

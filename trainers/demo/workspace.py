@@ -41,14 +41,24 @@ class Workspace:
         return self.root / "data" / "uvrd"
 
     @property
+    def synflow(self) -> Path:
+        """V-SynFlow's work on the raw corpus; its pairs lie in `uvrd` there."""
+        return self.root / "data" / "synflow"
+
+    @property
     def uvrb(self) -> Path:
         """The benchmark."""
         return self.root / "data" / "uvrb"
 
     @property
     def untrained(self) -> Path:
-        """The model before training."""
+        """The model before all training."""
         return self.root / "training" / "untrained"
+
+    @property
+    def pretrained(self) -> Path:
+        """The model that can tell what it sees, before the contrastive training."""
+        return self.root / "training" / "pretrained"
 
     @property
     def checkpoints(self) -> Path:

@@ -16,7 +16,7 @@ from gve.eval.search import main as search
 from gve.hub_datasets.world.sets import Sizes
 from gve.trainers.demo import stages
 from gve.trainers.demo.estimate import Plan, make_plan, planned_pairs
-from gve.trainers.demo.learning import EPOCHS, TWINS_START
+from gve.trainers.demo.learning import EPOCHS
 from gve.trainers.demo.queries import QUERY_SETS
 from gve.trainers.demo.run import run
 from gve.trainers.demo.workspace import open_workspace
@@ -24,7 +24,7 @@ from gve.trainers.demo.workspace import open_workspace
 TOY = Plan(
     pairs={"t2v": 360, "t2t": 80, "t2i": 80, "ti2v": 80, "tv2v": 80, "i2v": 80, "v2v": 80},
     sizes=Sizes(base=12, groups=3, programs=6, themes=8, longs=8, composed=6),
-    raw=10,
+    raw=30,
     least_training=5.0,
     seconds={"train": 5.0},
 )
@@ -155,11 +155,22 @@ def test_curriculum_is_a_distribution_over_sources(finished):
     root, _ = finished
     history = json.loads((root / "curriculum.json").read_text())
     assert len(history) == EPOCHS
-    for number, epoch in history.items():
-        assert (epoch["probabilities"]["t2v-spatial-twins"] > 0) == (int(number) >= TWINS_START * EPOCHS)
+    for epoch in history.values():
+        assert epoch["probabilities"]["t2v-spatial-twins"] > 0
         assert sum(epoch["probabilities"].values()) == pytest.approx(1)
     assert history["0"]["scores"] == {}
     assert {"t2t", "t2i", "v2v", "t2v-spatial", "t2v-spatial-twins"} <= set(history["1"]["scores"])
+
+
+def test_the_report_tells_what_became_of_the_raw_corpus(finished):
+    root, _ = finished
+    found = json.loads((root / "report.json").read_text())["synflow"]
+    assert found["records"] == 30 == found["kept"] + sum((found["rejected"] | found["failed"]).values())
+    assert found["gate"].keys() == {"id", "frames", "text", "video", "paraphrase"}
+    assert all(rows >= 16 for rows in found["rows"].values())
+    assert f"{found['kept']} were kept" in (root / "report.md").read_text()
+    last = json.loads((root / "curriculum.json").read_text())["9"]["probabilities"]
+    assert all(0 < last[f"{task}-synflow"] < 0.2 for task in found["rows"])
 
 
 def test_no_half_file_is_left(finished):

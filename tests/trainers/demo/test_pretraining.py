@@ -1,0 +1,68 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from gve.hub_datasets.world.attributes import ATTRIBUTES, UNSTATED
+from gve.hub_datasets.world.texts import training_texts
+from gve.tiny import build_tiny
+from gve.trainers.demo.pretraining import IMAGE_EVERY, Course, FactReader, Lessons, lesson_seconds, pretrain
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return build_tiny(list(training_texts(0, 400)), vocab_size=400, text_layers=1, vision_depth=1)
+
+
+def test_a_lesson_is_a_pure_function_of_its_number(tiny):
+    _, processor = tiny
+    once, again = (Lessons(processor, 9, seed=3, size=8) for _ in range(2))
+    first, second = once[5], again[5]
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert not torch.equal(first["video_labels"], once[6]["video_labels"])
+
+
+def test_every_fourth_lesson_asks_about_frames(tiny):
+    lessons = Lessons(tiny[1], 9, seed=0, size=8)
+    for step in range(1, 6):
+        batch = lessons[step]
+        assert ("image_labels" in batch) == (step % IMAGE_EVERY == 0)
+        assert (batch["video_labels"] >= 0).all()
+    camera = list(ATTRIBUTES).index("first_camera")
+    assert (lessons[4]["image_labels"][:, camera] == UNSTATED).all()
+
+
+def test_loss_of_silent_classifiers_is_one_attribute_each(tiny):
+    """Uniform answers cost log C, which is 1 in units of log C; what is not told costs nothing."""
+    reader = FactReader(tiny[0])
+    for head in reader.heads.values():
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+    labels = torch.zeros(4, len(ATTRIBUTES), dtype=torch.long)
+    vectors = torch.randn(4, 128)
+    assert reader.score(vectors, labels).item() == pytest.approx(1.0, abs=1e-6)
+    labels[:, 2:] = UNSTATED
+    assert reader.score(vectors, labels).item() == pytest.approx(2 / len(ATTRIBUTES), abs=1e-6)
+
+
+def test_a_few_lessons_teach_scenes_and_a_finished_course_is_not_run_again(tiny, tmp_path):
+    model, processor = build_tiny(list(training_texts(0, 400)), vocab_size=400, text_layers=1, vision_depth=1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    lines = []
+    right = pretrain(model, processor, Course(tmp_path / "lessons", 24, math.inf, 0), lines.append)
+    assert set(right) == set(ATTRIBUTES)
+    assert right["scene"] > 0.3  # of 8 scenes
+    assert all(not torch.equal(before[name], value) for name, value in model.state_dict().items())
+    taught = model.state_dict()
+    again, _ = build_tiny(list(training_texts(0, 400)), vocab_size=400, text_layers=1, vision_depth=1)
+    pretrain(again, processor, Course(tmp_path / "lessons", 24, math.inf, 0), lines.append)
+    assert all(torch.equal(taught[name], value) for name, value in again.state_dict().items())
+
+
+def test_time_of_a_lesson_is_measured_and_weights_stay(tiny):
+    model, processor = tiny
+    before = [parameter.clone() for parameter in model.parameters()]
+    assert lesson_seconds(model, processor, lessons=1) > 0
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))

@@ -1,0 +1,293 @@
+"""What stands in for the backbone's pre-training: the tiny model learns to tell what its inputs show.
+
+Shapes: B clips of a lesson, A attributes, D embedding width.
+
+Qwen2.5-VL comes to the contrastive training already knowing where things stand, what they do and how the camera moves.
+A model built from scratch does not learn that from pairs: the vectors that tell things apart come first, and those that
+tell a relation from its opposite hardly at all. Class labels teach it in minutes. The classifiers are thrown away.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from transformers import ProgressCallback, Trainer, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from gve.hub_datasets.uvrb.tasks import SETS
+from gve.hub_datasets.world.attributes import ATTRIBUTES, STATED, clip_labels
+from gve.hub_datasets.world.captions import caption, image_caption
+from gve.hub_datasets.world.render import frame_times, render
+from gve.hub_datasets.world.spec import Clip, sample_clip
+from gve.hub_datasets.world.texts import KIND_SETS, TASK_INSTRUCTIONS
+from gve.hub_datasets.world.variants import GROUPED_KINDS, group
+from gve.processing_gve import GVEProcessor
+from gve.trainers.demo.pace import Deadline, QuietProgress, falling_rate
+from gve.trainers.optimizer import build_optimizer
+from gve.video_gve import Frames
+
+LESSON = 48
+"""Clips of a step: half of them in groups of near-identical ones, half alone."""
+SCALE = 11.3
+"""Unit vectors times this are what the classifiers see: about the length of an unnormalised one of 128 numbers."""
+CLIP_SECONDS = 2.0
+LEARNING_RATE, MUON_LEARNING_RATE = 2e-3, 2e-2
+WARMUP = 80
+IMAGE_EVERY = 4
+"""A frame of each clip is asked about every so many steps: it teaches the same as the video, but for the motion."""
+
+
+class Lessons(Dataset):
+    """Freshly rendered clips with a text about each; item i is the i-th step's batch, the same for the same seed.
+
+    Args:
+        processor: Of the model.
+        count: Steps.
+        seed: Of everything random.
+        size: Clips of a step, a multiple of 8.
+    """
+
+    def __init__(self, processor: GVEProcessor, count: int, *, seed: int, size: int = LESSON) -> None:
+        self.processor, self.count, self.seed, self.size = processor, count, seed, size
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, step: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng([self.seed, 7, step])
+        kind = str(rng.choice(GROUPED_KINDS))
+        clips = [clip for _ in range(self.size // 8) for clip in group(kind, rng, "seen")]
+        clips += [sample_clip(rng, "seen") for _ in range(self.size - len(clips))]
+        columns = {"video": self._videos(clips), "text": self._texts(clips, rng)}
+        if step % IMAGE_EVERY == 0:
+            columns["image"] = self._images(clips)
+        return {f"{name}_{key}": value for name, column in columns.items() for key, value in column.items()}
+
+    def _videos(self, clips: Sequence[Clip]) -> dict[str, Tensor]:
+        count = self.processor.video_processor.num_frames
+        times = frame_times(count)
+        videos = [Frames(render(clip, times), times * CLIP_SECONDS, CLIP_SECONDS) for clip in clips]
+        return self._column([{"video": video} for video in videos], clips, tuple(ATTRIBUTES))
+
+    def _images(self, clips: Sequence[Clip]) -> dict[str, Tensor]:
+        stills = [Frames(render(clip, [0.0]), np.zeros(1), 0.0).frames[0] for clip in clips]
+        return self._column([{"image": still} for still in stills], clips, STATED["image"])
+
+    def _texts(self, clips: Sequence[Clip], rng: np.random.Generator) -> dict[str, Tensor]:
+        kind = str(rng.choice(list(STATED)))
+        if kind == "image":
+            told, instruction = [image_caption(clip, rng) for clip in clips], TASK_INSTRUCTIONS["t2i"]
+        else:
+            told = [caption(clip, kind, rng) for clip in clips]
+            instruction = SETS[KIND_SETS[kind]].instruction
+        return self._column([text.text for text in told], clips, STATED[kind], instruction)
+
+    def _column(
+        self, inputs: list[Any], clips: Sequence[Clip], stated: tuple[str, ...], instruction: str | None = None
+    ) -> dict[str, Tensor]:
+        labels = torch.tensor([clip_labels(clip, stated) for clip in clips])  # (B, A)
+        return dict(self.processor.prepare(inputs, instruction=instruction)) | {"labels": labels}
+
+
+class FactReader(nn.Module):
+    """The embedder with one linear classifier an attribute on its vectors, the same for every modality.
+
+    Args:
+        embedder: A GVE model.
+    """
+
+    def __init__(self, embedder: nn.Module) -> None:
+        super().__init__()
+        self.embedder = embedder
+        width = embedder.config.get_text_config().hidden_size
+        self.heads = nn.ModuleDict({name: nn.Linear(width, len(options)) for name, options in ATTRIBUTES.items()})
+
+    def forward(self, **batch: Tensor) -> dict[str, Tensor]:
+        """The mean cross-entropy over attributes, each in units of its log number of options, summed over columns.
+
+        Args:
+            **batch: The model's inputs and `labels` of each column, prefixed by its name.
+
+        Returns:
+            `loss`, a scalar.
+        """
+        losses = []
+        for name in ("video", "text", "image"):
+            column = {key.removeprefix(f"{name}_"): v for key, v in batch.items() if key.startswith(f"{name}_")}
+            if column:
+                labels = column.pop("labels")  # (B, A)
+                vectors = self.embedder(**column).embeddings.float() * SCALE  # (B, D)
+                losses.append(self.score(vectors, labels))
+        return {"loss": torch.stack(losses).sum()}
+
+    def score(self, vectors: Tensor, labels: Tensor) -> Tensor:
+        """The loss of one column.
+
+        Args:
+            vectors: (B, D).
+            labels: (B, A); `UNSTATED` where an input does not tell an attribute.
+
+        Returns:
+            A scalar.
+        """
+        total = torch.zeros((), device=vectors.device)
+        for place, (name, options) in enumerate(ATTRIBUTES.items()):
+            if (labels[:, place] >= 0).any():
+                logits = self.heads[name](vectors)
+                total = total + nn.functional.cross_entropy(logits, labels[:, place]) / math.log(len(options))
+        return total / len(ATTRIBUTES)
+
+
+class FactTrainer(Trainer):
+    """A Trainer with Muon and a rate that falls with the steps or with the time.
+
+    Args:
+        *args: Of Trainer.
+        deadline: Knows the time.
+        **kwargs: Of Trainer.
+    """
+
+    def __init__(self, *args: Any, deadline: Deadline, **kwargs: Any) -> None:
+        self.deadline = deadline
+        super().__init__(*args, callbacks=[deadline, QuietProgress()], **kwargs)
+        self.remove_callback(ProgressCallback)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Muon for matrices, AdamW for the rest."""
+        if self.optimizer is None:
+            self.optimizer = build_optimizer(
+                self.model, learning_rate=LEARNING_RATE, muon_learning_rate=MUON_LEARNING_RATE, weight_decay=0.02
+            )
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Warm-up, a plateau, and a fall to a twentieth."""
+        if self.lr_scheduler is None:
+            self.lr_scheduler = falling_rate(
+                optimizer or self.optimizer, num_training_steps, self.deadline, warmup=WARMUP, plateau=0.6, least=0.05
+            )
+        return self.lr_scheduler
+
+
+@dataclass(frozen=True)
+class Course:
+    """How long the pre-training takes and where it leaves its checkpoints.
+
+    Attributes:
+        folder: Of the checkpoints.
+        steps: At most.
+        seconds: At most.
+        seed: Of everything random.
+    """
+
+    folder: Path
+    steps: int
+    seconds: float
+    seed: int
+
+
+def pretrain(
+    model: nn.Module, processor: GVEProcessor, course: Course, write: Callable[[str], Any]
+) -> dict[str, float]:
+    """Teach a model to tell what it sees and reads; goes on from the last checkpoint if there is one.
+
+    Args:
+        model: A GVE model, changed in place.
+        processor: Its processor.
+        course: How long, and where.
+        write: Shows a line to the user.
+
+    Returns:
+        The share of right answers by attribute, on videos of combinations that training never shows.
+    """
+    torch.manual_seed(course.seed)
+    reader = FactReader(model.train())
+    trainer = FactTrainer(
+        reader,
+        fact_arguments(course),
+        train_dataset=Lessons(processor, course.steps, seed=course.seed),
+        data_collator=_only,
+        deadline=Deadline(course.seconds, write),
+    )
+    checkpoint = get_last_checkpoint(str(course.folder)) if course.folder.is_dir() else None
+    trainer.train(resume_from_checkpoint=checkpoint)
+    return examine(reader, processor, seed=course.seed)
+
+
+def fact_arguments(course: Course) -> TrainingArguments:
+    """Settings of the Trainer: a lesson a step, in order."""
+    return TrainingArguments(
+        output_dir=str(course.folder),
+        max_steps=course.steps,
+        per_device_train_batch_size=1,
+        train_sampling_strategy="sequential",
+        remove_unused_columns=False,
+        dataloader_num_workers=1,
+        dataloader_prefetch_factor=4,
+        max_grad_norm=1.0,
+        save_steps=max(20, course.steps // 4),
+        save_total_limit=1,
+        logging_steps=max(1, course.steps // 20),
+        logging_nan_inf_filter=False,
+        report_to="none",
+        seed=course.seed,
+    )
+
+
+def lesson_seconds(model: nn.Module, processor: GVEProcessor, *, lessons: int = IMAGE_EVERY) -> float:
+    """Measured seconds of a step, without its optimizer; the weights stay as they are.
+
+    Args:
+        model: A GVE model.
+        processor: Its processor.
+        lessons: Steps to time, after one that warms up.
+    """
+    reader, batches = FactReader(model), Lessons(processor, lessons, seed=0)
+    rounds = [batches[0], *(batches[step] for step in range(lessons))]
+    begun = time.perf_counter()
+    for number, batch in enumerate(rounds):
+        if number == 1:
+            begun = time.perf_counter()
+        reader(**batch)["loss"].backward()
+        reader.zero_grad(set_to_none=True)
+    return (time.perf_counter() - begun) / lessons
+
+
+@torch.no_grad()
+def examine(reader: FactReader, processor: GVEProcessor, *, seed: int, clips: int = 192) -> dict[str, float]:
+    """The share of right answers about videos of unseen combinations.
+
+    Args:
+        reader: Model and classifiers.
+        processor: Of the model.
+        seed: Of the clips.
+        clips: How many.
+
+    Returns:
+        By attribute.
+    """
+    reader.eval()
+    rng = np.random.default_rng([seed, 8])
+    drawn = [sample_clip(rng, "unseen") for _ in range(clips)]
+    lessons = Lessons(processor, 1, seed=seed)
+    right: list[Tensor] = []
+    for start in range(0, clips, LESSON):
+        column = lessons._videos(drawn[start : start + LESSON])
+        labels = column.pop("labels")
+        vectors = reader.embedder(**column).embeddings.float() * SCALE
+        answers = torch.stack([reader.heads[name](vectors).argmax(1) for name in ATTRIBUTES], dim=1)
+        right.append(answers == labels)
+    shares = torch.cat(right).double().mean(0).tolist()
+    return {name: round(share, 3) for name, share in zip(ATTRIBUTES, shares, strict=True)}
+
+
+def _only(items: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """A lesson is a whole batch already."""
+    return dict(items[0])
