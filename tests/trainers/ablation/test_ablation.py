@@ -1,0 +1,109 @@
+"""The statistics by hand, the arms by properties, and a whole study at toy size, interrupted once."""
+
+import json
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from gve.trainers.ablation import command
+from gve.trainers.ablation.arms import ARMS, BASELINE, BY_NAME, COLLECTED, chosen, sources_of
+from gve.trainers.ablation.command import main, plan
+from gve.trainers.ablation.statistics import paired_difference, student_point
+from gve.trainers.curriculum import SCHEDULES
+
+
+def test_difference_of_known_numbers():
+    """Differences .1, .2, .3: mean .2, deviation .1, half width 4.303 * .1 / sqrt 3."""
+    found = paired_difference([0.4, 0.6, 0.8], [0.3, 0.4, 0.5])
+    half = 4.303 * 0.1 / np.sqrt(3)
+    assert found.mean == pytest.approx(0.2)
+    assert (found.low, found.high) == (pytest.approx(0.2 - half), pytest.approx(0.2 + half))
+    assert not found.excludes_zero
+    assert paired_difference([0.5, 0.51, 0.52], [0.3, 0.31, 0.32]).excludes_zero
+
+
+def test_interval_covers_the_truth_about_95_times_in_100():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(2000):
+        drawn = rng.normal(0.3, 1.0, 5)
+        found = paired_difference(drawn.tolist(), [0.0] * 5)
+        covered += found.low <= 0.3 <= found.high
+    assert 0.935 < covered / 2000 < 0.965
+
+
+def test_too_few_seeds_are_refused():
+    with pytest.raises(ValueError, match="two or more of the same seeds"):
+        paired_difference([0.1], [0.2])
+    with pytest.raises(ValueError, match="at least two seeds"):
+        student_point(0)
+
+
+def test_arms_name_schedules_that_exist():
+    assert len(BY_NAME) == len(ARMS)
+    assert {arm.schedule for arm in ARMS} <= set(SCHEDULES)
+    assert BASELINE in {arm.name for arm in chosen(["pyramid"])}
+    with pytest.raises(ValueError, match="--arms: got nonsense"):
+        chosen(["nonsense"])
+
+
+def rows(name, count, group_size=1):
+    ids = [f"{name}-{i}" for i in range(count)]
+    groups = [f"g{i // group_size}" if group_size > 1 else "" for i in range(count)]
+    return Dataset.from_dict({"id": ids, "group": groups})
+
+
+def test_a_share_keeps_whole_groups_and_depends_on_the_seed():
+    sources = {"t2v-twins": rows("a", 400, 4), COLLECTED: rows("b", 100)}
+    kept = sources_of(BY_NAME["data-30"], sources, seed=1)
+    names = kept["t2v-twins"]["group"]
+    assert len(names) == 120
+    assert all(names.count(name) == 4 for name in names)
+    assert len(kept[COLLECTED]) == 30
+    assert kept[COLLECTED]["id"] == sources_of(BY_NAME["data-30"], sources, seed=1)[COLLECTED]["id"]
+    assert kept[COLLECTED]["id"] != sources_of(BY_NAME["data-30"], sources, seed=2)[COLLECTED]["id"]
+    assert set(sources_of(BY_NAME["collected"], sources, seed=1)) == {COLLECTED}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--seeds", "1"], "--seeds: got 1; 2 or more"),
+        (["--steps", "5"], "--steps: got 5; 20 or more"),
+        (["--share", "0"], "--share: got 0"),
+    ],
+)
+def test_bad_arguments_are_refused_before_any_work(flags, message, tmp_path, capsys):
+    assert main(["--out", str(tmp_path / "none"), *flags]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_plan_scales_the_data():
+    small, large = (plan(None, steps=20, lessons=1, share=share) for share in (0.03, 1.0))
+    assert sum(small.pairs.values()) < sum(large.pairs.values()) / 10
+    assert all(count % 4 == 0 for count in small.pairs.values())
+
+
+@pytest.mark.slow
+def test_a_whole_study_at_toy_size(tmp_path, capsys):
+    """Every stage for real; the second call finds all runs done and changes nothing; other settings are refused."""
+    flags = ["--out", str(tmp_path / "study"), "--seeds", "2", "--steps", "20", "--lessons", "4", "--share", "0.03"]
+    flags += ["--arms", "pyramid", "--processes", "1"]
+    assert main(flags) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) == {"pyramid"}
+    runs = sorted((tmp_path / "study" / "runs").glob("*.json"))
+    assert [path.stem for path in runs] == ["pyramid-0", "pyramid-1", "uniform-0", "uniform-1"]
+    result = json.loads(runs[0].read_text())
+    assert len(result["sets"]) == 16
+    assert set(result["history"]) == {"0", "1", "2", "3", "4"}
+    before = [path.stat().st_mtime_ns for path in runs]
+    assert main(flags) == 0
+    assert [path.stat().st_mtime_ns for path in runs] == before
+    report = (tmp_path / "study" / "REPORT.md").read_text()
+    assert "| pyramid |" in report
+    assert (tmp_path / "study" / "arms.png").stat().st_size > 5000
+    assert command.main([*flags[:5], "40", *flags[6:]]) == 2
+    assert "holds a study with other settings" in capsys.readouterr().err

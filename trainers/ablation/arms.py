@@ -1,0 +1,95 @@
+"""What is compared: data, schedule, amount of data and pre-training, one arm each (paper, Table 3, Figure 6)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from datasets import Dataset, DatasetDict
+
+COLLECTED = "t2v-collected"
+"""The source of videos with the weak, partly wrong titles that their uploaders wrote."""
+BASELINE = "uniform"
+CAP, FLOOR = 4.0, 0.25
+"""Bounds on P in units of 1 / K, for the schedules that have them."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train.
+
+    Attributes:
+        name: Short, also a file's name.
+        told: What it is, for the report.
+        schedule: One of `gve.trainers.curriculum.SCHEDULES`.
+        collected_only: Whether the synthesized pairs are left out.
+        share: Of the training rows.
+        pretrained: Whether it begins with the model that can tell what it sees.
+        bounded: Whether P has a cap and a floor; the paper's has none.
+    """
+
+    name: str
+    told: str
+    schedule: str = "uniform"
+    collected_only: bool = False
+    share: float = 1.0
+    pretrained: bool = True
+    bounded: bool = True
+
+
+ARMS = (
+    Arm("collected", "GVE-i: collected videos with weak titles only", collected_only=True),
+    Arm(BASELINE, "GVE-s: all pairs, every source as often"),
+    Arm("proportional", "all pairs, every source by its rows", schedule="proportional"),
+    Arm("pyramid", "GVE: the paper's schedule on raw R", schedule="pyramid", bounded=False),
+    Arm("pyramid-centred", "the schedule on R', with bounds", schedule="pyramid-centred"),
+    Arm("pyramid-accuracy", "the schedule on in-batch accuracy, with bounds", schedule="pyramid-accuracy"),
+    Arm("unlock", "a source is drawn more once its R' or accuracy has moved", schedule="unlock"),
+    Arm("data-30", "uniform on 30 % of the rows", share=0.3),
+    Arm("data-10", "uniform on 10 % of the rows", share=0.1),
+    Arm("scratch", "uniform without pre-training, its steps given to the pairs", pretrained=False),
+)
+BY_NAME = {arm.name: arm for arm in ARMS}
+
+
+def chosen(names: list[str] | None) -> tuple[Arm, ...]:
+    """The arms to run, the baseline always among them.
+
+    Args:
+        names: Of arms; None for all.
+
+    Raises:
+        ValueError: For an unknown name.
+    """
+    if names is None:
+        return ARMS
+    if unknown := [name for name in names if name not in BY_NAME]:
+        raise ValueError(f"--arms: got {', '.join(unknown)}; {', '.join(BY_NAME)} are accepted; correct the name")
+    return tuple(arm for arm in ARMS if arm.name in {*names, BASELINE})
+
+
+def sources_of(arm: Arm, sources: Mapping[str, Dataset], *, seed: int) -> DatasetDict:
+    """The training rows of an arm.
+
+    Args:
+        arm: One of `ARMS`.
+        sources: Rows by source, the collected ones among them.
+        seed: Of the rows that a smaller share keeps; whole groups stay together.
+    """
+    kept = {name: rows for name, rows in sources.items() if not arm.collected_only or name == COLLECTED}
+    if arm.share == 1:
+        return DatasetDict(kept)
+    return DatasetDict({name: _fewer(rows, arm.share, seed) for name, rows in kept.items()})
+
+
+def _fewer(rows: Dataset, share: float, seed: int) -> Dataset:
+    units: dict[str, list[int]] = {}
+    for place, (row, group) in enumerate(zip(rows["id"], rows["group"], strict=True)):
+        units.setdefault(group or row, []).append(place)
+    pieces = list(units.values())
+    order = np.random.default_rng([seed, 11]).permutation(len(pieces))
+    count, picked = max(8, int(len(rows) * share)), []
+    for index in order:
+        if len(picked) >= count:
+            break
+        picked += pieces[index]
+    return rows.select(sorted(picked))

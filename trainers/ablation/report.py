@@ -1,0 +1,213 @@
+"""The ablation's report: tables of means and paired intervals, and its pictures.
+
+Shapes: S seeds, A arms.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.figure
+import numpy as np
+
+from gve.trainers.ablation.arms import ARMS, BASELINE, BY_NAME
+from gve.trainers.ablation.statistics import Difference, paired_difference
+
+Runs = Mapping[str, Mapping[int, Mapping[str, Any]]]
+"""Results by arm and seed."""
+ABILITIES = ("TXT", "CMP", "VIS", "CG", "FG", "LC", "S", "T", "PR")
+SCALING = (("data-10", 10), ("data-30", 30), (BASELINE, 100))
+_COLOR, _MUTED = "#1f5a96", "#9aa5b1"
+
+
+def value(run: Mapping[str, Any], name: str) -> float:
+    """One number of a run.
+
+    Args:
+        run: Its result.
+        name: "AVG-D", "AVG-A", an ability, or a set's in-group accuracy as "CRB-S in group".
+    """
+    if name.endswith(" in group"):
+        return float(run["sets"][name.removesuffix(" in group")]["in_group"]["score"])
+    return float(run["averages" if name.startswith("AVG") else "abilities"][name]["score"])
+
+
+def difference(runs: Runs, arm: str, name: str) -> Difference:
+    """An arm minus the baseline on the seeds that both have.
+
+    Args:
+        runs: Results.
+        arm: Its name.
+        name: As for `value`.
+    """
+    seeds = sorted(set(runs[arm]) & set(runs[BASELINE]))
+    return paired_difference(
+        [value(runs[arm][seed], name) for seed in seeds], [value(runs[BASELINE][seed], name) for seed in seeds]
+    )
+
+
+def write_report(runs: Runs, root: Path, settings: Mapping[str, Any], told_right: Mapping[str, float]) -> None:
+    """Write REPORT.md, arms.png, scaling.png and curriculum.png.
+
+    Args:
+        runs: Results; arms that are not there are left out.
+        root: Where to write.
+        settings: Of the study.
+        told_right: Shares of right answers of the pre-trained model by attribute.
+    """
+    there = [arm.name for arm in ARMS if arm.name in runs]
+    compared = [name for name in there if name != BASELINE and len(set(runs[name]) & set(runs[BASELINE])) > 1]
+    parts = [
+        _heading(runs, settings),
+        _means(runs, there),
+        _differences(runs, compared),
+        _abilities(runs, compared),
+        _told(told_right),
+    ]
+    pictures = ["![Differences](arms.png)"]
+    draw_arms(runs, compared, root / "arms.png")
+    if all(name in runs for name, _ in SCALING):
+        draw_scaling(runs, root / "scaling.png")
+        pictures.append("![Data scaling](scaling.png)")
+    if scheduled := [name for name in there if BY_NAME[name].schedule not in ("uniform", "proportional")]:
+        draw_curriculum(runs, scheduled, root / "curriculum.png")
+        pictures.append("![Probabilities](curriculum.png)")
+    (root / "REPORT.md").write_text("\n\n".join([*parts, *pictures]) + "\n", encoding="utf-8")
+
+
+def _heading(runs: Runs, settings: Mapping[str, Any]) -> str:
+    seeds = sorted(runs[BASELINE])
+    rows = sum(settings["pairs"].values())
+    return (
+        "# Ablation on the rendered world\n\n"
+        f"{len(seeds)} seeds ({', '.join(map(str, seeds))}), {settings['steps']} steps of 32 pairs each, "
+        f"{rows} synthesized and {settings['raw']} collected pairs, scored on unseen combinations. Every arm but "
+        f"`scratch` begins with one model that was pre-trained for {settings['lessons']} steps on class labels. "
+        "The prober of the first epoch is a separately trained model. Intervals are Student's at 95 %, over seeds, of "
+        "differences to `uniform` with the same seed. What is told here holds for this model and world."
+    )
+
+
+def _means(runs: Runs, there: Sequence[str]) -> str:
+    names = ("AVG-D", "AVG-A", *ABILITIES, "CRB-S in group", "CRB-T in group")
+    lines = ["## Means over seeds", "", f"| arm | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
+    for arm in there:
+        cells = [f"{np.mean([value(run, name) for run in runs[arm].values()]):.3f}" for name in names]
+        lines.append(f"| {arm} | {' | '.join(cells)} |")
+    told = [f"- `{arm}`: {BY_NAME[arm].told}" for arm in there]
+    return "\n".join([*lines, "", *told])
+
+
+def _differences(runs: Runs, compared: Sequence[str]) -> str:
+    lines = ["## AVG-D against uniform", "", "| arm | difference | 95 % interval | seeds | excludes zero |"]
+    lines.append("|---|---|---|---|---|")
+    for arm in compared:
+        found = difference(runs, arm, "AVG-D")
+        verdict = "yes" if found.excludes_zero else "no"
+        lines.append(
+            f"| {arm} | {found.mean:+.4f} | {found.low:+.4f} to {found.high:+.4f} | {found.seeds} | {verdict} |"
+        )
+    return "\n".join(lines)
+
+
+def _abilities(runs: Runs, compared: Sequence[str]) -> str:
+    lines = [
+        "## Abilities against uniform",
+        "",
+        "Bold: the interval excludes zero. With nine abilities an arm, one in",
+    ]
+    lines += ["twenty does so by chance.", "", f"| arm | {' | '.join(ABILITIES)} |", "|---|" + "---|" * len(ABILITIES)]
+    for arm in compared:
+        cells = []
+        for name in ABILITIES:
+            found = difference(runs, arm, name)
+            text = f"{found.mean:+.3f} +- {found.high - found.mean:.3f}"
+            cells.append(f"**{text}**" if found.excludes_zero else text)
+        lines.append(f"| {arm} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _told(told_right: Mapping[str, float]) -> str:
+    lines = [
+        "## What the pre-trained model can tell",
+        "",
+        "Share of right answers on videos of unseen combinations.",
+        "",
+    ]
+    lines += ["| attribute | right |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {name.replace('_', ' ')} | {share:.3f} |" for name, share in told_right.items())])
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    figure = matplotlib.figure.Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def draw_arms(runs: Runs, compared: Sequence[str], path: Path) -> None:
+    """Differences of AVG-D to the baseline with their intervals, and the single seeds.
+
+    Args:
+        runs: Results.
+        compared: Arms.
+        path: PNG to write.
+    """
+    figure, axes = _figure(8, 1.2 + 0.45 * len(compared))
+    for place, arm in enumerate(reversed(compared)):
+        found = difference(runs, arm, "AVG-D")
+        seeds = sorted(set(runs[arm]) & set(runs[BASELINE]))
+        single = [value(runs[arm][seed], "AVG-D") - value(runs[BASELINE][seed], "AVG-D") for seed in seeds]
+        axes.plot(single, [place] * len(single), "o", color=_MUTED, markersize=4)
+        axes.plot([found.low, found.high], [place, place], color=_COLOR, linewidth=2)
+        axes.plot(found.mean, place, "s", color=_COLOR)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(compared)), list(reversed(compared)))
+    axes.set_xlabel("AVG-D minus that of uniform, same seed (square: mean, line: 95 % interval)")
+    figure.savefig(path, dpi=120)
+
+
+def draw_scaling(runs: Runs, path: Path) -> None:
+    """AVG-D over the share of the rows.
+
+    Args:
+        runs: Results of `SCALING`.
+        path: PNG to write.
+    """
+    figure, axes = _figure(6, 3.6)
+    means = []
+    for arm, share in SCALING:
+        values = [value(run, "AVG-D") for run in runs[arm].values()]
+        axes.plot([share] * len(values), values, "o", color=_MUTED, markersize=4)
+        means.append(np.mean(values))
+    axes.plot([share for _, share in SCALING], means, "s-", color=_COLOR)
+    axes.set_xscale("log")
+    axes.set_xticks([share for _, share in SCALING], [f"{share} %" for _, share in SCALING])
+    axes.minorticks_off()
+    axes.set_xlabel("share of the training rows, same number of steps")
+    axes.set_ylabel("AVG-D")
+    figure.savefig(path, dpi=120)
+
+
+def draw_curriculum(runs: Runs, scheduled: Sequence[str], path: Path) -> None:
+    """P_t(k) of each measured schedule, mean over seeds, sources from the most drawn down.
+
+    Args:
+        runs: Results.
+        scheduled: Arms.
+        path: PNG to write.
+    """
+    figure = matplotlib.figure.Figure(figsize=(3.4 * len(scheduled) + 1.6, 6.4), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(scheduled), sharey=True))
+    tasks = sorted(next(iter(runs[scheduled[0]].values()))["history"]["0"]["probabilities"])
+    for panel, arm in zip(panels, scheduled, strict=True):
+        histories = [run["history"] for run in runs[arm].values()]
+        epochs = sorted(histories[0], key=int)
+        grid = [[np.mean([h[e]["probabilities"][task] for h in histories]) for e in epochs] for task in tasks]
+        image = panel.imshow(grid, aspect="auto", cmap="Blues", vmin=0)
+        panel.set_title(arm)
+        panel.set_xticks(range(len(epochs)), [str(int(e) + 1) for e in epochs])
+        panel.set_xlabel("epoch")
+        figure.colorbar(image, ax=panel, shrink=0.5)
+    panels[0].set_yticks(range(len(tasks)), tasks, fontsize=8)
+    figure.savefig(path, dpi=110)

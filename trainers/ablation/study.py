@@ -1,0 +1,240 @@
+"""One study: data and starting models made once, then one short training and one score for each arm and seed."""
+
+import gc
+import json
+import logging
+import math
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, DatasetDict
+from sentence_transformers import SentenceTransformer
+from transformers import AutoModel, AutoProcessor, PrinterCallback, ProgressCallback
+
+from gve.eval.benchmark import report_on
+from gve.eval.checks import load_checked
+from gve.eval.files import write_atomic
+from gve.eval.models import load_encoder
+from gve.hub_datasets.schema import pair_features
+from gve.hub_datasets.uvrb import instructions
+from gve.hub_datasets.world.build import build_world
+from gve.hub_datasets.world.raw import raw_rows
+from gve.hub_datasets.world.sets import Sizes
+from gve.hub_datasets.world.texts import training_texts
+from gve.sentence_gve import save_embedder
+from gve.tiny import build_tiny
+from gve.trainers.ablation.arms import BY_NAME, CAP, COLLECTED, FLOOR, Arm, sources_of
+from gve.trainers.arguments import GVETrainingArguments
+from gve.trainers.collator import PairCollator
+from gve.trainers.demo.learning import LEARNING_RATE, MUON_LEARNING_RATE, load_sources, load_trainable, pick_dtype
+from gve.trainers.demo.pretraining import Course, pretrain
+from gve.trainers.trainer import GVETrainer
+
+PAIRS = {"t2v": 7200, "t2t": 2000, "t2i": 2000, "ti2v": 1000, "tv2v": 640, "i2v": 640, "v2v": 400}
+EPOCHS, BATCH, PROBE_PAIRS = 5, 32, 24
+LEAST_ROWS = 8
+"""A source with fewer rows cannot fill a batch of four twice; it is left out."""
+CACHE_BYTES = 1 << 30
+PROBER_SEED = 10_000
+"""The prober of the first epoch is trained on other batches than any arm."""
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Study:
+    """What all arms share.
+
+    Attributes:
+        root: The folder.
+        steps: Optimizer steps of an arm.
+        lessons: Steps of the pre-training.
+        pairs: Training rows by task.
+        raw: Videos with weak titles.
+        sizes: Of the benchmark.
+        seed: Of data and starting model.
+    """
+
+    root: Path
+    steps: int
+    lessons: int
+    pairs: Mapping[str, int]
+    raw: int
+    sizes: Sizes
+    seed: int = 0
+
+    @property
+    def data(self) -> Path:
+        """Pairs, benchmark and raw corpus."""
+        return self.root / "data"
+
+    def model(self, name: str) -> Path:
+        """The folder of a shared model: untrained, pretrained or prober."""
+        return self.root / "models" / name
+
+    def result(self, arm: Arm, seed: int) -> Path:
+        """The file of one run."""
+        return self.root / "runs" / f"{arm.name}-{seed}.json"
+
+
+def prepare(study: Study, *, workers: int) -> None:
+    """Make data, the untrained model, the pre-trained one and the first epoch's prober; what is there is kept.
+
+    Args:
+        study: The study.
+        workers: Processes that render.
+
+    Raises:
+        ValueError: Where the folder holds another study.
+    """
+    settings = json.loads(json.dumps({k: v for k, v in asdict(study).items() if k != "root"}))
+    path = study.root / "study.json"
+    if path.is_file() and json.loads(path.read_text()) != settings:
+        raise ValueError(f"--out: {str(study.root)!r} holds a study with other settings; choose another folder")
+    study.root.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, (json.dumps(settings, indent=2) + "\n").encode())
+    build_world(study.data, seed=study.seed, pairs=study.pairs, raw=study.raw, sizes=study.sizes, workers=workers)
+    if not study.model("untrained").is_dir():
+        model, processor = build_tiny(training_texts(study.seed, 20000), seed=study.seed)
+        save_embedder(study.model("untrained"), model, processor, prompts=instructions())
+    if not study.model("pretrained").is_dir():
+        _pretrain(study)
+    if not study.model("prober").is_dir():
+        with tempfile.TemporaryDirectory() as folder:
+            trained = _train(study, BY_NAME["uniform"], PROBER_SEED, Path(folder), steps=2 * study.steps)
+            _save(trained.model, study.model("prober"))
+
+
+def _pretrain(study: Study) -> None:
+    processor = AutoProcessor.from_pretrained(study.model("untrained"))
+    options = {"dtype": pick_dtype(), "attn_implementation": "eager"}
+    model = AutoModel.from_pretrained(study.model("untrained"), **options)
+    course = Course(study.root / "lessons", study.lessons, math.inf, study.seed)
+    right = pretrain(model, processor, course, logger.info)
+    write_atomic(study.root / "told_right.json", (json.dumps(right, indent=2) + "\n").encode())
+    save_embedder(study.model("pretrained"), model.float().eval(), processor, prompts=instructions())
+
+
+def run_one(study: Study, name: str, seed: int) -> dict[str, Any]:
+    """Train and score one arm with one seed; a finished run is read, not repeated.
+
+    Args:
+        study: The study, prepared.
+        name: Of the arm.
+        seed: Of the batches, their order and the rows kept.
+
+    Returns:
+        What the run's file holds: settings, averages, abilities, sets, and the curriculum's history.
+    """
+    arm = BY_NAME[name]
+    path = study.result(arm, seed)
+    if path.is_file():
+        return json.loads(path.read_text())
+    steps = study.steps if arm.pretrained else study.steps + study.lessons
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = _train(study, arm, seed, Path(folder), steps=steps)
+        _save(trainer.model, Path(folder) / "model")
+        report = report_on(
+            load_encoder(str(Path(folder) / "model")),
+            _benchmark(study),
+            source=str(study.data / "uvrb"),
+            split="unseen",
+        )
+    sets = {name: {k: entry[k] for k in ("score", "chance", "in_group")} for name, entry in report["sets"].items()}
+    result = {
+        "arm": arm.name,
+        "seed": seed,
+        "steps": trainer.state.global_step,
+        "averages": report["averages"],
+        "abilities": report["abilities"],
+        "sets": sets,
+        "history": trainer.curriculum.history.to_json(),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, (json.dumps(result) + "\n").encode())
+    gc.collect()
+    return result
+
+
+def _train(study: Study, arm: Arm, seed: int, folder: Path, *, steps: int) -> GVETrainer:
+    model = load_trainable(study.model("pretrained" if arm.pretrained else "untrained"), pick_dtype())
+    sources = {
+        name: rows for name, rows in sources_of(arm, _sources(study), seed=seed).items() if len(rows) >= LEAST_ROWS
+    }
+    prober = study.model("prober")
+    trainer = GVETrainer(
+        model,
+        _arguments(arm, sources, seed, folder, steps),
+        sources,
+        prober=SentenceTransformer(str(prober)) if prober.is_dir() else None,
+        data_collator=_shared_collator(study.model("untrained")),
+    )
+    for callback in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(callback)
+    trainer.train()
+    return trainer
+
+
+def _arguments(arm: Arm, sources: Mapping[str, Dataset], seed: int, folder: Path, steps: int) -> GVETrainingArguments:
+    rate = 1.0 if arm.pretrained else 4.0  # a model from scratch learns faster at the full rate
+    bounds = {"probability_cap": min(1.0, CAP / len(sources)), "probability_floor": FLOOR / len(sources)}
+    return GVETrainingArguments(
+        output_dir=str(folder),
+        seed=seed,
+        num_train_epochs=EPOCHS,
+        steps_per_epoch=max(1, steps // EPOCHS),
+        per_device_train_batch_size=BATCH,
+        task_batch_sizes={name: min(BATCH, max(4, len(rows) // 16 * 4)) for name, rows in sources.items()},
+        schedule=arm.schedule,
+        probe_pairs=PROBE_PAIRS,
+        temperature=0.05,
+        false_negative_margin=None,
+        learning_rate=LEARNING_RATE * rate,
+        use_muon=True,
+        muon_learning_rate=MUON_LEARNING_RATE * rate,
+        master_weights=True,
+        weight_decay=0.02,
+        adam_beta2=0.98,
+        max_grad_norm=1.0,
+        warmup_steps=min(20, steps // 4),
+        save_strategy="no",
+        logging_steps=max(1, steps // EPOCHS),
+        report_to="none",
+        disable_tqdm=True,
+        **(bounds if arm.bounded and len(sources) > 1 else {}),
+    )
+
+
+def _save(model: SentenceTransformer, folder: Path) -> None:
+    save_embedder(folder, model[0].model.float().eval(), model.processor, prompts=dict(model.prompts))
+
+
+@lru_cache(maxsize=1)
+def _loaded(data: Path) -> tuple[DatasetDict, list[Any]]:
+    """Rows by source with the collected ones, and the benchmark: read once in each process."""
+    sources = load_sources(data / "uvrd")
+    collected = Dataset.from_list(raw_rows(data / "raw"), features=pair_features())
+    return DatasetDict({**sources, COLLECTED: collected}), list(load_checked(data / "uvrb", None, "unseen"))
+
+
+def _sources(study: Study) -> DatasetDict:
+    return _loaded(study.data)[0]
+
+
+def _benchmark(study: Study) -> list[Any]:
+    return _loaded(study.data)[1]
+
+
+@lru_cache(maxsize=1)
+def _shared_collator(model: Path) -> PairCollator:
+    """Decoded frames outlive a run: every run of a process reads the same files by the same processor."""
+    return PairCollator(AutoProcessor.from_pretrained(model), cache_bytes=CACHE_BYTES)
+
+
+def set_threads(count: int) -> None:
+    """Threads of this process; two runs side by side with one each are faster than one with two."""
+    torch.set_num_threads(count)
