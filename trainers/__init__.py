@@ -3,6 +3,7 @@
 from gve.trainers.arguments import GVETrainingArguments
 from gve.trainers.collator import PairCollator
 from gve.trainers.curriculum import SCHEDULES, CurriculumHistory, Schedule, TaskScores
+from gve.trainers.gradcache import CachedGVELoss
 from gve.trainers.losses import GVELoss, info_nce
 from gve.trainers.optimizer import MasterWeightOptimizer, build_optimizer
 from gve.trainers.prober import LiveEncoder, OutsideEncoder, Prober
@@ -11,6 +12,7 @@ from gve.trainers.trainer import GVETrainer
 
 __all__ = [
     "SCHEDULES",
+    "CachedGVELoss",
     "CurriculumHistory",
     "GVELoss",
     "GVETrainer",

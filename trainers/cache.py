@@ -1,47 +1,53 @@
-"""Decoded media kept in memory, so that each worker decodes each file once.
+"""Decoded media kept in memory or on disk, so that each file is decoded once.
 
 Shapes: F frames, H height, W width.
 """
 
 from collections import OrderedDict
+from functools import lru_cache
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 import PIL.Image
 
+from gve.frame_cache import FrameCache
+from gve.frames_gve import Clip
 from gve.media_gve import open_image
-from gve.video_gve import Frames
 from gve.video_processing_gve import GVEVideoProcessor
+
+CHUNK = 1 << 20
 
 
 class DecodedCache:
     """Turns encoded videos into (F, H, W, 3) uint8 frames at the model's size, and encoded images into PIL images.
 
-    What was used longest ago leaves first. A copy that goes to another process starts empty.
+    What was used longest ago leaves the memory first. A copy that goes to another process starts with none.
 
     Args:
         video_processor: Reads and samples videos; it says what the model's size is.
-        limit: Bytes of decoded media to keep; 0 keeps nothing.
+        limit: Bytes of decoded media to keep in memory; 0 keeps nothing.
+        frames: Keeps the frames of videos on disk, for all processes and runs; None keeps none.
     """
 
-    def __init__(self, video_processor: GVEVideoProcessor, limit: int) -> None:
-        self.video_processor, self.limit, self.held = video_processor, limit, 0
+    def __init__(self, video_processor: GVEVideoProcessor, limit: int, frames: FrameCache | None = None) -> None:
+        self.video_processor, self.limit, self.frames, self.held = video_processor, limit, frames, 0
         self._media: OrderedDict[tuple[str, str], tuple[Any, int]] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"video_processor": self.video_processor, "limit": self.limit, "held": 0, "_media": OrderedDict()}
+        return vars(self) | {"held": 0, "_media": OrderedDict()}
 
     def __len__(self) -> int:
         return len(self._media)
 
-    def video(self, source: dict[str, Any]) -> Frames:
+    def video(self, source: dict[str, Any]) -> Clip:
         """Sampled frames of a video.
 
         Args:
             source: {"bytes", "path"}, one of them set.
 
         Returns:
-            Frames at the model's size with their times.
+            Frames at the model's size, to be resized no more: choosing a size twice may give another one.
         """
         return self._get("video", source)
 
@@ -75,8 +81,13 @@ class DecodedCache:
         if kind == "image":
             image = open_image(source)
             return image, image.width * image.height * 3
-        clip = self.video_processor.load(source, size=self.video_processor.size)
-        return Frames(clip.frames, clip.times, clip.interval * len(clip.frames)), clip.frames.nbytes
+        reader = self.video_processor
+        if self.frames is None:
+            clip = reader.load(source, size=reader.size)
+        else:
+            stored = self.frames.get(reader, source, count=reader.frames_wanted(None), size=reader.size)
+            clip = Clip(stored.frames, stored.duration / len(stored.frames), stored.timestamps, sized=True)
+        return clip, clip.frames.nbytes
 
 
 def media_key(source: dict[str, Any]) -> str:
@@ -96,3 +107,32 @@ def media_key(source: dict[str, Any]) -> str:
     if source["path"] is None:
         raise ValueError("media: got neither bytes nor path; one of them is needed; write the row again")
     return source["path"]
+
+
+def content_key(source: dict[str, Any]) -> str:
+    """What tells one content from another, whatever form it comes in.
+
+    Args:
+        source: {"bytes", "path"}.
+
+    Returns:
+        A digest of all bytes.
+
+    Raises:
+        FileNotFoundError: Where there is no such file.
+        ValueError: Where neither is set.
+    """
+    if source["bytes"] is not None or source["path"] is None:
+        return media_key(source)
+    stat = Path(source["path"]).stat()
+    return _digest_of(source["path"], stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=1 << 16)
+def _digest_of(path: str, size: int, changed: int) -> str:
+    """The digest of a file, read again when its size or time says that it was written."""
+    digest = blake2b(digest_size=16)
+    with Path(path).open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

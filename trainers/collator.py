@@ -10,8 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gve.frame_cache import FrameCache
+from gve.inputs_gve import located
 from gve.processing_gve import GVEProcessor
-from gve.trainers.cache import DecodedCache
+from gve.trainers.cache import DecodedCache, media_key
+from gve.trainers.feature_store import FeatureStore
+from gve.trainers.media import PATCHES, MediaReader, Medium
 
 Row = Mapping[str, Any]
 """A UVRD row, as `gve.hub_datasets.schema.pair_features` types it."""
@@ -46,6 +50,9 @@ class PairCollator:
         num_negatives: K, one number or one by task.
         max_length: Tokens of a row; None takes the processor's.
         cache_bytes: Decoded media to keep in each worker.
+        frames: Keeps the frames of videos on disk.
+        store: Features of the vision tower; what it holds is not decoded, see `MediaReader.column`.
+        share_media: Whether a batch brings each distinct image and video once, whichever rows and sides show it.
     """
 
     valid_label_columns = ("label",)
@@ -58,9 +65,14 @@ class PairCollator:
         num_negatives: int | Mapping[str, int] = 0,
         max_length: int | None = None,
         cache_bytes: int = 0,
+        frames: FrameCache | None = None,
+        store: FeatureStore | None = None,
+        share_media: bool = False,
     ) -> None:
         self.processor, self.num_negatives, self.max_length = processor, num_negatives, max_length
-        self.cache = DecodedCache(processor.video_processor, cache_bytes)
+        self.share_media = share_media
+        self.cache = DecodedCache(processor.video_processor, cache_bytes, frames)
+        self.reader = MediaReader(processor, self.cache, store)
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Collate.
@@ -69,9 +81,12 @@ class PairCollator:
             rows: B rows of one task.
 
         Returns:
-            Tensors by name; `label` is (B, B) bool.
+            Tensors by name; `label` is (B, B) bool. Where media are shared, a side has its tokens and, if it shows any,
+            `image_places` and `video_places` in the order of its rows; and `query_media` is a dict of the patches,
+            grids and seconds of what they number.
         """
-        batch = {f"{name}_{key}": value for name, column in self.columns(rows) for key, value in column.items()}
+        columns = self.shared_columns(rows) if self.share_media else self.columns(rows)
+        batch = {f"{name}_{key}": value for name, column in columns for key, value in column.items()}
         mask = match_mask([row["query_facts"] for row in rows], [row["target_facts"] for row in rows])
         return batch | {"label": torch.from_numpy(mask)}
 
@@ -87,7 +102,38 @@ class PairCollator:
         Raises:
             ValueError: Where a row has fewer hard negatives than asked for.
         """
-        yield from self.pair(rows)
+        for name, side, instruction in self._sides(rows):
+            yield name, self._prepare(side, instruction)
+
+    def shared_columns(self, rows: Sequence[Row]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The same with each distinct image and video of the batch read once.
+
+        Args:
+            rows: B rows of one task.
+
+        Yields:
+            The name of the side, and its tensors; those of the query hold the media of all as `media`, if there are any.
+
+        Raises:
+            ValueError: Where a row has fewer hard negatives than asked for.
+        """
+        table = MediaTable(self.reader)
+        sides = [(name, side, table.rows(side, name), system) for name, side, system in self._sides(rows)]
+        media = table.tensors()
+        for name, side, seen, system in sides:
+            places = {kind: [place for row in seen for found, place in row if found == kind] for kind in PATCHES}
+            places = {kind: torch.tensor(found) for kind, found in places.items() if found}
+            grids = {f"{kind}_grid_thw": media[f"{kind}_grid_thw"][found] for kind, found in places.items()}
+            shown = [[table.media[kind][place] for kind, place in row] for row in seen]
+            texts = [part["text"] for part in side]
+            column: dict[str, Any] = self.reader.tokens(texts, shown, grids, system, self.max_length)
+            column |= {f"{kind}_places": found for kind, found in places.items()}
+            yield name, column | ({"media": media} if media and name == "query" else {})
+
+    def _sides(self, rows: Sequence[Row]) -> Iterator[tuple[str, list[Row], list[str] | None]]:
+        """Name, parts and instructions of query, target and negatives."""
+        yield "query", [row["query"] for row in rows], [row["instruction"] for row in rows]
+        yield "target", [row["target"] for row in rows], None
         count = self._count(rows[0]["task"])
         for row in rows if count else ():
             if len(row["negatives"]) < count:
@@ -96,7 +142,7 @@ class PairCollator:
                     f"of {row['task']} needs as many; lower the number or mine more"
                 )
         for k in range(count):
-            yield f"negative_{k + 1}", self._prepare([row["negatives"][k] for row in rows])
+            yield f"negative_{k + 1}", [row["negatives"][k] for row in rows], None
 
     def pair(self, rows: Sequence[Row]) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """The model's inputs of `query` and `target` only.
@@ -107,22 +153,82 @@ class PairCollator:
         Yields:
             The name of the side, and its tensors.
         """
-        yield "query", self._prepare([row["query"] for row in rows], [row["instruction"] for row in rows])
-        yield "target", self._prepare([row["target"] for row in rows])
+        yield "query", self.side(rows, "query")
+        yield "target", self.side(rows, "target")
+
+    def side(self, rows: Sequence[Row], name: str) -> dict[str, Tensor]:
+        """The model's inputs of one side.
+
+        Args:
+            rows: B rows.
+            name: "query" or "target".
+
+        Returns:
+            Tensors by name.
+        """
+        instruction = [row["instruction"] for row in rows] if name == "query" else None
+        return self._prepare([row[name] for row in rows], instruction)
 
     def _count(self, task: str) -> int:
         return self.num_negatives if isinstance(self.num_negatives, int) else self.num_negatives.get(task, 0)
 
     def _prepare(self, side: Sequence[Row], instruction: list[str] | None = None) -> dict[str, Tensor]:
-        inputs = [self._decoded(media) for media in side]
-        return dict(self.processor.prepare(inputs, instruction=instruction, max_length=self.max_length))
+        return self.reader.column(side, instruction, self.max_length)
 
-    def _decoded(self, media: Row) -> dict[str, Any]:
-        decoded: dict[str, Any] = {}
-        if media["video"] is not None:
-            decoded["video"] = self.cache.video(media["video"])
-        if media["image"] is not None:
-            decoded["image"] = self.cache.image(media["image"])
-        if media["text"] is not None:
-            decoded["text"] = media["text"]
-        return decoded
+
+class MediaTable:
+    """The distinct images and videos of a batch, each read once.
+
+    Args:
+        reader: Reads them.
+
+    Attributes:
+        media: By kind, in the order of first appearance.
+    """
+
+    def __init__(self, reader: MediaReader) -> None:
+        self.reader = reader
+        self.media: dict[str, list[Medium]] = {kind: [] for kind in PATCHES}
+        self._places: dict[tuple[str, str], int] = {}
+
+    def rows(self, side: Sequence[Row], name: str) -> list[list[tuple[str, int]]]:
+        """Take the media of one side.
+
+        Args:
+            side: B times {"text", "image", "video"}.
+            name: Of the side, for messages.
+
+        Returns:
+            Kind and place of each medium of each row, in the order of the chat.
+
+        Raises:
+            FileNotFoundError: If a path does not exist.
+            ValueError: If a medium cannot be read.
+        """
+        out = []
+        for number, parts in enumerate(side):
+            out.append([])
+            for kind in ("video", "image"):  # the order within a row
+                if parts[kind] is not None:
+                    with located(f"{name}[{number}][{kind!r}]"):
+                        out[-1].append((kind, self._place(kind, parts[kind])))
+        return out
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a model takes of all of them; see `MediaReader.tensors`.
+
+        Returns:
+            Tensors by name; empty without media. Without a feature store patches of videos are uint8: a batch then takes
+            a quarter of the memory, and the loss normalises what the tower is about to see.
+        """
+        tensors: dict[str, Tensor] = {}
+        for found in self.media.values():
+            tensors |= self.reader.tensors(found, as_bytes=self.reader.store is None) if found else {}
+        return tensors
+
+    def _place(self, kind: str, source: Mapping[str, Any]) -> int:
+        key = kind, media_key(source)
+        if key not in self._places:
+            self._places[key] = len(self.media[kind])
+            self.media[kind].append(self.reader.read(kind, source))
+        return self._places[key]

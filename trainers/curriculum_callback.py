@@ -27,6 +27,7 @@ class CurriculumCallback(TrainerCallback, ExportableState):
         self.schedule: Callable[[int], Schedule] | None = None
         self.probe: Probe | None = None
         self.log: Callable[[dict[str, float]], None] | None = None
+        self.skipped: dict[str, int] = {}
 
     def connect(
         self,
@@ -35,6 +36,7 @@ class CurriculumCallback(TrainerCallback, ExportableState):
         schedule: Callable[[int], Schedule],
         probe: Probe,
         log: Callable[[dict[str, float]], None],
+        skipped: Mapping[str, int] | None = None,
     ) -> None:
         """Join the callback to a run.
 
@@ -43,8 +45,10 @@ class CurriculumCallback(TrainerCallback, ExportableState):
             schedule: Makes the schedule of a number of epochs.
             probe: Scores the tasks.
             log: Takes the numbers of an epoch.
+            skipped: Rows that were left out, by task; told in the first epoch's log.
         """
         self.sampler, self.schedule, self.probe, self.log = sampler, schedule, probe, log
+        self.skipped = {f"skipped/{task}": count for task, count in (skipped or {}).items()}
 
     def state(self) -> dict[str, Any]:
         """What goes into `trainer_state.json`."""
@@ -68,8 +72,8 @@ class CurriculumCallback(TrainerCallback, ExportableState):
         if epoch not in self.history.epochs:
             schedule = self.schedule(state.num_train_epochs)
             scores = agreed(dict(self.probe(epoch)))
-            self.history.epochs[epoch] = schedule.epoch(epoch, self.sampler.sizes, scores)
-            self.log(self.history.epochs[epoch].logs())
+            self.history.epochs[epoch] = schedule.epoch(epoch, self.sampler.sizes, scores, self.history)
+            self.log(self.history.epochs[epoch].logs() | (self.skipped if epoch == 0 else {}))
         for number, record in self.history.epochs.items():
             self.sampler.set_probabilities(number, _known(record, self.sampler))
         self.sampler.set_epoch(epoch)

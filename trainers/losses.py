@@ -1,124 +1,28 @@
-"""The contrastive loss (paper, equation 1) and its module for sentence-transformers.
+"""Equation 1 of the paper as a module for sentence-transformers, with what is measured on the way.
 
-Shapes: B pairs of a batch, D embedding width, K hard negatives of a query, W processes.
+Shapes: B pairs of a batch, D embedding width, K hard negatives of a query.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
-from sentence_transformers.util import all_gather_with_grad
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from transformers.utils.generic import is_flash_attention_requested
 
-DUPLICATE_TOLERANCE = 1e-5
-"""Two unit vectors whose cosine is above 1 minus this are one and the same target."""
+from gve.embedder_gve import EmbedderMixin
+from gve.trainers.batch_media import column_inputs, media_of
+from gve.trainers.contrast import gathered_info_nce, info_nce
+from gve.trainers.matryoshka import Widths
+from gve.trainers.throughput import LossMeters
+from gve.trainers.tower import TowerRun, is_trained
 
+FROZEN_TOKENS = 16384
+"""Tokens of a piece that passes a frozen vision tower: enough to fill a device, and no more memory for a larger batch."""
 
-def info_nce(
-    queries: Tensor,
-    targets: Tensor,
-    negatives: Tensor | None = None,
-    *,
-    temperature: float,
-    matches: Tensor | None = None,
-    false_negative_margin: float | None = None,
-) -> Tensor:
-    """Symmetric InfoNCE: half the sum of both directions (paper, equation 1).
-
-    A query competes with every other target of the batch and with its own hard negatives; a target competes with
-    every other query. Left out of the competition are true matches, repetitions of the positive target and, where a
-    margin is given, whatever scores above the positive by more than that margin (Appendix A.8).
-
-    Args:
-        queries: (B, D) unit vectors.
-        targets: (B, D) unit vectors; target i belongs to query i.
-        negatives: (B, K, D) unit vectors, the hard negatives of each query, or None.
-        temperature: tau, by which cosines are divided.
-        matches: (B, B) bool; True where target j also answers query i. The diagonal is ignored.
-        false_negative_margin: In cosine; None turns this mask off.
-
-    Returns:
-        A scalar.
-    """
-    masks = {"matches": matches, "margin": false_negative_margin}
-    return _contrast(queries.float(), targets.float(), negatives, temperature=temperature, **masks)
-
-
-def gathered_info_nce(
-    queries: Tensor,
-    targets: Tensor,
-    negatives: Tensor | None = None,
-    *,
-    temperature: float,
-    rank: int,
-    matches: Tensor | None = None,
-    false_negative_margin: float | None = None,
-) -> Tensor:
-    """Equation 1 for this process's pairs against the pairs of every process (cross-device negatives, A.8).
-
-    The gather passes gradients back, so that the mean over processes that DDP takes is the gradient of one large
-    batch. True matches are known within a process only; across processes the duplicate and margin masks remain.
-
-    Args:
-        queries: (B, D) of this process.
-        targets: (B, D) of this process.
-        negatives: (B, K, D) of this process, or None.
-        temperature: tau.
-        rank: Index of this process.
-        matches: (B, B) bool of this process, or None.
-        false_negative_margin: In cosine, or None.
-
-    Returns:
-        A scalar: the mean over this process's pairs.
-    """
-    queries, targets = queries.float(), targets.float()
-    everyone = all_gather_with_grad(queries), all_gather_with_grad(targets)  # (W B, D) each
-    masks = {"matches": matches, "margin": false_negative_margin}
-    return _contrast(
-        queries, targets, negatives, temperature=temperature, everyone=everyone, start=rank * len(queries), **masks
-    )
-
-
-def _contrast(
-    queries: Tensor,
-    targets: Tensor,
-    negatives: Tensor | None,
-    *,
-    temperature: float,
-    matches: Tensor | None,
-    margin: float | None,
-    everyone: tuple[Tensor, Tensor] | None = None,
-    start: int = 0,
-) -> Tensor:
-    """Equation 1 of B pairs against all W B; pair i is pair `start` + i of all."""
-    all_queries, all_targets = (queries, targets) if everyone is None else everyone
-    rows, columns = queries @ all_targets.T, targets @ all_queries.T  # (B, W B)
-    positives = rows[:, start : start + len(rows)].diagonal()  # (B,)
-    same = (targets @ all_targets.T).detach() > 1 - DUPLICATE_TOLERANCE  # (B, W B)
-    rows = rows.masked_fill(_excluded(rows, positives, same, matches, margin, start), -torch.inf)
-    transposed = None if matches is None else matches.T
-    columns = columns.masked_fill(_excluded(columns, positives, same, transposed, margin, start), -torch.inf)
-    if negatives is not None:
-        negatives = negatives.float()
-        hard = torch.einsum("bd,bkd->bk", queries, negatives)  # (B, K)
-        same = torch.einsum("bd,bkd->bk", targets, negatives).detach() > 1 - DUPLICATE_TOLERANCE
-        excluded = same if margin is None else same | (hard > positives[:, None] + margin)
-        rows = torch.cat([rows, hard.masked_fill(excluded, -torch.inf)], dim=1)  # (B, W B + K)
-    both = (rows / temperature).logsumexp(1) + (columns / temperature).logsumexp(1)  # (B,)
-    return (0.5 * both - positives / temperature).mean()
-
-
-@torch.no_grad()
-def _excluded(
-    cosines: Tensor, positives: Tensor, same: Tensor, matches: Tensor | None, margin: float | None, start: int
-) -> Tensor:
-    """(B, W B) bool: cells that are neither the positive nor a negative."""
-    excluded = same.clone() if margin is None else same | (cosines > positives[:, None] + margin)
-    here = excluded[:, start : start + len(cosines)]  # (B, B), a view
-    if matches is not None:
-        here |= matches
-    here.fill_diagonal_(False)
-    return excluded
+__all__ = ["GVELoss", "embedder_of", "gathered_info_nce", "info_nce", "normaliser", "unwrapped"]
 
 
 class GVELoss(nn.Module):
@@ -129,6 +33,9 @@ class GVELoss(nn.Module):
         temperature: tau.
         false_negative_margin: In cosine; None turns the mask off.
         gather_across_devices: Whether the pairs of the other processes serve as negatives too.
+        matryoshka_dims: Widths at which the loss is taken too; see `gve.trainers.matryoshka`.
+        matryoshka_weights: One a width, where the full width has 1; None gives each 1.
+        autocast: Type in which the run computes, if not that of the weights; None takes what is set around the call.
 
     Inputs:
         | features                                  | labels                          |
@@ -143,26 +50,74 @@ class GVELoss(nn.Module):
         temperature: float = 0.03,
         false_negative_margin: float | None = None,
         gather_across_devices: bool = False,
+        matryoshka_dims: Sequence[int] = (),
+        matryoshka_weights: Sequence[float] | None = None,
+        autocast: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.temperature = temperature
         self.false_negative_margin = false_negative_margin
         self.gather_across_devices = gather_across_devices
-        self.meters: dict[str, Tensor] = {}
+        self.widths = Widths(matryoshka_dims, matryoshka_weights)
+        self.autocast = autocast
+        self.meters = LossMeters()
 
     def forward(self, features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> Tensor:
         """Embed each column and score it.
 
         Args:
-            features: One dict of model inputs a column: query, target, negatives.
+            features: One dict of model inputs a column: query, target, negatives; or of their tokens, with the distinct
+                media of all in the first one, as `PairCollator` shares them.
             labels: (B, B) bool; True where target j also answers query i.
 
         Returns:
             A scalar.
         """
-        vectors = [self.model(column)["sentence_embedding"] for column in features]
+        columns = list(features)
+        if "media" in columns[0]:
+            columns = self._with_features(columns)
+        vectors = [self.model(column)["sentence_embedding"] for column in columns]
+        if self.training:
+            for column in columns:
+                if "attention_mask" in column:
+                    mask = column["attention_mask"]
+                    self.count_tokens(mask.sum(), mask.numel())
         return self.compute_loss_from_embeddings(vectors, labels)
+
+    def _with_features(self, columns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Run the vision tower once a distinct medium, and give each column the features of what its rows show."""
+        embedder = embedder_of(self.model)
+        kind, dtype = embedder.device.type, self.precision_now(embedder.device.type)
+        media = media_of(columns[0]["media"], embedder.config.vision_config.spatial_merge_size)
+        with_grad = torch.is_grad_enabled() and is_trained(embedder)
+        limit = None if with_grad else FROZEN_TOKENS
+        with nullcontext() if dtype is None else torch.autocast(kind, dtype=dtype):
+            tower = TowerRun(embedder, media, normaliser(self.model), limit=limit, with_grad=with_grad)
+        return [column_inputs(column, media, tower.features) for column in columns]
+
+    def precision_now(self, kind: str) -> torch.dtype | None:
+        """The type of autocast in which the model runs; parts of it that run by themselves must follow.
+
+        Args:
+            kind: Of the device, such as "cpu".
+
+        Returns:
+            That of the run, or of the call; None without any.
+        """
+        if self.autocast is not None or not torch.is_autocast_enabled(kind):
+            return self.autocast
+        return torch.get_autocast_dtype(kind)
+
+    def count_tokens(self, tokens: int | Tensor, computed: int) -> None:
+        """Take the tokens of a forward for the meters.
+
+        Args:
+            tokens: Attended ones.
+            computed: With padding, which flash attention leaves out by itself.
+        """
+        packed = is_flash_attention_requested(embedder_of(self.model).config.get_text_config())
+        self.meters.count(tokens, tokens if packed else computed)
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None) -> Tensor:
         """The loss of already embedded columns.
@@ -176,15 +131,21 @@ class GVELoss(nn.Module):
         """
         queries, targets, *others = embeddings
         negatives = torch.stack(others, dim=1) if others else None  # (B, K, D)
-        self._measure(queries, targets, negatives, labels)
-        options = {
+        parts = (queries, targets) if negatives is None else (queries, targets, negatives)
+        loss = self.widths.mean(self._equation, parts, labels)
+        self._measure(queries, targets, negatives, labels, loss=loss)
+        return loss
+
+    def _equation(self, parts: Sequence[Tensor], labels: Tensor | None) -> Tensor:
+        """Equation 1 of queries, targets and perhaps negatives, alone or with the other processes."""
+        options: dict[str, Any] = {
             "temperature": self.temperature,
             "matches": labels,
             "false_negative_margin": self.false_negative_margin,
         }
         if self.gather_across_devices and torch.distributed.is_initialized():
-            return gathered_info_nce(queries, targets, negatives, rank=torch.distributed.get_rank(), **options)
-        return info_nce(queries, targets, negatives, **options)
+            return gathered_info_nce(*parts, rank=torch.distributed.get_rank(), **options)
+        return info_nce(*parts, **options)
 
     def get_config_dict(self) -> dict[str, Any]:
         """The settings, as they stand in a model card."""
@@ -192,22 +153,22 @@ class GVELoss(nn.Module):
             "temperature": self.temperature,
             "false_negative_margin": self.false_negative_margin,
             "gather_across_devices": self.gather_across_devices,
-        }
+        } | self.widths.settings()
 
     def pop_meters(self) -> dict[str, float]:
         """Means since the last call of what Figures 9 and 10 of the paper plot; empties them.
 
         Returns:
-            `score_positive`, `score_mean` and `score_gap` (positive minus hardest negative), in cosine; empty where
-            nothing was measured.
+            `score_positive`, `score_mean` and `score_gap` (positive minus hardest negative), in cosine; where the meters
+            know the task of each batch, these and `loss` also by task; `padding_waste` and `tokens_per_second`, see
+            `LossMeters`; empty where nothing was measured.
         """
-        count = self.meters.pop("count", None)
-        means = {} if count is None else {name: (value / count).item() for name, value in self.meters.items()}
-        self.meters = {}
-        return means
+        return self.meters.pop()
 
     @torch.no_grad()
-    def _measure(self, queries: Tensor, targets: Tensor, negatives: Tensor | None, labels: Tensor | None) -> None:
+    def _measure(
+        self, queries: Tensor, targets: Tensor, negatives: Tensor | None, labels: Tensor | None, *, loss: Tensor
+    ) -> None:
         if not self.training:
             return
         cosines = queries.float() @ targets.float().T  # (B, B)
@@ -218,11 +179,47 @@ class GVELoss(nn.Module):
         rivals = cosines.masked_fill(excluded, -1.0)
         if negatives is not None:
             rivals = torch.cat([rivals, torch.einsum("bd,bkd->bk", queries.float(), negatives.float())], dim=1)
-        new = {
-            "score_positive": positives.mean(),
-            "score_mean": cosines.mean(),
-            "score_gap": (positives - rivals.max(dim=1).values).mean(),
-            "count": torch.ones((), device=cosines.device),
-        }
-        for name, value in new.items():
-            self.meters[name] = self.meters[name] + value if name in self.meters else value
+        self.meters.add(
+            {
+                "loss": loss.detach().float(),
+                "score_positive": positives.mean(),
+                "score_mean": cosines.mean(),
+                "score_gap": (positives - rivals.max(dim=1).values).mean(),
+            }
+        )
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The SentenceTransformer in training.
+
+    Args:
+        model: The same, or inside DistributedDataParallel.
+
+    Returns:
+        The module inside.
+    """
+    return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def embedder_of(model: nn.Module) -> EmbedderMixin:
+    """The embedder inside a SentenceTransformer.
+
+    Args:
+        model: As for `unwrapped`.
+
+    Returns:
+        A `GVEModel` or one of another family.
+    """
+    return unwrapped(model)[0].model
+
+
+def normaliser(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """What makes float patches of the uint8 ones that a batch brings.
+
+    Args:
+        model: As for `unwrapped`.
+
+    Returns:
+        A function of (S, P) uint8.
+    """
+    return unwrapped(model).processor.video_processor.normalise

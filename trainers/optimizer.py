@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gve.trainers.arguments import GVETrainingArguments
+
 EMBEDDING_TYPES = (nn.Embedding,)
 """Modules whose matrices are look-up tables, not maps: never orthogonalised."""
 
@@ -149,6 +151,26 @@ def build_optimizer(
             "model: got no parameter with requires_grad; at least one is needed; unfreeze a part or add an adapter"
         )
     return MasterWeightOptimizer(groups)
+
+
+def optimizer_of(args: GVETrainingArguments, model: nn.Module) -> MasterWeightOptimizer:
+    """The optimizer that the settings of a run ask for.
+
+    Args:
+        args: The settings.
+        model: Whose trainable parameters are stepped.
+
+    Returns:
+        The optimizer.
+    """
+    return build_optimizer(
+        model,
+        learning_rate=args.learning_rate,
+        muon_learning_rate=args.muon_learning_rate if args.use_muon else None,
+        weight_decay=args.weight_decay,
+        betas=(args.adam_beta1, args.adam_beta2),
+        eps=args.adam_epsilon,
+    )
 
 
 def _master(parameter: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The tasks' data sets as one, and what the sampler must know of their rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -41,6 +41,33 @@ class PairRows(TorchDataset):
         task = int(np.searchsorted(self.starts, numbers[0], side="right")) - 1
         start = self.starts[task]
         return self.datasets[task].__getitems__([number - start for number in numbers])
+
+
+class NamedBatches:
+    """A collator whose batches also say which rows they are made of: `task`, and `ids` in order.
+
+    Args:
+        collate: Rows to tensors by name.
+    """
+
+    def __init__(self, collate: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> None:
+        self.collate = collate
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Collate.
+
+        Args:
+            rows: UVRD rows of one task.
+
+        Returns:
+            Tensors by name, the task and the ids.
+        """
+        ids = [row["id"] for row in rows]
+        try:
+            return self.collate(rows) | {"task": rows[0]["task"], "ids": ids}
+        except Exception as error:
+            error.add_note(f"in a batch of {rows[0]['task']} with rows {', '.join(ids)}")
+            raise
 
 
 def check_tasks(datasets: Mapping[str, Dataset]) -> DatasetDict:

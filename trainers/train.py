@@ -1,134 +1,140 @@
-"""`gve train`: train an embedder on a UVRD folder."""
+"""`gve train`: train an embedder on a UVRD folder, or say beforehand what a run would be."""
 
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from datasets import Dataset, DatasetDict, get_dataset_config_names, load_dataset
 from sentence_transformers import SentenceTransformer
-from transformers import HfArgumentParser
 
 from gve import lora_config
 from gve.hub_datasets.schema import TASKS
 from gve.hub_datasets.uvrb import instructions
 from gve.trainers.arguments import GVETrainingArguments
+from gve.trainers.curves import draw_run
+from gve.trainers.dry_run import make_plan
+from gve.trainers.evaluator import GVEUVRBEvaluator
+from gve.trainers.failures import FailureCallback
+from gve.trainers.plan_text import write_plan
+from gve.trainers.recipe import RECIPES, TrainCommand, parse, read_recipe
+from gve.trainers.record import write_record
 from gve.trainers.trainer import GVETrainer
 
-RECIPES = Path(__file__).parent / "recipes"
+__all__ = ["RECIPES", "TrainCommand", "load_model", "load_tasks", "main", "parse", "read_recipe"]
+
+BAD_USAGE = 2
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class TrainCommand:
-    """What to train, on what; everything else is `GVETrainingArguments`.
-
-    Args:
-        model: A folder or Hub name of a GVE embedder.
-        data: A folder or Hub name of a UVRD data set.
-        recipe: A YAML file, or the name of one in `trainers/recipes`.
-        tasks: Tasks to train; all that the data set has if not given.
-        prober: The embedder that the first epoch asks (section 3.3).
-        dtype: Number format of the weights.
-        attention: Attention of the model.
-        lora_rank: r of the adapters; 0 trains all weights.
-        lora_alpha: alpha of the adapters.
-        lora_dropout: Dropout of the adapters.
-        freeze_vision: Whether vision tower and token embeddings keep their weights.
-    """
-
-    model: str = field(metadata={"help": "Folder or Hub name of a GVE embedder."})
-    data: str = field(metadata={"help": "Folder or Hub name of a UVRD data set, one config a task."})
-    recipe: str | None = field(default=None, metadata={"help": "YAML file, or name of one in trainers/recipes."})
-    tasks: list[str] | None = field(default=None, metadata={"help": "Tasks to train; all if not given.", "nargs": "+"})
-    prober: str | None = field(
-        default=None, metadata={"help": "Embedder that the first epoch asks; uniform if not given (paper, 3.3)."}
-    )
-    dtype: str = field(
-        default="float32", metadata={"help": "Number format of the weights.", "choices": ("float32", "bfloat16")}
-    )
-    attention: str | None = field(default=None, metadata={"help": "eager, sdpa or flash_attention_2."})
-    lora_rank: int = field(default=0, metadata={"help": "r of the adapters (paper: 16); 0 trains all weights."})
-    lora_alpha: int = field(default=32, metadata={"help": "alpha of the adapters (paper, A.8)."})
-    lora_dropout: float = field(default=0.1, metadata={"help": "Dropout of the adapters (paper, A.8)."})
-    freeze_vision: bool = field(
-        default=False, metadata={"help": "Keep vision tower and token embeddings as they are (paper, A.8)."}
-    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
-        argv: Flags; those of the process if None.
+        argv: A recipe if it likes, and flags; those of the process if None.
 
     Returns:
-        0.
+        0; 2 where the settings, the model or the data cannot be used.
     """
-    command, args = parse(sys.argv[1:] if argv is None else list(argv))
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
-    model = load_model(command, seed=args.seed)
-    prober = None if command.prober is None else SentenceTransformer(command.prober)
-    trainer = GVETrainer(model, args, load_tasks(command.data, command.tasks), prober=prober)
+    try:
+        command, args = parse(sys.argv[1:] if argv is None else list(argv))
+        if command.dry_run:
+            tasks = None if command.data is None else load_tasks(command.data, command.tasks)
+            sys.stdout.write(write_plan(make_plan(command, args, tasks), as_json=command.json))
+            return 0
+        check_processes(command, args)
+        trainer = make_trainer(command, args)
+    except ValueError as error:
+        sys.stderr.write(f"gve train: {error}\n")
+        return BAD_USAGE
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     trainer.save_model()
+    trainer.save_state()
+    resumed = args.resume_from_checkpoint is not None
+    write_record(trainer, base_model=command.model, data=[command.data], resumed=resumed)
+    if trainer.is_world_process_zero():
+        for path in draw_run(args.output_dir):
+            logger.info("drew %s", path)
     logger.info("saved %s", args.output_dir)
     return 0
 
 
-def parse(argv: list[str]) -> tuple[TrainCommand, GVETrainingArguments]:
-    """Read the flags; a recipe's values stand in for flags that are not given.
+def make_trainer(command: TrainCommand, args: GVETrainingArguments) -> GVETrainer:
+    """Load model, data, prober and benchmark, and join them.
 
     Args:
-        argv: Flags.
+        command: What to train, on what.
+        args: Settings of the run.
 
     Returns:
-        The command and the settings of the run.
+        A trainer that is ready to train.
 
     Raises:
-        ValueError: Where the recipe is not there or names an unknown setting.
+        ValueError: Where a part cannot be used.
     """
-    parser = HfArgumentParser((TrainCommand, GVETrainingArguments), prog="gve train", description=__doc__)
-    for action in parser._actions:  # --output is the house's word for --output_dir
-        if action.dest == "output_dir":
-            action.option_strings.append("--output")
-            parser._option_string_actions["--output"] = action
-    recipe = _flag(argv, "--recipe")
-    if recipe is not None:
-        values = read_recipe(recipe)
-        known = {action.dest for action in parser._actions}
-        if unknown := sorted(set(values) - known):
-            raise ValueError(
-                f"recipe: got {', '.join(unknown)}; names of flags are accepted; see gve train --help for them"
-            )
-        parser.set_defaults(**values)
-        for action in parser._actions:
-            action.required = action.required and action.dest not in values
-    command, args = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
-    return command, args
+    evaluator = make_evaluator(command, args)
+    tasks = load_tasks(command.data, command.tasks)
+    model = load_model(command, seed=args.seed)
+    prober = None if command.prober is None else SentenceTransformer(command.prober)
+    return GVETrainer(model, args, tasks, prober=prober, evaluator=evaluator, callbacks=[FailureCallback()])
 
 
-def read_recipe(name: str) -> dict[str, Any]:
-    """The settings of a recipe.
+def make_evaluator(command: TrainCommand, args: GVETrainingArguments) -> GVEUVRBEvaluator | None:
+    """The benchmark of the run, loaded and checked before the first step.
 
     Args:
-        name: A YAML file, or the name of one in `trainers/recipes`.
+        command: Names the benchmark and its sets.
+        args: Say when it is asked.
 
     Returns:
-        Values by flag.
+        The evaluator, or None without a benchmark.
 
     Raises:
-        ValueError: Where there is no such recipe.
+        ValueError: Where it would never be asked, or the best checkpoint would be chosen by a number it does not give.
     """
-    path = next((path for path in (Path(name), RECIPES / f"{name}.yaml") if path.is_file()), None)
-    if path is None:
-        shipped = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
-        raise ValueError(f"recipe: got {name!r}; a YAML file or one of {shipped} is accepted; check the path")
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    if command.uvrb is None:
+        return None
+    if args.eval_strategy == "no":
+        raise ValueError(
+            f"uvrb: got {command.uvrb!r} while eval_strategy is no; steps or epoch is needed; add --eval_strategy epoch"
+        )
+    evaluator = GVEUVRBEvaluator(
+        command.uvrb,
+        sets=command.uvrb_sets,
+        split=command.uvrb_split,
+        rows=command.uvrb_rows,
+        batch_size=args.per_device_eval_batch_size,
+    )
+    wanted = (args.metric_for_best_model or "").removeprefix("eval_")
+    if args.load_best_model_at_end and wanted not in evaluator.names:
+        raise ValueError(
+            f"metric_for_best_model: got {args.metric_for_best_model!r}; {', '.join(evaluator.names)} are measured; "
+            "name one of them, such as mean"
+        )
+    return evaluator
+
+
+def check_processes(command: TrainCommand, args: GVETrainingArguments) -> None:
+    """Refuse a recipe that was written for another number of processes: its global batch would be another.
+
+    Args:
+        command: With `num_processes`.
+        args: Know how many there are.
+
+    Raises:
+        ValueError: Where the numbers differ.
+    """
+    wanted, there = command.num_processes, args.world_size
+    if wanted is None or wanted == there:
+        return
+    size = args.per_device_train_batch_size
+    raise ValueError(
+        f"num_processes: the recipe is for {wanted} processes of {size} rows ({wanted * size} a step); this run has "
+        f"{there} ({there * size} a step) and this machine {torch.cuda.device_count()} GPUs; start {wanted} with accelerate "
+        f"launch or torchrun, take a single-gpu recipe, or accept the smaller step with --num_processes {there}"
+    )
 
 
 def load_tasks(data: str, tasks: Sequence[str] | None = None) -> DatasetDict:
@@ -179,16 +185,6 @@ def load_model(command: TrainCommand, *, seed: int) -> SentenceTransformer:
             lora_config(inner, r=command.lora_rank, lora_alpha=command.lora_alpha, lora_dropout=command.lora_dropout)
         )
     return model
-
-
-def _flag(argv: Sequence[str], name: str) -> str | None:
-    """The value of a flag that must be known before the others are read."""
-    for place, word in enumerate(argv):
-        if word == name and place + 1 < len(argv):
-            return argv[place + 1]
-        if word.startswith(f"{name}="):
-            return word.removeprefix(f"{name}=")
-    return None
 
 
 if __name__ == "__main__":

@@ -1,30 +1,39 @@
 """GVETrainer: SentenceTransformerTrainer with the Modality Pyramid (paper, section 3.3)."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset
-from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import TrainerCallback
-from transformers.utils import SAFE_WEIGHTS_NAME
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import TrainOutput
 
 from gve.embedder_gve import EmbedderMixin
-from gve.sentence_gve import save_embedder, write_json
+from gve.frame_cache import FrameCache
+from gve.sentence_gve import write_json
 from gve.trainers.arguments import GVETrainingArguments
+from gve.trainers.checkpoints import STAGE, CheckpointStage, resumed_checkpoint
 from gve.trainers.collator import PairCollator
 from gve.trainers.curriculum import TaskScores
 from gve.trainers.curriculum_callback import CurriculumCallback
+from gve.trainers.finite import LossGuard, check_weights
+from gve.trainers.gradcache import build_loss
+from gve.trainers.loader import build_loader, build_sampler
 from gve.trainers.losses import GVELoss
-from gve.trainers.optimizer import build_optimizer
+from gve.trainers.meters import WatchCallback
+from gve.trainers.mining_callback import mining_callback
+from gve.trainers.missing import complete_rows
+from gve.trainers.optimizer import optimizer_of
 from gve.trainers.prober import Encoder, LiveEncoder, OutsideEncoder, Prober
-from gve.trainers.rows import PairRows, check_tasks, index_task, without_unused_negatives
-from gve.trainers.sampler import PyramidBatchSampler
+from gve.trainers.resume import run_facts
+from gve.trainers.rows import NamedBatches, PairRows, check_tasks, without_unused_negatives
+from gve.trainers.sharding import check_sharding, load_weights, write_model
+from gve.trainers.vision_cache import cache_callbacks, cache_for, completed, completed_pairs
 
 PROBE_BATCH = 32
 """Rows that are embedded at a time while probing."""
@@ -64,13 +73,22 @@ class GVETrainer(SentenceTransformerTrainer):
         **kwargs: Any,
     ) -> None:
         self.curriculum = CurriculumCallback()
+        self.watch = WatchCallback()
         self.prober = prober
-        tasks = check_tasks(train_dataset)
+        self.guard = LossGuard()
+        tasks, self.skipped = complete_rows(
+            check_tasks(train_dataset), on_missing=args.on_missing, negatives_of=args.negatives_of
+        )
+        self.mining = mining_callback(args, tasks, prober)
+        self.vision_cache = cache_for(model[0].model, model.processor, args)
         collator = kwargs.pop("data_collator", None) or PairCollator(
             model.processor,
             num_negatives=args.num_negatives,
             max_length=args.max_length,
             cache_bytes=args.decode_cache_mb << 20,
+            frames=None if args.frame_cache_dir is None else FrameCache(args.frame_cache_dir),
+            store=None if self.vision_cache is None else self.vision_cache.store,
+            share_media=args.share_media,
         )
         super().__init__(
             model=model,
@@ -79,9 +97,16 @@ class GVETrainer(SentenceTransformerTrainer):
             data_collator=collator,
             eval_dataset=eval_dataset,
             evaluator=evaluator,
-            callbacks=[*(callbacks or ()), self.curriculum],
+            callbacks=[
+                *(callbacks or ()),
+                *((self.mining,) if self.mining else ()),
+                self.curriculum,
+                self.watch,
+                *cache_callbacks(self.vision_cache),
+            ],
             **kwargs,
         )
+        self.stage = CheckpointStage(args, self.accelerator)
 
     def get_default_loss(self, model: nn.Module) -> GVELoss:
         """Equation 1 with the settings of the run.
@@ -92,12 +117,12 @@ class GVETrainer(SentenceTransformerTrainer):
         Returns:
             The loss.
         """
-        return GVELoss(
-            model,
-            temperature=self.args.temperature,
-            false_negative_margin=self.args.false_negative_margin,
-            gather_across_devices=self.args.gather_across_devices,
-        )
+        return build_loss(model, self.args)
+
+    def collect_features(self, inputs: dict[str, Any]) -> tuple[list[dict[str, Any]], torch.Tensor | None]:
+        """The model's inputs of each side, with features of a frozen vision tower where they are kept."""
+        features, labels = super().collect_features(inputs)
+        return completed(features, self.vision_cache), labels
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Leave the card alone: the stock one would read samples of every video column; `gve.model_cards` writes ours."""
@@ -110,37 +135,17 @@ class GVETrainer(SentenceTransformerTrainer):
         """
         args = self.args
         rows = {
-            task: without_unused_negatives(data, args.negatives_of(task)) for task, data in self.train_dataset.items()
+            task: without_unused_negatives(data, 0 if self.mining else args.negatives_of(task))
+            for task, data in self.train_dataset.items()
         }
-        sampler = self.build_sampler()
-        self.curriculum.connect(sampler, schedule=args.curriculum, probe=self.probe, log=self.log)
-        loader = DataLoader(
-            PairRows(rows),
-            batch_sampler=sampler,
-            collate_fn=self.data_collator,
-            num_workers=args.dataloader_num_workers,
-            pin_memory=args.dataloader_pin_memory and args.device.type == "cuda",
-            persistent_workers=args.dataloader_persistent_workers,
-            prefetch_factor=args.dataloader_prefetch_factor,
-            multiprocessing_context=args.dataloader_multiprocessing_context,
-            generator=torch.Generator().manual_seed(args.seed),  # else each epoch would draw from the global state
+        sampler = build_sampler(args, self.train_dataset)
+        if isinstance(self.loss, GVELoss):
+            self.watch.connect(self.loss.meters, sampler)
+        self.curriculum.connect(
+            sampler, schedule=args.curriculum, probe=self.probe, log=self.log, skipped=self.skipped
         )
-        return prepare_data_loader(
-            loader, device=args.device, num_processes=1, process_index=0, put_on_device=True, non_blocking=True
-        )
-
-    def build_sampler(self) -> PyramidBatchSampler:
-        """The sampler of this run, with `steps_per_epoch` counted in optimizer steps."""
-        args = self.args
-        steps = args.steps_per_epoch
-        return PyramidBatchSampler(
-            {task: index_task(rows, unique_targets=args.unique_targets) for task, rows in self.train_dataset.items()},
-            {task: args.batch_size_of(task) for task in self.train_dataset},
-            seed=args.seed if args.data_seed is None else args.data_seed,
-            steps_per_epoch=None if steps is None else steps * args.gradient_accumulation_steps,
-            rank=args.process_index,
-            world_size=args.world_size,
-        )
+        rows = self.mining.join(rows, self) if self.mining else PairRows(rows)
+        return build_loader(rows, sampler, NamedBatches(self.data_collator), args)
 
     def probe(self, epoch: int) -> dict[str, TaskScores]:
         """Score all tasks: by the given prober in the first epoch, by the live weights after it (section 3.3).
@@ -149,19 +154,68 @@ class GVETrainer(SentenceTransformerTrainer):
             epoch: Counted from 0.
 
         Returns:
-            Scores by task; empty in a first epoch without a prober, and on all processes but the first.
+            Scores by task; empty in a first epoch without a prober, unless the schedule needs a baseline.
         """
-        if not self.is_world_process_zero() or (epoch == 0 and self.prober is None):
+        live = epoch > 0 or (self.prober is None and self.args.curriculum(1).needs_baseline)
+        if not live and self.prober is None:
             return {}
         prober = Prober(
             {task: rows.remove_columns("negatives") for task, rows in self.train_dataset.items()},
             pairs=self.args.probe_pairs,
             seed=self.args.seed,
             progress=not self.args.disable_tqdm,
+            rank=self.args.process_index,
+            world_size=self.args.world_size,
         )
-        if epoch == 0:
-            return prober(OutsideEncoder(self.prober, batch_size=PROBE_BATCH))
-        return prober(LiveEncoder(self.model, self.data_collator, batch_size=PROBE_BATCH))
+        if live:
+            pairs = completed_pairs(self.data_collator, self.vision_cache)
+            return prober(LiveEncoder(self.model, pairs, batch_size=PROBE_BATCH))
+        return prober(OutsideEncoder(self.prober, batch_size=PROBE_BATCH))
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+        """Train, from the start or from a checkpoint of the same run.
+
+        Args:
+            resume_from_checkpoint: A folder, or True for the last one of the run.
+            **kwargs: As for transformers' Trainer.
+
+        Returns:
+            What transformers' Trainer gives.
+
+        Raises:
+            ValueError: Where there is no checkpoint, or it is of a run with other data or settings and `resume_force`
+                is not set; where a loss or a weight stops being a number.
+        """
+        check_sharding(self.args, enabled=self.is_fsdp_enabled)
+        self.facts = run_facts(self.args, self.train_dataset, self.model)
+        checkpoint = resumed_checkpoint(resume_from_checkpoint, self.facts, self.args)
+        self.stage.clear(Path(self.args.output_dir))
+        output = super().train(resume_from_checkpoint=checkpoint, **kwargs)
+        self.guard.settle()
+        return output
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """The loss of a batch; in training a loss that is no number stops the run with the ids of the rows.
+
+        Args:
+            model: The model, wrapped as it is trained.
+            inputs: A batch.
+            *args: Passed on.
+            **kwargs: Passed on.
+
+        Returns:
+            A scalar, with outputs where they are asked for.
+        """
+        named = {name: inputs.pop(name) for name in ("task", "ids") if name in inputs}
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        if named:
+            self.guard.check(loss, **named, step=self.state.global_step + 1)
+        return loss
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """The batches of a step; the time that it waits for them is measured."""
+        with self.watch.waiting():
+            return super().get_batch_samples(*args, **kwargs)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Muon or master weights where the settings ask for them, else transformers' choice.
@@ -172,16 +226,8 @@ class GVETrainer(SentenceTransformerTrainer):
         Returns:
             The optimizer.
         """
-        args = self.args
-        if self.optimizer is None and (args.use_muon or args.master_weights):
-            self.optimizer = build_optimizer(
-                self.model if model is None else model,
-                learning_rate=args.learning_rate,
-                muon_learning_rate=args.muon_learning_rate if args.use_muon else None,
-                weight_decay=args.weight_decay,
-                betas=(args.adam_beta1, args.adam_beta2),
-                eps=args.adam_epsilon,
-            )
+        if self.optimizer is None and (self.args.use_muon or self.args.master_weights):
+            self.optimizer = optimizer_of(self.args, self.model if model is None else model)
         return super().create_optimizer(model)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -191,24 +237,59 @@ class GVETrainer(SentenceTransformerTrainer):
             logs: The entry.
             start_time: For the speed figures.
         """
-        if "loss" in logs and isinstance(self.loss, GVELoss):
-            logs = logs | {name: round(value, 4) for name, value in self.loss.pop_meters().items()}
+        if "loss" in logs:
+            logs = logs | {name: round(value, 4) for name, value in self.watch.pop().items()}
         super().log(logs, start_time)
 
+    def _get_output_dir(self, trial: Any) -> str:
+        """The folder of the run, or while a checkpoint is written, the one beneath it that nobody resumes from."""
+        run = super()._get_output_dir(trial)
+        return str(Path(run, STAGE)) if self.stage.is_open else run
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write a checkpoint that is there whole or not at all."""
+        self.guard.settle()
+        check_weights(self.model, step=self.state.global_step, device=self.args.device)
+        run = Path(self._get_output_dir(trial))
+        folder = self.stage.write(run, self.state, self.facts, partial(super()._save_checkpoint, model, trial))
+        if self.args.push_to_hub:
+            self._push_from_checkpoint(str(folder))
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Upload a checkpoint, once it is where it stays."""
+        if not self.stage.is_open:
+            super()._push_from_checkpoint(checkpoint_folder)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write a complete model folder, under FSDP too, whatever its `state_dict_type`.
+
+        Args:
+            output_dir: The folder; that of the run by default.
+            _internal_call: Whether a checkpoint is being written.
+        """
+        if not self.is_fsdp_enabled:
+            super().save_model(output_dir, _internal_call)
+            return
+        whole = self.accelerator.get_state_dict(self.model)  # every process takes part, the first one holds it
+        self._save(output_dir, whole)
+        self.accelerator.wait_for_everyone()
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Write a complete model folder; an adapter is left to sentence-transformers."""
-        inner = self.model[0].model
-        if not isinstance(inner, EmbedderMixin) or inner._hf_peft_config_loaded:
+        """Write a complete model folder, of an adapter that alone; without the stock card, which would run the model."""
+        if not self.args.should_save:  # transformers calls this on every process
+            return
+        if not isinstance(self.model[0].model, EmbedderMixin):
             super()._save(output_dir, state_dict)
             return
         folder = Path(output_dir or self.args.output_dir)
-        save_embedder(folder, inner, self.model.processor, prompts=dict(self.model.prompts))
+        write_model(self.model, folder, state_dict)
         write_json(folder / "training_args.json", self.args.to_dict())
 
-    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
+    def _load_from_checkpoint(self, checkpoint_path: str, model: nn.Module | None = None) -> None:
         """Read the weights into the live model; the parent would build a second model beside it."""
-        weights = Path(checkpoint_path) / SAFE_WEIGHTS_NAME
-        if not weights.is_file():  # an adapter, or shards
-            super()._load_from_checkpoint(checkpoint_path)
+        if load_weights(self.model, Path(checkpoint_path), sharded=self.is_fsdp_enabled):
             return
-        self.model[0].model.load_state_dict(load_file(weights))
+        if self.is_fsdp_enabled:  # an adapter over sharded weights: accelerate's own files hold both
+            Trainer._load_from_checkpoint(self, checkpoint_path, self.model_wrapped)
+        else:
+            super()._load_from_checkpoint(checkpoint_path)

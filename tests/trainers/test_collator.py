@@ -88,3 +88,43 @@ def test_missing_negatives_are_named(embedder, rows):
 def test_tasks_without_an_entry_have_no_negatives(embedder, rows):
     batch = PairCollator(embedder.processor, num_negatives={"ti2v": 1})(rows)
     assert not [key for key in batch if key.startswith("negative")]
+
+
+def test_shared_media_are_read_once_and_numbered(embedder, rows, monkeypatch):
+    decode, decoded = DecodedCache._decode, []
+
+    def count(self, kind, source):
+        decoded.append(kind)
+        return decode(self, kind, source)
+
+    monkeypatch.setattr(DecodedCache, "_decode", count)
+    first = rows[0]["target"]["video"]
+    rows = [row | {"negatives": [{"text": None, "image": None, "video": first}]} for row in rows]
+    plain = PairCollator(embedder.processor, num_negatives=1)(rows)
+    decoded.clear()
+    batch = PairCollator(embedder.processor, num_negatives=1, share_media=True)(rows)
+    assert decoded == ["video"] * 3
+    assert batch["target_video_places"].tolist() == [0, 1, 2]
+    assert batch["negative_1_video_places"].tolist() == [0, 0, 0]
+    media = batch["query_media"]
+    assert media["pixel_values_videos"].dtype == torch.uint8
+    pixels = embedder.processor.video_processor.normalise(media["pixel_values_videos"])
+    assert torch.equal(pixels, plain["target_pixel_values_videos"])
+    assert torch.equal(media["video_grid_thw"], plain["target_video_grid_thw"])
+    assert torch.equal(media["second_per_grid_ts"], plain["target_second_per_grid_ts"])
+    for name in ("query", "target", "negative_1"):
+        for key in ("input_ids", "attention_mask", "mm_token_type_ids"):
+            assert torch.equal(batch[f"{name}_{key}"], plain[f"{name}_{key}"]), (name, key)
+    assert torch.equal(batch["label"], plain["label"])
+
+
+def test_texts_alone_share_nothing(embedder, tasks):
+    batch = PairCollator(embedder.processor, share_media=True)(tasks["t2t"].__getitems__([0, 1]))
+    assert "query_media" not in batch
+    assert not [key for key in batch if "places" in key]
+
+
+def test_a_shared_medium_that_cannot_be_read_is_named(embedder, rows):
+    broken = rows[1] | {"target": {"text": None, "image": None, "video": {"bytes": b"no video", "path": None}}}
+    with pytest.raises(ValueError, match=r"target\[1\]\['video'\]"):
+        PairCollator(embedder.processor, share_media=True)([rows[0], broken])

@@ -163,7 +163,7 @@ def test_adapters_resume_too(tmp_path, load, tasks):
 def test_a_checkpoint_of_other_tasks_is_refused(tmp_path, load, tasks):
     GVETrainer(load(), arguments(tmp_path), tasks, callbacks=[StopAt(2)]).train()
     fewer = {task: rows for task, rows in tasks.items() if task != "i2v"}
-    with pytest.raises(ValueError, match="resume_from_checkpoint: got a checkpoint of tasks i2v"):
+    with pytest.raises(ValueError, match="checkpoint-2 of a run with other facts: task i2v: removed"):
         GVETrainer(load(), arguments(tmp_path), fewer).train(resume_from_checkpoint=True)
 
 

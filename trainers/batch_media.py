@@ -1,0 +1,228 @@
+"""The distinct images and videos of a batch, whichever rows and columns show them, and the rows that show them.
+
+Shape legend: U distinct media of a kind, S patches, P values a patch, V vision tokens, W width of their features,
+B rows of a column, N rows of all columns, T tokens, M media of a column in the order of its rows.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gve.packing_gve import MEDIA, owners, spans
+
+KINDS = {name: (kind, pixels, embeds) for name, kind, pixels, embeds in MEDIA}
+TOKENS = ("input_ids", "attention_mask", "mm_token_type_ids")
+
+
+@dataclass
+class Media:
+    """Distinct media of one kind.
+
+    Attributes:
+        grids: (U, 3), patches along time, height and width.
+        pixels: (S, P) of each medium, or None where its features are given.
+        features: (V, W) of each medium, or None where its pixels are given.
+        seconds: (U,), seconds between two steps of the time axis of videos, or None.
+    """
+
+    grids: Tensor
+    pixels: Sequence[Tensor | None]
+    features: Sequence[Tensor | None]
+    seconds: Tensor | None = None
+
+    def sizes(self, merge: int) -> np.ndarray:
+        """(U,) vision tokens of each medium.
+
+        Args:
+            merge: Patches merged along each side.
+        """
+        return (self.grids.prod(-1) // merge**2).cpu().numpy()
+
+
+def media_of(inputs: Mapping[str, Any], merge: int) -> dict[str, Media]:
+    """The media of a column, or of a batch, by kind.
+
+    Args:
+        inputs: `pixel_values`, `image_grid_thw` and so on, as the processor names them; features stand in for pixels as
+            `image_embeds` and `video_embeds`.
+        merge: Patches merged along each side.
+
+    Returns:
+        Kinds that are there.
+
+    Raises:
+        ValueError: Where grids come without pixels and features.
+    """
+    out = {}
+    for name, (_, pixels, embeds) in KINDS.items():
+        grids = inputs.get(f"{name}_grid_thw")
+        if grids is None:
+            continue
+        seconds = inputs.get("second_per_grid_ts") if name == "video" else None
+        patches = grids.prod(-1).tolist()
+        if inputs.get(embeds) is not None:
+            parts = inputs[embeds].split([count // merge**2 for count in patches])
+            out[name] = Media(grids, [None] * len(parts), parts, seconds)
+        elif inputs.get(pixels) is not None:
+            parts = inputs[pixels].split(patches)
+            out[name] = Media(grids, parts, [None] * len(parts), seconds)
+        else:
+            raise ValueError(
+                f"{name}_grid_thw: got grids without {pixels} and without {embeds}; accepted is one of them with the "
+                "grids; pass the batch as the collator made it"
+            )
+    return out
+
+
+@dataclass
+class Batch:
+    """All columns of a batch as rows of one, whose media are listed once.
+
+    Attributes:
+        tokens: `input_ids`, `attention_mask` and `mm_token_type_ids`, (N, T) each; query rows come first, then targets,
+            then negatives.
+        lengths: (N,), attended tokens.
+        ends: (N,), columns after the last attended token.
+        media: Distinct media by kind.
+        places: By kind, the media of each of the N rows.
+    """
+
+    tokens: dict[str, Tensor]
+    lengths: np.ndarray
+    ends: np.ndarray
+    media: dict[str, Media]
+    places: dict[str, list[list[int]]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, columns: Sequence[Mapping[str, Any]], merge: int) -> "Batch":
+        """Join columns.
+
+        Args:
+            columns: Model inputs of each column, with media of their own, or with `media` in the first one and
+                `image_places` and `video_places` in all, as `PairCollator` shares them.
+            merge: Patches merged along each side.
+
+        Returns:
+            The batch.
+        """
+        width = max(column["input_ids"].shape[1] for column in columns)
+        tokens = {name: torch.cat([_widen(column[name], width) for column in columns]) for name in TOKENS}
+        first, ends = spans(tokens["attention_mask"].cpu().numpy() != 0)
+        media = media_of(columns[0]["media"], merge) if "media" in columns[0] else _unshared(columns, merge)
+        batch = cls(tokens, ends - first, ends, media)
+        types = tokens["mm_token_type_ids"].cpu().numpy()
+        for name, seen in media.items():
+            sizes = seen.sizes(merge)
+            shown = _shown(columns, name)
+            rows = owners((types == KINDS[name][0]).sum(1), sizes[shown], name)
+            batch.places[name] = [[] for _ in range(len(types))]
+            for row, place in zip(rows.tolist(), shown.tolist(), strict=True):
+                batch.places[name][row].append(place)
+        return batch
+
+    def distinct(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of which none repeats another's tokens and media, whichever column it is from.
+
+        Returns:
+            (n,) the first row of each kind, and (N,) places among those.
+        """
+        ids, starts = self.tokens["input_ids"].cpu().numpy(), self.ends - self.lengths
+        seen: dict[tuple[Any, ...], int] = {}
+        firsts, inverse = [], np.empty(len(ids), np.int64)
+        for row, (start, end) in enumerate(zip(starts, self.ends, strict=True)):
+            key = ids[row, start:end].tobytes(), *(tuple(places[row]) for places in self.places.values())
+            inverse[row] = seen.setdefault(key, len(firsts))
+            if inverse[row] == len(firsts):
+                firsts.append(row)
+        return np.array(firsts), inverse
+
+    def shown(self, rows: np.ndarray) -> dict[str, list[int]]:
+        """The media that rows show, by kind, in the order of the rows; kinds that none shows are left out.
+
+        Args:
+            rows: Any of the N rows.
+        """
+        listed = {name: [place for row in rows for place in places[row]] for name, places in self.places.items()}
+        return {name: places for name, places in listed.items() if places}
+
+    def inputs(self, rows: np.ndarray, features: Mapping[str, Sequence[Tensor]]) -> dict[str, Tensor]:
+        """What the model takes for some rows, without the columns that are padding in all of them.
+
+        Args:
+            rows: Any of the N rows.
+            features: (V, W) of each of the U media, by kind; those that these rows do not show may be anything.
+
+        Returns:
+            The arguments of the model's forward.
+        """
+        width = int(self.lengths[rows].max())
+        # a window of the width that ends with the row, or starts with the batch, always holds the row
+        left = np.maximum(self.ends[rows] - width, 0)
+        device = self.tokens["input_ids"].device
+        across = torch.from_numpy(left[:, None] + np.arange(width)).to(device)
+        down = torch.from_numpy(rows).to(device)[:, None]
+        out = {name: values[down, across] for name, values in self.tokens.items()}
+        for name, places in self.shown(rows).items():
+            out |= _features_of(name, self.media[name], places, features[name])
+        return out
+
+
+def column_inputs(
+    column: Mapping[str, Any], media: Mapping[str, Media], features: Mapping[str, Sequence[Tensor]]
+) -> dict[str, Any]:
+    """What the model takes for a column whose media are shared.
+
+    Args:
+        column: Tokens, and `image_places` and `video_places` among the distinct media.
+        media: Distinct media by kind.
+        features: (V, W) of each, by kind.
+
+    Returns:
+        The arguments of the model's forward.
+    """
+    out = {name: column[name] for name in TOKENS}
+    for name, seen in media.items():
+        if f"{name}_places" in column:
+            out |= _features_of(name, seen, column[f"{name}_places"].tolist(), features[name])
+    return out
+
+
+def _features_of(name: str, seen: Media, places: Sequence[int], features: Sequence[Tensor]) -> dict[str, Tensor]:
+    chosen = torch.tensor(places, device=seen.grids.device)
+    out = {
+        KINDS[name][2]: torch.cat([features[place] for place in places]),  # (V of all, W)
+        f"{name}_grid_thw": seen.grids[chosen],
+    }
+    return out if seen.seconds is None else out | {"second_per_grid_ts": seen.seconds[chosen]}
+
+
+def _widen(values: Tensor, width: int) -> Tensor:
+    return torch.nn.functional.pad(values, (width - values.shape[1], 0))
+
+
+def _shown(columns: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
+    """(M of all columns,) places among the distinct media, in the order of the rows."""
+    if "media" in columns[0]:
+        found = [column[f"{name}_places"].cpu().numpy() for column in columns if f"{name}_places" in column]
+        return np.concatenate(found) if found else np.zeros(0, np.int64)
+    return np.arange(sum(len(column[f"{name}_grid_thw"]) for column in columns if f"{name}_grid_thw" in column))
+
+
+def _unshared(columns: Sequence[Mapping[str, Any]], merge: int) -> dict[str, Media]:
+    """The media of columns that bring their own: each counts as distinct."""
+    listed = [media_of(column, merge) for column in columns]
+    out = {}
+    for name in KINDS:
+        found = [media[name] for media in listed if name in media]
+        if found:
+            out[name] = Media(
+                torch.cat([media.grids for media in found]),
+                [part for media in found for part in media.pixels],
+                [part for media in found for part in media.features],
+                None if found[0].seconds is None else torch.cat([media.seconds for media in found]),
+            )
+    return out

@@ -1,0 +1,118 @@
+"""The contrastive loss of vectors (paper, equation 1), within a process and across processes.
+
+Shapes: B pairs of a batch, D embedding width, K hard negatives of a query, W processes.
+"""
+
+import torch
+from sentence_transformers.util import all_gather_with_grad
+from torch import Tensor
+
+DUPLICATE_TOLERANCE = 1e-5
+"""Two unit vectors whose cosine is above 1 minus this are one and the same target."""
+
+
+def info_nce(
+    queries: Tensor,
+    targets: Tensor,
+    negatives: Tensor | None = None,
+    *,
+    temperature: float,
+    matches: Tensor | None = None,
+    false_negative_margin: float | None = None,
+) -> Tensor:
+    """Symmetric InfoNCE: half the sum of both directions (paper, equation 1).
+
+    A query competes with every other target of the batch and with its own hard negatives; a target competes with
+    every other query. Left out of the competition are true matches, repetitions of the positive target and, where a
+    margin is given, whatever scores above the positive by more than that margin (Appendix A.8).
+
+    Args:
+        queries: (B, D) unit vectors.
+        targets: (B, D) unit vectors; target i belongs to query i.
+        negatives: (B, K, D) unit vectors, the hard negatives of each query, or None.
+        temperature: tau, by which cosines are divided.
+        matches: (B, B) bool; True where target j also answers query i. The diagonal is ignored.
+        false_negative_margin: In cosine; None turns this mask off.
+
+    Returns:
+        A scalar.
+    """
+    masks = {"matches": matches, "margin": false_negative_margin}
+    return _contrast(queries.float(), targets.float(), negatives, temperature=temperature, **masks)
+
+
+def gathered_info_nce(
+    queries: Tensor,
+    targets: Tensor,
+    negatives: Tensor | None = None,
+    *,
+    temperature: float,
+    rank: int,
+    matches: Tensor | None = None,
+    false_negative_margin: float | None = None,
+) -> Tensor:
+    """Equation 1 for this process's pairs against the pairs of every process (cross-device negatives, A.8).
+
+    The gather passes gradients back, so that the mean over processes that DDP takes is the gradient of one large
+    batch. True matches are known within a process only; across processes the duplicate and margin masks remain.
+
+    Args:
+        queries: (B, D) of this process.
+        targets: (B, D) of this process.
+        negatives: (B, K, D) of this process, or None.
+        temperature: tau.
+        rank: Index of this process.
+        matches: (B, B) bool of this process, or None.
+        false_negative_margin: In cosine, or None.
+
+    Returns:
+        A scalar: the mean over this process's pairs.
+    """
+    queries, targets = queries.float(), targets.float()
+    everyone = all_gather_with_grad(queries), all_gather_with_grad(targets)  # (W B, D) each
+    masks = {"matches": matches, "margin": false_negative_margin}
+    return _contrast(
+        queries, targets, negatives, temperature=temperature, everyone=everyone, start=rank * len(queries), **masks
+    )
+
+
+def _contrast(
+    queries: Tensor,
+    targets: Tensor,
+    negatives: Tensor | None,
+    *,
+    temperature: float,
+    matches: Tensor | None,
+    margin: float | None,
+    everyone: tuple[Tensor, Tensor] | None = None,
+    start: int = 0,
+) -> Tensor:
+    """Equation 1 of B pairs against all W B; pair i is pair `start` + i of all."""
+    all_queries, all_targets = (queries, targets) if everyone is None else everyone
+    rows, columns = queries @ all_targets.T, targets @ all_queries.T  # (B, W B)
+    positives = rows[:, start : start + len(rows)].diagonal()  # (B,)
+    same = (targets @ all_targets.T).detach() > 1 - DUPLICATE_TOLERANCE  # (B, W B)
+    rows = rows.masked_fill(_excluded(rows, positives, same, matches, margin, start), -torch.inf)
+    transposed = None if matches is None else matches.T
+    columns = columns.masked_fill(_excluded(columns, positives, same, transposed, margin, start), -torch.inf)
+    if negatives is not None:
+        negatives = negatives.float()
+        hard = torch.einsum("bd,bkd->bk", queries, negatives)  # (B, K)
+        same = torch.einsum("bd,bkd->bk", targets, negatives).detach() > 1 - DUPLICATE_TOLERANCE
+        excluded = same if margin is None else same | (hard > positives[:, None] + margin)
+        rows = torch.cat([rows, hard.masked_fill(excluded, -torch.inf)], dim=1)  # (B, W B + K)
+    both = (rows / temperature).logsumexp(1) + (columns / temperature).logsumexp(1)  # (B,)
+    return (0.5 * both - positives / temperature).mean()
+
+
+@torch.no_grad()
+def _excluded(
+    cosines: Tensor, positives: Tensor, same: Tensor, matches: Tensor | None, margin: float | None, start: int
+) -> Tensor:
+    """(B, W B) bool: cells that are neither the positive nor a negative."""
+    excluded = same.clone() if margin is None else same | (cosines > positives[:, None] + margin)
+    here = excluded[:, start : start + len(cosines)]  # (B, B), a view
+    if matches is not None:
+        here |= matches
+    here.fill_diagonal_(False)
+    return excluded

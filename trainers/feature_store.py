@@ -1,0 +1,261 @@
+"""FeatureStore: tensors by key on disk, in safetensors shards that many processes read while some write.
+
+Shapes: V tokens, W values a token, in N parts of W / N values.
+"""
+
+import errno
+import json
+import logging
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
+SHARD_BYTES = 32 << 20
+SHARD_SECONDS = 30.0
+"""A shard is written when it has grown so large, or its first tensor waits so long."""
+
+OPEN_SHARDS = 128
+STALE_SECONDS = 3600
+SCALE = ":scale"
+logger = logging.getLogger(__name__)
+
+
+class Stored(NamedTuple):
+    """Features of one image or video.
+
+    Attributes:
+        features: (V, W), float32 or bfloat16.
+        grid: Patches along time, height and width.
+        interval: Seconds between two frames, 0 for an image.
+        times: Seconds of each frame; none for an image.
+    """
+
+    features: Tensor
+    grid: tuple[int, int, int]
+    interval: float = 0.0
+    times: Sequence[float] = ()
+
+
+class FeatureStore:
+    """Features on disk.
+
+    A shard is written under a temporary name and renamed, so one that can be seen is whole; no shard ever changes. What
+    is not yet in one is lost when the process is killed, and computed again. Nothing is deleted: training reads
+    everything once an epoch, so whatever left would be needed again before it is used twice.
+
+    Args:
+        folder: Where to; made if missing.
+        dtype: "float32", "bfloat16", or "int8" with one scale for each part of a token.
+        parts: N; parts of a token differ in their range.
+        limit: Bytes of all shards at most; what does not fit is not kept. Several writers may exceed it by a shard each.
+        root: The folder whose shards count against the limit; by default `folder`.
+
+    Attributes:
+        hits: Keys that were there.
+        misses: Keys that were not.
+        refused: Features that did not fit.
+
+    Raises:
+        ValueError: If the type is unknown or the limit less than 1.
+    """
+
+    def __init__(
+        self,
+        folder: str | PathLike[str],
+        *,
+        dtype: str = "float32",
+        parts: int = 1,
+        limit: int = 64 << 30,
+        root: str | PathLike[str] | None = None,
+    ) -> None:
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype: got {dtype!r}; accepted are {', '.join(DTYPES)}; choose one")
+        if limit < 1:
+            raise ValueError(
+                f"limit: got {limit}; accepted are bytes, 1 and more; leave the cache out to keep nothing"
+            )
+        self.folder, self.dtype, self.parts, self.limit = Path(folder), dtype, parts, limit
+        self.root = self.folder if root is None else Path(root)
+        self.hits = self.misses = self.refused = 0
+        self._pending: dict[str, tuple[Stored, dict[str, Tensor]]] = {}  # as read, and as written
+        self._waiting, self._since = 0, 0.0
+        self._places: dict[str, str] = {}
+        self._shards: set[str] = set()
+        self._listed = -1
+        self._open: OrderedDict[str, Any] = OrderedDict()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._remove_remains()
+        self._held = self._measured()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy for another process lists the shards itself, and knows nothing of what waits for one."""
+        empty = {"_pending": {}, "_waiting": 0, "_places": {}, "_shards": set(), "_listed": -1}
+        return vars(self) | empty | {"_open": OrderedDict()}
+
+    def __len__(self) -> int:
+        self._refresh()
+        return len(self._places.keys() | self._pending.keys())
+
+    def get(self, key: str) -> Stored | None:
+        """Features that are kept.
+
+        Args:
+            key: Their name.
+
+        Returns:
+            The features, or None.
+        """
+        found = self._pending[key][0] if key in self._pending else self._read(key)
+        self.hits += found is not None
+        self.misses += found is None
+        return found
+
+    def put(self, key: str, value: Stored) -> Stored:
+        """Keep features.
+
+        Args:
+            key: Their name.
+            value: The features, (V, W) of any float type.
+
+        Returns:
+            What `get` gives from now on, also where there is no room for it: a run does not depend on that.
+        """
+        written = self._encoded(key, value.features.cpu())
+        read_back = value._replace(features=self._decoded(written, key))
+        if key in self._pending or key in self._places:
+            return read_back
+        size = sum(tensor.nbytes for tensor in written.values())
+        if self._held + self._waiting + size > self.limit:
+            self._refuse(f"{self.limit} bytes are full")
+            return read_back
+        self._since = self._since if self._pending else time.monotonic()
+        self._pending[key] = read_back, written
+        self._waiting += size
+        if self._waiting >= SHARD_BYTES or time.monotonic() - self._since > SHARD_SECONDS:
+            self.flush()
+        return read_back
+
+    def flush(self) -> None:
+        """Write what waits."""
+        if not self._pending:
+            return
+        tensors: dict[str, Tensor] = {}
+        facts = {}
+        for key, (value, written) in self._pending.items():
+            tensors |= written
+            facts[key] = json.dumps([value.grid, value.interval, value.times])
+        target = self.folder / f"{secrets.token_hex(8)}.safetensors"
+        partial = target.with_name(f".{target.name}.partial")
+        try:
+            save_file(tensors, partial, facts)
+            partial.replace(target)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            self.limit = 1  # the disk is full: nothing more is tried
+            self._refuse("the disk is full", len(self._pending))
+        else:
+            self._held = self._measured()
+        finally:
+            partial.unlink(missing_ok=True)
+        self._pending, self._waiting = {}, 0
+
+    def _measured(self) -> int:
+        """Bytes of all shards, those of other towers and processes among them."""
+        return sum(path.stat().st_size for path in self.root.rglob("*.safetensors"))
+
+    def _refuse(self, why: str, count: int = 1) -> None:
+        if not self.refused:
+            logger.warning(
+                "vision_cache_dir: %s; what is kept in %s stays in use, and other images and videos are computed each "
+                "time; raise vision_cache_gb, choose a smaller vision_cache_dtype, or delete folders of other towers",
+                why,
+                self.root,
+            )
+        self.refused += count
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def _read(self, key: str) -> Stored | None:
+        if key not in self._places:
+            self._refresh()
+        while (name := self._places.get(key)) is not None:
+            try:
+                shard = self._opened(name)
+                grid, interval, times = json.loads(shard.metadata()[key])
+                tensors = {part: shard.get_tensor(part) for part in self._names(key)}
+            except (OSError, SafetensorError):  # deleted or damaged since it was listed
+                self._forget(name)
+                continue
+            return Stored(self._decoded(tensors, key), tuple(grid), interval, times)
+        return None
+
+    def _refresh(self) -> None:
+        """Find the shards that were written since the folder was last listed."""
+        changed = self.folder.stat().st_mtime_ns
+        if changed == self._listed:
+            return
+        self._listed = changed
+        for path in sorted(self.folder.glob("*.safetensors")):
+            if path.name in self._shards:
+                continue
+            self._shards.add(path.name)
+            try:
+                keys = self._opened(path.name).metadata() or {}
+            except (OSError, SafetensorError):
+                logger.warning("vision_cache_dir: %s is damaged; what it held is computed again; delete it", path)
+                continue
+            for key in keys:
+                self._places.setdefault(key, path.name)
+
+    def _forget(self, name: str) -> None:
+        self._open.pop(name, None)
+        self._places = {key: place for key, place in self._places.items() if place != name}
+
+    def _opened(self, name: str) -> Any:
+        if name not in self._open:
+            self._open[name] = safe_open(self.folder / name, framework="pt")
+            while len(self._open) > OPEN_SHARDS:
+                self._open.popitem(last=False)
+        self._open.move_to_end(name)
+        return self._open[name]
+
+    def _remove_remains(self) -> None:
+        """Delete what killed processes left half written."""
+        for path in self.folder.glob(".*.partial"):
+            try:
+                if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                    path.unlink()
+            except FileNotFoundError:  # another process was first
+                continue
+
+    # -- types --------------------------------------------------------------------------------------------------------
+
+    def _names(self, key: str) -> Iterator[str]:
+        yield key
+        if self.dtype == "int8":
+            yield key + SCALE
+
+    def _encoded(self, key: str, features: Tensor) -> dict[str, Tensor]:
+        if self.dtype != "int8":
+            return {key: features.to(DTYPES[self.dtype]).contiguous()}
+        split = features.float().unflatten(1, (self.parts, -1))  # (V, N, W / N)
+        scale = split.abs().amax(dim=2, keepdim=True) / 127  # (V, N, 1)
+        rounded = (split / scale.clamp(min=torch.finfo(torch.float32).tiny)).round().to(torch.int8)
+        return {key: rounded.flatten(1), key + SCALE: scale.squeeze(2)}
+
+    def _decoded(self, tensors: dict[str, Tensor], key: str) -> Tensor:
+        if self.dtype != "int8":
+            return tensors[key]
+        split = tensors[key].unflatten(1, (self.parts, -1)).float()  # (V, N, W / N)
+        return (split * tensors[key + SCALE][:, :, None]).flatten(1)

@@ -1,0 +1,96 @@
+"""Nothing that is not a number goes on or to disk: losses step by step, weights before each checkpoint.
+
+Shapes: B rows of a batch.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+NAMED = 8
+"""Rows that a message names at most."""
+
+
+class LossGuard:
+    """Stops a run whose loss is NaN or infinite, and says on which rows.
+
+    On a CUDA device the verdict on a step is read when the next one is given, by when it has long arrived: nothing
+    waits for the device.
+    """
+
+    def __init__(self) -> None:
+        self._pending: tuple[Tensor, torch.cuda.Event | None, str] | None = None
+
+    @torch.no_grad()
+    def check(self, loss: Tensor, *, task: str, ids: Sequence[str], step: int) -> None:
+        """Look at the loss of a batch.
+
+        Args:
+            loss: A scalar.
+            task: Of the batch.
+            ids: Of its B rows.
+            step: Optimizer step, counted from 1.
+
+        Raises:
+            ValueError: Where this loss, or the one before it, is not finite.
+        """
+        self.settle()
+        named = ", ".join(ids[:NAMED]) + (f" and {len(ids) - NAMED} more" if len(ids) > NAMED else "")
+        where = f"step {step}, task {task}, rows {named}"
+        value = loss.detach()
+        if value.device.type != "cuda":
+            self._pending = value, None, where
+            self.settle()
+            return
+        host = torch.empty((), dtype=value.dtype, pin_memory=True).copy_(value, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        self._pending = host, event, where
+
+    def settle(self) -> None:
+        """Read the verdict that is still out.
+
+        Raises:
+            ValueError: Where that loss is not finite.
+        """
+        if self._pending is None:
+            return
+        (value, event, where), self._pending = self._pending, None
+        if event is not None:
+            event.synchronize()
+        if not value.isfinite():
+            raise ValueError(
+                f"loss: got {value.item()} in {where}; finite numbers are accepted; look at these rows, at the learning "
+                "rate and at the number format; nothing was saved since, so resume from the last checkpoint"
+            )
+
+
+@torch.no_grad()
+def check_weights(model: nn.Module, *, step: int, device: torch.device) -> None:
+    """Refuse to save weights that are not finite; on all processes where they are not on one.
+
+    Args:
+        model: Whose trained parameters are looked at.
+        step: Optimizer steps so far.
+        device: Of the process.
+
+    Raises:
+        ValueError: Where a trained parameter holds NaN or infinity.
+    """
+    trained = {name: _local(value) for name, value in model.named_parameters() if value.requires_grad}
+    bad = torch.stack([(~value.isfinite().all()).to(device) for value in trained.values()]).to(torch.uint8)
+    if torch.distributed.is_initialized():
+        torch.distributed.all_reduce(bad, op=torch.distributed.ReduceOp.MAX)
+    broken = [name for name, flag in zip(trained, bad.tolist(), strict=True) if flag]
+    if broken:
+        raise ValueError(
+            f"weights: got NaN or infinity in {len(broken)} of {len(trained)} trained parameters after step {step}, first "
+            f"in {broken[0]}; finite numbers are accepted; lower the learning rate or set max_grad_norm, and resume from "
+            "the last checkpoint, which stays as it is"
+        )
+
+
+def _local(parameter: Tensor) -> Tensor:
+    return parameter.to_local() if isinstance(parameter, DTensor) else parameter

@@ -1,0 +1,141 @@
+"""What the training log says beside the loss: per task the curves of Figures 9 and 10, and the time lost to data.
+
+Shapes: scalars only; sums stay on the device until the log asks for them, so that no step waits.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from gve.trainers.sampler import PyramidBatchSampler
+
+CURVES = ("loss", "score_positive", "score_mean", "score_gap")
+"""What the paper plots (Figures 9, 10): loss, mean cosine of positives, of all pairs, and positive minus hardest
+negative; in the log `score_gap` over all tasks, and `score_gap/t2v` of one."""
+
+
+class TaskMeters:
+    """Sums of what a loss measures, by task and over all.
+
+    Attributes:
+        task: The task of the step that runs; None counts for all tasks together only.
+    """
+
+    def __init__(self) -> None:
+        self.task: str | None = None
+        self.sums: dict[str, dict[str, Tensor]] = {}
+        self.counts: dict[str, int] = defaultdict(int)
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """Take the measures of one batch.
+
+        Args:
+            values: Scalars by name.
+        """
+        for suffix in ("",) if self.task is None else ("", f"/{self.task}"):
+            sums = self.sums.setdefault(suffix, {})
+            for name, value in values.items():
+                sums[name] = sums[name] + value if name in sums else value
+            self.counts[suffix] += 1
+
+    def pop(self) -> dict[str, float]:
+        """Means since the last call; empties the sums.
+
+        Returns:
+            `score_mean` and others over all tasks, `loss/t2v`, `score_mean/t2v` and others by task, and
+            `batches/t2v`, how many batches a task had. `loss` over all tasks is left to the trainer.
+        """
+        flat: dict[str, float] = {}
+        names = [(suffix, name) for suffix, sums in self.sums.items() for name in sums]
+        if names:
+            means = torch.stack([self.sums[suffix][name] / self.counts[suffix] for suffix, name in names])
+            flat = {f"{name}{suffix}": value for (suffix, name), value in zip(names, means.tolist(), strict=True)}
+        flat.pop("loss", None)
+        flat |= {f"batches{suffix}": count for suffix, count in self.counts.items() if suffix}
+        self.sums, self.counts = {}, defaultdict(int)
+        return flat
+
+
+class WatchCallback(TrainerCallback):
+    """Tells the meters which task a batch is of, and measures how long steps wait for their data.
+
+    The task follows from the sampler, which every process can ask; nothing is added to the batches.
+
+    Attributes:
+        meters: Of the loss in training.
+        sampler: Draws the tasks.
+    """
+
+    def __init__(self) -> None:
+        self.meters: TaskMeters | None = None
+        self.sampler: PyramidBatchSampler | None = None
+        self.waited, self.since = 0.0, time.perf_counter()
+        self._epoch, self._place = -1, 0
+        self._drawn: list[int] = []
+
+    def connect(self, meters: TaskMeters, sampler: PyramidBatchSampler) -> None:
+        """Join the callback to a run.
+
+        Args:
+            meters: Of the loss in training.
+            sampler: Draws the tasks.
+        """
+        self.meters, self.sampler = meters, sampler
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """The time spent inside is time that a step waited for data."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.waited += time.perf_counter() - start
+
+    def pop(self) -> dict[str, float]:
+        """The measures since the last call.
+
+        Returns:
+            Those of the meters, `data_wait_seconds`, and `data_wait_share` of the time that passed.
+        """
+        now = time.perf_counter()
+        passed = max(now - self.since, 1e-9)
+        wait = {"data_wait_seconds": self.waited, "data_wait_share": min(self.waited / passed, 1.0)}
+        self.waited, self.since = 0.0, now
+        return ({} if self.meters is None else self.meters.pop()) | wait
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the clock."""
+        self.waited, self.since, self._epoch = 0.0, time.perf_counter(), -1
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Find the task of the first batch of an optimizer step."""
+        if self.sampler is None or self.meters is None:
+            return
+        updates = -(-len(self.sampler) // args.gradient_accumulation_steps)
+        epoch, step = divmod(state.global_step, updates)
+        if epoch != self._epoch:
+            self._epoch, self._drawn = epoch, self.sampler.schedule(epoch).tolist()
+        self._place = step * args.gradient_accumulation_steps
+        self._name()
+
+    def on_substep_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Find the task of the next batch of the same optimizer step."""
+        self._place += 1
+        self._name()
+
+    def _name(self) -> None:
+        if self.meters is not None and self.sampler is not None:
+            inside = self._place < len(self._drawn)
+            self.meters.task = self.sampler.tasks[self._drawn[self._place]] if inside else None

@@ -1,0 +1,189 @@
+"""The distinct targets of a task, and which of them may never be a negative of which row.
+
+Shapes: R rows of the task, C rows of an outside corpus, N distinct targets.
+
+A place counts rows: 0 to R - 1 are the task's own, R to R + C - 1 the outside corpus's. Targets are numbered in the
+order of the places at which they first stand.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from hashlib import blake2b
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from gve.trainers.rows import target_digest
+
+EXCLUSIONS = ("none", "group", "source")
+"""Whose targets are left out beside true ones: nobody's, those of the row's group, or those of its raw video."""
+_READ_ROWS = 512
+_CACHED_ANSWERS = 1 << 12
+
+
+class TargetTable:
+    """What mining must know of a task: read once, without its media kept.
+
+    Args:
+        task: Its name, for messages.
+        rows: UVRD rows of the task.
+        corpus: More targets, with columns id and target, and those of a UVRD row where they are known.
+        exclude: One of EXCLUSIONS.
+
+    Attributes:
+        ids: R ids of the task's rows.
+        row_targets: (R,) number of each row's target.
+        places: (N,) place of each target.
+        digest: Of all that mining depends on in the rows and the corpus.
+
+    Raises:
+        ValueError: For a repeated id, a medium that is not there, or an exclusion that the rows say nothing of.
+    """
+
+    def __init__(self, task: str, rows: Dataset, corpus: Dataset | None = None, *, exclude: str = "none") -> None:
+        _check_exclusion(task, rows, exclude)
+        self.task, self.exclude = task, exclude
+        self.ids: list[str] = list(rows["id"])
+        self._sources: list[str] = []
+        self._queries: list[bytes] = []
+        self._facts: list[tuple[int, ...]] = []
+        self._numbers: dict[bytes, int] = {}
+        self._held: dict[int, set[int]] = defaultdict(set)  # fact -> targets for which it holds
+        self._targets_of_source: dict[str, set[int]] = defaultdict(set)
+        digest, places, row_targets = blake2b(digest_size=16), [], []
+        outside = () if corpus is None else _read(corpus, task)
+        for place, row in enumerate(chain(_read(rows, task), outside)):
+            key = target_digest(row["target"])
+            if key not in self._numbers:
+                self._numbers[key] = len(places)
+                places.append(place)
+            number = self._numbers[key]
+            self._note_target(row, number)
+            if place < len(rows):
+                row_targets.append(number)
+                self._note_query(row)
+            digest.update(repr((row["id"], key, row.get("target_facts"), row.get("group"))).encode())
+        for query, facts in zip(self._queries, self._facts, strict=True):
+            digest.update(query + repr(facts).encode())
+        self.row_targets, self.places = np.array(row_targets, dtype=np.int64), np.array(places, dtype=np.int64)
+        self.digest = digest.hexdigest()
+        self._twins: dict[bytes, set[int]] = defaultdict(set)
+        for query, number in zip(self._queries, row_targets, strict=True):
+            self._twins[query].add(number)
+        self._answers = lru_cache(_CACHED_ANSWERS)(self._find_answers)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def excluded(self, row: int) -> np.ndarray:
+        """The targets that may not be a negative of a row.
+
+        They are its own target, whatever else answers its query (by the facts, or since a row of the same query has
+        it), and what the exclusion says.
+
+        Args:
+            row: Its place.
+
+        Returns:
+            Ascending int64 numbers.
+        """
+        numbers = self._twins[self._queries[row]] | self._answers(self._facts[row])
+        if source := self._sources[row]:
+            numbers = numbers | self._targets_of_source[source]
+        return np.array(sorted(numbers), dtype=np.int64)
+
+    def _note_target(self, row: Mapping[str, Any], number: int) -> None:
+        for fact in row.get("target_facts") or ():
+            self._held[fact].add(number)
+        if source := _source_of(row, self.exclude):
+            self._targets_of_source[source].add(number)
+
+    def _note_query(self, row: Mapping[str, Any]) -> None:
+        self._queries.append(target_digest(row["query"]))
+        self._facts.append(tuple(sorted(row["query_facts"])))
+        self._sources.append(_source_of(row, self.exclude))
+
+    def _find_answers(self, facts: tuple[int, ...]) -> frozenset[int]:
+        """The targets for which all of some facts hold; none where nothing is stated."""
+        held = sorted((self._held.get(fact, set()) for fact in facts), key=len)
+        return frozenset(held[0].intersection(*held[1:])) if held else frozenset()
+
+
+def ids_digest(ids: Iterable[str]) -> str:
+    """What tells one order of rows from another.
+
+    Args:
+        ids: Of the rows.
+
+    Returns:
+        A hexadecimal digest.
+    """
+    digest = blake2b(digest_size=16)
+    for name in ids:
+        digest.update(b"%d:" % len(name.encode()) + name.encode())
+    return digest.hexdigest()
+
+
+def read_rows(rows: Dataset, numbers: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Some columns of some rows, fetched in one piece.
+
+    Args:
+        rows: Any data set without a format.
+        numbers: Of the rows; a number may stand more than once.
+        columns: Names.
+
+    Returns:
+        One dict a number.
+    """
+    return rows.select_columns(list(columns)).__getitems__([int(number) for number in numbers])
+
+
+def _read(rows: Dataset, task: str) -> Iterator[dict[str, Any]]:
+    columns = [
+        name
+        for name in ("id", "query", "target", "query_facts", "target_facts", "group", "lineage")
+        if name in rows.column_names
+    ]
+    seen: set[str] = set()
+    for start in range(0, len(rows), _READ_ROWS):
+        for row in read_rows(rows, range(start, min(start + _READ_ROWS, len(rows))), columns):
+            if row["id"] in seen:
+                raise ValueError(f"id: got {row['id']!r} twice in {task}; unique ids are accepted; rename one")
+            seen.add(row["id"])
+            _check_media(row, task)
+            yield row
+
+
+def _check_media(row: Mapping[str, Any], task: str) -> None:
+    for side in ("query", "target"):
+        for kind in ("image", "video"):
+            medium = (row.get(side) or {}).get(kind)
+            if medium is None or medium["bytes"] is not None:
+                continue
+            path = medium["path"]
+            if path is None or ("://" not in path and not Path(path).is_file()):
+                raise ValueError(
+                    f"{kind}: got {path!r} for the {side} of row {row['id']!r} of {task}, which is no file; encoded bytes "
+                    "or the path of a file are accepted; restore the file or take the row out"
+                )
+
+
+def _source_of(row: Mapping[str, Any], exclude: str) -> str:
+    """The name under which a row's exclusion is kept; empty for none."""
+    if exclude == "group":
+        return row.get("group") or ""
+    return row["lineage"]["origin"] or "" if exclude == "source" and "lineage" in row else ""
+
+
+def _check_exclusion(task: str, rows: Dataset, exclude: str) -> None:
+    if exclude not in EXCLUSIONS:
+        raise ValueError(f"exclude: got {exclude!r}; {', '.join(EXCLUSIONS)} are accepted; choose one")
+    if exclude == "source" and "lineage" not in rows.column_names:
+        raise ValueError(
+            f"exclude: got 'source' for {task}, whose rows have no column lineage; rows of gve synth are accepted; "
+            "use 'group' or 'none'"
+        )
