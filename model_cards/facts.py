@@ -13,17 +13,6 @@ from transformers import AutoConfig, Qwen2VLImageProcessorPil
 from gve import GVEConfig, GVEVideoProcessor
 
 NEEDED = ("config.json", "processor_config.json", "sentence_bert_config.json", "config_sentence_transformers.json")
-TRAINING_FIELDS = {
-    "schedule": "schedule of tasks",
-    "num_train_epochs": "epochs",
-    "temperature": "temperature",
-    "per_device_train_batch_size": "pairs a batch and process",
-    "learning_rate": "peak learning rate",
-    "seed": "seed",
-}
-"""Settings of a run that a card names, and how."""
-
-
 BACKBONES = {"gve": "Qwen2.5-VL", "gve_qwen3_vl": "Qwen3-VL"}
 """Architecture by model type."""
 
@@ -67,21 +56,6 @@ class ModelFacts:
     prompts: dict[str, str]
 
 
-@dataclass(frozen=True)
-class TrainingFacts:
-    """How a model was trained.
-
-    Attributes:
-        settings: Value by description, from `training_args.json`.
-        steps: Optimizer steps, or None where no state was kept.
-        tasks: Probability of each task in the last epoch; empty where no state was kept.
-    """
-
-    settings: dict[str, Any]
-    steps: int | None
-    tasks: dict[str, float]
-
-
 def read_model(folder: str | PathLike[str]) -> ModelFacts:
     """Read a model folder.
 
@@ -123,37 +97,6 @@ def read_model(folder: str | PathLike[str]) -> ModelFacts:
         max_length=_read_json(folder / NEEDED[2])["processing_kwargs"]["text"]["max_length"],
         prompts={name: text for name, text in _read_json(folder / NEEDED[3])["prompts"].items() if text},
     )
-
-
-def read_training(folder: str | PathLike[str]) -> TrainingFacts | None:
-    """Read what training left in a model folder.
-
-    Args:
-        folder: Its output folder.
-
-    Returns:
-        The facts, or None for a model that was not trained here.
-    """
-    folder = Path(folder)
-    if not (folder / "training_args.json").is_file():
-        return None
-    written = _read_json(folder / "training_args.json")
-    settings = {text: written[name] for name, text in TRAINING_FIELDS.items() if name in written}
-    states = [
-        _read_json(path)
-        for path in sorted([*folder.glob("trainer_state.json"), *folder.glob("checkpoint-*/trainer_state.json")])
-    ]
-    if not states:
-        return TrainingFacts(settings, None, {})
-    last = max(states, key=lambda state: state["global_step"])
-    return TrainingFacts(settings, last["global_step"], _last_probabilities(last))
-
-
-def _last_probabilities(state: dict[str, Any]) -> dict[str, float]:
-    """P of each task in the last epoch that began, from the curriculum's part of a trainer's state."""
-    kept = state.get("stateful_callbacks", {}).get("CurriculumCallback")
-    epochs = kept["attributes"]["history"] if kept else {}
-    return epochs[max(epochs, key=int)]["probabilities"] if epochs else {}
 
 
 def _count_weights(paths: list[Path]) -> tuple[int, tuple[str, ...]]:

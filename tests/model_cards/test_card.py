@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from huggingface_hub import ModelCard
@@ -11,13 +12,17 @@ from uvrb_folder import WordEncoder, make_tables, write_uvrb
 
 from gve import GVEModel
 from gve.eval.benchmark import SCHEMA, run_benchmark
+from gve.eval.files import weights_fingerprint
 from gve.eval.report import to_markdown
 from gve.hub_datasets.uvrb import instructions, resolve
 from gve.model_cards import template
 from gve.model_cards.card import CardOptions, main, render_model_card
-from gve.model_cards.facts import read_model, read_training
+from gve.model_cards.facts import read_model
+from gve.model_cards.results import eval_results
+from gve.model_cards.training import read_training
 
 SCORED = ("msrvtt", "cmrb", "crb-s")
+OPTIONS = CardOptions(license="apache-2.0", base_model="org/base")
 STATE = {
     "global_step": 1100,
     "stateful_callbacks": {
@@ -32,6 +37,19 @@ STATE = {
         }
     },
 }
+RUN = {"tasks": {"t2v": {"rows": 640}, "i2v": {"rows": 360}}, "weights": {"trained": 1000, "parameters": 1130016}}
+RECORD = {
+    "schema": "gve-training/1",
+    "base_model": "org/start",
+    "data": ["org/uvrd", "own pairs"],
+    "tasks": {"t2v": 640, "i2v": 360},
+    "steps": 1100,
+    "seconds": 5400.0,
+    "resumed": False,
+    "processes": 2,
+    "device": "a card",
+    "versions": {"python": "3.11.0", "torch": "2.13.0"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +63,8 @@ def report(hub, tmp_path_factory):
     """A real report: an encoder to which three clips each look alike."""
     folder = tmp_path_factory.mktemp("uvrb")
     write_uvrb(folder, {one.name: make_tables(one.name) for one in resolve(SCORED)})
-    return run_benchmark(WordEncoder(see=lambda number: number // 3), folder, sets=SCORED)
+    encoder, fingerprint = WordEncoder(see=lambda number: number // 3), weights_fingerprint(hub[0] / "org" / "gve")
+    return run_benchmark(encoder, folder, sets=SCORED, fingerprint=fingerprint)
 
 
 @pytest.fixture
@@ -65,12 +84,17 @@ def trained(model, tmp_path):
     for step, state in ((100, {"global_step": 100}), (1100, STATE)):
         (folder / f"checkpoint-{step}").mkdir()
         (folder / f"checkpoint-{step}" / "trainer_state.json").write_text(json.dumps(state))
+        (folder / f"checkpoint-{step}" / "run.json").write_text(json.dumps(RUN))
+    (folder / "training_record.json").write_text(json.dumps(RECORD))
     return folder
 
 
+def card_of(folder, report=None, **changes):
+    return render_model_card(folder, report, options=replace(OPTIONS, **changes))
+
+
 def test_metadata(model, report):
-    options = CardOptions(name="org/gve", license="apache-2.0", base_model="org/base")
-    card = ModelCard(render_model_card(model, report, options=options))
+    card = ModelCard(card_of(model, report, name="org/gve"))
     assert (card.data.license, card.data.base_model, card.data.model_name) == ("apache-2.0", "org/base", "org/gve")
     assert card.data.library_name == "sentence-transformers"
     assert card.data.pipeline_tag == "feature-extraction"
@@ -83,18 +107,17 @@ def test_metadata(model, report):
 
 
 def test_a_card_without_a_report_has_no_index(model):
-    card = ModelCard(render_model_card(model))
+    card = ModelCard(card_of(model))
     assert card.data.eval_results is None
     assert "model-index" not in card.content
-    assert "license" not in card.data.to_dict()
     assert "has not been scored" in card.text
 
 
 def test_numbers_follow_the_report(model, report):
-    card = render_model_card(model, report)
+    card = card_of(model, report)
     changed = copy.deepcopy(report)
     changed["sets"]["MSRVTT"]["score"] = 0.4321
-    other = render_model_card(model, changed)
+    other = card_of(model, changed)
     assert "0.4321" not in card
     assert re.search(r"^ +value: 0\.4321$", other, flags=re.MULTILINE)
     assert re.search(r"^\| MSRVTT \|.*\| 0\.432 \|", other, flags=re.MULTILINE)
@@ -104,15 +127,15 @@ def test_numbers_follow_the_report(model, report):
 
 def test_tables_are_those_of_the_report(model, report):
     tables = [line for line in to_markdown(report).splitlines() if line.startswith("|")]
-    assert "\n".join(tables[:5]) in render_model_card(model, report)
+    assert "\n".join(tables[:5]) in card_of(model, report)
 
 
 def test_averages_enter_only_when_complete(model, report):
-    assert "AVG-A" not in ModelCard(render_model_card(model, report)).data.to_yaml()
+    assert "AVG-A" not in ModelCard(card_of(model, report)).data.to_yaml()
     changed = copy.deepcopy(report)
     changed["averages"]["AVG-A"] = dict.fromkeys(("score", "chance", "standard_error", "chance_error"), 0.25)
     changed["averages"]["AVG-A"]["above_chance"] = True
-    results = ModelCard(render_model_card(model, changed)).data.eval_results
+    results = ModelCard(card_of(model, changed)).data.eval_results
     assert [(result.dataset_config, result.metric_value) for result in results if result.metric_type == "avg-a"] == [
         (None, 0.25)
     ]
@@ -121,7 +144,7 @@ def test_averages_enter_only_when_complete(model, report):
 def test_chance_is_named(model, report):
     at_chance = [name for name, entry in report["sets"].items() if not entry["above_chance"]]
     assert at_chance
-    assert f"two standard errors: {', '.join(at_chance)}." in render_model_card(model, report)
+    assert f"two standard errors: {', '.join(at_chance)}." in card_of(model, report)
 
 
 def test_facts(model):
@@ -134,7 +157,7 @@ def test_facts(model):
     assert (facts.num_frames, facts.frame_pixels, facts.frame_tokens) == (8, 48 * 48, 9)
     assert facts.prompts == {"query": "Find the video according to the text description."} | instructions()
     assert facts.backbone == "Qwen2.5-VL"
-    card = render_model_card(model)
+    card = card_of(model)
     for shown in (f"| {facts.width} numbers, unit length |", f"{facts.parameters:,}", "`mrope`", "8 frames", "8,192"):
         assert shown in card
 
@@ -148,39 +171,117 @@ def test_training(trained, model):
     facts = read_training(trained)
     assert (facts.steps, facts.tasks) == (1100, {"t2v": 0.7312, "i2v": 0.2688})
     assert facts.settings == {"schedule of tasks": "pyramid", "epochs": 11, "temperature": 0.05}
-    card = render_model_card(trained)
-    assert "| optimizer steps | 1,100 |" in card
-    assert "t2v 0.731, i2v 0.269" in card
+    assert (facts.rows, facts.parameters, facts.device_hours) == ({"t2v": 640, "i2v": 360}, (1000, 1130016), 3.0)
+    card = card_of(trained, base_model=None)
+    for line in (
+        "| began with | org/start |",
+        "| data | org/uvrd; own pairs |",
+        "| pairs | 1,000 in 2 tasks |",
+        "| trained parameters | 1,000 of 1,130,016 |",
+        "| optimizer steps | 1,100 |",
+        "| t2v | 640 | 0.731 |",
+        "| software | python 3.11.0, torch 2.13.0 |",
+        "3.00 device hours: 2 x a card, 5,400 seconds. Energy was not metered",
+    ):
+        assert line in card
     assert "TOKEN" not in card
+    data = ModelCard(card).data
+    assert (data.base_model, data.datasets) == ("org/start", ["org/uvrd"])
     assert read_training(model) is None
-    assert "## Training" not in render_model_card(model)
+    assert "None here: the weights are those of org/base" in card_of(model)
 
 
-def test_training_without_states(trained):
-    for path in trained.glob("checkpoint-*/trainer_state.json"):
+def test_training_elsewhere(trained, model):
+    """As `gve demo` leaves it: settings and states lie with the checkpoints."""
+    (trained / "training_args.json").rename(trained / "checkpoint-1100" / "training_args.json")
+    assert card_of(model, training=trained, base_model=None).count("| optimizer steps | 1,100 |") == 1
+
+
+def test_energy_and_carbon(trained):
+    card = card_of(trained, watts=400.0, grams_per_kwh=250.0)
+    assert "Energy: 1.2 kWh, at 400 W a device, as stated for this card. Carbon: 300 g of CO2eq" in card
+    found = ModelCard(card).data.to_dict()["co2_eq_emissions"]
+    assert (found["emissions"], found["training_type"], found["hardware_used"]) == (300.0, "fine-tuning", "2 x a card")
+    assert "co2_eq_emissions" not in ModelCard(card_of(trained, watts=400.0)).data.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"watts": -1.0}, "--watts: got -1; a number above 0"),
+        ({"grams_per_kwh": 3.0}, "--grams-per-kwh: given without --watts"),
+    ],
+)
+def test_energy_that_cannot_be(trained, changes, message):
+    with pytest.raises(ValueError, match=message):
+        card_of(trained, **changes)
+
+
+def test_energy_without_a_training(model):
+    with pytest.raises(ValueError, match="--watts: no record of the training says how long"):
+        card_of(model, watts=10.0)
+
+
+def test_missing_facts_are_named(trained, model):
+    with pytest.raises(ValueError, match=r"card: lacks the licence \(--license\); where the weights come from"):
+        render_model_card(model)
+    for path in (*trained.glob("checkpoint-*/*.json"), trained / "training_record.json"):
         path.unlink()
-    assert read_training(trained).steps is None
-    assert "optimizer steps" not in render_model_card(trained)
+    facts = "optimizer steps .trainer_state.json.; training pairs .run.json.; base model, data, machine and time"
+    with pytest.raises(ValueError, match=f"card: lacks {facts}"):
+        card_of(trained)
+    draft = card_of(trained, draft=True)
+    assert "A draft, in which is not stated: optimizer steps" in draft
+    assert "optimizer steps |" not in draft and "Compute" not in draft
+    assert "A draft" not in card_of(model)
+    (trained / "training_record.json").write_text('{"schema": "other"}')
+    with pytest.raises(ValueError, match=r"training_record\.json: schema 'other'; 'gve-training/1' is accepted"):
+        card_of(trained)
+
+
+def test_a_report_of_other_weights_or_in_part(model, report):
+    with pytest.raises(ValueError, match=r"--report: made by other weights \(0123, not \w+\); score this folder"):
+        card_of(model, {**report, "fingerprint": "0123"})
+    for part, message in (("fingerprint", "has no fingerprint"), ("settings", "report: has no settings; a whole")):
+        with pytest.raises(ValueError, match=message):
+            card_of(model, {key: value for key, value in report.items() if key != part})
+    bare = copy.deepcopy(report)
+    del bare["sets"]["CMRB"]["interval"]
+    with pytest.raises(ValueError, match="report: has no the interval of CMRB"):
+        card_of(model, bare)
+
+
+def test_settings_and_intervals_survive_the_metadata(model, report):
+    card = card_of(model, report, name="org/gve")
+    told = {one.dataset_name: one for one in ModelCard(card).data.eval_results}
+    for one in eval_results({**report, "source": told["UVRB MSRVTT"].dataset_type}):
+        assert told[one.dataset_name] == one
+    entry, one = report["sets"]["CRB-S"], told["UVRB CRB-S"]
+    assert one.metric_args["interval"] == pytest.approx(entry["interval"], abs=5e-5)
+    assert one.dataset_args == {"batch_size": 64, "instruction": entry["instruction"]}
+    assert str(ModelCard(card)) == card.rstrip("\n") or str(ModelCard(card)) == card
+    low, high = (f"{end:.3f}" for end in entry["interval"])
+    assert re.search(rf"^\| CRB-S \|.*\| {low} - {high} \|", card, flags=re.MULTILINE)
 
 
 def test_no_local_path(model, report):
-    card = render_model_card(model, report)
+    card = card_of(model, report)
     assert str(model.parent) not in card
     assert report["source"] not in card
     relative = {**report, "source": "org/uvrb"}
-    assert "`org/uvrb`" in render_model_card(model, relative)
+    assert "`org/uvrb`" in card_of(model, relative)
 
 
 def test_equal_input_gives_equal_text(model, report):
-    card = render_model_card(model, report)
-    assert card == render_model_card(model, copy.deepcopy(report))
+    card = card_of(model, report)
+    assert card == card_of(model, copy.deepcopy(report))
     assert "{{" not in card
     assert "{%" not in card
     assert card.isascii()
 
 
 def test_snippets_run(hub, model, report):
-    card = render_model_card(model, report, options=CardOptions(name="org/gve"))
+    card = card_of(model, report, name="org/gve")
     blocks = [block.code for block in read_blocks(card) if block.language == "python"]
     assert len(blocks) == 2
     result = run_snippet("".join(blocks), *hub)
@@ -189,7 +290,7 @@ def test_snippets_run(hub, model, report):
 
 def test_command(model, report, tmp_path, capsys):
     (tmp_path / "report.json").write_text(json.dumps(report))
-    options = ["--report", str(tmp_path / "report.json"), "--license", "apache-2.0"]
+    options = ["--report", str(tmp_path / "report.json"), "--license", "apache-2.0", "--base-model", "org/base"]
     assert main([str(model), *options]) == 0
     shown = capsys.readouterr().out
     assert main([str(model), *options, "--out", str(tmp_path / "README.md")]) == 0
@@ -212,13 +313,15 @@ CLASSES = json.dumps({"schema": SCHEMA, "sets": {"UCF101": {}}})
         (["--report", "other.json"], "schema None"),
         (["--report", "classes.json"], "report: UCF101; sets of UVRB are accepted"),
         (["--out", "absent/README.md"], "existing folder"),
+        ([], "card: lacks the licence (--license)"),
     ],
 )
 def test_bad_usage(model, tmp_path, monkeypatch, capsys, change, message):
     monkeypatch.chdir(tmp_path)
     for name, content in (("broken.json", "{"), ("list.json", "[]"), ("other.json", "{}"), ("classes.json", CLASSES)):
         (tmp_path / name).write_text(content)
-    arguments = change if change[0] == "absent" else [str(model), *change]
+    given = [] if not change else ["--license", "mit", "--base-model", "org/base"]
+    arguments = change if change[:1] == ["absent"] else [str(model), *given, *change]
     assert main(arguments) == 2
     captured = capsys.readouterr()
     assert message in captured.err
@@ -227,6 +330,6 @@ def test_bad_usage(model, tmp_path, monkeypatch, capsys, change, message):
 
 
 def test_unknown_template():
-    assert template("model_card.md.jinja").startswith("---")
-    with pytest.raises(ValueError, match=r"name: got 'x.jinja'; accepted are model_card.md.jinja"):
+    assert template("model_card.md.jinja").startswith("# {{ name }}")
+    with pytest.raises(ValueError, match=r"name: got 'x.jinja'; accepted are citation.md.jinja, model_card.md.jinja"):
         template("x.jinja")

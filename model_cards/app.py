@@ -1,0 +1,93 @@
+"""`gve app WHERE`: a page that searches a demo, a folder of videos or a file of vectors; and its export as a Space."""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from huggingface_hub import RepoCard
+
+from gve.eval.console import fail, run_command
+from gve.model_cards.catalogue import open_catalogue
+from gve.model_cards.demo import read_demo
+from gve.model_cards.push_hub import check_repo
+from gve.model_cards.space.app import serve
+
+HOST = "127.0.0.1"
+SPACE_FILES = ("app.py", "requirements.txt")
+SPACE_VIDEOS = 120
+"""Videos of a demo that an exported Space holds at most."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: Its arguments; None for those of the process.
+
+    Returns:
+        0 when a Space was written, 2 where something was refused, 130 when the page was ended.
+    """
+    return run_command(_app, _parser(), argv)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gve app",
+        description="Search videos on a page in the browser, by text, image, video and compositions of them.",
+        epilog='Needs the extra: pip install "gve[app]". Listens on this machine alone; ends with Ctrl-C.',
+    )
+    parser.add_argument(
+        "where", metavar="WHERE", type=Path, help="folder of `gve demo`, folder of videos, or vectors of `gve encode`"
+    )
+    parser.add_argument("--model", help="folder or Hub name of the embedder; a demo and vectors know their own")
+    parser.add_argument("--index", type=Path, help="file that keeps a folder's vectors for the next time")
+    parser.add_argument("--port", type=int, help="where to listen; the first free one from 7860 if left out")
+    parser.add_argument(
+        "--space", type=Path, metavar="FOLDER", help="write a demo's page as a Space for `gve push space`, and stop"
+    )
+    parser.add_argument("--name", metavar="ORG/MODEL", help="with --space: the Hub name of the demo's model")
+    return parser
+
+
+def _app(arguments: argparse.Namespace) -> int:
+    if arguments.space is not None:
+        return _export(arguments)
+    if arguments.name is not None:
+        fail("--name: given without --space; it is for an exported Space; leave it out")
+    if arguments.port is not None and not 1 <= arguments.port <= 65535:
+        fail(f"--port: {arguments.port}; 1 to 65535 is accepted; choose one")
+    serve(open_catalogue(arguments.where, arguments.model, index=arguments.index), host=HOST, port=arguments.port)
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    """Write a Space with some of a demo's videos; the world's may be hosted, and of others nothing is known."""
+    demo = read_demo(arguments.where) if arguments.where.is_dir() else None
+    if demo is None:
+        fail(f"WHERE: {str(arguments.where)!r} is no demo; a Space is made of a demo's videos alone; run gve demo")
+    if arguments.name is None:
+        fail("--name: missing; a Space loads its model by its Hub name; give the one that gve push model had")
+    if arguments.space.exists():
+        fail(f"--space: {str(arguments.space)!r} exists; a new folder is accepted; choose another or delete it")
+    videos = sorted((demo.root / "data" / "uvrb" / "videos").glob("*.mp4"))
+    if not videos:
+        fail(f"WHERE: no videos in {str(demo.root / 'data/uvrb/videos')!r}; a demo that kept its data is accepted")
+    source = files("gve.model_cards.space")
+    card = RepoCard((source / "README.md").read_text(encoding="utf-8"))
+    card.data.models = [check_repo(arguments.name)]
+    assets = arguments.space / "assets"
+    assets.mkdir(parents=True)
+    for name in SPACE_FILES:
+        (arguments.space / name).write_bytes((source / name).read_bytes())
+    card.save(arguments.space / "README.md")
+    for video in videos[:: -(-len(videos) // SPACE_VIDEOS)]:
+        shutil.copyfile(video, assets / video.name)
+    sys.stdout.write(f"{arguments.space}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The page that searches videos: a Space of its own, and what `gve app` shows."""

@@ -1,0 +1,255 @@
+"""A Hub on 127.0.0.1 for tests: HTTP around the answers of `hub_api`, with faults on demand and a log of requests.
+
+The libraries find it by HF_ENDPOINT alone, with Xet off; nothing in them is changed. `HubServer.environment` is what a
+process needs.
+"""
+
+import hashlib
+import re
+import threading
+import time
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from hub_api import HubApi
+from hub_files import Answer, Request, User, refused
+from hub_store import ConflictError, Store
+
+WRITER, READER, STRANGER = "hf_of_the_writer", "hf_of_the_reader", "hf_of_a_stranger"
+USERS = {
+    WRITER: User("ada", ("org",)),
+    READER: User("bob", ("org",), role="read"),
+    STRANGER: User("eve"),
+}
+CHUNK = 1 << 16
+
+
+@dataclass
+class Fault:
+    """What goes wrong with requests whose "METHOD /path" matches.
+
+    Attributes:
+        match: A pattern that is searched for.
+        kind: "drop" closes the connection after `number` bytes of the body, "status" answers `number`, "slow" waits
+            `number` seconds, "hold" never answers.
+        number: See above.
+        times: Requests that it happens to; None for all.
+        after: Requests that pass before the first.
+    """
+
+    match: str
+    kind: str
+    number: float = 0
+    times: int | None = 1
+    after: int = 0
+
+
+class Logged(NamedTuple):
+    """A request as the log has it; `received` counts the bytes of its body."""
+
+    line: str
+    status: int
+    received: int
+    token: str | None
+
+
+class HubServer:
+    """The server; use it as a context.
+
+    Args:
+        root: Folder of its repositories; one that was used before is continued.
+        users: User by token.
+        page: Entries of one page of a listing.
+        part: Bytes of one part of a large upload; None sends all of them whole.
+    """
+
+    def __init__(self, root, *, users=USERS, page=1000, part=None):
+        self.store, self.users, self.page, self.part = Store(root), users, page, part
+        self.faults, self.log, self.lock, self.released = [], [], threading.Lock(), threading.Event()
+
+    def __enter__(self):
+        hub = self
+
+        class Handler(_Handler):
+            server_of = hub
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        self.api = HubApi(self.store, self.url, page=self.page, part=self.part)
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *error):
+        self.released.set()
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+    def environment(self, home, token=WRITER):
+        """Environment variables of a process that uses this Hub; `home` is its cache, None for the token: none."""
+        found = {
+            "HF_ENDPOINT": self.url,
+            "HF_HOME": str(home),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "NO_PROXY": "127.0.0.1",
+        }
+        return found if token is None else found | {"HF_TOKEN": token}
+
+    def requests(self, pattern=""):
+        """What was asked so far."""
+        with self.lock:
+            return [one for one in self.log if re.search(pattern, one.line)]
+
+    def fault_of(self, line):
+        """The fault that is due for a request, counted."""
+        with self.lock:
+            for fault in self.faults:
+                if re.search(fault.match, line) and fault.times != 0:
+                    if fault.after:
+                        fault.after -= 1
+                        return None
+                    fault.times = None if fault.times is None else fault.times - 1
+                    return fault
+        return None
+
+    def note(self, *values):
+        with self.lock:
+            self.log.append(Logged(*values))
+
+
+class _DroppedError(Exception):
+    """The connection is closed in the middle of a body."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_of = None
+
+    def __getattr__(self, name):
+        if name.startswith("do_"):  # one way for every method
+            return self._run
+        raise AttributeError(name)
+
+    def log_message(self, *arguments):
+        pass
+
+    def _run(self):
+        hub = self.server_of
+        self.received, place = 0, urlsplit(self.path)
+        line = f"{self.command} {unquote(place.path)}"
+        fault = hub.fault_of(line)
+        limit = int(fault.number) if fault and fault.kind == "drop" else None
+        token = (self.headers["Authorization"] or "").removeprefix("Bearer ") or None
+        status = 0
+        try:
+            if fault and fault.kind == "slow":
+                time.sleep(fault.number)
+            if fault and fault.kind == "hold":
+                hub.note(line, 0, 0, token)
+                hub.released.wait()
+                raise _DroppedError
+            if fault and fault.kind == "status":
+                list(self._body())
+                answer = refused(int(fault.number), "injected")
+            else:
+                answer = self._answer(place, token, limit)
+            status = answer.status
+            hub.note(line, status, self.received, token)
+            self._send(answer)
+        except (_DroppedError, OSError):
+            if not status:
+                hub.note(line, 0, self.received, token)
+            self.close_connection = True
+
+    def _answer(self, place, token, limit):
+        hub = self.server_of
+        if self.command == "PUT" and place.path.startswith("/storage/"):
+            return self._store(place.path, limit)
+        body = b"".join(self._body(limit))
+        user = hub.users.get(token)
+        if token is not None and user is None:
+            return refused(401, "Invalid credentials in Authorization header")
+        # names of repositories and revisions are taken apart before they are unquoted
+        query = parse_qs(place.query)
+        return hub.api.answer(Request(self.command, place.path, query, self.headers, body, user))
+
+    def _body(self, limit=None):
+        """Chunks of the body, by length or in chunked encoding; ends the connection after `limit` bytes."""
+        if self.headers["Transfer-Encoding"] == "chunked":
+            pieces = self._chunked()
+        else:
+            pieces = self._counted(int(self.headers["Content-Length"] or 0))
+        for piece in pieces:
+            self.received += len(piece)
+            if limit is not None and self.received >= limit:
+                raise _DroppedError
+            yield piece
+        if limit is not None:
+            raise _DroppedError
+
+    def _counted(self, left):
+        while left > 0:
+            piece = self.rfile.read(min(left, CHUNK))
+            if not piece:
+                raise _DroppedError
+            left -= len(piece)
+            yield piece
+
+    def _chunked(self):
+        while size := int(self.rfile.readline().split(b";")[0] or b"0", 16):
+            yield from self._counted(size)
+            self.rfile.readline()
+        self.rfile.readline()
+
+    def _store(self, path, limit):
+        """An upload to the storage: kept only if all of it came."""
+        _, _, oid, *part = path.split("/")
+        store = self.server_of.store
+        target = store.root / "parts" / oid / (part[-1] if part else "whole")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside, digest = target.with_name(f"{target.name}.{threading.get_ident()}.part"), hashlib.md5()
+        with beside.open("wb") as file:
+            for piece in self._body(limit):
+                digest.update(piece)
+                file.write(piece)
+        if part:
+            beside.replace(target)
+        else:
+            try:
+                store.objects.put_lfs(beside, oid)
+            except ConflictError as conflict:
+                return refused(400, str(conflict))
+        return Answer(200, b"", {"ETag": f'"{digest.hexdigest()}"'})
+
+    def _send(self, answer):
+        headers = {"Accept-Ranges": "bytes", "X-Request-Id": f"test-{id(answer):x}", **answer.headers}
+        size = answer.body.stat().st_size if isinstance(answer.body, Path) else len(answer.body)
+        start, stop, status = 0, size, answer.status
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers["Range"] or "")
+        if wanted and status == 200:
+            start, stop = int(wanted[1]), min(int(wanted[2] or size - 1) + 1, size)
+            status = 206 if start < size else 416
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}" if status == 206 else f"bytes */{size}"
+            start, stop = (start, stop) if status == 206 else (0, 0)
+        self.send_response(status)
+        for name, value in (headers | {"Content-Length": str(stop - start)}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        if isinstance(answer.body, Path):
+            with answer.body.open("rb") as file:
+                file.seek(start)
+                while start < stop and (piece := file.read(min(stop - start, CHUNK))):
+                    self.wfile.write(piece)
+                    start += len(piece)
+        else:
+            self.wfile.write(answer.body[start:stop])
