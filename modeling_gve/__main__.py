@@ -11,13 +11,18 @@ COMMANDS = {
     "world": ("gve.hub_datasets.world.cli", "render the video world: UVRB, UVRD and raw clips"),
     "uvrb": ("gve.hub_datasets.uvrb.cli", "convert your own copy of the UVRB archives"),
     "synth": ("gve.hub_datasets.vsynflow.cli", "turn raw videos with weak captions into training pairs"),
+    "mine": ("gve.trainers.mine", "find hard negatives for training pairs with an embedder"),
     "train": ("gve.trainers.train", "train an embedder on UVRD pairs"),
+    "curves": ("gve.trainers.curves", "draw the curves of a training run"),
+    "ablate": ("gve.trainers.ablation.command", "compare data, schedules and pre-training over seeds"),
     "eval": ("gve.eval.command", "score an embedder on UVRB"),
     "analyze": ("gve.eval.analyze", "correlations over the models of the paper and your own"),
     "encode": ("gve.eval.encode_files", "embed videos and images into one file of vectors"),
     "search": ("gve.eval.search", "find videos and images by text, image or video"),
+    "app": ("gve.model_cards.app", "search videos on a page in the browser"),
     "convert": ("gve.model_cards.convert", "make a published checkpoint an embedder, or the other way round"),
     "card": ("gve.model_cards.card", "write the card of a model folder"),
+    "push": ("gve.model_cards.push", "publish a model, data, the metric or a Space on the Hub"),
 }
 """Module and purpose of each command, in the order in which a newcomer meets them."""
 

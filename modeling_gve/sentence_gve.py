@@ -112,6 +112,7 @@ def save_embedder(
     *,
     prompts: dict[str, str] | None = None,
     max_shard_size: int | str = MAX_SHARD_SIZE,
+    state_dict: dict[str, Any] | None = None,
 ) -> None:
     """Save a model of any of our families with everything that loads it, its code included.
 
@@ -122,11 +123,12 @@ def save_embedder(
         prompts: Instructions by name for `encode(..., prompt_name=)`, `PROMPTS` by default; "query" and "document" are
             kept unless given.
         max_shard_size: Size of one file of weights at most.
+        state_dict: The weights, where the model itself does not hold them whole; its own by default.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     register_code(model, processor)
-    model.save_pretrained(folder, max_shard_size=max_shard_size)
+    model.save_pretrained(folder, max_shard_size=max_shard_size, state_dict=state_dict)
     processor.save_pretrained(folder)
     write_code(folder, model, processor)
     write_sentence_files(folder, prompts=prompts, truncate_dim=model.config.truncate_dim, replace=True)

@@ -73,6 +73,7 @@ class StubEndpoint:
         self.headers = []
         self.counts = Counter()
         self.running = self.most_running = 0
+        self.stopped = False
         self.lock = threading.Lock()
 
     def __enter__(self):
@@ -95,6 +96,7 @@ class StubEndpoint:
         return self
 
     def __exit__(self, *error):
+        self.stopped = True  # connections that are kept alive outlast the server
         self.server.shutdown()
         self.server.server_close()
         self.thread.join()
@@ -102,6 +104,10 @@ class StubEndpoint:
     def handle(self, handler):
         body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
         name = handler.headers["X-Request-Id"]
+        if self.stopped:
+            handler.close_connection = True
+            handler.connection.close()
+            return
         with self.lock:
             plan = "" if self.shared else name
             place = self.counts[plan]

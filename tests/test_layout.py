@@ -27,7 +27,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 METRIC = ROOT / "eval" / "video_retrieval"
 HUB_FILES = sorted((ROOT / "modeling_gve").glob("*_gve.py"))
 METRIC_FILES = [path for path in sorted(METRIC.glob("*.py")) if path.name != "__init__.py"]
-SUFFIXES = (".py", ".md", ".toml", ".yaml", ".jinja", ".json", ".txt", ".in")
+SUFFIXES = (".py", ".md", ".toml", ".yaml", ".jinja", ".json", ".txt", ".in", ".cff")
 TEXTS = [
     *(path for path in ROOT.iterdir() if path.is_file() and (path.suffix in SUFFIXES or path.name == "Makefile")),
     *(path for folder in (*MAY_IMPORT, "tests") for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES),
@@ -191,6 +191,7 @@ def test_root_holds_nothing_else():
     known = {
         "pyproject.toml",
         "README.md",
+        "CITATION.cff",
         "CHANGELOG.md",
         "CONTRIBUTING.md",
         "LICENSE",

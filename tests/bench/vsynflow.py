@@ -3,9 +3,11 @@
     python tests/bench/vsynflow.py overhead [--records 20000]
     python tests/bench/vsynflow.py world FOLDER [--videos 500] [--kills 20] [--ray]
 
-`overhead`: CPU per record of planning, three trivial stages and the final tables, without decoding or captions.
-`world`: a rendered raw corpus goes through all stages under every engine; the bytes must be the same, also after the
-run was killed (SIGKILL of its process group) at random instants; precision and recall of the filters by the world's truth.
+`overhead`: CPU per record of planning, three trivial stages and the final tables, without decoding or captions, and the
+memory of each.
+`world`: a rendered raw corpus, in which one file of twenty-five is broken in one of five ways, goes through all stages
+under every engine; the bytes must be the same, also after the run was killed (SIGKILL of its process group) at random
+instants; precision and recall of the filters by what is known of each file.
 """
 
 import argparse
@@ -36,6 +38,7 @@ from gve.hub_datasets.vsynflow.stages import BaseStage, Kept
 from gve.hub_datasets.vsynflow.verify import verify_run
 from gve.hub_datasets.world.raw import write_raw_videos, write_titles
 
+BROKEN_EVERY = 25
 TABLES = ("manifest", "stages", "kept", "rejected", "failed", "done")
 
 
@@ -51,6 +54,7 @@ class Trivial(BaseStage):
 
 def overhead(count):
     """Milliseconds of CPU a record, and the growth of memory."""
+    peak = {"start": peak_mb()}
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "manifest.parquet"
         pq.write_table(
@@ -61,17 +65,50 @@ def overhead(count):
         start = time.process_time()
         make_plan(run, read_source(source, run), source.describe())
         planned = time.process_time()
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak["plan"] = peak_mb()
         run_flow(run, Flow(tuple(Trivial(name) for name in "abc")), InlineEngine())
         ran = time.process_time()
+        peak["run"] = peak_mb()
         verify_run(run)
         verified = time.process_time()
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        peak["verify"] = peak_mb()
     parts = {"plan": planned - start, "run": ran - planned, "verify": verified - ran}
     return {
-        **{name: round(seconds / count * 1e3, 4) for name, seconds in parts.items()},
-        "grown_mb": round(grown / 1024, 1),
+        "ms_per_record": {name: round(seconds / count * 1e3, 4) for name, seconds in parts.items()},
+        "plan_seconds": round(parts["plan"], 1),
+        "peak_mb": peak,
     }
+
+
+def peak_mb():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+
+
+def broken(content, number):
+    """A file in one of five broken states, and the name of the state."""
+    middle = len(content) // 2
+    states = {
+        "empty": b"",
+        "cut": content[:middle],  # the index of an mp4 is at its end
+        "text": b"this is no video\n" * 40,
+        "zeroed": content[: len(content) // 8] + bytes(len(content) * 6 // 8) + content[-(len(content) // 8) :],
+        "no header": bytes(64) + content[64:],
+    }
+    name = list(states)[number % len(states)]
+    return name, states[name]
+
+
+def break_some(raw):
+    """Break one file of some; returns what was done to each."""
+    note = raw / "broken.json"
+    if note.exists():
+        return json.loads(note.read_text())
+    states = {}
+    for number, path in enumerate(sorted((raw / "videos").glob("*.mp4"))[::BROKEN_EVERY]):
+        states[path.name], content = broken(path.read_bytes(), number)
+        path.write_bytes(content)
+    note.write_text(json.dumps(states))
+    return states
 
 
 def prepare(folder, videos):
@@ -79,6 +116,7 @@ def prepare(folder, videos):
     raw, run = folder / "raw", folder / "run"
     write_raw_videos(raw, videos, 0, 0, videos)
     write_titles(raw, videos, 0)
+    break_some(raw)
     shutil.rmtree(run, ignore_errors=True)
     source = Source(
         "manifest", str(raw / "titles.csv"), "world", "CC0-1.0", None, "file", "title", media=str(raw / "videos")
@@ -123,16 +161,28 @@ def killed(folder, videos, kills, seconds):
 
 
 def filters(folder):
-    """Rejected titles and videos by what the world knows of them."""
-    truth = {row["file"]: row for row in map(json.loads, (folder / "raw" / "truth.jsonl").open())}
-    rejected = [
-        row for path in (folder / "run" / "rejected").glob("*.parquet") for row in pq.read_table(path).to_pylist()
-    ]
-    counts = Counter((row["stage"], truth[row["id"]]["kind"]) for row in rejected)
-    planted = Counter(row["kind"] for row in truth.values())
+    """Precision and recall: of files that must go, how many went, and of files that went, how many had to."""
+    raw, run = folder / "raw", folder / "run"
+    truth = {row["file"]: row for row in map(json.loads, (raw / "truth.jsonl").open())}
+    damaged = break_some(raw)
+    ended = {
+        row["id"]: (table, f"{row['stage']}: {row['code']}")
+        for table in ("rejected", "failed")
+        for path in (run / table).glob("*.parquet")
+        for row in pq.read_table(path).to_pylist()
+    }
+    went = set(ended)
+    kinds = {name: f"broken: {damaged[name]}" if name in damaged else row["kind"] for name, row in truth.items()}
+    must, shown = {name for name, kind in kinds.items() if kind == "vague" or name in damaged}, set()
+    for name in sorted(truth.keys() - must):  # of copies the first that is left may stay
+        clip = truth[name]["original"] or name
+        must |= {name} if clip in shown else set()
+        shown.add(clip)
+    counts = Counter((kinds[name], ended[name][1] if name in went else "kept") for name in kinds)
     return {
-        "planted": dict(planted),
-        "rejected": {f"{stage}: {kind}": number for (stage, kind), number in counts.items()},
+        "files": {f"{kind} -> {end}": number for (kind, end), number in sorted(counts.items())},
+        "precision": round(len(went & must) / max(len(went), 1), 4),
+        "recall": round(len(went & must) / len(must), 4),
     }
 
 
@@ -146,7 +196,7 @@ def main():
     parser.add_argument("--ray", action="store_true")
     arguments = parser.parse_args()
     if arguments.what == "overhead":
-        print(json.dumps({"ms_per_record": overhead(arguments.records), "records": arguments.records}))  # noqa: T201
+        print(json.dumps({"records": arguments.records, **overhead(arguments.records)}))  # noqa: T201
         return
     digests, seconds = {}, {}
     for engine in ("inline", "processes", *(["ray"] if arguments.ray else [])):
@@ -154,7 +204,8 @@ def main():
         start = time.time()
         subprocess.run(command(run, engine), check=True, stdout=subprocess.DEVNULL)
         digests[engine], seconds[engine] = tables_digest(run), round(time.time() - start, 1)
-        print(json.dumps({"engine": engine, "seconds": seconds[engine], "digest": digests[engine][:16]}), flush=True)  # noqa: T201
+        told = {"engine": engine, "seconds": seconds[engine], "videos_per_second": arguments.videos / seconds[engine]}
+        print(json.dumps({**told, "digest": digests[engine][:16]}), flush=True)  # noqa: T201
     calls = journal_size(run)
     print(json.dumps(filters(arguments.folder)), flush=True)  # noqa: T201
     digest, after, verdict = killed(arguments.folder, arguments.videos, arguments.kills, seconds["processes"] / 4 + 5)

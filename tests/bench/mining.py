@@ -1,0 +1,213 @@
+"""Hard negatives against other miners: `python tests/bench/mining.py [--rows R --dim D --peers ...] [--json FILE]`.
+
+R queries with a target each, all vectors given, five negatives of the first hundred ranks under a ceiling of .95 of the
+positive's score. Every miner runs in a process of its own, with one thread. Prints a Markdown table: seconds and peak
+memory beside the vectors, both as ratios to ours, and the share of ours that each one finds too.
+
+    python tests/bench/mining.py --rows 20000 --dim 256
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+COUNT, DEPTH, CEILING = 5, 100, 0.95
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+PEERS = {
+    "gve": ("gve", "exact, scores of float64, ties by number"),
+    "gve-faiss": ("faiss-cpu", "`--index faiss`: all targets to 50,000, cells beyond"),
+    "st": ("sentence-transformers", "mine_hard_negatives of texts whose vectors are given"),
+    "st-faiss": ("sentence-transformers", "the same with use_faiss"),
+    "faiss": ("faiss-cpu", "IndexFlatIP.search alone, then the ceiling"),
+    "st-media": ("sentence-transformers", "mine_hard_negatives of rows as this project has them"),
+}
+
+
+def make_vectors(rows: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
+    """Unit vectors of queries and of their targets."""
+    rng = np.random.default_rng(0)
+    targets = rng.standard_normal((rows, dim), dtype=np.float32)
+    targets /= np.linalg.norm(targets, axis=1, keepdims=True)
+    queries = targets + 0.06 * rng.standard_normal((rows, dim), dtype=np.float32)
+    return queries / np.linalg.norm(queries, axis=1, keepdims=True), targets
+
+
+def run_gve(queries, targets, index="exact"):
+    from types import SimpleNamespace
+
+    from gve.trainers.mining import MiningSettings, mine_rows
+    from gve.trainers.nearest import make_index
+
+    class Table(SimpleNamespace):
+        def __len__(self):
+            return len(targets)
+
+    ids = [str(number) for number in range(len(queries))]
+    own = np.arange(len(queries))
+    table = Table(task="t2t", ids=ids, row_targets=own, excluded=lambda row: own[row : row + 1])
+    settings = MiningSettings(max_rank=DEPTH, ceiling=CEILING, index=index)
+    made = make_index(index, targets)
+    return mine_rows(table, made, own, lambda part: queries[part], count=COUNT, settings=settings).numbers
+
+
+def run_st(queries, targets, *, use_faiss=False):
+    import torch
+    from datasets import Dataset
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.util import mine_hard_negatives
+
+    class Width(torch.nn.Module):
+        """A module that says how wide vectors are."""
+
+        def get_embedding_dimension(self):
+            return queries.shape[1]
+
+    class Given(SentenceTransformer):
+        """Texts are numbers of vectors: what is measured is the mining, not the encoding."""
+
+        def encode_query(self, inputs, **options):
+            return queries[[int(text[1:]) for text in inputs]]
+
+        def encode_document(self, inputs, **options):
+            return targets[[int(text[1:]) for text in inputs]]
+
+    names = [f"q{number}" for number in range(len(queries))], [f"t{number}" for number in range(len(targets))]
+    mined = mine_hard_negatives(
+        Dataset.from_dict({"query": names[0], "answer": names[1]}),
+        Given(modules=[Width()]),
+        range_max=DEPTH,
+        relative_margin=1 - CEILING,
+        num_negatives=COUNT,
+        output_format="n-tuple",
+        use_faiss=use_faiss,
+        batch_size=256,
+        faiss_batch_size=256,
+        verbose=False,
+    )
+    found = np.full((len(queries), COUNT), -1)
+    columns = [name for name in mined.column_names if name.startswith("negative")]
+    for row in mined:
+        found[int(row["query"][1:])] = [int(row[name][1:]) for name in columns]
+    return found
+
+
+def run_media(queries, targets):
+    import torch
+    from datasets import Dataset
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.util import mine_hard_negatives
+
+    rows = [{"text": None, "video": {"bytes": b"%d" % number, "path": None}} for number in range(10)]
+    texts = [f"q{number}" for number in range(10)]
+    mine_hard_negatives(
+        Dataset.from_dict({"query": texts, "answer": rows}), SentenceTransformer(modules=[torch.nn.Identity()])
+    )
+
+
+def run_faiss(queries, targets):
+    import faiss
+
+    index = faiss.IndexFlatIP(targets.shape[1])
+    index.add(targets)
+    found = np.full((len(queries), COUNT), -1)
+    for start in range(0, len(queries), 256):
+        scores, numbers = index.search(queries[start : start + 256], DEPTH + 1)
+        positives = np.einsum("nd,nd->n", queries[start : start + 256], targets[start : start + 256])
+        for row, (values, near) in enumerate(zip(scores, numbers, strict=True), start):
+            kept = near[(near != row) & (values <= CEILING * positives[row - start])][:COUNT]
+            found[row, : len(kept)] = kept
+    return found
+
+
+RUNS = {
+    "gve": run_gve,
+    "gve-faiss": lambda q, t: run_gve(q, t, "faiss"),
+    "st": run_st,
+    "st-faiss": lambda q, t: run_st(q, t, use_faiss=True),
+    "faiss": run_faiss,
+    "st-media": run_media,
+}
+
+
+def work(name: str, rows: int, dim: int, out: Path) -> None:
+    """Measure one miner in this process."""
+    import sentence_transformers  # noqa: F401 - so that no miner's memory holds an import that others' does not
+    import torch
+
+    torch.set_num_threads(1)
+    queries, targets = make_vectors(rows, dim)
+    RUNS[name](queries[:200], targets[:200])  # compiled and imported
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.perf_counter()
+    found = RUNS[name](queries, targets)
+    seconds = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    np.savez(out, found=found, numbers=[seconds, peak / 1024])
+
+
+def measure(name: str, options: argparse.Namespace, folder: Path) -> dict | str:
+    """Seconds, MB and negatives of a miner, or why there are none."""
+    environment = os.environ | dict.fromkeys(THREADS, "1")
+    command = [sys.executable, __file__, "--worker", name, "--rows", str(options.rows), "--dim", str(options.dim)]
+    kept = []
+    for number in range(options.repeats):
+        out = folder / f"{name}-{number}.npz"
+        done = subprocess.run([*command, "--out", str(out)], env=environment, capture_output=True, text=True)
+        if done.returncode:
+            return done.stderr.strip().splitlines()[-1]
+        kept.append(np.load(out))
+    middle = np.median([one["numbers"] for one in kept], axis=0)
+    return {"seconds": middle[0], "mb": middle[1], "found": kept[0]["found"]}
+
+
+def overlap(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Share of our negatives that they have too."""
+    shared = sum(len(np.intersect1d(a[a >= 0], b[b >= 0])) for a, b in zip(ours, theirs, strict=True))
+    return shared / max(1, (ours >= 0).sum())
+
+
+def main() -> None:
+    import tempfile
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--dim", type=int, default=256)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--worker")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    if options.worker:
+        work(options.worker, options.rows, options.dim, options.out)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        results = {name: measure(name, options, Path(folder)) for name in dict.fromkeys(["gve", *options.peers])}
+    ours = results["gve"]
+    version = {name: importlib.metadata.version(package) for name, (package, _) in PEERS.items() if name in results}
+    print(f"{options.rows} rows, width {options.dim}, {platform.machine()}, one thread, median of {options.repeats}\n")  # noqa: T201
+    print("| miner | seconds | ratio | MB | ratio | of ours | what |\n|---|---|---|---|---|---|---|")  # noqa: T201
+    for name, result in results.items():
+        label = f"{name} {version[name]}"
+        if isinstance(result, str):
+            print(f"| {label} | - | - | - | - | - | {result} |")  # noqa: T201
+            continue
+        times, memory = result["seconds"] / ours["seconds"], result["mb"] / max(ours["mb"], 1)
+        cells = f"{result['seconds']:.2f} | {times:.2f} | {result['mb']:.0f} | {memory:.2f}"
+        print(f"| {label} | {cells} | {overlap(ours['found'], result['found']):.4f} | {PEERS[name][1]} |")  # noqa: T201
+    if options.json:
+        kept = {n: r if isinstance(r, str) else {"seconds": r["seconds"], "mb": r["mb"]} for n, r in results.items()}
+        options.json.write_text(json.dumps({"versions": version, "results": kept}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
