@@ -237,6 +237,7 @@ def fact_arguments(course: Course) -> TrainingArguments:
         logging_steps=max(1, course.steps // 20),
         logging_nan_inf_filter=False,
         report_to="none",
+        disable_tqdm=False,
         seed=course.seed,
     )
 

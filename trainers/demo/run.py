@@ -17,6 +17,8 @@ from gve.trainers.demo.summary import summarise
 from gve.trainers.demo.workspace import Workspace, open_workspace
 
 LEAST_MINUTES, MOST_MINUTES = 1, 24 * 60
+START_AND_END = 10.0
+"""Seconds that loading the libraries and the summary take."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,7 +74,7 @@ def run(workspace: Workspace, write: Callable[[str], Any], plan: Plan | None = N
     for name, work in STAGES.items():
         with workspace.stage(name, write) as needed:
             if needed:
-                left = workspace.minutes * 60 - (time.monotonic() - begun) - plan.after_training
+                left = workspace.minutes * 60 - (time.monotonic() - begun) - plan.after_training - START_AND_END
                 work(Job(workspace, plan, max(left, plan.least_training), write))
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     workspace.facts["peak_memory_mb"] = max(workspace.facts.get("peak_memory_mb", 0), peak >> 10)
