@@ -169,7 +169,8 @@ class GVETrainingArguments(SentenceTransformerTrainingArguments):
         default_factory=list, metadata={"help": "Narrower widths at which the loss is taken too."}
     )
     matryoshka_weights: list[float] | None = field(
-        default=None, metadata={"help": "One a width of matryoshka_dims, where the full width has 1; each 1 by default."}
+        default=None,
+        metadata={"help": "One a width of matryoshka_dims, where the full width has 1; each 1 by default."},
     )
     max_length: int | None = field(default=None, metadata={"help": "Tokens of a row; the processor's if not given."})
     decode_cache_mb: int = field(default=0, metadata={"help": "Decoded media that each worker keeps, in MiB."})
