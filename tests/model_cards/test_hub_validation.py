@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from hub_server import HubServer
+from hub_server import HubServer, ask_here
 from huggingface_hub import DatasetCard, RepoCard
 from snippets import ROOT
 
@@ -56,7 +56,7 @@ def cards(tmp_path_factory):
     ],
 )
 def test_the_hub_takes_it(name, kind, cards, hub, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+    ask_here(monkeypatch, hub)
     card = RepoCard(cards[name], ignore_metadata_errors=False)
     card.validate(repo_type=kind)
     assert RepoCard(str(card)).data.to_dict() == card.data.to_dict()
@@ -64,7 +64,7 @@ def test_the_hub_takes_it(name, kind, cards, hub, monkeypatch):
 
 
 def test_the_hub_is_asked(cards, hub, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+    ask_here(monkeypatch, hub)
     card = RepoCard(cards["metric"].replace("title: Video Retrieval", "title: {a: b}"))
     with pytest.raises(ValueError, match="title"):
         card.validate(repo_type="space")
