@@ -1,0 +1,136 @@
+"""The search page without a browser: what it answers, what it shows, and its export as a Space."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from huggingface_hub import RepoCard
+from PIL import Image
+
+from gve.eval.encoders import FunctionEncoder
+from gve.hub_datasets.uvrb import SETS
+from gve.hub_datasets.world.video import encode_mp4
+from gve.model_cards.app import main
+from gve.model_cards.catalogue import Catalogue, default_instruction, query_row
+from gve.model_cards.playing import playable
+from gve.model_cards.space.app import answer, open_space
+
+COLORS = ("red", "green", "blue")
+
+
+def encode(inputs, instruction):
+    """Texts that name a colour point along its axis; the vector of anything else is even."""
+    rows = []
+    for given in inputs:
+        text = given if isinstance(given, str) else given.get("text", "")
+        rows.append([float(color in text) for color in COLORS] if any(c in text for c in COLORS) else [1.0] * 3)
+    vectors = np.array(rows)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def catalogue(tmp_path):
+    paths = []
+    for place, name in enumerate(COLORS):
+        frames = np.zeros((8, 32, 32, 3), np.uint8)
+        frames[..., place] = 255
+        path = tmp_path / f"{name} & more.mp4"
+        path.write_bytes(encode_mp4(frames, 8))
+        paths.append(path)
+    return Catalogue(FunctionEncoder(encode), paths, np.eye(3, dtype=np.float32), "made")
+
+
+def ask(catalogue, tmp_path, text, files=(), count=2):
+    return answer(catalogue, {"text": text, "files": [str(file) for file in files]}, count, None, tmp_path)
+
+
+def test_the_nearest_come_first_with_their_scores(catalogue, tmp_path):
+    page = ask(catalogue, tmp_path, "something green")
+    names = re.findall(r'title="([^"]+)"', page)
+    assert names[0] == "green &amp; more.mp4"
+    assert len(names) == 2
+    assert '<span class="gve-score">1.000</span>' in page
+    assert page.count("<video ") == 2
+    assert SETS["MSRVTT"].instruction in page
+
+
+def test_a_composed_query_uses_the_instruction_of_its_parts(catalogue, tmp_path):
+    picture = tmp_path / "a.png"
+    Image.new("RGB", (32, 32)).save(picture)
+    page = ask(catalogue, tmp_path, "the same in blue", [picture])
+    assert "image + text query" in page
+    assert default_instruction({"text": "", "video": ""}) == SETS["MS-TV"].instruction
+    assert default_instruction({"image": "", "text": "", "video": ""}) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "files", "message"),
+    [
+        ("  ", [], "it is empty"),
+        ("red", ["a.txt"], "suffix"),
+        ("red", ["gone.mp4"], "gone.mp4"),
+    ],
+)
+def test_a_bad_query_is_told_on_the_page(text, files, message, catalogue, tmp_path):
+    (tmp_path / "a.txt").write_text("words")
+    page = ask(catalogue, tmp_path, text, [tmp_path / name for name in files])
+    assert 'role="alert"' in page
+    assert message in page
+    assert str(tmp_path) not in page
+
+
+def test_two_files_of_one_kind_are_refused(catalogue):
+    with pytest.raises(ValueError, match="two files are videos"):
+        query_row("", catalogue.paths[:2])
+
+
+def test_text_of_a_query_is_never_markup(catalogue, tmp_path):
+    bad = tmp_path / "<b>.mp4"
+    bad.write_bytes(b"")
+    page = ask(catalogue, tmp_path, "", [bad])
+    assert "<b>" not in page
+
+
+def test_what_browsers_do_not_play_is_copied_once(tmp_path):
+    picture = tmp_path / "a.tiff"
+    Image.new("RGB", (64, 32), "red").save(picture)
+    kind, copy = playable(picture, tmp_path)
+    assert (kind, copy.suffix) == ("image", ".png")
+    before = copy.stat().st_mtime_ns
+    assert playable(picture, tmp_path)[1].stat().st_mtime_ns == before
+
+
+def test_export_needs_a_demo_and_a_name(tmp_path, capsys):
+    assert main([str(tmp_path), "--space", str(tmp_path / "space")]) == 2
+    assert "is no demo" in capsys.readouterr().err
+    assert main([str(tmp_path), "--name", "org/gve"]) == 2
+    assert "--name: given without --space" in capsys.readouterr().err
+    assert main([str(tmp_path / "none")]) == 2
+    assert "does not exist" in capsys.readouterr().err
+
+
+def test_a_demo_becomes_a_space(tmp_path, catalogue):
+    demo = tmp_path / "demo"
+    videos = demo / "data" / "uvrb" / "videos"
+    videos.mkdir(parents=True)
+    for path in catalogue.paths:
+        path.rename(videos / path.name)
+    state = {"schema": "gve-demo/1", "minutes": 1, "seed": 0, "stages": {"queries": 1.0}, "facts": {}}
+    (demo / "demo.json").write_text(json.dumps(state))
+    assert main([str(demo), "--space", str(tmp_path / "space"), "--name", "me/mine"]) == 0
+    assert sorted(path.name for path in (tmp_path / "space").iterdir()) == [
+        "README.md",
+        "app.py",
+        "assets",
+        "requirements.txt",
+    ]
+    card = RepoCard.load(tmp_path / "space" / "README.md")
+    assert card.data.to_dict()["models"] == ["me/mine"]
+    assert len(list((tmp_path / "space" / "assets").glob("*.mp4"))) == 3
+
+
+def test_a_space_without_a_model_is_refused(tmp_path):
+    (tmp_path / "README.md").write_text("---\ntitle: x\nsdk: gradio\n---\n")
+    with pytest.raises(ValueError, match="names no model"):
+        open_space(tmp_path)
