@@ -13,7 +13,7 @@ COMMANDS = {
     "synth": ("gve.hub_datasets.vsynflow.cli", "turn raw videos with weak captions into training pairs"),
     "mine": ("gve.trainers.mine", "find hard negatives for training pairs with an embedder"),
     "train": ("gve.trainers.train", "train an embedder on UVRD pairs"),
-    "curves": ("gve.trainers.curves", "draw the curves of a training run"),
+    "curves": ("gve.trainers.watching.curves", "draw the curves of a training run"),
     "ablate": ("gve.trainers.ablation.command", "compare data, schedules and pre-training over seeds"),
     "eval": ("gve.eval.command", "score an embedder on UVRB"),
     "analyze": ("gve.eval.analyze", "correlations over the models of the paper and your own"),

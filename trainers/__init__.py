@@ -2,8 +2,8 @@
 
 from gve.trainers.arguments import GVETrainingArguments
 from gve.trainers.collator import PairCollator
-from gve.trainers.curriculum import SCHEDULES, CurriculumHistory, Schedule, TaskScores
-from gve.trainers.gradcache import CachedGVELoss
+from gve.trainers.curriculum.schedule import SCHEDULES, CurriculumHistory, Schedule, TaskScores
+from gve.trainers.gradcache.loss import CachedGVELoss
 from gve.trainers.losses import GVELoss, info_nce
 from gve.trainers.optimizer import MasterWeightOptimizer, build_optimizer
 from gve.trainers.prober import LiveEncoder, OutsideEncoder, Prober

@@ -8,12 +8,12 @@ from typing import Any
 from sentence_transformers import SentenceTransformerTrainingArguments
 
 from gve.hub_datasets.schema import TASKS, task_of
-from gve.trainers.curriculum import SCHEDULES, Schedule
-from gve.trainers.feature_store import DTYPES
+from gve.trainers.curriculum.schedule import SCHEDULES, Schedule
 from gve.trainers.matryoshka import Widths
-from gve.trainers.mining import SAMPLES, MiningSettings
-from gve.trainers.nearest import INDEXES
-from gve.trainers.targets import EXCLUSIONS
+from gve.trainers.media.feature_store import DTYPES
+from gve.trainers.mining.nearest import INDEXES
+from gve.trainers.mining.negatives import SAMPLES, MiningSettings
+from gve.trainers.mining.targets import EXCLUSIONS
 
 
 @dataclass
@@ -28,7 +28,7 @@ class GVETrainingArguments(SentenceTransformerTrainingArguments):
         temperature: tau of the loss (equation 1).
         false_negative_margin: In cosine; whatever scores above the positive by more is no negative. None turns it off.
         gather_across_devices: Whether pairs of other processes serve as negatives (A.8).
-        schedule: How tasks are drawn: one of `gve.trainers.curriculum.SCHEDULES` (section 3.3).
+        schedule: How tasks are drawn: one of `gve.trainers.curriculum.schedule.SCHEDULES` (section 3.3).
         sigma_min: sigma of the first epoch (section 3.3).
         sigma_max: sigma of the last epoch (section 3.3).
         probe_pairs: N_p, pairs of a task on which alignment is measured (section 3.3).

@@ -13,9 +13,9 @@ from torch import Tensor
 from gve.frame_cache import FrameCache
 from gve.inputs_gve import located
 from gve.processing_gve import GVEProcessor
-from gve.trainers.cache import DecodedCache, media_key
-from gve.trainers.feature_store import FeatureStore
-from gve.trainers.media import PATCHES, MediaReader, Medium
+from gve.trainers.media.feature_store import FeatureStore
+from gve.trainers.media.frame_cache import DecodedCache, media_key
+from gve.trainers.media.inputs import PATCHES, MediaReader, Medium
 
 Row = Mapping[str, Any]
 """A UVRD row, as `gve.hub_datasets.schema.pair_features` types it."""

@@ -13,11 +13,11 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers.utils.generic import is_flash_attention_requested
 
 from gve.embedder_gve import EmbedderMixin
-from gve.trainers.batch_media import column_inputs, media_of
 from gve.trainers.contrast import gathered_info_nce, info_nce
+from gve.trainers.gradcache.tower import TowerRun, is_trained
 from gve.trainers.matryoshka import Widths
-from gve.trainers.throughput import LossMeters
-from gve.trainers.tower import TowerRun, is_trained
+from gve.trainers.media.batch_media import column_inputs, media_of
+from gve.trainers.watching.throughput import LossMeters
 
 FROZEN_TOKENS = 16384
 """Tokens of a piece that passes a frozen vision tower: enough to fill a device, and no more memory for a larger batch."""

@@ -15,13 +15,13 @@ from gve.eval.files import model_fingerprint
 from gve.eval.models import load_encoder
 from gve.eval.store import EmbeddingStore
 from gve.hub_datasets.schema import task_of
-from gve.trainers.corpora import load_corpus
-from gve.trainers.mined_dataset import write_mined_dataset
-from gve.trainers.mining import SAMPLES, SHORT, MiningSettings
-from gve.trainers.mining_run import MiningRun
-from gve.trainers.nearest import INDEXES
-from gve.trainers.side_encoders import OutsideSide
-from gve.trainers.targets import EXCLUSIONS
+from gve.trainers.mining.corpora import load_corpus
+from gve.trainers.mining.dataset import write_mined_dataset
+from gve.trainers.mining.nearest import INDEXES
+from gve.trainers.mining.negatives import SAMPLES, SHORT, MiningSettings
+from gve.trainers.mining.run import MiningRun
+from gve.trainers.mining.side_encoders import OutsideSide
+from gve.trainers.mining.targets import EXCLUSIONS
 from gve.trainers.train import load_tasks
 
 

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from gve.eval.inputs import encoder_input
 from gve.trainers.collator import PairCollator, Row, match_mask
-from gve.trainers.curriculum import TaskScores
+from gve.trainers.curriculum.schedule import TaskScores
 
 PairEncoder = Callable[[Sequence[Row]], tuple[Tensor, Tensor]]
 """Rows of one task to (N, D) unit vectors of their queries and (N, D) of their targets."""

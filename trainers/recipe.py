@@ -10,7 +10,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from gve.trainers.arguments import GVETrainingArguments
-from gve.trainers.estimates import SHARDING
+from gve.trainers.planning.estimates import SHARDING
 
 RECIPES = Path(__file__).parent / "recipes"
 

@@ -13,14 +13,14 @@ from gve import lora_config
 from gve.hub_datasets.schema import TASKS
 from gve.hub_datasets.uvrb import instructions
 from gve.trainers.arguments import GVETrainingArguments
-from gve.trainers.curves import draw_run
-from gve.trainers.dry_run import make_plan
-from gve.trainers.evaluator import GVEUVRBEvaluator
-from gve.trainers.failures import FailureCallback
-from gve.trainers.plan_text import write_plan
+from gve.trainers.planning.dry_run import make_plan
+from gve.trainers.planning.plan_text import write_plan
 from gve.trainers.recipe import RECIPES, TrainCommand, parse, read_recipe
-from gve.trainers.record import write_record
 from gve.trainers.trainer import GVETrainer
+from gve.trainers.watching.curves import draw_run
+from gve.trainers.watching.evaluator import GVEUVRBEvaluator
+from gve.trainers.watching.failures import FailureCallback
+from gve.trainers.watching.record import write_record
 
 __all__ = ["RECIPES", "TrainCommand", "load_model", "load_tasks", "main", "parse", "read_recipe"]
 

@@ -17,23 +17,23 @@ from gve.embedder_gve import EmbedderMixin
 from gve.frame_cache import FrameCache
 from gve.sentence_gve import write_json
 from gve.trainers.arguments import GVETrainingArguments
-from gve.trainers.checkpoints import STAGE, CheckpointStage, resumed_checkpoint
 from gve.trainers.collator import PairCollator
-from gve.trainers.curriculum import TaskScores
-from gve.trainers.curriculum_callback import CurriculumCallback
-from gve.trainers.finite import LossGuard, check_weights
-from gve.trainers.gradcache import build_loss
+from gve.trainers.curriculum.callback import CurriculumCallback
+from gve.trainers.curriculum.schedule import TaskScores
+from gve.trainers.gradcache.loss import build_loss
 from gve.trainers.loader import build_loader, build_sampler
 from gve.trainers.losses import GVELoss
-from gve.trainers.meters import WatchCallback
-from gve.trainers.mining_callback import mining_callback
-from gve.trainers.missing import complete_rows
+from gve.trainers.media.vision_cache import cache_callbacks, cache_for, completed, completed_pairs
+from gve.trainers.mining.callback import mining_callback
 from gve.trainers.optimizer import optimizer_of
 from gve.trainers.prober import Encoder, LiveEncoder, OutsideEncoder, Prober
-from gve.trainers.resume import run_facts
+from gve.trainers.resume.checkpoints import STAGE, CheckpointStage, resumed_checkpoint
+from gve.trainers.resume.finite import LossGuard, check_weights
+from gve.trainers.resume.guard import run_facts
+from gve.trainers.resume.missing import complete_rows
 from gve.trainers.rows import NamedBatches, PairRows, check_tasks, without_unused_negatives
 from gve.trainers.sharding import check_sharding, load_weights, write_model
-from gve.trainers.vision_cache import cache_callbacks, cache_for, completed, completed_pairs
+from gve.trainers.watching.meters import WatchCallback
 
 PROBE_BATCH = 32
 """Rows that are embedded at a time while probing."""

@@ -1,4 +1,4 @@
-"""Peak memory of training steps against the closed form of `gve.trainers.estimates`, each case in a process of its own.
+"""Peak memory of training steps against the closed form of `gve.trainers.planning.estimates`, each case in a process of its own.
 
 python tests/bench/memory.py
 """
@@ -31,8 +31,8 @@ def train(case):
     import torch
 
     from gve import build_tiny, lora_config
-    from gve.trainers.estimates import Load, Method, memory_bytes
-    from gve.trainers.shapes import shape_of
+    from gve.trainers.planning.estimates import Load, Method, memory_bytes
+    from gve.trainers.planning.shapes import shape_of
 
     torch.set_num_threads(1)
     words = [f"word{number} moves" for number in range(200)]

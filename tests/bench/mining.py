@@ -44,8 +44,8 @@ def make_vectors(rows: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
 def run_gve(queries, targets, index="exact"):
     from types import SimpleNamespace
 
-    from gve.trainers.mining import MiningSettings, mine_rows
-    from gve.trainers.nearest import make_index
+    from gve.trainers.mining.nearest import make_index
+    from gve.trainers.mining.negatives import MiningSettings, mine_rows
 
     class Table(SimpleNamespace):
         def __len__(self):

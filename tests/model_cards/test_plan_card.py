@@ -9,7 +9,7 @@ from snippets import ROOT
 from gve.hub_datasets.uvrb import SETS
 from gve.model_cards.card import main
 from gve.model_cards.plan_card import read_plan, render_plan_card
-from gve.trainers.dry_run import make_plan
+from gve.trainers.planning.dry_run import make_plan
 from gve.trainers.recipe import RECIPES, parse
 
 PAGES = ROOT / "model_cards"

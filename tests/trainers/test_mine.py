@@ -18,10 +18,10 @@ from gve.hub_datasets.schema import media
 from gve.hub_datasets.uvrb import instructions
 from gve.hub_datasets.world.build import build_world
 from gve.trainers import GVETrainer, GVETrainingArguments, mine
-from gve.trainers.corpora import load_corpus
-from gve.trainers.mined import HEADER
+from gve.trainers.mining.corpora import load_corpus
+from gve.trainers.mining.mined import HEADER
+from gve.trainers.mining.targets import TargetTable
 from gve.trainers.rows import target_digest
-from gve.trainers.targets import TargetTable
 from gve.trainers.train import load_tasks
 
 ROWS = {"t2v": 24, "t2t": 40}

@@ -5,7 +5,7 @@ import torch
 from transformers import TrainerCallback
 
 from gve.trainers import GVETrainer, GVETrainingArguments
-from gve.trainers.curriculum import softmax_probabilities
+from gve.trainers.curriculum.schedule import softmax_probabilities
 
 
 class StopAt(TrainerCallback):

@@ -20,7 +20,7 @@ class Arm:
     Attributes:
         name: Short, also a file's name.
         told: What it is, for the report.
-        schedule: One of `gve.trainers.curriculum.SCHEDULES`.
+        schedule: One of `gve.trainers.curriculum.schedule.SCHEDULES`.
         collected_only: Whether the synthesized pairs are left out.
         share: Of the training rows.
         pretrained: Whether it begins with the model that can tell what it sees.

@@ -21,9 +21,9 @@ from gve.trainers.arguments import GVETrainingArguments
 from gve.trainers.demo.pace import Deadline, QuietProgress, TimedTrainer
 from gve.trainers.demo.synthesis import SUFFIX, load_synflow
 from gve.trainers.demo.workspace import Workspace
-from gve.trainers.record import write_record
 from gve.trainers.rows import PairRows
 from gve.trainers.trainer import GVETrainer
+from gve.trainers.watching.record import write_record
 
 BATCH = 48
 EPOCHS = 10

@@ -10,7 +10,7 @@ from gve.trainers.ablation import command
 from gve.trainers.ablation.arms import ARMS, BASELINE, BY_NAME, COLLECTED, chosen, sources_of
 from gve.trainers.ablation.command import main, plan
 from gve.trainers.ablation.statistics import paired_difference, student_point
-from gve.trainers.curriculum import SCHEDULES
+from gve.trainers.curriculum.schedule import SCHEDULES
 
 
 def test_difference_of_known_numbers():

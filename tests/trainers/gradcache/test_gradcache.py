@@ -1,0 +1,227 @@
+"""The cached loss against the plain one: the same loss, the same gradients, whatever is trained and however it is cut."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from mixed_batch import OPTIONS, adapted, columns_of, distance, mixed_rows, step
+
+from gve.trainers import CachedGVELoss, GVELoss, GVETrainingArguments, PairCollator
+from gve.trainers.gradcache.loss import TwoPasses, build_loss
+from gve.trainers.gradcache.replay import RandomState
+from gve.trainers.media.batch_media import TOKENS, Batch
+
+
+@pytest.fixture
+def embedder(load):
+    """With weights of twice the width: the gradients of the plain loss in fp32 are themselves 1e-6 from exact ones."""
+    return load(dtype=torch.float64)
+
+
+@pytest.fixture
+def prepare(tasks, embedder):
+    def batches(*, share):
+        return PairCollator(embedder.processor, num_negatives=1, share_media=share)(mixed_rows(tasks))
+
+    return batches
+
+
+@pytest.mark.parametrize("share", [True, False], ids=["shared", "unshared"])
+@pytest.mark.parametrize("cache_tokens", [1, 90, 100_000])
+@pytest.mark.parametrize("trained", ["all", "adapters", "language", "vision"])
+def test_gradients_are_those_of_the_plain_loss(embedder, prepare, trained, cache_tokens, share):
+    model = adapted(embedder, 0.0) if trained == "adapters" else embedder.train()
+    if trained in ("language", "vision"):
+        visual = [name.startswith("visual.") for name, _ in model[0].model.named_parameters()]
+        for (_, parameter), seen in zip(model[0].model.named_parameters(), visual, strict=True):
+            parameter.requires_grad_(seen == (trained == "vision"))
+    expected = step(model, GVELoss(model, **OPTIONS), prepare(share=False))
+    got = step(model, CachedGVELoss(model, cache_tokens=cache_tokens, **OPTIONS), prepare(share=share))
+    assert got[0] == pytest.approx(expected[0], rel=1e-6)
+    assert distance(got[1], expected[1]) <= 1e-6
+
+
+def test_single_precision_is_as_near_as_the_order_of_rows(load, prepare, tasks):
+    model = load().train()
+    expected = step(model, GVELoss(model, **OPTIONS), prepare(share=False))
+    got = step(model, CachedGVELoss(model, cache_tokens=90, **OPTIONS), prepare(share=True))
+    assert got[0] == pytest.approx(expected[0], rel=1e-6)
+    assert distance(got[1], expected[1]) <= 2e-6
+
+
+@pytest.mark.parametrize("trained", ["all", "adapters"])
+def test_shared_media_change_nothing_in_the_plain_loss(embedder, prepare, trained):
+    model = adapted(embedder, 0.0) if trained == "adapters" else embedder.train()
+    expected = step(model, GVELoss(model, **OPTIONS), prepare(share=False))
+    got = step(model, GVELoss(model, **OPTIONS), prepare(share=True))
+    assert got[0] == pytest.approx(expected[0], rel=1e-6)
+    assert distance(got[1], expected[1]) <= 1e-6
+
+
+def test_narrower_widths_and_checkpointed_activations(embedder, prepare):
+    options = OPTIONS | {"matryoshka_dims": [8, 32], "matryoshka_weights": [0.5, 2.0]}
+    embedder.train()
+    expected = step(embedder, GVELoss(embedder, **options), prepare(share=False))
+    embedder[0].model.activation_checkpointing_enable({"use_reentrant": False})
+    got = step(embedder, CachedGVELoss(embedder, cache_tokens=90, **options), prepare(share=True))
+    assert got[0] == pytest.approx(expected[0], rel=1e-6)
+    assert distance(got[1], expected[1]) <= 1e-6
+
+
+def test_dropout_drops_the_same_in_both_passes(embedder, prepare):
+    """Against one graph through all pieces, each begun with the random numbers that the first pass had."""
+    model = adapted(embedder, 0.5)
+    loss = CachedGVELoss(model, cache_tokens=90, **OPTIONS)
+    batch = prepare(share=True)
+    torch.manual_seed(7)
+    got = step(model, loss, batch)
+    after = torch.rand(1)
+
+    columns, labels = columns_of(batch)
+    joint = Batch.of(columns, 2)
+    inner, normalise = model[0].model, model.processor.video_processor.normalise
+    parts = {
+        name: [normalise(part) if name == "video" else part for part in seen.pixels]
+        for name, seen in joint.media.items()
+    }
+    features = {
+        name: [inner.vision_features(part, seen.grids[[place]]) for place, part in enumerate(parts[name])]
+        for name, seen in joint.media.items()
+    }
+    model.zero_grad()
+    torch.manual_seed(7)
+    vectors = {}
+    passes = TwoPasses(loss, columns)
+    for rows in passes.pieces:
+        made = model(joint.inputs(rows, features))["sentence_embedding"]
+        vectors |= dict(zip(rows.tolist(), made, strict=True))
+    rows = torch.stack([vectors[row] for row in sorted(vectors)])[passes.places]
+    value = loss.compute_loss_from_embeddings(list(rows.split(5)), labels)
+    assert torch.equal(after, torch.rand(1))  # the second pass takes no random numbers from the run
+    (value / 3).backward()
+    expected = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert got[0] == pytest.approx(value.item(), rel=1e-6)
+    assert distance(got[1], expected) <= 1e-6
+    torch.manual_seed(8)
+    assert step(model, loss, batch)[0] != got[0]
+
+
+def test_a_frozen_tower_runs_once_a_medium_and_a_trained_one_twice(embedder, prepare, monkeypatch):
+    inner, seen = embedder[0].model, []
+    stock = type(inner).vision_features
+
+    def count(self, pixel_values, grid_thw):
+        seen.append(len(grid_thw))
+        return stock(self, pixel_values, grid_thw)
+
+    monkeypatch.setattr(type(inner), "vision_features", count)
+    batch = prepare(share=True)
+    assert len(batch["query_media"]["video_grid_thw"]) == 4 and len(batch["query_media"]["image_grid_thw"]) == 1
+    for frozen, passes in ((True, 1), (False, 2)):
+        inner.visual.requires_grad_(not frozen)
+        seen.clear()
+        step(embedder.train(), CachedGVELoss(embedder, cache_tokens=60, **OPTIONS), batch)
+        assert sum(seen) == 5 * passes and len(seen) > passes  # in pieces
+    seen.clear()
+    step(embedder, GVELoss(embedder, **OPTIONS), batch)
+    assert seen == [1, 4]
+
+
+def test_autocast_reaches_both_passes(load, prepare):
+    model = adapted(load(), 0.0)
+    batch = prepare(share=True)
+    exact = step(model, GVELoss(model, **OPTIONS), batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        plain = step(model, GVELoss(model, **OPTIONS), batch)
+        around = step(model, CachedGVELoss(model, cache_tokens=90, **OPTIONS), batch)
+    assert distance(plain[1], exact[1]) > 1e-3
+    assert distance(around[1], plain[1]) < 3e-2
+    columns, labels = columns_of(batch)
+    seen = []
+    model[0].model.language_model.layers[0].mlp.up_proj.register_forward_hook(lambda *a: seen.append(a[2].dtype))
+    loss = CachedGVELoss(model, cache_tokens=90, autocast=torch.bfloat16, **OPTIONS)
+    loss(columns, labels).backward()  # the backward runs outside any context, as in a trainer
+    assert set(seen) == {torch.bfloat16}
+
+
+def test_evaluation_takes_no_second_pass(embedder, prepare):
+    columns, labels = columns_of(prepare(share=True))
+    embedder.eval()
+    with torch.no_grad():
+        cached = CachedGVELoss(embedder, cache_tokens=90, **OPTIONS).eval()(columns, labels)
+        plain = GVELoss(embedder, **OPTIONS).eval()(columns, labels)
+    assert not cached.requires_grad
+    assert cached.item() == pytest.approx(plain.item(), rel=1e-6)
+
+
+def test_the_meters_count_tokens_and_padding(embedder, prepare):
+    batch = prepare(share=True)
+    tokens = sum(int(value.sum()) for name, value in batch.items() if name.endswith("attention_mask"))
+    widest = sum(value.numel() for name, value in batch.items() if name.endswith("attention_mask"))
+    plain, cached = GVELoss(embedder, **OPTIONS), CachedGVELoss(embedder, cache_tokens=400, **OPTIONS)
+    for loss in (plain, cached):
+        loss(*columns_of(batch))
+    repeated = batch["target_attention_mask"][1].sum() + batch["negative_1_attention_mask"][2].sum()
+    assert (plain.meters.tokens, cached.meters.tokens) == (tokens, tokens - repeated)
+    assert plain.pop_meters()["padding_waste"] == pytest.approx(1 - tokens / widest)
+    meters = cached.pop_meters()
+    assert 0 <= meters["padding_waste"] < 0.1 and meters["tokens_per_second"] > 0
+
+
+def test_random_numbers_are_replayed_and_given_back():
+    torch.manual_seed(3)
+    state = RandomState(torch.device("cpu"))
+    first, second = torch.rand(4), torch.rand(4)
+    with state.replayed():
+        assert torch.equal(torch.rand(4), first)
+    torch.manual_seed(3)
+    torch.rand(4)
+    with state.replayed():
+        torch.rand(9)
+    assert torch.equal(torch.rand(4), second)
+
+
+def test_what_it_refuses(embedder, prepare, monkeypatch):
+    with pytest.raises(ValueError, match="cache_tokens: got 0; at least 1 is accepted"):
+        CachedGVELoss(embedder, cache_tokens=0)
+    columns, labels = columns_of(prepare(share=True))
+    monkeypatch.setattr("gve.trainers.gradcache.loss.is_fsdp_managed_module", lambda module: True)
+    with pytest.raises(ValueError, match="cache_tokens: got a number for a model whose weights are sharded"):
+        CachedGVELoss(embedder, cache_tokens=9)(columns, labels)
+    broken = copy.copy(columns)
+    broken[0] = broken[0] | {"media": {"image_grid_thw": torch.ones(1, 3, dtype=torch.long)}}
+    with pytest.raises(ValueError, match="image_grid_thw: got grids without pixel_values"):
+        GVELoss(embedder)(broken, labels)
+
+
+def test_settings_choose_the_loss_and_refuse_what_cannot_be(embedder, tmp_path):
+    args = GVETrainingArguments(str(tmp_path), cache_tokens=64, temperature=0.2, use_cpu=True)
+    loss = build_loss(embedder, args)
+    assert isinstance(loss, CachedGVELoss) and loss.get_config_dict()["cache_tokens"] == 64
+    assert type(build_loss(embedder, GVETrainingArguments(str(tmp_path), use_cpu=True))) is GVELoss
+    with pytest.raises(ValueError, match="cache_tokens: got 0; 1 to 1e"):
+        GVETrainingArguments(str(tmp_path), cache_tokens=0)
+    args.deepspeed_plugin = object()
+    with pytest.raises(ValueError, match="cache_tokens: got 64 with deepspeed; accepted is None"):
+        args._validate()
+
+
+def test_pieces_hold_every_distinct_row_once(embedder, prepare):
+    columns, _ = columns_of(prepare(share=True))
+    passes = TwoPasses(CachedGVELoss(embedder, cache_tokens=90, **OPTIONS), columns)
+    assert sorted(np.concatenate(passes.pieces).tolist()) == [*range(10), 11, 12, 13]
+    places = passes.places.tolist()
+    assert (places[10], places[14]) == (places[6], places[12])  # a negative that is a target, and two that are one
+    for rows in passes.pieces:
+        lengths = passes.batch.lengths[rows]
+        assert len(rows) == 1 or len(rows) * lengths.max() <= 90
+
+
+def test_without_shared_media_only_texts_repeat(embedder, prepare):
+    columns, _ = columns_of(prepare(share=False))
+    assert TwoPasses(CachedGVELoss(embedder, cache_tokens=90, **OPTIONS), columns).places.tolist() == list(range(15))
+    texts = {name: columns[0][name][[0, 4]] for name in TOKENS}
+    turned = {name: value.flip(0) for name, value in texts.items()}
+    passes = TwoPasses(CachedGVELoss(embedder, cache_tokens=90, **OPTIONS), [texts, turned])
+    assert passes.places.tolist() == [0, 1, 1, 0]

@@ -1,0 +1,226 @@
+"""Features on disk: what was put comes back, from whole shards alone, in any process, within the limit."""
+
+import json
+import logging
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gve.trainers.media import feature_store
+from gve.trainers.media.feature_store import FeatureStore, Stored
+
+
+def made(number, tokens=6, width=16):
+    features = torch.randn(tokens, width, generator=torch.Generator().manual_seed(number))
+    return Stored(features, (1, 4, 6), 0.5, [0.0, 0.5 + number])
+
+
+def equal(first, second):
+    return first[1:] == second[1:] and torch.equal(first.features, second.features)
+
+
+def shards(store):
+    return sorted(store.folder.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_what_was_put_comes_back_from_everywhere(tmp_path, dtype):
+    store = FeatureStore(tmp_path, dtype=dtype, parts=2)
+    given = {f"k{number}": made(number) for number in range(5)}
+    told = {key: store.put(key, value) for key, value in given.items()}
+    assert not shards(store) and len(store) == 5
+    for source in ("memory", "disk", "another process's copy"):
+        assert all(equal(store.get(key), value) for key, value in told.items()), source
+        store.flush()
+        if source == "disk":
+            store = pickle.loads(pickle.dumps(FeatureStore(tmp_path, dtype=dtype, parts=2)))
+    assert len(shards(store)) == 1 and len(store) == 5 and store.get("other") is None
+    assert store.get("k1").times == [0.0, 1.5]
+    error = max((told[key].features.float() - given[key].features).abs().max() for key in given)
+    assert error == 0 if dtype == "float32" else 0 < error < 0.05
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 3), st.integers(0, 10**6), st.floats(1e-30, 1e30))
+def test_eight_bits_err_by_half_a_step_of_their_part(tmp_path_factory, parts, seed, size):
+    store = FeatureStore(tmp_path_factory.getbasetemp() / "int8", dtype="int8", parts=parts)
+    values = torch.randn(3, 4 * parts, generator=torch.Generator().manual_seed(seed)) * size
+    values[0] = 0.0
+    read = store.put(f"{seed}", Stored(values, (1, 2, 6))).features
+    split, back = values.unflatten(1, (parts, 4)), read.unflatten(1, (parts, 4))
+    step = split.abs().amax(2, keepdim=True) / 127
+    assert ((split - back).abs() <= step * 0.5001).all()
+    assert (back[0] == 0).all()
+
+
+def test_shards_grow_to_a_size_or_an_age(tmp_path, monkeypatch):
+    store = FeatureStore(tmp_path)
+    monkeypatch.setattr(feature_store, "SHARD_BYTES", 2 * 6 * 16 * 4)
+    for number in range(5):
+        store.put(f"k{number}", made(number))
+    assert len(shards(store)) == 2
+    monkeypatch.setattr(feature_store, "SHARD_SECONDS", -1.0)
+    store.put("k5", made(5))
+    assert len(shards(store)) == 3 and len(FeatureStore(tmp_path)) == 6
+
+
+def test_readers_see_what_others_write(tmp_path):
+    writer, reader = FeatureStore(tmp_path), FeatureStore(tmp_path)
+    assert reader.get("a") is None
+    writer.put("a", made(1))
+    assert reader.get("a") is None
+    writer.flush()
+    os.utime(tmp_path, ns=(1, 1))  # a coarse clock gives the folder the time it had
+    reader._listed = 2
+    assert equal(reader.get("a"), made(1))
+    assert (reader.hits, reader.misses) == (1, 2)
+    assert equal(reader.put("a", made(1)), made(1)) and not reader._pending  # it is there
+
+
+def test_two_writers_of_one_key_agree(tmp_path):
+    stores = [FeatureStore(tmp_path) for _ in range(2)]
+    for store in stores:
+        store.put("a", made(1))
+    for store in stores:
+        store.flush()
+    assert len(shards(stores[0])) == 2 and len(FeatureStore(tmp_path)) == 1
+
+
+def test_threads_write_and_read(tmp_path):
+    done, wrong = threading.Event(), []
+
+    def read():
+        store = FeatureStore(tmp_path)
+        while not done.is_set():
+            for number in range(20):
+                found = store.get(f"k{number}")
+                wrong.extend([number] if found is not None and not equal(found, made(number)) else [])
+
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    store = FeatureStore(tmp_path)
+    for number in range(20):
+        store.put(f"k{number}", made(number))
+        store.flush()
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert not wrong and len(FeatureStore(tmp_path)) == 20
+
+
+KILLED = """
+import sys, torch
+from safetensors.torch import save_file
+from gve.trainers.media import feature_store
+from gve.trainers.media.feature_store import FeatureStore, Stored
+store = FeatureStore(sys.argv[1])
+store.put("a", Stored(torch.ones(2, 4), (1, 2, 4)))
+store.flush()
+def half(tensors, path, facts):
+    save_file(tensors, path, facts)
+    path.write_bytes(path.read_bytes()[:50])
+    import os; os.kill(os.getpid(), 9)
+feature_store.save_file = half
+store.put("b", Stored(torch.ones(2, 4), (1, 2, 4)))
+store.flush()
+"""
+
+
+def test_a_writer_killed_half_way_leaves_whole_shards(tmp_path):
+    code = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False).returncode
+    assert code == -9
+    (partial,) = tmp_path.glob(".*.partial")
+    store = FeatureStore(tmp_path)
+    assert partial.exists() and len(store) == 1 and store.get("b") is None
+    old = time.time() - 2 * feature_store.STALE_SECONDS
+    os.utime(partial, (old, old))
+    FeatureStore(tmp_path)
+    assert not partial.exists()
+
+
+def test_damaged_and_deleted_shards_are_misses(tmp_path, caplog):
+    store = FeatureStore(tmp_path)
+    for key in ("a", "b"):
+        store.put(key, made(1))
+        store.flush()
+    first = FeatureStore(tmp_path)
+    assert len(first) == 2
+    for path in shards(store):
+        path.write_bytes(b"")
+    with caplog.at_level(logging.WARNING):
+        assert FeatureStore(tmp_path).get("a") is None
+    assert "is damaged" in caplog.text
+    for path in shards(store):
+        path.unlink()
+    assert FeatureStore(tmp_path).get("a") is None
+    again = pickle.loads(pickle.dumps(store))
+    again.put("a", made(1))
+    again.flush()
+    assert equal(again.get("a"), made(1))
+
+
+def test_a_deleted_shard_is_noticed_when_it_is_read(tmp_path):
+    store = FeatureStore(tmp_path)
+    store.put("a", made(1))
+    store.flush()
+    assert len(store) == 1
+    store._open.clear()
+    shards(store)[0].unlink()
+    store._listed = store.folder.stat().st_mtime_ns  # not yet listed again
+    assert store.get("a") is None
+    store.put("a", made(1))
+    store.flush()
+    assert equal(store.get("a"), made(1))
+
+
+def test_the_limit_holds_and_says_so_once(tmp_path, caplog):
+    other = FeatureStore(tmp_path / "another tower")
+    other.put("z", made(0))
+    other.flush()
+    held = shards(other)[0].stat().st_size
+    store = FeatureStore(tmp_path / "tower", limit=held + 2 * 6 * 16 * 4, root=tmp_path)
+    with caplog.at_level(logging.WARNING):
+        told = [store.put(f"k{number}", made(number)) for number in range(4)]
+    assert all(equal(value, made(number)) for number, value in enumerate(told))
+    assert store.refused == 2 and len(store) == 2
+    assert caplog.text.count("raise vision_cache_gb") == 1
+
+
+def test_a_full_disk_ends_the_writing_and_not_the_run(tmp_path, monkeypatch, caplog):
+    store = FeatureStore(tmp_path)
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(feature_store, "save_file", full)
+    store.put("a", made(1))
+    store.flush()
+    assert "the disk is full" in caplog.text and not list(tmp_path.iterdir())
+    assert equal(store.put("b", made(2)), made(2)) and store.get("b") is None
+
+
+def test_wrong_settings_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="dtype: got 'int4'"):
+        FeatureStore(tmp_path, dtype="int4")
+    with pytest.raises(ValueError, match="limit: got 0"):
+        FeatureStore(tmp_path, limit=0)
+
+
+def test_shards_are_plain_safetensors(tmp_path):
+    from safetensors import safe_open
+
+    store = FeatureStore(tmp_path, dtype="int8")
+    store.put("a", made(3))
+    store.flush()
+    with safe_open(shards(store)[0], framework="pt") as shard:
+        assert set(shard.keys()) == {"a", "a:scale"}
+        assert json.loads(shard.metadata()["a"]) == [[1, 4, 6], 0.5, [0.0, 3.5]]

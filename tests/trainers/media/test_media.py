@@ -1,0 +1,159 @@
+"""Sides of rows to tensors: those of the processor, whatever was decoded, kept or computed before."""
+
+import pickle
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from gve import build_tiny
+from gve.frame_cache import FrameCache
+from gve.hub_datasets.schema import media
+from gve.trainers.media.feature_store import FeatureStore, Stored
+from gve.trainers.media.frame_cache import DecodedCache, content_key
+from gve.trainers.media.inputs import MediaReader, labels_of, read_label
+
+from .conftest import frames_of, mp4_of, png_of
+
+TEXTS = ["a red square moves 2", "Find the video that shows this."]
+
+
+@pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen3_vl"])
+def processor(request):
+    return build_tiny(TEXTS, family=request.param, frame_size=48, num_frames=4, vocab_size=320)[1]
+
+
+@pytest.fixture(scope="module")
+def side():
+    """Rows of every form; the frames are smaller than the model's least size, and not square."""
+    clip = frames_of("red", 2, 1)[:, :18]
+    video, other = mp4_of(clip), mp4_of(frames_of("blue", 4, 2))
+    return [
+        media(video=video),
+        media(text="a blue box"),
+        media(text="with more", image=png_of(clip[0]), video=other),
+        media(image=png_of(frames_of("green", 0, 3)[0])),
+        media(video=video, text="the same again"),
+    ]
+
+
+def plain(side):
+    return [{name: value for name, value in row.items() if value is not None} for row in side]
+
+
+def reader(processor, *, limit=0, frames=None, store=None):
+    return MediaReader(processor, DecodedCache(processor.video_processor, limit, frames), store)
+
+
+@pytest.mark.parametrize("kept", ["not", "in memory", "on disk"])
+def test_columns_are_those_of_the_processor(processor, side, tmp_path, kept):
+    systems = ["Find it.", *[None] * 4]
+    expected = processor.prepare(plain(side), instruction=systems)
+    frames = FrameCache(tmp_path) if kept == "on disk" else None
+    own = reader(processor, limit=(1 << 20) * (kept == "in memory"), frames=frames)
+    for _ in range(2):
+        column = own.column(side, systems)
+        assert column.keys() == expected.keys()
+        for name, value in expected.items():
+            assert torch.equal(column[name], value), name
+    if frames is not None:
+        assert (frames.hits, frames.misses) == (4, 2)
+
+
+def test_enlarged_frames_are_resized_once(processor, side):
+    """Choosing a size for frames that have one already may choose another."""
+    frames = processor.video_processor.load(side[0]["video"], size=processor.video_processor.size).frames
+    height, width = frames.shape[1:3]
+    assert height * width >= processor.video_processor.size["shortest_edge"]
+    again = processor.video_processor.patches([reader(processor).read("video", side[0]["video"]).content])[1]
+    assert again[0, 1:].tolist() == [height // 8, width // 8]
+
+
+def test_rows_too_long_and_rows_without_anything_are_refused(processor, side):
+    with pytest.raises(ValueError, match=r"inputs\[0\]"):
+        reader(processor).column(side, max_length=8)
+    with pytest.raises(ValueError, match=r"inputs\[1\]: got no words"):
+        reader(processor).column([side[0], media(text=" ")])
+
+
+def test_errors_name_the_row(processor, side, tmp_path):
+    broken = {"text": None, "image": None, "video": {"bytes": b"no video", "path": None}}
+    with pytest.raises(ValueError, match=r"inputs\[1\]\['video'\]"):
+        reader(processor).column([side[1], broken])
+    gone = {"text": None, "image": {"bytes": None, "path": str(tmp_path / "gone.png")}, "video": None}
+    for store in (None, FeatureStore(tmp_path)):
+        with pytest.raises(FileNotFoundError, match=r"inputs\[0\]\['image'\]"):
+            reader(processor, store=store).column([gone])
+
+
+def test_a_store_tells_what_is_known(processor, side, tmp_path):
+    store = FeatureStore(tmp_path)
+    own = reader(processor, store=store)
+    whole = own.column(side)
+    assert whole["video_known"].tolist() == [False] * 3 and "video_embeds" not in whole
+    key, interval, times = read_label(whole["video_labels"][0])
+    assert key == f"video-{content_key(side[0]['video'])}" and len(times) == 4 and interval > 0
+    tokens = int(whole["video_grid_thw"][0].prod()) // 4
+    features = torch.randn(tokens, 8)
+    store.put(key, Stored(features, tuple(whole["video_grid_thw"][0].tolist()), interval, times))
+    part = own.column(side)
+    assert part["video_known"].tolist() == [True, False, True]
+    assert torch.equal(part["video_embeds"], torch.cat([features, features]))
+    one = int(whole["video_grid_thw"][1].prod())
+    start = int(whole["video_grid_thw"][0].prod())
+    assert torch.equal(part["pixel_values_videos"], whole["pixel_values_videos"][start : start + one])
+    same = ("input_ids", "attention_mask", "mm_token_type_ids", "video_grid_thw", "second_per_grid_ts", "pixel_values")
+    assert all(torch.equal(part[name], whole[name]) for name in same)  # without a look at the video
+
+
+def test_what_is_known_is_not_decoded(processor, side, tmp_path, monkeypatch):
+    store = FeatureStore(tmp_path)
+    own = reader(processor, store=store)
+    for kind in ("image", "video"):
+        for row in side:
+            if row[kind] is not None:
+                column = own.tensors([own.read(kind, row[kind])])
+                key, interval, times = read_label(column[f"{kind}_labels"][0])
+                grid = tuple(column[f"{kind}_grid_thw"][0].tolist())
+                count = grid[0] * grid[1] * grid[2] // 4
+                store.put(key, Stored(torch.randn(count, 8), grid, interval, times))
+    monkeypatch.setattr(DecodedCache, "_decode", lambda *args: pytest.fail("decoded"))
+    column = own.column(side)
+    assert "pixel_values" not in column and "pixel_values_videos" not in column
+    assert bool(column["image_known"].all()) and bool(column["video_known"].all())
+
+
+def test_labels_of_images_and_unlike_videos(processor, side):
+    found = [reader(processor).read("video", side[place]["video"])._replace(key="k" * place) for place in (0, 2)]
+    assert [read_label(label)[0] for label in labels_of(found)] == ["", "kk"]
+    image = reader(processor).read("image", side[3]["image"])
+    assert read_label(labels_of([image])[0]) == ("", 0.0, [])
+
+
+def test_it_travels_small(processor, side, tmp_path):
+    """A worker is sent the processor and settings: no model, no frames, no features."""
+    store = FeatureStore(tmp_path)
+    own = reader(processor, limit=1 << 24, store=store)
+    empty = len(pickle.dumps(own))
+    assert empty < 1 << 20
+    own.column(side)
+    store.put("x", Stored(torch.zeros(4096, 64), (1, 128, 128)))
+    store.flush()
+    store.put("y", Stored(torch.zeros(4096, 64), (1, 128, 128)))
+    assert "x" in store._places or store.get("x") is not None
+    assert abs(len(pickle.dumps(own)) - empty) < 512
+    away = pickle.loads(pickle.dumps(own))
+    assert away.store.get("x") is not None and away.store.get("y") is None
+
+
+def test_contents_and_not_names_are_told_apart(tmp_path):
+    first, second = tmp_path / "a.png", tmp_path / "b.png"
+    PIL.Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(first)
+    second.write_bytes(first.read_bytes())
+    keys = {content_key({"bytes": None, "path": str(path)}) for path in (first, second)}
+    assert keys == {content_key({"bytes": first.read_bytes(), "path": "any"})}
+    PIL.Image.fromarray(np.ones((9, 9, 3), np.uint8)).save(first)
+    assert content_key({"bytes": None, "path": str(first)}) not in keys
+    with pytest.raises(ValueError, match="neither bytes nor path"):
+        content_key({"bytes": None, "path": None})

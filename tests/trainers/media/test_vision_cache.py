@@ -1,0 +1,352 @@
+"""Training from kept features: the weights and losses of a run that computes them, cold or warm, stopped or not."""
+
+import multiprocessing.popen_spawn_posix
+import shutil
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from gve import build_tiny, lora_config
+from gve.trainers import GVETrainer, GVETrainingArguments, PairCollator
+from gve.trainers.media import vision_cache
+from gve.trainers.media.feature_store import FeatureStore
+from gve.trainers.media.frame_cache import DecodedCache
+from gve.trainers.media.vision_cache import VisionCache
+from gve.trainers.media.vision_fill import fill_cache
+from gve.trainers.media.vision_folder import open_store, tower_digest
+
+
+def arguments(folder, **changes):
+    settings = {
+        "num_train_epochs": 2,
+        "per_device_train_batch_size": 4,
+        "num_negatives": {"t2v": 1},
+        "steps_per_epoch": 4,
+        "learning_rate": 1e-3,
+        "probe_pairs": 4,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "use_cpu": True,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+    return GVETrainingArguments(output_dir=str(folder), **settings | changes)
+
+
+class StopAt(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 3:
+            control.should_save = control.should_training_stop = True
+
+
+def frozen(model):
+    model[0].model.visual.requires_grad_(False)
+    return model
+
+
+def adapted(model):
+    torch.manual_seed(0)
+    model.add_adapter(lora_config(r=2, lora_alpha=4, lora_dropout=0.1))
+    return model
+
+
+def head_only(model):
+    """The last norm and layer of the language model alone."""
+    model.requires_grad_(False)
+    model[0].model.language_model.layers[-1].requires_grad_(True)
+    return model
+
+
+def train(model, args, tasks, *, resume=None, callbacks=()):
+    trainer = GVETrainer(model, args, tasks, callbacks=list(callbacks))
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer
+
+
+def losses(trainer):
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def weights(trainer):
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
+def furthest(first, second):
+    first, second = weights(first), weights(second)
+    assert first.keys() == second.keys()
+    return max((first[name].float() - second[name].float()).abs().max().item() for name in first)
+
+
+def one_by_one(model):
+    """Has the tower see one image or video at a time, as the cache does: the sums of larger batches round otherwise."""
+    inner = model[0].model
+
+    def wrapped(stock):
+        def features(pixels, grids, **kwargs):
+            sizes = grids.prod(-1).tolist()
+            outputs = [stock(part, grid[None]) for part, grid in zip(pixels.split(sizes), grids, strict=True)]
+            outputs[0].pooler_output = [part for output in outputs for part in output.pooler_output]
+            return outputs[0]
+
+        return features
+
+    inner.get_image_features, inner.get_video_features = map(
+        wrapped, (inner.get_image_features, inner.get_video_features)
+    )
+    return model
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """What is decoded, in order."""
+    decode, seen = DecodedCache._decode, []
+    monkeypatch.setattr(
+        DecodedCache, "_decode", lambda self, kind, source: seen.append(kind) or decode(self, kind, source)
+    )
+    return seen
+
+
+@pytest.mark.parametrize("part", [adapted, head_only], ids=lambda part: part.__name__)
+def test_it_changes_nothing_whether_cold_or_warm(tmp_path, load, tasks, decoded, part):
+    plain = train(part(load()), arguments(tmp_path / "plain"), tasks)
+    alone = train(part(one_by_one(load())), arguments(tmp_path / "alone"), tasks)
+    cached = {"vision_cache_dir": str(tmp_path / "features")}
+    cold = train(part(load()), arguments(tmp_path / "cold", **cached), tasks)
+    del decoded[:]
+    warm = train(part(load()), arguments(tmp_path / "warm", **cached), tasks)
+    assert not decoded  # no video and no image
+    assert warm.vision_cache.store.misses == 0 < warm.vision_cache.store.hits
+    assert losses(alone) == losses(cold) == losses(warm)
+    assert furthest(alone, cold) == furthest(cold, warm) == 0.0
+    assert alone.curriculum.history == warm.curriculum.history  # the probe of the second epoch too
+    assert losses(plain) == pytest.approx(losses(cold), rel=1e-4)
+
+
+def test_gradients_are_those_of_the_uncached_step(load, tasks, tmp_path):
+    rows = tasks["t2v"].__getitems__([0, 4, 7, 9])
+    gradients = []
+    for changes in ({}, {"vision_cache_dir": str(tmp_path)}):
+        model = one_by_one(load())
+        trainer = GVETrainer(frozen(model), arguments(tmp_path / "run", **changes), tasks)
+        inputs = trainer.data_collator(rows)
+        trainer.compute_loss(trainer.model, inputs).backward()
+        gradients.append({name: value.grad for name, value in trainer.model.named_parameters()})
+    for name, gradient in gradients[0].items():
+        assert gradient is None if "visual" in name else torch.equal(gradient, gradients[1][name]), name
+
+
+def test_a_stopped_run_ends_the_same_with_a_warm_and_a_cold_cache(tmp_path, load, tasks):
+    whole = train(adapted(load()), arguments(tmp_path / "whole", vision_cache_dir=str(tmp_path / "f")), tasks)
+    cached = {"vision_cache_dir": str(tmp_path / "stopped" / "features")}
+    train(adapted(load()), arguments(tmp_path / "stopped", **cached), tasks, callbacks=[StopAt()])
+    assert list((tmp_path / "stopped").rglob("features/*/*.safetensors"))
+    for name in ("warm", "cold"):
+        shutil.copytree(tmp_path / "stopped", tmp_path / name)
+        cached = {"vision_cache_dir": str(tmp_path / name / "features")}
+        if name == "cold":
+            shutil.rmtree(tmp_path / name / "features")
+        resumed = train(adapted(load()), arguments(tmp_path / name, **cached), tasks, resume=True)
+        assert resumed.state.global_step == whole.state.global_step == 8
+        assert furthest(resumed, whole) == 0.0
+        assert losses(resumed) == losses(whole)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [("bfloat16", 4e-3), ("int8", 1e-2)])
+def test_smaller_types_err_little_and_cold_is_warm(tmp_path, load, tasks, dtype, bound):
+    plain = train(frozen(load()), arguments(tmp_path / "plain"), tasks)
+    cached = {"vision_cache_dir": str(tmp_path / "features"), "vision_cache_dtype": dtype}
+    cold, warm = (train(frozen(load()), arguments(tmp_path / name, **cached), tasks) for name in ("cold", "warm"))
+    assert furthest(cold, warm) == 0.0 and losses(cold) == losses(warm)
+    errors = [abs(a - b) for a, b in zip(losses(plain), losses(cold), strict=True)]
+    assert 0 < max(errors) < bound * max(losses(plain))
+
+
+def test_workers_change_nothing(tmp_path, load, tasks):
+    runs = []
+    for workers in (0, 1):
+        changes = {"vision_cache_dir": str(tmp_path / f"features{workers}"), "max_steps": 3}
+        args = arguments(tmp_path / "run", dataloader_num_workers=workers, **changes)
+        runs.append(train(frozen(load()), args, tasks))
+    assert furthest(*runs) == 0.0
+    assert runs[1].vision_cache.store.refused == 0 < len(runs[1].vision_cache.store)
+
+
+def test_two_runs_fill_one_folder(tmp_path, load, tasks):
+    """As two ranks do: each with its own shards."""
+    stores = []
+    for task in ("t2v", "i2v"):
+        args = arguments(tmp_path / task, vision_cache_dir=str(tmp_path / "features"), num_train_epochs=1)
+        stores.append(train(frozen(load()), args, {task: tasks[task]}).vision_cache.store)
+    assert stores[0].folder == stores[1].folder
+    assert len(FeatureStore(stores[0].folder)) == 24  # 12 videos and 12 images
+
+
+def test_frames_are_decoded_once_for_a_tower_that_is_trained(tmp_path, load, tasks, monkeypatch):
+    plain = train(load(), arguments(tmp_path / "plain"), tasks)
+    reader = type(plain.model.processor.video_processor)
+    read, loaded = reader.load, []
+    monkeypatch.setattr(reader, "load", lambda self, *args, **kwargs: loaded.append(1) or read(self, *args, **kwargs))
+    cached = {"frame_cache_dir": str(tmp_path / "frames")}
+    cold = train(load(), arguments(tmp_path / "cold", **cached), tasks)
+    assert 0 < len(loaded) <= 12
+    del loaded[:]
+    warm = train(load(), arguments(tmp_path / "warm", **cached), tasks)
+    assert not loaded
+    assert furthest(plain, cold) == furthest(plain, warm) == 0.0
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_folder_filled_ahead_leaves_nothing_to_decode(tmp_path, load, tasks, decoded, workers):
+    args = arguments(tmp_path / "run", vision_cache_dir=str(tmp_path / "features"), max_steps=3)
+    trainer = GVETrainer(frozen(load()), args, tasks)
+    options = {"workers": workers, "progress": False}
+    assert fill_cache(trainer.vision_cache, trainer.data_collator.reader, tasks, **options) == 24
+    assert fill_cache(trainer.vision_cache, trainer.data_collator.reader, tasks, **options) == 0
+    del decoded[:]
+    trainer.train()
+    assert not decoded and trainer.vision_cache.computed == 24
+
+
+# -- what the key holds -----------------------------------------------------------------------------------------------
+
+
+def test_the_key_holds_what_features_depend_on(tmp_path):
+    folders = set()
+
+    def place(change=lambda model, processor: None, **options):
+        model, processor = build_tiny(["a box"], vocab_size=300, vision_depth=1, text_layers=1)
+        model.requires_grad_(False)
+        change(model, processor)
+        return open_store(model, processor, tmp_path, **options).folder
+
+    def scaled(model, processor):
+        model.visual.merger.mlp[0].bias[0] += 1e-6
+
+    def framed(model, processor):
+        processor.video_processor.num_frames = 4
+
+    def sized(model, processor):
+        processor.image_processor.size = {"shortest_edge": 1024, "longest_edge": 4096}
+
+    def attending(model, processor):
+        model.set_attn_implementation("sdpa")
+
+    def lower(model, processor):
+        model.visual.to(torch.bfloat16)
+
+    def other_words(model, processor):
+        model.language_model.layers[0].mlp.up_proj.weight += 1.0
+
+    base = place()
+    assert place() == base == place(other_words)
+    for change in (scaled, framed, sized, attending, lower):
+        folders.add(place(change))
+    folders |= {place(dtype="int8"), place(autocast=torch.bfloat16), place(device="cuda")}
+    assert len(folders - {base}) == 8
+    assert (base / "settings.json").is_file()
+
+
+def test_the_tower_digest_reads_every_value():
+    model = build_tiny(["a box"], vocab_size=300)[0]
+    seen = {tower_digest(model)}
+    with torch.no_grad():
+        for value in model.visual.parameters():
+            value.view(-1)[-1] += 1.0
+            seen.add(tower_digest(model))
+    assert len(seen) == 1 + len(list(model.visual.parameters()))
+
+
+# -- what is refused --------------------------------------------------------------------------------------------------
+
+
+def test_a_tower_that_is_trained_is_refused(tmp_path, load, tasks):
+    with pytest.raises(ValueError, match=r"vision_cache_dir: got a folder while \d+ parameters of the vision tower"):
+        GVETrainer(load(), arguments(tmp_path, vision_cache_dir=str(tmp_path)), tasks)
+
+
+def test_a_tower_thawed_after_the_start_is_refused(tmp_path, load, tasks):
+    model = frozen(load())
+    trainer = GVETrainer(model, arguments(tmp_path, vision_cache_dir=str(tmp_path / "f")), tasks)
+    model[0].model.visual.requires_grad_(True)
+    with pytest.raises(ValueError, match="parameters of the vision tower are trained"):
+        trainer.train()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"vision_cache_dtype": "int4"}, "vision_cache_dtype: got 'int4'; float32, bfloat16, int8 are accepted"),
+        ({"vision_cache_gb": 0.0}, "vision_cache_gb: got 0.0"),
+    ],
+)
+def test_wrong_settings_are_refused(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        arguments(tmp_path, **changes)
+
+
+def test_weights_divided_among_processes_are_refused(tmp_path, load, tasks, monkeypatch):
+    args = arguments(tmp_path, vision_cache_dir=str(tmp_path / "f"))
+    trainer = GVETrainer(frozen(load()), args, tasks)
+    column = trainer.data_collator.side(tasks["t2v"].__getitems__([0]), "target")
+    monkeypatch.setattr(trainer.vision_cache.model, "_is_fsdp_managed_module", True, raising=False)
+    with pytest.raises(
+        ValueError, match=r"vision_cache_dir: got video-\w+, whose features are not kept, while weights"
+    ):
+        trainer.vision_cache.complete(column)
+    monkeypatch.setattr(vision_cache, "is_deepspeed_zero3_enabled", lambda: True)
+    with pytest.raises(ValueError, match="vision_cache_dir: got a folder with DeepSpeed ZeRO-3"):
+        GVETrainer(frozen(load()), args, tasks)
+
+
+# -- workers ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_is_sent_no_model(tmp_path, load, tasks, monkeypatch):
+    """All bytes that a spawned worker is sent, with a model of 60 kB and one of 20 MB."""
+    model = frozen(load())
+    args = arguments(tmp_path, vision_cache_dir=str(tmp_path / "f"), decode_cache_mb=8, dataloader_num_workers=1)
+    args.dataloader_multiprocessing_context = "spawn"
+    trainer = GVETrainer(model, args, tasks)
+    sent, dump = [], multiprocessing.popen_spawn_posix.reduction.dump
+
+    def measured(value, file):
+        dump(value, file)
+        if not isinstance(value, dict):  # what comes before is about the interpreter
+            sent.append(file.getvalue())
+            raise InterruptedError
+
+    monkeypatch.setattr(multiprocessing.popen_spawn_posix.reduction, "dump", measured)
+    larger = build_tiny(["a box"], vocab_size=300, text_hidden=256, text_layers=8)[0]
+    for _ in range(2):
+        with pytest.raises(InterruptedError):
+            next(iter(trainer.get_train_dataloader()))
+        trainer.data_collator(tasks["t2v"].__getitems__([0, 1]))  # which keeps decoded media
+        model[0].model.language_model.layers.extend(larger.language_model.layers)
+    assert sum(value.nbytes for value in model.parameters()) > 20 << 20
+    assert abs(len(sent[0]) - len(sent[1])) < 1024 < len(sent[0]) < 1 << 20
+    assert b"PairCollator" in sent[0] and b"FeatureStore" in sent[0]
+    assert not [name for name in (b"GVEModel", b"Parameter", b"VisionCache", b"GVETrainer") if name in sent[0]]
+
+
+def test_the_tower_computes_in_the_precision_of_the_run(load, tmp_path, tasks):
+    model = frozen(load())
+    inner, plain = model[0].model, {}
+    for precision in (None, torch.bfloat16):
+        store = open_store(inner, model.processor, tmp_path, autocast=precision)
+        collator = PairCollator(model.processor, store=store)
+        cache = VisionCache(inner.train(), store, autocast=precision)
+        column = collator.side(tasks["t2v"].__getitems__([0]), "target")
+        patches, grids = column["pixel_values_videos"], column["video_grid_thw"]
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision is not None):
+            expected = inner.vision_features(patches, grids)
+        plain[precision] = cache.complete(column)["video_embeds"]
+        assert torch.equal(plain[precision], expected.float()) and inner.visual.training
+    assert not torch.equal(*plain.values())
+
+
+def test_a_column_without_media_passes_through(load, tmp_path, tasks):
+    model = frozen(load())
+    cache = VisionCache(model[0].model, open_store(model[0].model, model.processor, tmp_path))
+    column = {"input_ids": torch.ones(1, 2)}
+    assert cache.complete(column) == column

@@ -1,0 +1,280 @@
+"""Mined negatives in training: each epoch its own version, in every worker and process, and the same after a kill."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from training_runs import Run, launch
+from transformers import TrainerCallback
+
+from gve.trainers import GVETrainer, GVETrainingArguments
+from gve.trainers.collator import PairCollator
+from gve.trainers.media.vision_cache import VisionCache, open_store
+from gve.trainers.mining.mined import HEADER
+from gve.trainers.mining.side_encoders import LiveSide, OutsideSide
+from gve.trainers.planning.row_costs import make_planner, measure_columns
+
+REMINE = {"remine_every_epoch": True, "mine_ceiling": None, "num_negatives": {"t2v": 2}}
+
+
+class StopAt(TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            control.should_save = control.should_training_stop = True
+
+
+def arguments(folder, **changes):
+    settings = {
+        "num_train_epochs": 3,
+        "per_device_train_batch_size": 4,
+        "task_batch_sizes": {"i2v": 3},
+        "steps_per_epoch": 4,
+        "learning_rate": 1e-3,
+        "probe_pairs": 6,
+        "decode_cache_mb": 8,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "use_cpu": True,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+    return GVETrainingArguments(output_dir=str(folder), **settings | changes)
+
+
+def weights(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def versions(folder):
+    return sorted(path.name for path in (Path(folder) / "mined").iterdir())
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(Path(folder).rglob("*.*"))}
+
+
+def test_each_epoch_is_mined_by_the_weights_as_they_are(tmp_path, load, tasks):
+    trainer = GVETrainer(load(), arguments(tmp_path, num_train_epochs=2, **REMINE), tasks)
+    trainer.train()
+    assert len(versions(tmp_path)) == 2
+    headers = {}
+    for name in versions(tmp_path):
+        header = json.loads((tmp_path / "mined" / name / HEADER).read_text())
+        headers[header["epoch"]] = header
+    assert set(headers) == {0, 1} and headers[0]["prober"]["name"] == "live weights"
+    assert headers[0]["prober"]["fingerprint"] != headers[1]["prober"]["fingerprint"]
+    assert headers[0]["settings"]["short"] == "fill" and set(headers[0]["tasks"]) == {"t2v"}
+    logged = [entry for entry in trainer.state.log_history if "mined_mean_negative/t2v" in entry]
+    assert [entry["epoch"] for entry in logged] == [0, 1]
+    assert all(entry["mined_short/t2v"] == 0 and entry["mined_mean_positive/t2v"] <= 1 for entry in logged)
+
+
+def test_no_true_target_is_mined_and_the_nearest_are(tmp_path, load, tasks):
+    model = load()
+    vectors = LiveSide(model, PairCollator(model.processor))
+    rows = tasks["t2v"].to_list()
+    queries, targets = vectors(rows, "query"), vectors(rows, "target")
+    trainer = GVETrainer(model, arguments(tmp_path, num_train_epochs=1, **REMINE), tasks)
+    trainer.train()
+    (version,) = versions(tmp_path)
+    table = pq.read_table(tmp_path / "mined" / version / "t2v.parquet").to_pylist()
+    numbers = {row["id"]: number for number, row in enumerate(rows)}
+    for row, mined in zip(rows, table, strict=True):
+        stated = set(row["query_facts"])
+        true = [other["id"] for other in rows if stated <= set(other["target_facts"])]
+        scores = targets @ queries[numbers[row["id"]]]
+        expected = sorted((-scores[numbers[o["id"]]], o["id"]) for o in rows if o["id"] not in [*true, row["id"]])
+        assert mined["id"] == row["id"] and not set(mined["negatives"]) & set(true)
+        assert mined["scores"] == pytest.approx([-score for score, _ in expected[:2]], abs=1e-5)
+
+
+class Fixed:
+    """A prober that ranks targets by their places: the first ones are near to every query."""
+
+    def __init__(self, targets):
+        self.places = {bytes(target["video"]["bytes"]): place for place, target in enumerate(targets)}
+
+    def encode_query(self, inputs, **kwargs):
+        return np.tile(np.array([[1.0, 0.0]], np.float32), (len(inputs), 1))
+
+    def encode_document(self, inputs, **kwargs):
+        if not all(isinstance(item, dict) and set(item) == {"video"} for item in inputs):
+            return self.encode_query(inputs)
+        angles = [0.05 * (1 + self.places[item["video"].getvalue()]) for item in inputs]
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+def test_the_first_epoch_asks_the_given_prober(tmp_path, load, tasks):
+    prober = Fixed(tasks["t2v"]["target"])
+    args = arguments(tmp_path, num_train_epochs=2, **REMINE, probe_pairs=4)
+    GVETrainer(load(), args, tasks, prober=prober).train()
+    headers = [json.loads((tmp_path / "mined" / name / HEADER).read_text()) for name in versions(tmp_path)]
+    by_epoch = {header["epoch"]: header for header in headers}
+    assert by_epoch[0]["prober"]["name"] == "Fixed" and by_epoch[1]["prober"]["name"] == "live weights"
+    first = tmp_path / "mined" / f"mined-{by_epoch[0]['version']}" / "t2v.parquet"
+    last = pq.read_table(first).to_pylist()[-1]
+    assert last["negatives"] == ["t2v-0", "t2v-1"] and last["ranks"] == [1, 2]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_workers_turn_to_the_new_version_with_the_first_batch(tmp_path, load, tasks, workers):
+    """Whatever a batch of epoch t holds as negatives, the version of epoch t names it."""
+    seen = []
+
+    class Spying(PairCollator):
+        def __call__(self, rows):
+            batch = super().__call__(rows)
+            if rows[0]["task"] == "t2v":
+                names = [[target_id(negative) for negative in row["negatives"]] for row in rows]
+                batch["query_negative_places"] = torch.tensor(names)
+            return batch
+
+    places = {row["video"]["bytes"]: number for number, row in enumerate(tasks["t2v"]["target"])}
+
+    def target_id(negative):
+        return places[negative["video"]["bytes"]]
+
+    class Reading(GVETrainer):
+        def compute_loss(self, model, inputs, *args, **kwargs):
+            if "query_negative_places" in inputs:
+                found = inputs.pop("query_negative_places").tolist()
+                seen.append((self.state.global_step // 4, dict(zip(inputs["ids"], found, strict=True))))
+            return super().compute_loss(model, inputs, *args, **kwargs)
+
+    model = load()
+    changes = {"dataloader_num_workers": workers, "dataloader_persistent_workers": bool(workers)}
+    args = arguments(tmp_path, num_train_epochs=3, schedule="uniform", learning_rate=0.02, **REMINE, **changes)
+    collator = Spying(model.processor, num_negatives=args.num_negatives)
+    Reading(model, args, tasks, data_collator=collator).train()
+    tables = {}
+    for name in versions(tmp_path):
+        header = json.loads((tmp_path / "mined" / name / HEADER).read_text())
+        rows = pq.read_table(tmp_path / "mined" / name / "t2v.parquet").to_pylist()
+        tables[header["epoch"]] = {
+            row["id"]: [int(negative.partition("-")[2]) for negative in row["negatives"]] for row in rows
+        }
+    assert {epoch for epoch, _ in seen} == {0, 1, 2} and len(tables) == 3
+    for epoch, found in seen:
+        assert found == {name: tables[epoch][name] for name in found}
+    assert tables[0] != tables[1] or tables[1] != tables[2]
+
+
+def test_a_run_stopped_in_mid_epoch_goes_on_with_its_version(tmp_path, load, tasks):
+    whole = GVETrainer(load(), arguments(tmp_path / "whole", num_train_epochs=2, **REMINE), tasks)
+    whole.train()
+    GVETrainer(
+        load(), arguments(tmp_path / "parts", num_train_epochs=2, **REMINE), tasks, callbacks=[StopAt(6)]
+    ).train()
+    made = contents(tmp_path / "parts" / "mined")
+    second = GVETrainer(load(), arguments(tmp_path / "parts", num_train_epochs=2, **REMINE), tasks)
+    second.train(resume_from_checkpoint=True)
+    expected = weights(whole.model)
+    assert all(torch.equal(value, expected[name]) for name, value in weights(second.model).items())
+    assert contents(tmp_path / "parts" / "mined") == contents(tmp_path / "whole" / "mined")
+    assert made.items() <= contents(tmp_path / "parts" / "mined").items()
+    losses = [[entry["loss"] for entry in run.state.log_history if "loss" in entry] for run in (whole, second)]
+    assert losses[0] == losses[1]
+    assert second.mining.versions == whole.mining.versions and set(whole.mining.versions) == {0, 1}
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_of_mining(tmp_path_factory, embedder_folder, tasks):
+    """Of the second epoch's version some files are there; the run goes back to its checkpoint and ends the same."""
+    base = tmp_path_factory.mktemp("runs")
+    tasks.save_to_disk(base / "tasks")
+    settings = {**REMINE, "steps_per_epoch": 2, "save_steps": 1}
+    make = (str(embedder_folder), str(base / "tasks"))
+    (whole,) = launch(Run(*make, str(base / "whole"), settings=settings))
+    assert launch(Run(*make, str(base / "killed"), settings=settings, kill=("step", 3))) is None
+    for name in versions(base / "killed"):
+        header = base / "killed" / "mined" / name / HEADER
+        if json.loads(header.read_text())["epoch"] == 1:
+            header.unlink()
+            (header.parent / "t2v.parquet").unlink()
+    (resumed,) = launch(Run(*make, str(base / "killed"), settings=settings, resume=True))
+    assert resumed["losses"] == whole["losses"]
+    assert contents(base / "killed" / "mined") == contents(base / "whole" / "mined")
+    assert all(torch.equal(resumed["weights"][name], value) for name, value in whole["weights"].items())
+
+
+def test_two_processes_mine_what_one_does(tmp_path_factory, embedder_folder, tasks):
+    base = tmp_path_factory.mktemp("runs")
+    tasks.save_to_disk(base / "tasks")
+    settings = {**REMINE, "num_train_epochs": 1, "task_batch_sizes": dict.fromkeys(tasks, 2), "steps_per_epoch": 2}
+    make = (str(embedder_folder), str(base / "tasks"))
+    launch(Run(*make, str(base / "one"), settings=settings))
+    two = launch(Run(*make, str(base / "two"), settings=settings), world_size=2)
+    assert two[0]["losses"] and len(versions(base / "two")) == 1
+    one, other = (
+        pq.read_table(base / name / "mined" / versions(base / name)[0] / "t2v.parquet").to_pylist()
+        for name in ("one", "two")
+    )
+    assert [row["negatives"] for row in one] == [row["negatives"] for row in other]
+    assert np.concatenate([row["scores"] for row in one]) == pytest.approx(
+        np.concatenate([row["scores"] for row in other]), abs=1e-5
+    )
+
+
+def test_negatives_that_are_gone_are_named(tmp_path, load, tasks):
+    GVETrainer(load(), arguments(tmp_path, **REMINE), tasks, callbacks=[StopAt(6)]).train()
+    for name in versions(tmp_path):
+        (tmp_path / "mined" / name / HEADER).unlink()
+    with pytest.raises(
+        ValueError, match=r"resume_from_checkpoint: the checkpoint went on with the mined negatives .*mi"
+    ):
+        GVETrainer(load(), arguments(tmp_path, **REMINE), tasks).train(resume_from_checkpoint=True)
+
+
+def test_live_sides_leave_no_trace_and_agree_with_any_encoder(embedder, tasks, tmp_path):
+    rows = tasks["t2v"].to_list()[:5]
+    collator = PairCollator(embedder.processor)
+    embedder.train()
+    state = torch.get_rng_state()
+    live = LiveSide(embedder, collator, batch_size=2)
+    for side in ("query", "target"):
+        found = live(rows, side)
+        assert embedder.training and torch.equal(state, torch.get_rng_state())
+        assert np.linalg.norm(found, axis=1) == pytest.approx(1.0, abs=1e-6)
+        assert found == pytest.approx(OutsideSide(embedder, batch_size=2)(rows, side), abs=1e-5)
+        embedder.train()
+    inner = embedder[0].model
+    inner.visual.requires_grad_(False)
+    store = open_store(inner, embedder.processor, tmp_path / "features")
+    cached = LiveSide(embedder, PairCollator(embedder.processor, store=store), cache=VisionCache(inner, store))
+    for _ in range(2):
+        assert cached(rows, "target") == pytest.approx(live(rows, "target"), abs=1e-5)
+
+
+def test_a_vector_that_is_no_number_is_named(embedder, tasks):
+    with torch.no_grad():
+        for value in embedder.parameters():
+            value.fill_(torch.nan)
+    with pytest.raises(ValueError, match="prober: the query of row 't2v-0' of t2v became nan or infinity"):
+        LiveSide(embedder, PairCollator(embedder.processor))(tasks["t2v"].to_list()[:2], "query")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"remine_every_epoch": True, "num_negatives": 0}, "remine_every_epoch: got True with num_negatives 0"),
+        ({"mine_corpus": "folder"}, "mine_corpus: got a corpus that nothing is mined from"),
+        ({"mine_ceiling": 2.0}, "ceiling: got 2.0"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        arguments(tmp_path, **changes)
+
+
+def test_a_dry_run_counts_negatives_that_are_yet_to_be_mined(tasks):
+    bare = tasks["t2t"]
+    with pytest.raises(ValueError, match="num_negatives: got 2 for t2t, whose sampled rows have 0"):
+        measure_columns(bare, 2, make_planner(None))
+    query, target, *negatives = measure_columns(bare, 2, make_planner(None), mined=True)
+    assert negatives == [target, target] and query is not target

@@ -1,0 +1,84 @@
+"""Pictures of a run: which are drawn from what, and what is refused."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from gve.__main__ import main as gve
+from gve.trainers.watching.curves import draw_run, find_state, read_history, series
+
+
+def entries():
+    history = []
+    for epoch in range(3):
+        epoch_entry = {"sigma": 0.1 + 0.45 * epoch, "step": 10 * epoch, "epoch": float(epoch)}
+        for task, chance in (("t2v", 0.7 - 0.1 * epoch), ("i2v", 0.3 + 0.1 * epoch)):
+            epoch_entry[f"P/{task}"] = chance
+            if epoch:
+                epoch_entry |= {f"R/{task}": 0.5, f"R_centred/{task}": 0.1 * epoch, f"accuracy/{task}": 0.2 * epoch}
+        history.append(epoch_entry)
+        for step in range(5):
+            task = ("t2v", "i2v")[step % 2]
+            scores = {"score_mean": 0.3, "score_positive": 0.5, "score_gap": -0.1}
+            history.append(
+                {"step": 10 * epoch + step + 1, "epoch": epoch + step / 5, "loss": 3 - 0.1 * step, "grad_norm": 1.0}
+                | {"tokens_per_second": 900.0, "padding_waste": 0.1, "data_wait_share": 0.2, f"batches/{task}": 1}
+                | scores
+                | {f"{name}/{task}": value for name, value in (scores | {"loss": 3 - 0.1 * step}).items()}
+            )
+        history.append({"step": 10 * epoch + 5, "eval_mean": 0.2 * epoch, "eval_msrvtt": 0.1, "eval_runtime": 3.0})
+    return history
+
+
+def write_state(folder, history):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "trainer_state.json").write_text(json.dumps({"log_history": history}))
+    return folder
+
+
+def test_series_are_read_by_prefix():
+    found = series(entries(), "loss/")
+    assert list(found) == ["t2v", "i2v"]
+    assert found["i2v"] == ([2, 4, 12, 14, 22, 24], [2.9, 2.7] * 3)
+
+
+def test_every_picture_is_drawn_once(tmp_path, capsys):
+    run = write_state(tmp_path / "run", entries())
+    assert gve(["curves", str(run)]) == 0
+    names = [path.rpartition("/")[2] for path in capsys.readouterr().out.split()]
+    assert names == ["tasks.png", "curriculum.png", "pace.png", "evaluation.png"]
+    for name in names:
+        with Image.open(run / "curves" / name) as picture:
+            assert picture.size[0] > 1000
+            assert len(picture.convert("L").getcolors(256)) > 20  # not blank
+
+
+def test_what_was_not_logged_is_not_drawn(tmp_path):
+    history = [
+        {key: value for key, value in entry.items() if "/" not in key and "eval" not in key} for entry in entries()
+    ]
+    out = tmp_path / "out"
+    drawn = draw_run(write_state(tmp_path / "run", history), out)
+    assert [path.name for path in drawn] == ["pace.png"]
+    assert drawn[0].parent == out
+
+
+def test_an_unfinished_run_is_read_from_its_last_checkpoint(tmp_path):
+    for step in (5, 10):
+        write_state(tmp_path / f"checkpoint-{step}", entries()[:step])
+    assert find_state(tmp_path) == tmp_path / "checkpoint-10" / "trainer_state.json"
+
+
+def test_what_is_no_run_is_refused(tmp_path, capsys):
+    assert gve(["curves", str(tmp_path)]) == 2
+    assert "holds no trainer_state.json" in capsys.readouterr().err
+    path = tmp_path / "other.json"
+    for text, message in (
+        ("[]", "is no trainer_state.json"),
+        ("{", "is no"),
+        ('{"log_history": []}', "has an empty log"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            read_history(path)

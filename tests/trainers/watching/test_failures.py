@@ -1,0 +1,129 @@
+"""Planted runs: each sign is told once, and a healthy run is left in peace."""
+
+import logging
+import math
+from types import SimpleNamespace
+
+import pytest
+
+from gve.trainers import GVETrainer, GVETrainingArguments
+from gve.trainers.watching.failures import WINDOW, FailureCallback, chance_accuracy, chance_loss
+
+
+@pytest.fixture
+def args(tmp_path):
+    return GVETrainingArguments(
+        str(tmp_path), use_cpu=True, per_device_train_batch_size=48, num_negatives={"t2v": 1}, probe_pairs=64
+    )
+
+
+def play(args, entries, *, epoch=0.0):
+    """Hand a callback one entry of the log after another."""
+    callback = FailureCallback()
+    for step, logs in enumerate(entries):
+        state = SimpleNamespace(global_step=step + 1, epoch=epoch, max_steps=1000)
+        callback.on_log(args, state, None, logs)
+    return callback.told
+
+
+def healthy(step):
+    return {
+        "loss": 3.5 - 0.2 * step,
+        "loss/t2v": 3.5 - 0.2 * step,
+        "loss/i2v": 2.0,
+        "score_mean": 0.3,
+        "grad_norm": 1.0 + 0.5 * (step % 3),
+    }
+
+
+def test_a_healthy_run_is_left_in_peace(args):
+    probe = {"R/t2v": 0.5, "R_centred/t2v": 0.3, "accuracy/t2v": 0.4, "R/v2v": 0.97, "R_centred/v2v": 0.2}
+    entries = [healthy(step) for step in range(14)] + [probe | {"accuracy/v2v": 0.5}]
+    assert play(args, entries, epoch=3.0) == {}
+
+
+def test_a_constant_loss_at_log_b_is_told_once(args, caplog):
+    with caplog.at_level(logging.WARNING):
+        told = play(args, [{"loss/t2v": chance_loss(args, "t2v") + 0.01 * (step % 2)} for step in range(3 * WINDOW)])
+    assert list(told) == ["constant loss"]
+    assert "the loss of t2v stays at 3.8" in told["constant loss"]
+    assert "learning rate" in told["constant loss"]
+    assert len(caplog.records) == 1
+    assert f"step {WINDOW}:" in caplog.text
+
+
+def test_a_constant_loss_elsewhere_is_none_of_this(args):
+    assert play(args, [{"loss/t2v": 0.7}] * 3 * WINDOW) == {}
+    args.warmup_steps = 100
+    assert play(args, [{"loss/t2v": chance_loss(args, "t2v")}] * 3 * WINDOW) == {}
+    args.warmup_steps = 0
+    falling = [{"loss/t2v": chance_loss(args, "t2v") * (1 - 0.01 * step)} for step in range(WINDOW)]
+    assert play(args, falling) == {}
+
+
+def test_the_level_of_chance_is_equation_1_with_equal_cosines(args):
+    assert chance_loss(args, "i2v") == math.log(48)
+    assert chance_loss(args, "t2v") == (math.log(49) + math.log(48)) / 2
+    assert chance_accuracy(64) == pytest.approx(1 / 64 + 2 * math.sqrt(63) / 64 / 8)
+
+
+def test_collapsed_embeddings_are_told(args):
+    assert list(play(args, [{"score_mean": 0.97}] * WINDOW)) == ["collapsed embeddings"]
+    assert play(args, [{"score_mean": 0.97}] * (WINDOW - 1) + [{"score_mean": 0.5}]) == {}
+
+
+@pytest.mark.parametrize(
+    ("norms", "sign"),
+    [
+        ([0.0] * 3, "no gradient"),
+        ([1.0, 2.0] * WINDOW + [500.0], "exploding gradient"),
+        ([1.0, math.nan], "exploding gradient"),
+        ([math.inf], "exploding gradient"),
+    ],
+)
+def test_gradients_that_vanish_or_explode_are_told(args, norms, sign):
+    assert list(play(args, [{"grad_norm": norm} for norm in norms])) == [sign]
+
+
+def test_a_warm_up_is_no_explosion(args):
+    assert play(args, [{"grad_norm": norm} for norm in (0.01, 5.0, 0.0, 0.0, 1.0)]) == {}
+
+
+def test_a_probe_at_chance_is_told_after_some_epochs(args):
+    probe = {"R/t2v": 0.5, "R_centred/t2v": 0.1, "accuracy/t2v": 0.4, "R/v2v": 0.9, "R_centred/v2v": 0.0}
+    entry = probe | {"accuracy/v2v": 1 / 64}
+    assert play(args, [entry], epoch=1.0) == {}
+    told = play(args, [entry], epoch=2.0)
+    assert list(told) == ["accuracy at chance"]
+    assert "accuracy of v2v is" in told["accuracy at chance"]
+
+
+def test_r_near_one_everywhere_is_told(args):
+    alike = {
+        name: value for task in ("t2v", "i2v") for name, value in ((f"R/{task}", 0.97), (f"R_centred/{task}", 0.0))
+    }
+    logs = alike | {"accuracy/t2v": 0.5, "accuracy/i2v": 0.5}
+    assert list(play(args, [logs])) == ["collapsed probe"]
+    assert play(args, [logs | {"R_centred/i2v": 0.3}]) == {}
+
+
+def test_a_planted_run_is_caught(tmp_path, embedder, tasks):
+    """With all weights but one norm frozen and a rate of nearly zero the loss cannot move; the log tells of it."""
+    failures = FailureCallback()
+    settings = GVETrainingArguments(
+        str(tmp_path),
+        use_cpu=True,
+        max_steps=WINDOW,
+        per_device_train_batch_size=4,
+        logging_steps=1,
+        temperature=10.0,
+        learning_rate=1e-12,
+        schedule="uniform",
+        report_to="none",
+        disable_tqdm=True,
+        save_strategy="no",
+        max_grad_norm=1.0,
+    )
+    only = {"t2t": tasks["t2t"]}
+    GVETrainer(embedder, settings, only, callbacks=[failures]).train()
+    assert "constant loss" in failures.told

@@ -1,0 +1,109 @@
+"""Curves by task, and the time that steps wait for data."""
+
+import time
+
+import pytest
+import torch
+
+from gve.trainers import GVETrainer, GVETrainingArguments
+from gve.trainers.watching.meters import CURVES, TaskMeters, WatchCallback
+
+
+def arguments(folder, **changes):
+    settings = {
+        "num_train_epochs": 2,
+        "per_device_train_batch_size": 4,
+        "task_batch_sizes": {"i2v": 3},
+        "steps_per_epoch": 4,
+        "learning_rate": 1e-3,
+        "probe_pairs": 6,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "use_cpu": True,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+    return GVETrainingArguments(output_dir=str(folder), **settings | changes)
+
+
+def test_means_by_task_and_over_all():
+    meters = TaskMeters()
+    for task, value in (("t2v", 1.0), ("t2v", 3.0), ("i2v", 8.0)):
+        meters.task = task
+        meters.add({"loss": torch.tensor(value), "score_mean": torch.tensor(value / 10)})
+    got = meters.pop()
+    assert got == pytest.approx(
+        {
+            "score_mean": 0.4,
+            "loss/t2v": 2.0,
+            "score_mean/t2v": 0.2,
+            "loss/i2v": 8.0,
+            "score_mean/i2v": 0.8,
+            "batches/t2v": 2,
+            "batches/i2v": 1,
+        }
+    )
+    assert meters.pop() == {}
+
+
+def test_waiting_is_measured_and_forgotten():
+    watch = WatchCallback()
+    with watch.waiting():
+        time.sleep(0.02)
+    got = watch.pop()
+    assert got["data_wait_seconds"] >= 0.02
+    assert 0 < got["data_wait_share"] <= 1
+    assert watch.pop()["data_wait_seconds"] == 0
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_the_curves_are_of_the_tasks_that_were_drawn(tmp_path, embedder, tasks, accumulation, monkeypatch):
+    trainer = GVETrainer(embedder, arguments(tmp_path, gradient_accumulation_steps=accumulation), tasks)
+    collate, drawn = trainer.data_collator.__class__.__call__, []
+
+    def recorded(collator, rows):
+        drawn.append(rows[0]["task"])
+        return collate(collator, rows)
+
+    monkeypatch.setattr(trainer.data_collator.__class__, "__call__", recorded)
+    trainer.train()
+    entries = [entry for entry in trainer.state.log_history if "score_mean" in entry]
+    assert len(entries) == 8
+    for number, entry in enumerate(entries):
+        expected = drawn[number * accumulation : (number + 1) * accumulation]
+        got = {name.removeprefix("batches/"): count for name, count in entry.items() if name.startswith("batches/")}
+        assert got == {task: expected.count(task) for task in expected}
+        assert {f"{curve}/{task}" for curve in CURVES for task in expected} <= entry.keys()
+        whole = sum(entry[f"loss/{task}"] * count for task, count in got.items()) / accumulation
+        assert entry["loss"] == pytest.approx(whole, abs=2e-3)
+        assert entry["data_wait_seconds"] >= 0
+
+
+def test_all_of_it_reaches_tensorboard(tmp_path, embedder, tasks):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    args = arguments(tmp_path, report_to="tensorboard", num_train_epochs=2)
+    trainer = GVETrainer(embedder, args, tasks)
+    trainer.train()
+    (file,) = tmp_path.rglob("events.out.tfevents*")
+    events = accumulator.EventAccumulator(str(file))
+    events.Reload()
+    tags = set(events.Tags()["scalars"])
+    seen = {name.split("/", 1)[1] for entry in trainer.state.log_history for name in entry if name.startswith("loss/")}
+    assert seen
+    for task in seen:
+        assert {f"train/{curve}/{task}" for curve in CURVES} <= tags
+    assert {"train/data_wait_share", "train/tokens_per_second", "train/padding_waste", "train/sigma"} <= tags
+    assert {f"train/{name}/{task}" for name in ("P", "R", "R_centred", "accuracy") for task in tasks} <= tags
+    values = [event.value for event in events.Scalars(f"train/loss/{min(seen)}")]
+    assert all(value > 0 for value in values)
+
+
+def test_trackio_takes_the_same_entries(tmp_path, embedder, tasks, monkeypatch):
+    """Offline, where the package is there: the run's numbers are read back from its own store."""
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    pytest.importorskip("trackio")
+    args = arguments(tmp_path, report_to="trackio", num_train_epochs=1, run_name="watched", project="gve-test")
+    trainer = GVETrainer(embedder, args, tasks)
+    trainer.train()
+    assert any(path.stat().st_size for path in (tmp_path / "trackio").rglob("gve-test*.db"))
+    assert any(name.startswith("loss/") for entry in trainer.state.log_history for name in entry)

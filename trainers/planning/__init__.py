@@ -1,0 +1,1 @@
+"""A run before it runs: its mixture, steps, tokens, memory and time."""

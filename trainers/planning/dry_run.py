@@ -1,0 +1,212 @@
+"""What a run would be, before it: mixture, steps, tokens, memory, time and the schedule of sigma."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from datasets import Dataset
+
+from gve.trainers.arguments import GVETrainingArguments
+from gve.trainers.curriculum.schedule import sigma_at
+from gve.trainers.planning.estimates import Load, Method, memory_bytes, step_flops, step_seconds, trainable_parameters
+from gve.trainers.planning.paper_rows import SOURCES, UVRD
+from gve.trainers.planning.row_costs import Column, assume_columns, batch_load, make_planner, measure_columns
+from gve.trainers.planning.shapes import Shape, load_shape
+from gve.trainers.recipe import TrainCommand
+
+
+def make_plan(
+    command: TrainCommand, args: GVETrainingArguments, tasks: Mapping[str, Dataset] | None
+) -> dict[str, Any]:
+    """Plan a run; of media the headers are read, of the model its configuration, and nothing is computed.
+
+    Args:
+        command: What to train, on what.
+        args: Settings of the run.
+        tasks: UVRD rows by task; None reckons with the paper's numbers of rows and its budgets of tokens.
+
+    Returns:
+        The plan: keys model, run, mixture, tokens, schedule, memory, host, time, notes.
+
+    Raises:
+        ValueError: Where the shape is unknown, or a task's rows cannot fill a batch.
+    """
+    shape = load_shape(command.shape if command.model is None else command.model)
+    method = method_of(command, args)
+    sizes, columns = _measure(command, args, tasks)
+    loads = {task: batch_load(columns[task], args.batch_size_of(task)) for task in sizes}
+    chances = _chances(args, sizes)
+    run = _run(args, sizes, method.processes)
+    memory = {task: memory_bytes(shape, method, load) for task, load in loads.items()}
+    worst = max(memory, key=lambda task: memory[task]["total"])
+    return {
+        "model": _model(shape, method),
+        "run": run,
+        "mixture": [_row(args, task, sizes[task], chances[task], columns[task], loads[task]) for task in sizes],
+        "tokens": _tokens(args, columns, loads, chances, run),
+        "schedule": [
+            {"epoch": epoch + 1, "sigma": sigma_at(epoch, epochs, sigma_min=args.sigma_min, sigma_max=args.sigma_max)}
+            for epochs in [run["epochs"]]
+            for epoch in range(epochs)
+        ],
+        "memory": {"task": worst, "sharding": method.sharding, **memory[worst]},
+        "host": {"batches": _batches_held(args), "bytes": _batches_held(args) * memory[worst]["inputs"]},
+        "time": _time(command, shape, method, loads, chances, run),
+        "notes": _notes(command, args, tasks),
+    }
+
+
+def method_of(command: TrainCommand, args: GVETrainingArguments) -> Method:
+    """How the model is trained, as far as memory and time depend on it.
+
+    Args:
+        command: What to train.
+        args: Settings of the run.
+
+    Returns:
+        The method.
+    """
+    return Method(
+        number_bytes=4 if command.dtype == "float32" else 2,
+        lora_rank=command.lora_rank,
+        lora_dropout=command.lora_dropout > 0,
+        freeze_vision=command.freeze_vision,
+        checkpointing=bool(args.gradient_checkpointing or args.activation_checkpointing),
+        cache_tokens=args.cache_tokens,
+        eager=command.attention == "eager",
+        masters=args.master_weights or args.use_muon,
+        sharding=command.sharding,
+        processes=command.num_processes or args.world_size,
+    )
+
+
+def _measure(
+    command: TrainCommand, args: GVETrainingArguments, tasks: Mapping[str, Dataset] | None
+) -> tuple[dict[str, int], dict[str, list[Column]]]:
+    """Rows and columns of each task."""
+    if tasks is not None:
+        planner = make_planner(command.model)
+        mined = args.remine_every_epoch or args.mined_negatives is not None
+        columns = {
+            task: measure_columns(rows, args.negatives_of(task), planner, seed=args.seed, mined=mined)
+            for task, rows in tasks.items()
+        }
+        return {task: len(rows) for task, rows in tasks.items()}, columns
+    names = list(UVRD) if not command.tasks else command.tasks
+    if unknown := [name for name in names if name not in SOURCES]:
+        raise ValueError(
+            f"data: got none, and {', '.join(unknown)} has no number of rows in the paper; sources of Tables 6 and 7 are "
+            f"accepted without data ({', '.join(SOURCES)}); name the data set with --data"
+        )
+    return {name: SOURCES[name].rows for name in names}, {
+        name: assume_columns(name, args.negatives_of(name)) for name in names
+    }
+
+
+def _chances(args: GVETrainingArguments, sizes: Mapping[str, int]) -> dict[str, float]:
+    """P of the first epoch without a probe: what sizes, priors and bounds alone make of the schedule."""
+    return args.curriculum(max(1, round(args.num_train_epochs))).epoch(0, sizes, {}).probabilities
+
+
+def _run(args: GVETrainingArguments, sizes: Mapping[str, int], processes: int) -> dict[str, Any]:
+    """Steps as the sampler and the trainer will count them."""
+    accumulation = args.gradient_accumulation_steps
+    short = [task for task, rows in sizes.items() if rows < args.batch_size_of(task) * processes]
+    if short:
+        raise ValueError(
+            f"batch_size: {', '.join(short)} has fewer rows than one step takes ({processes} processes); give it a smaller "
+            "batch in task_batch_sizes, or leave it out of --tasks"
+        )
+    batches = sum(rows // (args.batch_size_of(task) * processes) for task, rows in sizes.items())
+    steps = args.steps_per_epoch or -(-batches // accumulation)
+    epochs = -(-args.max_steps // steps) if args.max_steps > 0 else max(1, round(args.num_train_epochs))
+    return {
+        "processes": processes,
+        "gradient_accumulation_steps": accumulation,
+        "epochs": epochs,
+        "steps_per_epoch": steps,
+        "steps": args.max_steps if args.max_steps > 0 else steps * epochs,
+    }
+
+
+def _batches_held(args: GVETrainingArguments) -> int:
+    """Batches that lie in a process's main memory: what its workers prepare ahead, and the one in hand."""
+    workers, ahead = args.dataloader_num_workers, args.dataloader_prefetch_factor
+    return 1 + workers * (2 if ahead is None else ahead)  # 2 is PyTorch's
+
+
+def _model(shape: Shape, method: Method) -> dict[str, Any]:
+    sizes = {"width": shape.hidden, "layers": shape.layers, "vision_layers": shape.vision_depth}
+    trainable = trainable_parameters(shape, method)
+    return {"name": shape.name, "parameters": shape.parameters, "trainable": trainable, **sizes}
+
+
+def _row(
+    args: GVETrainingArguments, task: str, rows: int, chance: float, columns: list[Column], load: Load
+) -> dict[str, Any]:
+    vision = sum(column.vision for column in columns)
+    tokens = sum(column.tokens for column in columns)
+    return {
+        "task": task,
+        "rows": rows,
+        "batch": args.batch_size_of(task),
+        "negatives": args.negatives_of(task),
+        "probability": chance,
+        "text_tokens": round((tokens - vision) * args.batch_size_of(task)),
+        "vision_tokens": load.vision,
+        "padded_tokens": load.tokens,
+    }
+
+
+def _tokens(
+    args: GVETrainingArguments,
+    columns: Mapping[str, list[Column]],
+    loads: Mapping[str, Load],
+    chances: Mapping[str, float],
+    run: Mapping[str, Any],
+) -> dict[str, float]:
+    """Expected tokens of an optimizer step of all processes, and of the run."""
+    times = run["processes"] * run["gradient_accumulation_steps"]
+    vision = sum(chances[task] * loads[task].vision for task in loads) * times
+    whole = sum(
+        chances[task] * args.batch_size_of(task) * sum(column.tokens for column in columns[task]) for task in loads
+    )
+    pairs = sum(chances[task] * args.batch_size_of(task) for task in loads) * times
+    return {
+        "pairs_a_step": round(pairs, 1),
+        "text_a_step": round(whole * times - vision),
+        "vision_a_step": round(vision),
+        "in_all": round(whole * times * run["steps"]),
+    }
+
+
+def _time(
+    command: TrainCommand,
+    shape: Shape,
+    method: Method,
+    loads: Mapping[str, Load],
+    chances: Mapping[str, float],
+    run: Mapping[str, Any],
+) -> dict[str, float]:
+    """Operations of a process in an optimizer step, and seconds where a device's peak is given."""
+    flops = sum(chances[task] * step_flops(shape, method, load) for task, load in loads.items())
+    flops *= run["gradient_accumulation_steps"]
+    if command.device_tflops is None:
+        return {"tflop_a_step": flops / 1e12}
+    seconds = step_seconds(flops, command.device_tflops, command.utilisation)
+    return {"tflop_a_step": flops / 1e12, "seconds_a_step": seconds, "hours": seconds * run["steps"] / 3600}
+
+
+def _notes(command: TrainCommand, args: GVETrainingArguments, tasks: Mapping[str, Dataset] | None) -> list[str]:
+    """What the numbers rest on."""
+    notes = []
+    if tasks is None:
+        notes.append(
+            "no data: rows of the paper's Tables 6 and 7, media at their budgets of tokens, texts of 64 tokens"
+        )
+    if args.schedule not in ("uniform", "proportional"):
+        asked = "the prober's scores replace it" if command.prober else "without a prober the first epoch stays so"
+        notes.append(f"P is that of an unprobed first epoch; {asked}")
+    notes.append("memory: closed form; libraries, fragments and communication buffers come on top")
+    if command.device_tflops is None:
+        notes.append("time: give --device_tflops for seconds")
+    return notes

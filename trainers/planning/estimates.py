@@ -1,0 +1,228 @@
+"""Memory and time of a training step, in closed form from a model's shape and a step's tokens.
+
+What autograd keeps of a layer was counted on the code of transformers 5.23 with `saved_tensors_hooks`; the terms are
+those of Korthikanti et al. (2022, "Reducing Activation Recomputation in Large Transformer Models", section 4) for a
+gated MLP, RMS norms and adapters. Operations follow Kaplan et al. (2020): 2 a parameter and token forwards, 2 for the
+gradient of the inputs, 2 for that of the weights. Shards follow Rajbhandari et al. (2020, ZeRO, section 5).
+
+Shapes: h hidden width, f MLP width, k width of the keys, a heads, r rank, s tokens of a row, T tokens of a pass, W
+processes, e bytes of a number of the weights.
+"""
+
+from dataclasses import dataclass
+
+from gve.trainers.planning.shapes import Shape
+
+SHARDING = ("none", "zero2", "zero3", "fsdp2")
+"""What the processes share: nothing (DDP); gradients and optimizer; these and the weights (both others)."""
+MASK_BYTES = 1
+"""A dropout mask's number on a GPU; on a CPU it is as wide as the weights, see `layer_bytes`."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a model is trained, as far as memory and time depend on it.
+
+    Attributes:
+        number_bytes: e, 2 for bfloat16 and 4 for float32.
+        lora_rank: r; 0 trains all weights.
+        lora_dropout: Whether adapters have dropout.
+        freeze_vision: Whether vision tower and token embeddings keep their weights; adapters freeze all else anyway.
+        checkpointing: Whether activations are computed again in the backward pass.
+        cache_tokens: Tokens embedded at a time with cached gradients; None embeds a batch in one pass.
+        eager: Whether attention keeps its matrix of s x s weights.
+        masters: Whether low-precision weights are stepped as fp32 copies.
+        sharding: One of `SHARDING`.
+        processes: W.
+        on_cpu: Whether dropout masks are as wide as the weights.
+    """
+
+    number_bytes: int = 2
+    lora_rank: int = 0
+    lora_dropout: bool = True
+    freeze_vision: bool = False
+    checkpointing: bool = False
+    cache_tokens: int | None = None
+    eager: bool = False
+    masters: bool = False
+    sharding: str = "none"
+    processes: int = 1
+    on_cpu: bool = False
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one process computes in one batch.
+
+    Attributes:
+        tokens: Tokens of the language model over all columns, padding included.
+        vision: Tokens of images and videos over all columns.
+        largest: Tokens of the largest column, padding included.
+        largest_vision: Tokens of images and videos of the largest column.
+        longest: s, tokens of the longest row.
+    """
+
+    tokens: int
+    vision: int
+    largest: int
+    largest_vision: int
+    longest: int
+
+
+def trainable_parameters(shape: Shape, method: Method) -> int:
+    """How many parameters are trained.
+
+    Args:
+        shape: The model.
+        method: How it is trained.
+
+    Returns:
+        A number of parameters.
+    """
+    if method.lora_rank:
+        return shape.adapter * method.lora_rank
+    return shape.text + (0 if method.freeze_vision else shape.embeddings + shape.vision)
+
+
+def layer_bytes(shape: Shape, method: Method, longest: int) -> int:
+    """What autograd keeps of one layer of the language model for one token, in bytes.
+
+    All weights: `2h(4 + 2e)` for the norms (their input in fp32, its quotient, their output), attention, `4f e` for the
+    MLP. Adapters: `8h` for the norms, attention, `3f e`, and of each of the six adapted maps its input after dropout
+    with the mask, `(5h + f)(e + mask)`, and its `r e` inner values; without dropout one input for each block, `(2h + f) e`.
+    Attention: eager `3h e + a s (e + 4)` (`a s e` in fp32), else `(2h + 2k) e + 4a`.
+
+    Args:
+        shape: The model.
+        method: How it is trained.
+        longest: s.
+
+    Returns:
+        Bytes a token and layer.
+    """
+    h, f, e, r = shape.hidden, shape.intermediate, method.number_bytes, method.lora_rank
+    weights = e if e == 4 else e + 4
+    attention = 3 * h * e + shape.heads * longest * weights
+    if not method.eager:
+        attention = (2 * h + 2 * shape.kv_width) * e + 4 * shape.heads
+    if not r:
+        output = h * e if method.eager else 0  # the fused kernels keep it anyway
+        return 2 * h * (4 + 2 * e) + attention + output + 4 * f * e + 8
+    kept = 8 * h + attention + 3 * f * e + 6 * r * e + 8
+    if not method.lora_dropout:
+        return kept + (2 * h + f) * e
+    return kept + (5 * h + f) * (e + (e if method.on_cpu else MASK_BYTES))
+
+
+def vision_block_bytes(shape: Shape, method: Method) -> int:
+    """The same of one block of the vision tower for one patch, where the tower is trained.
+
+    Args:
+        shape: The model.
+        method: How it is trained.
+
+    Returns:
+        Bytes a patch and block.
+    """
+    h, f, e = shape.vision_hidden, shape.vision_intermediate, method.number_bytes
+    return 2 * h * (4 + 2 * e) + 4 * h * e + 4 * f * e + 8
+
+
+def memory_bytes(shape: Shape, method: Method, load: Load) -> dict[str, int]:
+    """Peak memory of one process, by what takes it; libraries, fragments and communication buffers not counted.
+
+    Args:
+        shape: The model.
+        method: How it is trained.
+        load: What a batch holds.
+
+    Returns:
+        Bytes of weights, gradients, optimizer, activations, working (what one layer holds only while it runs), inputs
+        and total.
+    """
+    e, trained = method.number_bytes, trainable_parameters(shape, method)
+    shared = method.processes if method.sharding != "none" else 1
+    weights = (shape.parameters + (trained if method.lora_rank else 0)) * e
+    gathered = 2 * (shape.text // shape.layers) * e if method.sharding in ("zero3", "fsdp2") else 0
+    if method.sharding in ("zero3", "fsdp2"):
+        weights = weights // shared + gathered
+    buckets = trained * e if method.processes > 1 and method.sharding == "none" else 0
+    states = trained * (12 if method.masters and e < 4 else 2 * e) // shared
+    activations, working = _activations(shape, method, load)
+    parts = {
+        "weights": weights,
+        "gradients": trained * e // shared + buckets,
+        "optimizer": states,
+        "activations": activations,
+        "working": working,
+        "inputs": load.vision * shape.merged * shape.patch_values * 4 + load.tokens * 8 * 4,
+    }
+    return parts | {"total": sum(parts.values())}
+
+
+def _activations(shape: Shape, method: Method, load: Load) -> tuple[int, int]:
+    """What is kept for the backward pass, and what a layer or block needs beside it while it runs."""
+    e = method.number_bytes
+    tokens, vision, column = load.tokens, load.vision, load.largest
+    column_vision = load.largest_vision
+    if method.cache_tokens is not None and method.cache_tokens < tokens:
+        tokens = max(method.cache_tokens, load.longest)
+        vision, column = round(load.vision * tokens / load.tokens), tokens
+        column_vision = vision
+    layer = layer_bytes(shape, method, load.longest)
+    if method.checkpointing:
+        kept = tokens * shape.layers * shape.hidden * e + column * layer
+    else:
+        kept = tokens * shape.layers * layer
+    patches = column_vision * shape.merged
+    tower_trained = not method.lora_rank and not method.freeze_vision
+    if tower_trained:
+        block = vision_block_bytes(shape, method)
+        all_patches = vision * shape.merged
+        kept += (
+            all_patches * shape.vision_depth * shape.vision_hidden * e + patches * block
+            if method.checkpointing
+            else all_patches * shape.vision_depth * block
+        )
+    kept += vision * shape.hidden * e + tokens * shape.hidden * e  # the tower's output and the embedded sequence
+    text = column * (3 * shape.intermediate + 4 * shape.hidden) * e
+    tower = patches * (3 * shape.vision_intermediate + 6 * shape.vision_hidden) * e
+    return kept, max(text, tower)
+
+
+def step_flops(shape: Shape, method: Method, load: Load) -> float:
+    """Operations of one process for one batch.
+
+    A token costs `2P` forwards through the P parameters of the language model's layers and `4 L h s / 2` in causal
+    attention; backwards the same for the inputs' gradient, and once more where the weights are trained; once more
+    forwards with checkpointing, and once more with cached gradients. A patch costs `2P` of the tower's parameters, three
+    times that where the tower is trained.
+
+    Args:
+        shape: The model.
+        method: How it is trained.
+        load: What a batch holds.
+
+    Returns:
+        Floating-point operations.
+    """
+    cached = method.cache_tokens is not None and method.cache_tokens < load.tokens
+    passes = 2 + (0 if method.lora_rank else 1) + method.checkpointing + cached
+    text = load.tokens * (2 * shape.text + 2 * shape.layers * shape.hidden * load.longest)
+    tower_trained = not method.lora_rank and not method.freeze_vision
+    tower = (3 + method.checkpointing if tower_trained else 1) + cached
+    return text * passes + load.vision * shape.merged * 2 * shape.vision * tower
+
+
+def step_seconds(flops: float, tflops: float, utilisation: float) -> float:
+    """Seconds of so many operations on one device; waiting for data and other devices not counted.
+
+    Args:
+        flops: Of one batch.
+        tflops: The device's peak in the number format, in 10^12 operations a second.
+        utilisation: Share of it that is reached.
+
+    Returns:
+        Seconds.
+    """
+    return flops / (tflops * 1e12 * utilisation)

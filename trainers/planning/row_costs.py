@@ -1,0 +1,188 @@
+"""What a task's batch costs in tokens, from the headers of sampled rows; nothing is decoded.
+
+Shapes: B rows of a batch, K hard negatives of a row.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from datasets import Dataset
+from transformers import AutoProcessor, Qwen2VLImageProcessorPil
+from transformers.utils import PROCESSOR_NAME
+
+from gve.hub_datasets.schema import task_of
+from gve.inputs_gve import parse_rows
+from gve.plan_gve import Budget, Plan, estimate_text, see, systems_of
+from gve.trainers.planning.estimates import Load
+from gve.trainers.planning.paper_rows import CHAT_TOKENS, IMAGE_TOKENS, TEXT_TOKENS, VIDEO_TOKENS
+from gve.video_processing_gve import GVEVideoProcessor
+
+SAMPLE = 64
+"""Rows of a task whose headers are read."""
+FRAMES = 8
+IMAGE_PIXELS = {"shortest_edge": 4 * 28 * 28, "longest_edge": IMAGE_TOKENS * 28 * 28}
+
+
+class Planner(Protocol):
+    """What knows the cost of rows: a processor, or `HeaderPlanner`."""
+
+    def plan(self, inputs: Sequence[Any], *, instruction: Sequence[str | None] | None = None) -> list[Plan]:
+        """One plan a row."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """Tokens of one side of a task's batches, a row.
+
+    Attributes:
+        tokens: Mean of all tokens.
+        vision: Mean of those of images and videos.
+        longest: Of the sample's longest row, to which a batch is padded.
+    """
+
+    tokens: float
+    vision: float
+    longest: int
+
+
+class HeaderPlanner:
+    """Plans rows by the paper's budgets where a model has no processor yet; texts count four bytes a token."""
+
+    def __init__(self) -> None:
+        video = GVEVideoProcessor(num_frames=FRAMES)
+        self.processors = {"image": Qwen2VLImageProcessorPil(size=dict(IMAGE_PIXELS)), "video": video}
+        self.budget = Budget(FRAMES, True, video.budget(None), dict(IMAGE_PIXELS))
+
+    def plan(self, inputs: Sequence[Any], *, instruction: Sequence[str | None] | None = None) -> list[Plan]:
+        """One plan a row.
+
+        Args:
+            inputs: Rows as a processor takes them.
+            instruction: One a row, or None.
+
+        Returns:
+            The plans; tokens of the chat's frame are a constant.
+        """
+        rows = parse_rows(inputs)
+        plans = []
+        for index, (row, system) in enumerate(zip(rows, systems_of(rows, instruction), strict=True)):
+            seen = see(row, index, self.budget, self.processors)
+            vision = sum(medium.tokens for medium in seen)
+            text = CHAT_TOKENS + estimate_text(system) + estimate_text(row.text)
+            plans.append(Plan(text + vision, vision, sum(medium.pixels for medium in seen)))
+        return plans
+
+
+def make_planner(model: str | None) -> Planner:
+    """The processor of a model folder, or a stand-in where there is none.
+
+    Args:
+        model: A folder or Hub name, or None.
+
+    Returns:
+        What plans rows.
+    """
+    if model is None or (Path(model).is_dir() and not (Path(model) / PROCESSOR_NAME).is_file()):
+        return HeaderPlanner()
+    return AutoProcessor.from_pretrained(model)
+
+
+def measure_columns(
+    rows: Dataset, negatives: int, planner: Planner, *, seed: int = 0, mined: bool = False
+) -> list[Column]:
+    """Tokens of the query, the target and each hard negative of sampled rows.
+
+    Args:
+        rows: UVRD rows of one task.
+        negatives: K.
+        planner: Reads the headers.
+        seed: Of the sample.
+        mined: Whether negatives are mined, targets of other rows that is, and not those of the row.
+
+    Returns:
+        K + 2 columns.
+    """
+    picks = np.sort(np.random.default_rng(seed).permutation(len(rows))[:SAMPLE])
+    sample = (rows if negatives and not mined else rows.remove_columns("negatives")).select(picks).to_list()
+    columns = [
+        _column(planner.plan([_present(row["query"]) for row in sample], instruction=_instructions(sample))),
+        _column(planner.plan([_present(row["target"]) for row in sample])),
+    ]
+    if mined:
+        return [*columns, *[columns[1]] * negatives]
+    for number in range(negatives):
+        held = [row["negatives"][number] for row in sample if len(row["negatives"]) > number]
+        if not held:
+            raise ValueError(
+                f"num_negatives: got {negatives} for {sample[0]['task']}, whose sampled rows have {number}; lower the "
+                "number or mine more"
+            )
+        columns.append(_column(planner.plan([_present(media) for media in held])))
+    return columns
+
+
+def assume_columns(task: str, negatives: int) -> list[Column]:
+    """The same without rows: every image and video at its budget, texts of usual length.
+
+    Args:
+        task: Its name, such as "ti2v" or "t2v-webvid".
+        negatives: K.
+
+    Returns:
+        K + 2 columns.
+    """
+    kind = task_of(task)
+    if kind is None:
+        raise ValueError(f"tasks: got {task!r}; a kind such as t2v, with a suffix or without, is needed; rename it")
+    query, target = (_assumed(side) for side in kind.split("2"))
+    return [query, target, *[target] * negatives]
+
+
+def batch_load(columns: Sequence[Column], batch_size: int) -> Load:
+    """What a process computes in one batch.
+
+    Args:
+        columns: Of the task.
+        batch_size: B.
+
+    Returns:
+        Its tokens with padding.
+    """
+    largest = max(columns, key=lambda column: column.longest)
+    return Load(
+        tokens=batch_size * sum(column.longest for column in columns),
+        vision=round(batch_size * sum(column.vision for column in columns)),
+        largest=batch_size * largest.longest,
+        largest_vision=round(batch_size * max(column.vision for column in columns)),
+        longest=largest.longest,
+    )
+
+
+def _assumed(side: str) -> Column:
+    vision = IMAGE_TOKENS * side.count("i") + VIDEO_TOKENS * side.count("v")
+    tokens = CHAT_TOKENS + TEXT_TOKENS * side.count("t") + vision
+    return Column(float(tokens), float(vision), tokens)
+
+
+def _column(plans: Sequence[Plan]) -> Column:
+    tokens = [plan.tokens for plan in plans]
+    return Column(float(np.mean(tokens)), float(np.mean([plan.vision for plan in plans])), max(tokens))
+
+
+def _present(media: Mapping[str, Any]) -> dict[str, Any]:
+    """One side of a row without what it lacks; files as their bytes or paths."""
+    present: dict[str, Any] = {}
+    for name in ("text", "image", "video"):
+        value = media[name]
+        if value is not None:
+            present[name] = (
+                value if name == "text" else value["bytes"] if value["bytes"] is not None else value["path"]
+            )
+    return present
+
+
+def _instructions(sample: Sequence[Mapping[str, Any]]) -> list[str | None]:
+    return [row["instruction"] for row in sample]

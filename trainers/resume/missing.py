@@ -1,0 +1,111 @@
+"""Rows that lack a text, an image or a video which their task is made of.
+
+Shapes: N rows of a task, K hard negatives of a row.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset, DatasetDict
+
+from gve.trainers.resume.digests import record_batches
+
+MODALITIES = {"t": "text", "i": "image", "v": "video"}
+"""By their letter in the name of a task."""
+
+NAMED = 5
+"""Rows that a message names at most."""
+
+logger = logging.getLogger(__name__)
+
+
+def complete_rows(
+    datasets: Mapping[str, Dataset], *, on_missing: str, negatives_of: Callable[[str], int]
+) -> tuple[DatasetDict, dict[str, int]]:
+    """The rows that have what their task is made of.
+
+    Args:
+        datasets: UVRD rows by task.
+        on_missing: "raise", or "skip" to leave such rows out.
+        negatives_of: K by task.
+
+    Returns:
+        The rows by task, and how many were left out, for tasks where any was.
+
+    Raises:
+        ValueError: Where a row lacks something and rows are not to be skipped, or no row of a task is left.
+    """
+    kept, skipped = {}, {}
+    for task, rows in datasets.items():
+        gaps = find_gaps(rows, task, negatives=negatives_of(task))
+        kept[task] = rows
+        if not gaps:
+            continue
+        ids = rows.select_columns(["id"])
+        named = ", ".join(f"{ids[row]['id']!r} without {what}" for row, what in list(gaps.items())[:NAMED])
+        message = f"{len(gaps)} of {len(rows)} rows of {task} lack media: {named}{' ...' if len(gaps) > NAMED else ''}"
+        if on_missing != "skip" or len(gaps) == len(rows):
+            raise ValueError(
+                f"train_dataset: got {message}; rows with all that {task} is made of are accepted; put the files there, "
+                "build the set again, or leave such rows out with on_missing skip (it needs a row that is left)"
+            )
+        logger.warning("on_missing: %s; they are left out", message)
+        kept[task] = rows.select([row for row in range(len(rows)) if row not in gaps])
+        skipped[task] = len(gaps)
+    return DatasetDict(kept), skipped
+
+
+def find_gaps(rows: Dataset, task: str, *, negatives: int = 0) -> dict[int, str]:
+    """Which rows lack what, without reading the media.
+
+    Args:
+        rows: N UVRD rows.
+        task: Its name says what a row is made of: `ti2v` of a text and an image towards a video.
+        negatives: K; that many hard negatives of a row must be whole where it has them.
+
+    Returns:
+        By row, in words, the first thing that is missing.
+    """
+    asked, _, found = task.partition("-")[0].partition("2")
+    columns = ["query", "target", *(["negatives"] if negatives else [])]
+    gaps: dict[int, str] = {}
+    for start, batch in record_batches(rows, columns):
+        for side, letters in (("query", asked), ("target", found)):
+            for letter in letters:
+                for row in np.flatnonzero(absent(batch.column(side), MODALITIES[letter])).tolist():
+                    gaps.setdefault(start + row, f"its {side} {MODALITIES[letter]}")
+        if negatives:
+            lists = batch.column("negatives")
+            parents = pc.list_parent_indices(lists).to_numpy()
+            place = np.arange(len(parents)) - np.searchsorted(parents, parents)  # of each negative in its row
+            for letter in found:
+                lost = absent(pc.list_flatten(lists), MODALITIES[letter]) & (place < negatives)
+                for row in parents[lost].tolist():
+                    gaps.setdefault(start + row, f"the {MODALITIES[letter]} of a hard negative")
+    return dict(sorted(gaps.items()))
+
+
+def absent(side: pa.StructArray, modality: str) -> np.ndarray:
+    """Where one modality of one side is not there.
+
+    Args:
+        side: {"text", "image", "video"} of N rows.
+        modality: One of them.
+
+    Returns:
+        (N,) bool; a file counts as there with bytes, or with a path to a file.
+    """
+    parts = dict(zip((field.name for field in side.type), side.flatten(), strict=True))
+    if modality == "text":
+        return parts["text"].is_null().to_numpy(zero_copy_only=False)
+    source = dict(zip((field.name for field in parts[modality].type), parts[modality].flatten(), strict=True))
+    sizes = pc.fill_null(pc.binary_length(source["bytes"]), 0)
+    gone = pc.equal(sizes, 0).to_numpy(zero_copy_only=False).copy()
+    for row in np.flatnonzero(gone).tolist():
+        path = source["path"][row].as_py()
+        gone[row] = path is None or not Path(path).is_file()
+    return gone
