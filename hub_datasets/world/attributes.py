@@ -25,6 +25,8 @@ combinations of colour and shape, and a classifier of shapes would learn just th
 _PLACES = ("axis", "first_color", "second_color")
 _EVENTS = ("first_actor", "first_action", "second_actor", "second_action")
 _CAMERA = ("first_camera", "second_camera")
+MOVING = frozenset((*_EVENTS, *_CAMERA))
+"""The attributes that no single frame shows."""
 STATED: dict[str, tuple[str, ...]] = {
     "spatial": ("scene", *_PLACES),
     "object": _PLACES,

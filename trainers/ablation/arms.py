@@ -8,7 +8,7 @@ from datasets import Dataset, DatasetDict
 
 COLLECTED = "t2v-collected"
 """The source of videos with the weak, partly wrong titles that their uploaders wrote."""
-BASELINE = "uniform"
+BASELINE, SCRATCH = "uniform", "scratch"
 CAP, FLOOR = 4.0, 0.25
 """Bounds on P in units of 1 / K, for the schedules that have them."""
 
@@ -24,6 +24,8 @@ class Arm:
         collected_only: Whether the synthesized pairs are left out.
         share: Of the training rows.
         pretrained: Whether it begins with the model that can tell what it sees.
+        favoured: Whether near-identical groups and composed queries weigh as the demo has them weigh.
+        against: The arm that it is compared with, the same but for one thing.
         bounded: Whether P has a cap and a floor; the paper's has none.
     """
 
@@ -34,6 +36,8 @@ class Arm:
     share: float = 1.0
     pretrained: bool = True
     bounded: bool = True
+    favoured: bool = False
+    against: str = BASELINE
 
 
 ARMS = (
@@ -46,13 +50,29 @@ ARMS = (
     Arm("unlock", "a source is drawn more once its R' or accuracy has moved", schedule="unlock"),
     Arm("data-30", "uniform on 30 % of the rows", share=0.3),
     Arm("data-10", "uniform on 10 % of the rows", share=0.1),
-    Arm("scratch", "uniform without pre-training, its steps given to the pairs", pretrained=False),
+    Arm("favoured", "uniform, but near-identical groups and composed queries twice as often", favoured=True),
+    Arm(SCRATCH, "uniform without pre-training, three times the steps", pretrained=False),
+    Arm(
+        "scratch-pyramid",
+        "the paper's schedule without pre-training",
+        schedule="pyramid",
+        bounded=False,
+        pretrained=False,
+        against=SCRATCH,
+    ),
+    Arm(
+        "scratch-centred",
+        "the schedule on R', with bounds, without pre-training",
+        schedule="pyramid-centred",
+        pretrained=False,
+        against=SCRATCH,
+    ),
 )
 BY_NAME = {arm.name: arm for arm in ARMS}
 
 
 def chosen(names: list[str] | None) -> tuple[Arm, ...]:
-    """The arms to run, the baseline always among them.
+    """The arms to run, and those that they are compared with.
 
     Args:
         names: Of arms; None for all.
@@ -64,7 +84,8 @@ def chosen(names: list[str] | None) -> tuple[Arm, ...]:
         return ARMS
     if unknown := [name for name in names if name not in BY_NAME]:
         raise ValueError(f"--arms: got {', '.join(unknown)}; {', '.join(BY_NAME)} are accepted; correct the name")
-    return tuple(arm for arm in ARMS if arm.name in {*names, BASELINE})
+    wanted = {*names, BASELINE, *(BY_NAME[name].against for name in names)}
+    return tuple(arm for arm in ARMS if arm.name in wanted)
 
 
 def sources_of(arm: Arm, sources: Mapping[str, Dataset], *, seed: int) -> DatasetDict:

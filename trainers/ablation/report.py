@@ -3,6 +3,7 @@
 Shapes: S seeds, A arms.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import matplotlib.figure
 import numpy as np
 
+from gve.eval.files import write_atomic
 from gve.trainers.ablation.arms import ARMS, BASELINE, BY_NAME
 from gve.trainers.ablation.statistics import Difference, paired_difference
 
@@ -33,21 +35,24 @@ def value(run: Mapping[str, Any], name: str) -> float:
 
 
 def difference(runs: Runs, arm: str, name: str) -> Difference:
-    """An arm minus the baseline on the seeds that both have.
+    """An arm minus the one that it is compared with, on the seeds that both have.
 
     Args:
         runs: Results.
         arm: Its name.
         name: As for `value`.
     """
-    seeds = sorted(set(runs[arm]) & set(runs[BASELINE]))
-    return paired_difference(
-        [value(runs[arm][seed], name) for seed in seeds], [value(runs[BASELINE][seed], name) for seed in seeds]
-    )
+    return paired_difference(*_paired(runs, arm, name))
+
+
+def _paired(runs: Runs, arm: str, name: str) -> tuple[list[float], list[float]]:
+    other = runs[BY_NAME[arm].against]
+    seeds = sorted(set(runs[arm]) & set(other))
+    return [value(runs[arm][seed], name) for seed in seeds], [value(other[seed], name) for seed in seeds]
 
 
 def write_report(runs: Runs, root: Path, settings: Mapping[str, Any], told_right: Mapping[str, float]) -> None:
-    """Write REPORT.md, arms.png, scaling.png and curriculum.png.
+    """Write REPORT.md, results.json, arms.png, scaling.png and curriculum.png.
 
     Args:
         runs: Results; arms that are not there are left out.
@@ -56,7 +61,7 @@ def write_report(runs: Runs, root: Path, settings: Mapping[str, Any], told_right
         told_right: Shares of right answers of the pre-trained model by attribute.
     """
     there = [arm.name for arm in ARMS if arm.name in runs]
-    compared = [name for name in there if name != BASELINE and len(set(runs[name]) & set(runs[BASELINE])) > 1]
+    compared = [name for name in there if name != BASELINE and len(_paired(runs, name, "AVG-D")[0]) > 1]
     parts = [
         _heading(runs, settings),
         _means(runs, there),
@@ -72,7 +77,23 @@ def write_report(runs: Runs, root: Path, settings: Mapping[str, Any], told_right
     if scheduled := [name for name in there if BY_NAME[name].schedule not in ("uniform", "proportional")]:
         draw_curriculum(runs, scheduled, root / "curriculum.png")
         pictures.append("![Probabilities](curriculum.png)")
+    write_atomic(root / "results.json", (json.dumps(_numbers(runs)) + "\n").encode())
     (root / "REPORT.md").write_text("\n\n".join([*parts, *pictures]) + "\n", encoding="utf-8")
+
+
+def _numbers(runs: Runs) -> dict[str, Any]:
+    """The scores of all runs, small enough to be kept beside the report."""
+    kept = ("averages", "abilities", "sets")
+    return {
+        arm: {str(seed): {part: _scores(run[part]) for part in kept} for seed, run in sorted(of_arm.items())}
+        for arm, of_arm in runs.items()
+    }
+
+
+def _scores(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    found = {name: round(entry["score"], 4) for name, entry in entries.items()}
+    grouped = {name: entry["in_group"] for name, entry in entries.items() if entry.get("in_group")}
+    return found | {f"{name} in group": round(entry["score"], 4) for name, entry in grouped.items()}
 
 
 def _heading(runs: Runs, settings: Mapping[str, Any]) -> str:
@@ -84,35 +105,38 @@ def _heading(runs: Runs, settings: Mapping[str, Any]) -> str:
         f"{rows} synthesized and {settings['raw']} collected pairs, scored on unseen combinations. Every arm but "
         f"`scratch` begins with one model that was pre-trained for {settings['lessons']} steps on class labels. "
         "The prober of the first epoch is a separately trained model. Intervals are Student's at 95 %, over seeds, of "
-        "differences to `uniform` with the same seed. What is told here holds for this model and world."
+        "paired differences with the same seed, to `uniform` or to the arm that is named. Seeds change the order of the "
+        "batches and the rows that are kept, not the data or the model that is begun with. "
+        "What is told here holds for this model and world."
     )
 
 
 def _means(runs: Runs, there: Sequence[str]) -> str:
     names = ("AVG-D", "AVG-A", *ABILITIES, "CRB-S in group", "CRB-T in group")
-    lines = ["## Means over seeds", "", f"| arm | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
+    lines = ["## Means over seeds", "", f"| arm | {' | '.join(names)} | CPU s |", "|---|" + "---|" * (len(names) + 1)]
     for arm in there:
+        seconds = np.mean([run["cpu_seconds"] for run in runs[arm].values()])
         cells = [f"{np.mean([value(run, name) for run in runs[arm].values()]):.3f}" for name in names]
-        lines.append(f"| {arm} | {' | '.join(cells)} |")
+        lines.append(f"| {arm} | {' | '.join(cells)} | {seconds:.0f} |")
     told = [f"- `{arm}`: {BY_NAME[arm].told}" for arm in there]
     return "\n".join([*lines, "", *told])
 
 
 def _differences(runs: Runs, compared: Sequence[str]) -> str:
-    lines = ["## AVG-D against uniform", "", "| arm | difference | 95 % interval | seeds | excludes zero |"]
-    lines.append("|---|---|---|---|---|")
+    lines = ["## AVG-D, differences", "", "| arm | minus | difference | 95 % interval | seeds | excludes zero |"]
+    lines.append("|---|---|---|---|---|---|")
     for arm in compared:
         found = difference(runs, arm, "AVG-D")
         verdict = "yes" if found.excludes_zero else "no"
         lines.append(
-            f"| {arm} | {found.mean:+.4f} | {found.low:+.4f} to {found.high:+.4f} | {found.seeds} | {verdict} |"
+            f"| {arm} | {BY_NAME[arm].against} | {found.mean:+.4f} | {found.low:+.4f} to {found.high:+.4f} | {found.seeds} | {verdict} |"
         )
     return "\n".join(lines)
 
 
 def _abilities(runs: Runs, compared: Sequence[str]) -> str:
     lines = [
-        "## Abilities against uniform",
+        "## Abilities, differences",
         "",
         "Bold: the interval excludes zero. With nine abilities an arm, one in",
     ]
@@ -146,7 +170,7 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
 
 
 def draw_arms(runs: Runs, compared: Sequence[str], path: Path) -> None:
-    """Differences of AVG-D to the baseline with their intervals, and the single seeds.
+    """Differences of AVG-D with their intervals, and the single seeds.
 
     Args:
         runs: Results.
@@ -156,14 +180,13 @@ def draw_arms(runs: Runs, compared: Sequence[str], path: Path) -> None:
     figure, axes = _figure(8, 1.2 + 0.45 * len(compared))
     for place, arm in enumerate(reversed(compared)):
         found = difference(runs, arm, "AVG-D")
-        seeds = sorted(set(runs[arm]) & set(runs[BASELINE]))
-        single = [value(runs[arm][seed], "AVG-D") - value(runs[BASELINE][seed], "AVG-D") for seed in seeds]
+        single = np.subtract(*_paired(runs, arm, "AVG-D"))
         axes.plot(single, [place] * len(single), "o", color=_MUTED, markersize=4)
         axes.plot([found.low, found.high], [place, place], color=_COLOR, linewidth=2)
         axes.plot(found.mean, place, "s", color=_COLOR)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(compared)), list(reversed(compared)))
-    axes.set_xlabel("AVG-D minus that of uniform, same seed (square: mean, line: 95 % interval)")
+    axes.set_yticks(range(len(compared)), [f"{arm} - {BY_NAME[arm].against}" for arm in reversed(compared)])
+    axes.set_xlabel("difference of AVG-D, same seed (square: mean, line: 95 % interval)")
     figure.savefig(path, dpi=120)
 
 

@@ -50,7 +50,7 @@ class Deadline(TrainerCallback):
         """Stop when the time is over."""
         if self.spent() > 1 and state.global_step < state.max_steps:
             self.write(f"  the time is over at step {state.global_step} of {state.max_steps}; training ends here")
-            control.should_training_stop = True
+            control.should_training_stop = control.should_save = True
 
 
 def falling_rate(

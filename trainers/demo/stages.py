@@ -91,17 +91,17 @@ def pretrain_model(job: Job) -> None:
     dtype = pick_dtype()
     model = AutoModel.from_pretrained(workspace.untrained, dtype=dtype, attn_implementation="eager")
     seconds = job.seconds * PRETRAINING_SHARE
-    if "lessons" not in workspace.facts:
+    if "planned_lessons" not in workspace.facts:
         one = lesson_seconds(model, processor)
-        workspace.facts |= {"lessons": max(LEAST_LESSONS, int(seconds * LESSON_SLACK / one))}
+        workspace.facts |= {"planned_lessons": max(LEAST_LESSONS, int(seconds * LESSON_SLACK / one))}
         workspace.save()
-        job.write(f"  {one:.2f} s a lesson: {workspace.facts['lessons']} lessons")
-    count = workspace.facts["lessons"]
+        job.write(f"  {one:.2f} s a lesson: {workspace.facts['planned_lessons']} lessons")
+    count = workspace.facts["planned_lessons"]
     limit = math.inf if count == LEAST_LESSONS else seconds
-    right = pretrain(model, processor, Course(folder, count, limit, workspace.seed), job.write)
+    learnt = pretrain(model, processor, Course(folder, count, limit, workspace.seed), job.write)
     save_embedder(workspace.pretrained, model.float().eval(), processor, prompts=instructions())
-    workspace.facts["told_right"] = right
-    shown = ", ".join(f"{name.replace('_', ' ')} {share:.2f}" for name, share in right.items())
+    workspace.facts |= {"lessons": learnt.lessons, "told_right": learnt.right}
+    shown = ", ".join(f"{name.replace('_', ' ')} {share:.2f}" for name, share in learnt.right.items())
     job.write(f"  right on unseen combinations: {shown}")
 
 

@@ -44,6 +44,8 @@ def test_arms_name_schedules_that_exist():
     assert len(BY_NAME) == len(ARMS)
     assert {arm.schedule for arm in ARMS} <= set(SCHEDULES)
     assert BASELINE in {arm.name for arm in chosen(["pyramid"])}
+    assert {arm.name for arm in chosen(["scratch-pyramid"])} == {"scratch-pyramid", "scratch", BASELINE}
+    assert {arm.against for arm in ARMS} <= set(BY_NAME)
     with pytest.raises(ValueError, match="--arms: got nonsense"):
         chosen(["nonsense"])
 
@@ -103,7 +105,11 @@ def test_a_whole_study_at_toy_size(tmp_path, capsys):
     assert main(flags) == 0
     assert [path.stat().st_mtime_ns for path in runs] == before
     report = (tmp_path / "study" / "REPORT.md").read_text()
-    assert "| pyramid |" in report
+    assert "| pyramid |" in report and "| pyramid | uniform |" in report
+    assert result["cpu_seconds"] > 0
+    numbers = json.loads((tmp_path / "study" / "results.json").read_text())
+    assert numbers["pyramid"]["0"]["averages"]["AVG-D"] == round(result["averages"]["AVG-D"]["score"], 4)
+    assert 0 <= numbers["uniform"]["1"]["sets"]["CRB-S in group"] <= 1
     assert (tmp_path / "study" / "arms.png").stat().st_size > 5000
     assert command.main([*flags[:5], "40", *flags[6:]]) == 2
     assert "holds a study with other settings" in capsys.readouterr().err

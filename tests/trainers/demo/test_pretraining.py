@@ -4,10 +4,18 @@ import pytest
 import torch
 from torch import nn
 
-from gve.hub_datasets.world.attributes import ATTRIBUTES, UNSTATED
+from gve.hub_datasets.world.attributes import ATTRIBUTES, MOVING, UNSTATED
 from gve.hub_datasets.world.texts import training_texts
 from gve.tiny import build_tiny
-from gve.trainers.demo.pretraining import IMAGE_EVERY, Course, FactReader, Lessons, lesson_seconds, pretrain
+from gve.trainers.demo.pretraining import (
+    IMAGE_EVERY,
+    MOTION_WEIGHT,
+    Course,
+    FactReader,
+    Lessons,
+    lesson_seconds,
+    pretrain,
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +43,17 @@ def test_every_fourth_lesson_asks_about_frames(tiny):
 
 
 def test_loss_of_silent_classifiers_is_one_attribute_each(tiny):
-    """Uniform answers cost log C, which is 1 in units of log C; what is not told costs nothing."""
+    """Uniform answers cost log C, which is 1 in units of log C, times the weight; what is not told costs nothing."""
     reader = FactReader(tiny[0])
     for head in reader.heads.values():
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
     labels = torch.zeros(4, len(ATTRIBUTES), dtype=torch.long)
     vectors = torch.randn(4, 128)
-    assert reader.score(vectors, labels).item() == pytest.approx(1.0, abs=1e-6)
+    still, moving = len(ATTRIBUTES) - len(MOVING), len(MOVING)
+    assert (still, moving) == (5, 6)
+    expected = (still + MOTION_WEIGHT * moving) / len(ATTRIBUTES)
+    assert reader.score(vectors, labels).item() == pytest.approx(expected, abs=1e-6)
     labels[:, 2:] = UNSTATED
     assert reader.score(vectors, labels).item() == pytest.approx(2 / len(ATTRIBUTES), abs=1e-6)
 
@@ -51,14 +62,22 @@ def test_a_few_lessons_teach_scenes_and_a_finished_course_is_not_run_again(tiny,
     model, processor = build_tiny(list(training_texts(0, 400)), vocab_size=400, text_layers=1, vision_depth=1)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     lines = []
-    right = pretrain(model, processor, Course(tmp_path / "lessons", 24, math.inf, 0), lines.append)
-    assert set(right) == set(ATTRIBUTES)
+    lessons, right = pretrain(model, processor, Course(tmp_path / "lessons", 24, math.inf, 0), lines.append)
+    assert lessons == 24 and set(right) == set(ATTRIBUTES)
     assert right["scene"] > 0.3  # of 8 scenes
     assert all(not torch.equal(before[name], value) for name, value in model.state_dict().items())
     taught = model.state_dict()
     again, _ = build_tiny(list(training_texts(0, 400)), vocab_size=400, text_layers=1, vision_depth=1)
     pretrain(again, processor, Course(tmp_path / "lessons", 24, math.inf, 0), lines.append)
     assert all(torch.equal(taught[name], value) for name, value in again.state_dict().items())
+
+
+def test_time_ends_a_course_early_and_the_lessons_given_are_counted_and_saved(tmp_path):
+    model, processor = build_tiny(list(training_texts(0, 400)), vocab_size=400, text_layers=1, vision_depth=1)
+    lines = []
+    learnt = pretrain(model, processor, Course(tmp_path / "lessons", 24, 1e-3, 0), lines.append)
+    assert learnt.lessons == 1 and lines == ["  the time is over at step 1 of 24; training ends here"]
+    assert [path.name for path in (tmp_path / "lessons").iterdir()] == ["checkpoint-1"]
 
 
 def test_time_of_a_lesson_is_measured_and_weights_stay(tiny):
