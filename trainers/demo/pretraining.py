@@ -34,7 +34,7 @@ from gve.video_gve import Frames
 
 LESSON = 48
 """Clips of a step."""
-MOTION_WEIGHT = 2.0
+MOTION_WEIGHT = 4.0
 """Weight of who does what when and of the camera, which are learnt last; places and scenes have 1."""
 SCALE = 11.3
 """Unit vectors times this are what the classifiers see: about the length of an unnormalised one of 128 numbers."""

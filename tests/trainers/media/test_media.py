@@ -14,7 +14,7 @@ from gve.trainers.media.feature_store import FeatureStore, Stored
 from gve.trainers.media.frame_cache import DecodedCache, content_key
 from gve.trainers.media.inputs import MediaReader, labels_of, read_label
 
-from .conftest import frames_of, mp4_of, png_of
+from ..conftest import frames_of, mp4_of, png_of
 
 TEXTS = ["a red square moves 2", "Find the video that shows this."]
 
