@@ -78,7 +78,8 @@ def make_trainer(command: TrainCommand, args: GVETrainingArguments) -> GVETraine
     tasks = load_tasks(command.data, command.tasks)
     model = load_model(command, seed=args.seed)
     prober = None if command.prober is None else SentenceTransformer(command.prober)
-    return GVETrainer(model, args, tasks, prober=prober, evaluator=evaluator, callbacks=[FailureCallback()])
+    failures = FailureCallback({task: len(rows) for task, rows in tasks.items()})
+    return GVETrainer(model, args, tasks, prober=prober, evaluator=evaluator, callbacks=[failures])
 
 
 def make_evaluator(command: TrainCommand, args: GVETrainingArguments) -> GVEUVRBEvaluator | None:

@@ -1,46 +1,16 @@
 """A tiny embedder on disk and a few tasks of hand-made rows with real mp4 and PNG bytes."""
 
-import io
-
-import av
-import numpy as np
-import PIL.Image
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
 from sentence_transformers import SentenceTransformer
+from square_clips import COLOURS, frames_of, mp4_of, png_of
 
 from gve import build_tiny, save_embedder
 from gve.hub_datasets.schema import media, pair_features
 
-COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200), "grey": (120, 120, 120)}
 SPEEDS = (0, 2, 4)
 WORDS = [f"a {colour} square moves {speed}" for colour in COLOURS for speed in SPEEDS]
-
-
-def frames_of(colour, speed, number):
-    frames = np.zeros((6, 32, 32, 3), dtype=np.uint8)
-    for time, frame in enumerate(frames):
-        left = (number * 3 + speed * time) % 24
-        frame[8:16, left : left + 8] = COLOURS[colour]
-    return frames
-
-
-def mp4_of(frames):
-    file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream("mpeg4", rate=4)
-        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-    return file.getvalue()
-
-
-def png_of(frame):
-    file = io.BytesIO()
-    PIL.Image.fromarray(frame).save(file, format="png")
-    return file.getvalue()
 
 
 def row(task, number, query, target, *, negatives=(), group="", query_facts=(), target_facts=()):

@@ -5,6 +5,7 @@ A release that breaks one of these would break training in silence or far from t
 
 import inspect
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,9 +17,12 @@ from sentence_transformers.util import all_gather_with_grad
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerState
+from transformers.distributed.fsdp import is_fsdp_managed_module
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
+from transformers.utils.generic import is_flash_attention_requested
 
 from gve.trainers import GVETrainer, GVETrainingArguments
 from gve.trainers.collator import PairCollator
@@ -175,3 +179,21 @@ def test_an_adapter_is_told_from_a_whole_model(load):
     assert "state_dict" in parameters(model[0].model.save_pretrained.__func__) or "kwargs" in parameters(
         model[0].model.save_pretrained.__func__
     )
+
+
+def test_sharded_modules_and_models_are_told_by_these_marks(monkeypatch):
+    module = torch.nn.Linear(2, 2)
+    assert not is_fsdp_managed_module(module)
+    module._is_fsdp_managed_module = True
+    assert is_fsdp_managed_module(module)
+    assert not is_deepspeed_zero3_enabled()
+    config = SimpleNamespace(is_zero3=lambda: True)
+    monkeypatch.setattr("transformers.integrations.deepspeed._hf_deepspeed_config_weak_ref", lambda: config)
+    assert is_deepspeed_zero3_enabled()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("flash_attention_2", True), ("sdpa", False), ("eager", False), (None, False)]
+)
+def test_flash_attention_is_told_by_the_name_in_the_config(name, expected):
+    assert is_flash_attention_requested(SimpleNamespace(_attn_implementation=name)) is expected

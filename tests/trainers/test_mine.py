@@ -1,5 +1,6 @@
 """`gve mine` on a small rendered world: negatives that are hard and never true, whole after a kill, ready to train on."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from gve.trainers import GVETrainer, GVETrainingArguments, mine
 from gve.trainers.mining.corpora import load_corpus
 from gve.trainers.mining.mined import HEADER
 from gve.trainers.mining.targets import TargetTable
+from gve.trainers.resume.guard import changes, run_facts
 from gve.trainers.rows import target_digest
 from gve.trainers.train import load_tasks
 
@@ -206,6 +208,13 @@ def test_training_takes_them(mined, prober, world, tmp_path, command):
         GVETrainer(given.model, given.args, fewer)
     assert command(tmp_path / "short", "--tasks", "t2v", "--negatives", "2", "--max-rank", "1") == 0
     (short,) = (tmp_path / "short").glob("mined-*")
+    elsewhere = shutil.copytree(mined[1], tmp_path / "elsewhere" / mined[1].name)
+    facts = [
+        run_facts(dataclasses.replace(given.args, mined_negatives=str(folder)), {}, given.model)
+        for folder in (mined[1], elsewhere, short)
+    ]
+    assert changes(facts[0], facts[1]) == []
+    assert changes(facts[0], facts[2]) == [f"mined_negatives: {mined[1].name[6:]} -> {short.name[6:]}"]
     with pytest.raises(ValueError, match=r"got 2 for row 't2v-\d+' of t2v, for which fewer were mined"):
         trainer(mined_negatives=str(short), num_negatives={"t2v": 2}, task_starts={"t2t": 0.9}).train()
     with pytest.raises(ValueError, match="without t2t; every task with num_negatives is needed"):

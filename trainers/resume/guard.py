@@ -11,6 +11,7 @@ from torch import nn
 
 from gve.sentence_gve import write_json
 from gve.trainers.arguments import GVETrainingArguments
+from gve.trainers.mining.mined import read_header
 from gve.trainers.resume.digests import rows_digest
 
 RUN_FILE = "run.json"
@@ -53,6 +54,8 @@ def run_facts(args: GVETrainingArguments, datasets: Mapping[str, Dataset], model
         for name, value in args.to_dict().items()
         if name not in HARMLESS and not name.startswith(HARMLESS_PREFIXES)
     }
+    if args.mined_negatives is not None:  # the same version may lie elsewhere now
+        settings["mined_negatives"] = read_header(Path(args.mined_negatives))["version"]
     parameters = list(model.parameters())
     facts = {
         "tasks": {task: {"rows": len(rows), "digest": rows_digest(rows)} for task, rows in datasets.items()},

@@ -36,11 +36,15 @@ class FailureCallback(TrainerCallback):
     It never stops a run. Signs: a loss that stays at log B, vectors of one direction, a gradient norm of zero or one
     that explodes, and tasks whose probe accuracy stays at chance.
 
+    Args:
+        rows: By task; a task with fewer than `probe_pairs` rows is probed on all of them.
+
     Attributes:
         told: The warnings by sign, in the order in which they were given.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rows: Mapping[str, int] | None = None) -> None:
+        self.rows = dict(rows or {})
         self.told: dict[str, str] = {}
         self.losses: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=WINDOW))
         self.scores: deque[float] = deque(maxlen=WINDOW)
@@ -136,14 +140,17 @@ class FailureCallback(TrainerCallback):
             )
         if state.epoch is None or state.epoch < PROBED_EPOCHS - 1:
             return
-        bound = chance_accuracy(args.probe_pairs)
-        low = [task for task in measured if logs[f"accuracy/{task}"] <= bound]
+        bounds = {
+            task: chance_accuracy(min(args.probe_pairs, self.rows.get(task, args.probe_pairs))) for task in measured
+        }
+        low = [task for task, bound in bounds.items() if logs[f"accuracy/{task}"] <= bound]
         if low:
+            told = ", ".join(f"{task} ({logs[f'accuracy/{task}']:.3f} of {bounds[task]:.3f})" for task in low)
             self._tell(
                 "accuracy at chance",
                 state,
-                f"after {state.epoch:.0f} epochs the probe accuracy of {', '.join(low)} is at most {bound:.3f}, which chance "
-                "alone gives; look at whether their pairs belong together, their instructions, and P of these tasks",
+                f"after {state.epoch:.0f} epochs the probe accuracy of {told} is no more than chance may give; look at "
+                "whether their pairs belong together, their instructions, and P of these tasks",
             )
 
     def _tell(self, sign: str, state: TrainerState, text: str) -> None:

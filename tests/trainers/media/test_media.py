@@ -6,6 +6,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from square_clips import frames_of, mp4_of, png_of
 
 from gve import build_tiny
 from gve.frame_cache import FrameCache
@@ -13,8 +14,6 @@ from gve.hub_datasets.schema import media
 from gve.trainers.media.feature_store import FeatureStore, Stored
 from gve.trainers.media.frame_cache import DecodedCache, content_key
 from gve.trainers.media.inputs import MediaReader, labels_of, read_label
-
-from ..conftest import frames_of, mp4_of, png_of
 
 TEXTS = ["a red square moves 2", "Find the video that shows this."]
 

@@ -17,9 +17,9 @@ def args(tmp_path):
     )
 
 
-def play(args, entries, *, epoch=0.0):
+def play(args, entries, *, epoch=0.0, rows=None):
     """Hand a callback one entry of the log after another."""
-    callback = FailureCallback()
+    callback = FailureCallback(rows)
     for step, logs in enumerate(entries):
         state = SimpleNamespace(global_step=step + 1, epoch=epoch, max_steps=1000)
         callback.on_log(args, state, None, logs)
@@ -95,7 +95,14 @@ def test_a_probe_at_chance_is_told_after_some_epochs(args):
     assert play(args, [entry], epoch=1.0) == {}
     told = play(args, [entry], epoch=2.0)
     assert list(told) == ["accuracy at chance"]
-    assert "accuracy of v2v is" in told["accuracy at chance"]
+    assert "accuracy of v2v (0.016 of 0.047) is" in told["accuracy at chance"]
+
+
+def test_chance_is_that_of_the_pairs_that_were_probed(args):
+    """One of 8 right is chance for a task of 8 rows, and well above it for one of 64 pairs."""
+    entry = {"R/v2v": 0.5, "R_centred/v2v": 0.1, "accuracy/v2v": 1 / 8}
+    assert play(args, [entry], epoch=3.0, rows={"v2v": 4000}) == {}
+    assert list(play(args, [entry], epoch=3.0, rows={"v2v": 8})) == ["accuracy at chance"]
 
 
 def test_r_near_one_everywhere_is_told(args):
