@@ -34,7 +34,8 @@ class GVETrainingArguments(SentenceTransformerTrainingArguments):
         probe_pairs: N_p, pairs of a task on which alignment is measured (section 3.3).
         probability_cap: Highest probability of a task.
         probability_floor: Lowest probability of a task.
-        task_priors: w_k by task, for P_t(k) proportional to w_k exp(R_k / sigma); others have 1.
+        task_priors: w_k by task, for P_t(k) proportional to w_k exp(R_k / sigma), or w_k times what another schedule
+            weighs it; others have 1.
         task_starts: Share of the epochs before a task is drawn at all; others begin at once.
         unlock_margin: By how much R' or accuracy of a task must move to unlock it; only for the schedule `unlock`.
         steps_per_epoch: Optimizer steps of an epoch; None gives as many as the data holds full batches.

@@ -51,7 +51,7 @@ ARMS = (
     Arm("data-30", "uniform on 30 % of the rows", share=0.3),
     Arm("data-10", "uniform on 10 % of the rows", share=0.1),
     Arm("favoured", "uniform, but near-identical groups and composed queries twice as often", favoured=True),
-    Arm(SCRATCH, "uniform without pre-training, three times the steps", pretrained=False),
+    Arm(SCRATCH, "uniform without pre-training, twice the steps", pretrained=False),
     Arm(
         "scratch-pyramid",
         "the paper's schedule without pre-training",

@@ -16,8 +16,8 @@ from transformers.utils import logging as transformers_logging
 from gve.eval.console import run_command
 from gve.hub_datasets.world.sets import Sizes
 from gve.trainers.ablation.arms import ARMS, BASELINE, chosen
-from gve.trainers.ablation.report import difference, write_report
-from gve.trainers.ablation.study import PAIRS, Study, prepare, run_one, set_threads
+from gve.trainers.ablation.report import Start, difference, write_report
+from gve.trainers.ablation.study import PAIRS, Study, prepare, run_one, score_start, set_threads
 
 LEAST_STEPS = 20
 
@@ -60,7 +60,7 @@ def _ablate(arguments: argparse.Namespace) -> int:
     runs = run_all(study, [arm.name for arm in arms], range(arguments.seeds), processes=arguments.processes)
     settings = json.loads((study.root / "study.json").read_text())
     told_right = json.loads((study.root / "told_right.json").read_text())
-    write_report(runs, study.root, settings, told_right)
+    write_report(runs, study.root, settings, Start(told_right, score_start(study)))
     found = {arm: difference(runs, arm, "AVG-D")._asdict() for arm in runs if arm != BASELINE}
     sys.stdout.write(json.dumps(found, indent=2) + "\n")
     return 0

@@ -6,7 +6,7 @@ Shapes: S seeds, A arms.
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib.figure
 import numpy as np
@@ -20,6 +20,18 @@ Runs = Mapping[str, Mapping[int, Mapping[str, Any]]]
 ABILITIES = ("TXT", "CMP", "VIS", "CG", "FG", "LC", "S", "T", "PR")
 SCALING = (("data-10", 10), ("data-30", 30), (BASELINE, 100))
 _COLOR, _MUTED = "#1f5a96", "#9aa5b1"
+
+
+class Start(NamedTuple):
+    """What the arms begin with.
+
+    Attributes:
+        told_right: Shares of right answers of the pre-trained model by attribute.
+        scores: Its scores, as those of a run.
+    """
+
+    told_right: Mapping[str, float]
+    scores: Mapping[str, Any]
 
 
 def value(run: Mapping[str, Any], name: str) -> float:
@@ -51,23 +63,23 @@ def _paired(runs: Runs, arm: str, name: str) -> tuple[list[float], list[float]]:
     return [value(runs[arm][seed], name) for seed in seeds], [value(other[seed], name) for seed in seeds]
 
 
-def write_report(runs: Runs, root: Path, settings: Mapping[str, Any], told_right: Mapping[str, float]) -> None:
+def write_report(runs: Runs, root: Path, settings: Mapping[str, Any], start: Start) -> None:
     """Write REPORT.md, results.json, arms.png, scaling.png and curriculum.png.
 
     Args:
         runs: Results; arms that are not there are left out.
         root: Where to write.
         settings: Of the study.
-        told_right: Shares of right answers of the pre-trained model by attribute.
+        start: What the arms begin with.
     """
     there = [arm.name for arm in ARMS if arm.name in runs]
     compared = [name for name in there if name != BASELINE and len(_paired(runs, name, "AVG-D")[0]) > 1]
     parts = [
         _heading(runs, settings),
-        _means(runs, there),
+        _means(runs, there, start.scores),
         _differences(runs, compared),
         _abilities(runs, compared),
-        _told(told_right),
+        _told(start.told_right),
     ]
     pictures = ["![Differences](arms.png)"]
     draw_arms(runs, compared, root / "arms.png")
@@ -111,14 +123,15 @@ def _heading(runs: Runs, settings: Mapping[str, Any]) -> str:
     )
 
 
-def _means(runs: Runs, there: Sequence[str]) -> str:
+def _means(runs: Runs, there: Sequence[str], start: Mapping[str, Any]) -> str:
     names = ("AVG-D", "AVG-A", *ABILITIES, "CRB-S in group", "CRB-T in group")
     lines = ["## Means over seeds", "", f"| arm | {' | '.join(names)} | CPU s |", "|---|" + "---|" * (len(names) + 1)]
-    for arm in there:
-        seconds = np.mean([run["cpu_seconds"] for run in runs[arm].values()])
-        cells = [f"{np.mean([value(run, name) for run in runs[arm].values()]):.3f}" for name in names]
+    for arm, of_arm in {"(start)": [start], **{arm: list(runs[arm].values()) for arm in there}}.items():
+        seconds = np.mean([run["cpu_seconds"] for run in of_arm])
+        cells = [f"{np.mean([value(run, name) for run in of_arm]):.3f}" for name in names]
         lines.append(f"| {arm} | {' | '.join(cells)} | {seconds:.0f} |")
-    told = [f"- `{arm}`: {BY_NAME[arm].told}" for arm in there]
+    told = ["- `(start)`: the pre-trained model, before any pairs"]
+    told += [f"- `{arm}`: {BY_NAME[arm].told}" for arm in there]
     return "\n".join([*lines, "", *told])
 
 

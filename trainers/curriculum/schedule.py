@@ -38,8 +38,7 @@ class Schedule:
         sigma_max: sigma of the last epoch.
         cap: Highest probability of a task.
         floor: Lowest probability of a task.
-        priors: w_k by task, for P_t(k) proportional to w_k times the schedule's weight, where that reads scores; 1
-            where a task is not named.
+        priors: w_k by task, for P_t(k) proportional to w_k times the schedule's weight; 1 where a task is not named.
         starts: By task the share of the epochs that passes before it is drawn; from the first one where not named.
         unlock_margin: By how much R' or accuracy must move to unlock a task; only for `unlock`.
 
@@ -86,7 +85,7 @@ class Schedule:
         Args:
             epoch: Counted from 0.
             sizes: Rows by task; its order is the order of the tasks.
-            scores: By task; empty where there is no prober yet, which makes the epoch uniform.
+            scores: By task; empty where there is no prober yet, which makes the epoch uniform but for the priors.
             history: Of the epochs so far; later ones in it are not looked at. None where there are none.
 
         Returns:
@@ -108,10 +107,13 @@ class Schedule:
 
     def _weights(self, moment: Moment) -> np.ndarray:
         weigh = WEIGHTS[self.name]
-        if not self.needs_scores:
-            return weigh(moment)
-        if not moment.scores:
-            return uniform(moment)
-        check_scores(moment)
+        if self.needs_scores and not moment.scores:
+            weigh = uniform
+        elif self.needs_scores:
+            check_scores(moment)
         weighted = weigh(moment) * [self.priors.get(task, 1.0) for task in moment.sizes]
+        if not weighted.sum() > 0:
+            raise ValueError(
+                f"task_priors: got 0 for {', '.join(moment.sizes)}, all tasks that have begun; give one of them more than 0"
+            )
         return weighted / weighted.sum()

@@ -106,7 +106,7 @@ def test_a_whole_study_at_toy_size(tmp_path, capsys):
     assert [path.stat().st_mtime_ns for path in runs] == before
     report = (tmp_path / "study" / "REPORT.md").read_text()
     assert "| pyramid |" in report and "| pyramid | uniform |" in report
-    assert result["cpu_seconds"] > 0
+    assert result["cpu_seconds"] > 0 and "| (start) |" in report
     numbers = json.loads((tmp_path / "study" / "results.json").read_text())
     assert numbers["pyramid"]["0"]["averages"]["AVG-D"] == round(result["averages"]["AVG-D"]["score"], 4)
     assert 0 <= numbers["uniform"]["1"]["sets"]["CRB-S in group"] <= 1

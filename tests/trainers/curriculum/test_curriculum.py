@@ -113,7 +113,7 @@ def test_logs_are_flat():
     assert sum(logs[f"P/{task}"] for task in SIZES) == pytest.approx(1)
 
 
-def test_priors_weigh_the_softmax_and_nothing_else():
+def test_priors_weigh_every_schedule_and_the_epoch_without_a_prober():
     scores = {"t2i": TaskScores(0.9, 0.2, 0.5), "t2v": TaskScores(0.4, 0.1, 0.5)}
     sizes = {"t2i": 5, "t2v": 9}
     plain = Schedule("pyramid", num_epochs=2).epoch(1, sizes, scores).probabilities
@@ -121,7 +121,19 @@ def test_priors_weigh_the_softmax_and_nothing_else():
     assert weighed["t2v"] / weighed["t2i"] == pytest.approx(3 * plain["t2v"] / plain["t2i"])
     assert sum(weighed.values()) == pytest.approx(1)
     first = Schedule("pyramid", num_epochs=2, priors={"t2v": 3.0}).epoch(0, sizes, {}).probabilities
-    assert first == {"t2i": 0.5, "t2v": 0.5}
+    assert first == {"t2i": 0.25, "t2v": 0.75}
+    uniform = Schedule("uniform", priors={"t2v": 3.0}).epoch(0, sizes, {}).probabilities
+    assert uniform == {"t2i": 0.25, "t2v": 0.75}
+    by_rows = Schedule("proportional", priors={"t2v": 3.0}).epoch(0, sizes, {}).probabilities
+    assert by_rows["t2v"] / by_rows["t2i"] == pytest.approx(3 * 9 / 5)
+
+
+def test_priors_of_zero_leave_something_to_draw():
+    sizes = {"t2i": 5, "t2v": 9}
+    one = Schedule("uniform", priors={"t2i": 0.0}).epoch(0, sizes, {}).probabilities
+    assert one == pytest.approx({"t2i": 0.0, "t2v": 1.0})
+    with pytest.raises(ValueError, match="task_priors: got 0 for t2i, t2v, all tasks that have begun"):
+        Schedule("uniform", priors={"t2i": 0.0, "t2v": 0.0}).epoch(0, sizes, {})
 
 
 def test_a_task_is_not_drawn_before_its_start():
