@@ -9,7 +9,7 @@ from gve.hub_datasets.world.benchmark import Sizes
 from gve.hub_datasets.world.spec import sample_clip
 from gve.hub_datasets.world.video import video_bytes
 
-PAIRS = {"t2v": 18000, "t2t": 5000, "t2i": 5000, "ti2v": 2400, "tv2v": 1600, "i2v": 1600, "v2v": 1000}
+PAIRS = {"t2v": 12000, "t2t": 3400, "t2i": 3400, "ti2v": 1600, "tv2v": 1000, "i2v": 1000, "v2v": 640}
 """Training pairs of a demo of 15 minutes; others scale with their minutes."""
 CLIPS_OF = {"t2v": 0.5, "t2t": 0, "t2i": 0.2, "ti2v": 1.2, "tv2v": 2, "i2v": 1.2, "v2v": 3}
 """Clips that one pair of a task costs to render."""

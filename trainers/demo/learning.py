@@ -26,7 +26,8 @@ from gve.trainers.trainer import GVETrainer
 from gve.trainers.watching.record import write_record
 
 BATCH = 48
-EPOCHS = 10
+EPOCHS = 5
+"""Each begins with a probe of all sources, which takes as long as some thirty steps."""
 PRIORS = {
     "t2i-twins": 2.0,
     "t2t-twins": 2.0,

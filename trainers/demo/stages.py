@@ -28,8 +28,8 @@ from gve.trainers.demo.synthesis import synthesise, to_markdown
 from gve.trainers.demo.workspace import Workspace
 
 TOKENIZER_TEXTS = 20000
-PRETRAINING_SHARE = 0.5
-"""Of the time for training; the rest is contrastive."""
+PRETRAINING_SHARE = 0.7
+"""Of the time for training; the rest is contrastive. Order and actions are what more lessons still teach."""
 LEAST_LESSONS, LESSON_SLACK = 10, 0.6
 """A lesson was measured without the worker that renders beside it."""
 TOLERANCE = 1e-6
