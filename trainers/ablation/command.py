@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
 
 from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
@@ -17,7 +16,7 @@ from gve.eval.console import run_command
 from gve.hub_datasets.world.sets import Sizes
 from gve.trainers.ablation.arms import ARMS, BASELINE, chosen
 from gve.trainers.ablation.report import Start, difference, write_report
-from gve.trainers.ablation.study import PAIRS, Study, prepare, run_one, score_start, set_threads
+from gve.trainers.ablation.study import PAIRS, Study, finished, prepare, run_one, score_start, set_threads
 
 LEAST_STEPS = 20
 
@@ -57,7 +56,8 @@ def _ablate(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
     transformers_logging.set_verbosity_error()
     prepare(study, workers=arguments.processes)
-    runs = run_all(study, [arm.name for arm in arms], range(arguments.seeds), processes=arguments.processes)
+    run_all(study, [arm.name for arm in arms], range(arguments.seeds), processes=arguments.processes)
+    runs = finished(study)
     settings = json.loads((study.root / "study.json").read_text())
     told_right = json.loads((study.root / "told_right.json").read_text())
     write_report(runs, study.root, settings, Start(told_right, score_start(study)))
@@ -80,9 +80,7 @@ def plan(root: Path, *, steps: int, lessons: int, share: float = 1.0) -> Study:
     return Study(root, steps, lessons, pairs, raw=max(80, int(1600 * share)), sizes=small)
 
 
-def run_all(
-    study: Study, arms: Sequence[str], seeds: Sequence[int], *, processes: int
-) -> dict[str, dict[int, dict[str, Any]]]:
+def run_all(study: Study, arms: Sequence[str], seeds: Sequence[int], *, processes: int) -> None:
     """Every arm with every seed; seeds first, so that an interrupted study has whole seeds.
 
     Args:
@@ -90,12 +88,8 @@ def run_all(
         arms: Names.
         seeds: Of the runs.
         processes: Runs side by side.
-
-    Returns:
-        Results by arm and seed.
     """
     jobs = [(arm, seed) for seed in seeds for arm in arms]
-    runs: dict[str, dict[int, dict[str, Any]]] = {arm: {} for arm in arms}
     context = multiprocessing.get_context("spawn")
     with (
         ProcessPoolExecutor(processes, mp_context=context, initializer=set_threads, initargs=(1,)) as pool,
@@ -104,10 +98,9 @@ def run_all(
         waiting = {pool.submit(run_one, study, arm, seed): (arm, seed) for arm, seed in jobs}
         for done in as_completed(waiting):
             arm, seed = waiting[done]
-            runs[arm][seed] = done.result()
+            done.result()
             bar.update()
             bar.set_postfix_str(f"{arm} {seed}")
-    return runs
 
 
 if __name__ == "__main__":

@@ -109,14 +109,12 @@ def _scores(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _heading(runs: Runs, settings: Mapping[str, Any]) -> str:
-    seeds = sorted(runs[BASELINE])
     rows = sum(settings["pairs"].values())
     return (
         "# Ablation on the rendered world\n\n"
-        f"{len(seeds)} seeds ({', '.join(map(str, seeds))}), {settings['steps']} steps of 32 pairs each, "
-        f"{rows} synthesized and {settings['raw']} collected pairs, scored on unseen combinations. Every arm but "
-        f"`scratch` begins with one model that was pre-trained for {settings['lessons']} steps on class labels. "
-        "The prober of the first epoch is a separately trained model. Intervals are Student's at 95 %, over seeds, of "
+        f"{max(map(len, runs.values()))} seeds at most, {settings['steps']} steps of 32 pairs each, "
+        f"{rows} synthesized and {settings['raw']} collected pairs, scored on unseen combinations. All begin with "
+        f"one model, pre-trained for {settings['lessons']} steps on class labels, but for those from scratch. The prober of the first epoch is a separately trained model. Intervals are Student's at 95 %, over seeds, of "
         "paired differences with the same seed, to `uniform` or to the arm that is named. Seeds change the order of the "
         "batches and the rows that are kept, not the data or the model that is begun with. "
         "What is told here holds for this model and world."
@@ -125,11 +123,16 @@ def _heading(runs: Runs, settings: Mapping[str, Any]) -> str:
 
 def _means(runs: Runs, there: Sequence[str], start: Mapping[str, Any]) -> str:
     names = ("AVG-D", "AVG-A", *ABILITIES, "CRB-S in group", "CRB-T in group")
-    lines = ["## Means over seeds", "", f"| arm | {' | '.join(names)} | CPU s |", "|---|" + "---|" * (len(names) + 1)]
+    lines = [
+        "## Means over seeds",
+        "",
+        f"| arm | {' | '.join(names)} | CPU s | seeds |",
+        "|---|" + "---|" * (len(names) + 2),
+    ]
     for arm, of_arm in {"(start)": [start], **{arm: list(runs[arm].values()) for arm in there}}.items():
         seconds = np.mean([run["cpu_seconds"] for run in of_arm])
         cells = [f"{np.mean([value(run, name) for run in of_arm]):.3f}" for name in names]
-        lines.append(f"| {arm} | {' | '.join(cells)} | {seconds:.0f} |")
+        lines.append(f"| {arm} | {' | '.join(cells)} | {seconds:.0f} | {len(of_arm)} |")
     told = ["- `(start)`: the pre-trained model, before any pairs"]
     told += [f"- `{arm}`: {BY_NAME[arm].told}" for arm in there]
     return "\n".join([*lines, "", *told])

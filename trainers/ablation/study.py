@@ -29,7 +29,7 @@ from gve.hub_datasets.world.sets import Sizes
 from gve.hub_datasets.world.texts import training_texts
 from gve.sentence_gve import save_embedder
 from gve.tiny import build_tiny
-from gve.trainers.ablation.arms import BY_NAME, CAP, COLLECTED, FLOOR, Arm, sources_of
+from gve.trainers.ablation.arms import ARMS, BY_NAME, CAP, COLLECTED, FLOOR, Arm, sources_of
 from gve.trainers.arguments import GVETrainingArguments
 from gve.trainers.collator import PairCollator
 from gve.trainers.demo.learning import (
@@ -163,6 +163,23 @@ def run_one(study: Study, name: str, seed: int) -> dict[str, Any]:
     write_atomic(path, (json.dumps(result) + "\n").encode())
     gc.collect()
     return result
+
+
+def finished(study: Study) -> dict[str, dict[int, dict[str, Any]]]:
+    """Results of all runs of the folder, of this call and of earlier ones.
+
+    Args:
+        study: The study.
+
+    Returns:
+        By arm, in the order of `ARMS`, and by seed.
+    """
+    runs = [json.loads(path.read_text()) for path in (study.root / "runs").glob("*.json")]
+    return {
+        arm.name: {run["seed"]: run for run in sorted(runs, key=lambda run: run["seed"]) if run["arm"] == arm.name}
+        for arm in ARMS
+        if any(run["arm"] == arm.name for run in runs)
+    }
 
 
 def score_start(study: Study) -> dict[str, Any]:
