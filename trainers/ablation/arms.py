@@ -11,6 +11,18 @@ COLLECTED = "t2v-collected"
 BASELINE, SCRATCH = "uniform", "scratch"
 CAP, FLOOR = 4.0, 0.25
 """Bounds on P in units of 1 / K, for the schedules that have them."""
+FAVOURED = {
+    "t2i-twins": 2.0,
+    "t2t-twins": 2.0,
+    "t2v-spatial-twins": 2.0,
+    "t2v-temporal-twins": 2.0,
+    "t2v-event-twins": 2.0,
+    "t2v-camera-twins": 2.0,
+    "t2v-theme": 0.5,
+    "ti2v": 2.0,
+    "tv2v": 2.0,
+}
+"""w_k of the sources in the arm `favoured`."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +36,7 @@ class Arm:
         collected_only: Whether the synthesized pairs are left out.
         share: Of the training rows.
         pretrained: Whether it begins with the model that can tell what it sees.
-        favoured: Whether near-identical groups and composed queries weigh as the demo has them weigh.
+        favoured: Whether sources have the priors `FAVOURED`.
         against: The arm that it is compared with, the same but for one thing.
         bounded: Whether P has a cap and a floor; the paper's has none.
     """

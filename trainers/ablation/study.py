@@ -29,13 +29,12 @@ from gve.hub_datasets.world.sets import Sizes
 from gve.hub_datasets.world.texts import training_texts
 from gve.sentence_gve import save_embedder
 from gve.tiny import build_tiny
-from gve.trainers.ablation.arms import ARMS, BY_NAME, CAP, COLLECTED, FLOOR, Arm, sources_of
+from gve.trainers.ablation.arms import ARMS, BY_NAME, CAP, COLLECTED, FAVOURED, FLOOR, Arm, sources_of
 from gve.trainers.arguments import GVETrainingArguments
 from gve.trainers.collator import PairCollator
 from gve.trainers.demo.learning import (
     LEARNING_RATE,
     MUON_LEARNING_RATE,
-    PRIORS,
     load_sources,
     load_trainable,
     pick_dtype,
@@ -237,7 +236,7 @@ def _arguments(arm: Arm, sources: Mapping[str, Dataset], seed: int, folder: Path
         per_device_train_batch_size=BATCH,
         task_batch_sizes={name: min(BATCH, max(4, len(rows) // 16 * 4)) for name, rows in sources.items()},
         schedule=arm.schedule,
-        task_priors={name: prior for name, prior in PRIORS.items() if arm.favoured and name in sources},
+        task_priors={name: prior for name, prior in FAVOURED.items() if arm.favoured and name in sources},
         probe_pairs=PROBE_PAIRS,
         temperature=0.05,
         false_negative_margin=None,
