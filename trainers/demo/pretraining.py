@@ -156,8 +156,9 @@ class FactTrainer(Trainer):
 
     def __init__(self, *args: Any, deadline: Deadline, **kwargs: Any) -> None:
         self.deadline = deadline
-        super().__init__(*args, callbacks=[deadline, QuietProgress()], **kwargs)
-        self.remove_callback(ProgressCallback)
+        super().__init__(*args, callbacks=[deadline], **kwargs)
+        self.remove_callback(ProgressCallback)  # Trainer adds it after those that are given
+        self.add_callback(QuietProgress())
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Muon for matrices, AdamW for the rest."""

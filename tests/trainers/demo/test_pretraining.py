@@ -58,12 +58,13 @@ def test_loss_of_silent_classifiers_is_one_attribute_each(tiny):
     assert reader.score(vectors, labels).item() == pytest.approx(2 / len(ATTRIBUTES), abs=1e-6)
 
 
-def test_a_few_lessons_teach_scenes_and_a_finished_course_is_not_run_again(tiny, tmp_path):
+def test_a_few_lessons_teach_scenes_and_a_finished_course_is_not_run_again(tmp_path, capsys):
     model, processor = build_tiny(list(training_texts(0, 400)), vocab_size=400, text_layers=1, vision_depth=1)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     lines = []
     lessons, right = pretrain(model, processor, Course(tmp_path / "lessons", 24, math.inf, 0), lines.append)
     assert lessons == 24 and set(right) == set(ATTRIBUTES)
+    assert capsys.readouterr().out == ""  # the log goes beside the bar
     assert right["scene"] > 0.3  # of 8 scenes
     assert all(not torch.equal(before[name], value) for name, value in model.state_dict().items())
     taught = model.state_dict()
