@@ -76,6 +76,7 @@ def method_of(command: TrainCommand, args: GVETrainingArguments) -> Method:
         masters=args.master_weights or args.use_muon,
         sharding=command.sharding,
         processes=command.num_processes or args.world_size,
+        shared_media=args.share_media and command.sharding != "fsdp2",  # which cannot share them
     )
 
 

@@ -11,6 +11,7 @@ processes, e bytes of a number of the weights.
 
 from dataclasses import dataclass
 
+from gve.trainers.losses import FROZEN_TOKENS
 from gve.trainers.planning.shapes import Shape
 
 SHARDING = ("none", "zero2", "zero3", "fsdp2")
@@ -35,6 +36,7 @@ class Method:
         sharding: One of `SHARDING`.
         processes: W.
         on_cpu: Whether dropout masks are as wide as the weights.
+        shared_media: Whether pixels travel as bytes and become numbers a piece of the tower's at a time.
     """
 
     number_bytes: int = 2
@@ -48,6 +50,7 @@ class Method:
     sharding: str = "none"
     processes: int = 1
     on_cpu: bool = False
+    shared_media: bool = False
 
 
 @dataclass(frozen=True)
@@ -149,15 +152,26 @@ def memory_bytes(shape: Shape, method: Method, load: Load) -> dict[str, int]:
     buckets = trained * e if method.processes > 1 and method.sharding == "none" else 0
     states = trained * (12 if method.masters and e < 4 else 2 * e) // shared
     activations, working = _activations(shape, method, load)
+    pixels, pixel_bytes = shape.merged * shape.patch_values, 4
+    if method.shared_media:
+        pixel_bytes, working = 1, working + _tower_piece(method, load) * pixels * 4
     parts = {
         "weights": weights,
         "gradients": trained * e // shared + buckets,
         "optimizer": states,
         "activations": activations,
         "working": working,
-        "inputs": load.vision * shape.merged * shape.patch_values * 4 + load.tokens * 8 * 4,
+        "inputs": load.vision * pixels * pixel_bytes + load.tokens * 8 * 4,
     }
     return parts | {"total": sum(parts.values())}
+
+
+def _tower_piece(method: Method, load: Load) -> int:
+    """Tokens of images and videos that pass the tower together."""
+    if method.cache_tokens is not None:
+        return min(load.vision, method.cache_tokens)
+    frozen = bool(method.lora_rank) or method.freeze_vision
+    return min(load.vision, FROZEN_TOKENS) if frozen else load.vision
 
 
 def _activations(shape: Shape, method: Method, load: Load) -> tuple[int, int]:

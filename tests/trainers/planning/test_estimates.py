@@ -83,6 +83,19 @@ def test_unknown_shapes_are_refused(tmp_path):
         load_shape(str(tmp_path))
 
 
+def test_shared_media_travel_as_bytes_and_become_numbers_a_piece_at_a_time():
+    shape = load_shape("qwen2.5-vl-3b")
+    lora = {"lora_rank": 16, "cache_tokens": 1000}
+    plain, shared = (memory_bytes(shape, Method(**lora, shared_media=on), LOAD) for on in (False, True))
+    values = LOAD.vision * shape.merged * shape.patch_values
+    assert plain["inputs"] - shared["inputs"] == 3 * values
+    assert shared["working"] - plain["working"] == min(1000, LOAD.vision) * shape.merged * shape.patch_values * 4
+    uncached = [memory_bytes(shape, Method(lora_rank=16, shared_media=on), LOAD)["working"] for on in (False, True)]
+    assert uncached[1] - uncached[0] == min(16384, LOAD.vision) * shape.merged * shape.patch_values * 4
+    trained = [memory_bytes(shape, Method(shared_media=on), LOAD)["working"] for on in (False, True)]
+    assert trained[1] - trained[0] == values * 4
+
+
 def test_sharding_divides_what_it_says():
     shape = load_shape("qwen2.5-vl-3b")
     one = memory_bytes(shape, Method(), LOAD)
