@@ -63,12 +63,13 @@ def save_figure(figure: Any, target: Path) -> None:
     write_atomic(target, buffer.getvalue())
 
 
-def draw_curriculum(history: Mapping[str, Any], target: Path) -> None:
-    """P_t(k) of every task over the epochs, with sigma(t).
+def draw_curriculum(history: Mapping[str, Any], target: Path, *, schedule: str) -> None:
+    """P_t(k) of every task over the epochs, with sigma(t) where the schedule has one.
 
     Args:
         history: Epochs as `CurriculumHistory.to_json` gives them.
         target: The PNG file.
+        schedule: Its name.
     """
     from matplotlib.figure import Figure
 
@@ -87,8 +88,10 @@ def draw_curriculum(history: Mapping[str, Any], target: Path) -> None:
                 axes.text(x, low + height / 2, f"{height:.2f}", ha="center", va="center", fontsize=7)
         bottom += share
     axes.set(xlabel="epoch t", ylabel="P$_t$(k), share of steps", ylim=(0, 1), xticks=numbers)
-    axes.set_xticklabels([f"{n}\n$\\sigma$ {history[e]['sigma']:.2f}" for n, e in zip(numbers, epochs, strict=True)])
-    axes.set_title("Modality Pyramid: the tasks of each epoch")
+    if schedule.startswith("pyramid"):
+        sigmas = [f"{n}\n$\\sigma$ {history[e]['sigma']:.2f}" for n, e in zip(numbers, epochs, strict=True)]
+        axes.set_xticklabels(sigmas)
+    axes.set_title(f"The tasks of each epoch, schedule {schedule}")
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles[::-1], labels[::-1], loc="outside right upper", fontsize=8, frameon=False)
     save_figure(figure, target)

@@ -20,7 +20,7 @@ from gve.hub_datasets.world.texts import training_texts
 from gve.sentence_gve import save_embedder, write_json
 from gve.tiny import build_tiny
 from gve.trainers.demo.estimate import Plan
-from gve.trainers.demo.learning import pick_dtype, train
+from gve.trainers.demo.learning import SCHEDULE, pick_dtype, train
 from gve.trainers.demo.pictures import draw_curriculum
 from gve.trainers.demo.pretraining import Course, lesson_seconds, pretrain
 from gve.trainers.demo.queries import answer
@@ -110,7 +110,7 @@ def train_model(job: Job) -> None:
     workspace = job.workspace
     history = train(workspace, job.seconds, job.write)
     write_json(workspace.root / "curriculum.json", history)
-    draw_curriculum(history, workspace.root / "curriculum.png")
+    draw_curriculum(history, workspace.root / "curriculum.png", schedule=SCHEDULE)
 
 
 def check_model(job: Job) -> None:

@@ -38,7 +38,9 @@ def test_curriculum_draws_every_epoch(tmp_path):
         str(epoch): {"sigma": 0.1 + 0.45 * epoch, "probabilities": {"t2v": p, "t2i": 1 - p}, "scores": {}}
         for epoch, p in enumerate((0.5, 0.8, 0.6))
     }
-    draw_curriculum(history, tmp_path / "curriculum.png")
+    draw_curriculum(history, tmp_path / "curriculum.png", schedule="pyramid")
+    draw_curriculum(history, tmp_path / "plain.png", schedule="unlock")
+    assert (tmp_path / "plain.png").read_bytes() != (tmp_path / "curriculum.png").read_bytes()
     with PIL.Image.open(tmp_path / "curriculum.png") as picture:
         colours = {c for _, c in picture.convert("RGB").getcolors(1 << 20)}
     assert (31, 119, 180) in colours  # the first task's bars
