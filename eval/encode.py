@@ -16,6 +16,7 @@ from gve.eval.encoders import Encoder, FunctionEncoder
 from gve.eval.inputs import MODALITIES, encoder_input
 from gve.eval.models import skips_broken_inputs
 from gve.eval.store import EmbeddingCache, EmbeddingStore, Store
+from gve.media_gve import local_source
 
 __all__ = ["EmbeddingCache", "EmbeddingStore", "Encoder", "FunctionEncoder", "content_key", "encode_rows"]
 
@@ -166,8 +167,7 @@ def content_key(row: Mapping[str, Any], salt: bytes = b"") -> bytes:
         medium = row.get(modality)
         if medium is None:
             continue
-        if isinstance(medium, Mapping):
-            medium = medium.get("path") if medium.get("bytes") is None else medium["bytes"]
+        medium = medium if modality == "text" else local_source(medium)
         content = _content(medium, is_text=modality == "text")
         digest.update(f"{modality}:{len(content)}:".encode())
         digest.update(content)

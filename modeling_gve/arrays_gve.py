@@ -3,11 +3,12 @@
 Shape legend: F frames, H height, W width, C channels (1 or 3).
 """
 
+import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 CHANNELS = (1, 3)
 MAX_ASPECT = 200
@@ -25,7 +26,17 @@ def is_array(value: Any) -> bool:
     Returns:
         True if it is.
     """
-    return isinstance(value, (np.ndarray, torch.Tensor))
+    return isinstance(value, np.ndarray) or _is_tensor(value)
+
+
+def is_listed(value: Any) -> bool:
+    """Whether a value is a list or a plain tuple of things, and no named tuple, which is one thing."""
+    return isinstance(value, (list, tuple)) and not hasattr(value, "_fields")
+
+
+def _is_tensor(value: Any) -> bool:
+    torch = sys.modules.get("torch")  # nobody holds a tensor without it, and importing it takes seconds
+    return torch is not None and isinstance(value, torch.Tensor)
 
 
 def channels_first(shape: Sequence[int], layout: str | None, kind: str) -> bool:
@@ -103,11 +114,11 @@ def rgb_array(array: Any, layout: str | None, kind: str, indices: np.ndarray | N
         ValueError: As for `channels_first`, for another type, and for floats that are not finite or not in [0, 1].
     """
     first = channels_first(array.shape, layout, kind)
-    if isinstance(array, torch.Tensor):
+    if _is_tensor(array):
         array = array.detach()
         if indices is not None:
-            array = array[torch.from_numpy(indices).to(array.device)]
-        array = (array.float() if array.dtype == torch.bfloat16 else array).cpu().numpy()
+            array = array[indices.tolist()]
+        array = (array.float() if array.is_floating_point() else array).cpu().numpy()
     elif indices is not None:
         array = array[indices]
     if first:
@@ -161,6 +172,21 @@ def check_aspect(height: int, width: int, kind: str) -> None:
             f"{kind}: got {width} x {height} pixels; accepted is a longer side of at most {MAX_ASPECT} times the "
             "shorter one; crop or cut it"
         )
+
+
+def smart_resize(height: int, width: int, factor: int, least: int, most: int) -> tuple[int, int]:
+    """(height, width) that Qwen-VL gives a picture: multiples of `factor`, `least` to `most` pixels, about its shape.
+
+    The rule of transformers' `smart_resize`, which cannot be imported without torch.
+    """
+    down, across = (round(side / factor) * factor for side in (height, width))
+    if down * across > most:
+        scale = math.sqrt(height * width / most)
+        return tuple(max(factor, math.floor(side / scale / factor) * factor) for side in (height, width))  # type: ignore[return-value]
+    if down * across < least:
+        scale = math.sqrt(least / (height * width))
+        return tuple(math.ceil(side * scale / factor) * factor for side in (height, width))  # type: ignore[return-value]
+    return down, across
 
 
 def check_size(name: str, size: Mapping[str, int], token: int) -> dict[str, int]:

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from transformers.utils.chat_template_utils import encode_marked_chat, mark_control_tokens
 
+from .media_gve import shown
+
 DEFAULT_SYSTEM = "You are a helpful assistant."
 END_TOKEN = "<|endoftext|>"
 
@@ -51,7 +53,7 @@ def template_with(default_system: str = DEFAULT_SYSTEM) -> str:
     """
     if any(mark in default_system for mark in ("{{", "{%", "{#")):
         raise ValueError(
-            f"default_system: got {default_system!r}; accepted is text without {{{{, {{% and {{#; reword it"
+            f"default_system: got {shown(default_system)}; accepted is text without {{{{, {{% and {{#; reword it"
         )
     return _TEMPLATE.replace("DEFAULT", default_system)
 
@@ -100,7 +102,7 @@ class ChatEncoder:
         )
         if self._control.search(default_system):
             raise ValueError(
-                f"default_system: got {default_system!r}; accepted is text without control tokens; reword it"
+                f"default_system: got {shown(default_system)}; accepted is text without control tokens; reword it"
             )
 
     def encode(self, text: str) -> list[int]:

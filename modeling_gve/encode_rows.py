@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import PIL.Image
 import torch
 
-from .media_gve import media_kind
+from .arrays_gve import is_listed
+from .media_gve import media_kind, shown
 
 OPTIONS = ("num_frames", "max_length", "video_size", "image_size")
 """Keyword arguments of `encode` that reach the processor's `prepare`."""
@@ -60,21 +61,20 @@ def as_row(value: Any) -> Any:
         What `prepare` takes.
 
     Raises:
-        ValueError: If encoded bytes come without a path that says what they are.
+        ValueError: If a file is neither an image nor a video.
     """
     if isinstance(value, Mapping) and value and value.keys() <= {"bytes", "path"}:
         return {_kind_of_file(value): value}
-    if isinstance(value, (list, tuple)) and value and not isinstance(value[0], Mapping):
+    if is_listed(value) and value and not isinstance(value[0], Mapping):
         return {"video": value}  # a chat is a list of dicts
     return value
 
 
 def _kind_of_file(value: Mapping[str, Any]) -> str:
-    path = value.get("path")
-    kind = media_kind(path) if path else None
+    kind = media_kind(dict(value))
     if kind is None:
         raise ValueError(
-            f"path: got {path!r}; accepted is a path with the suffix of an image or video; say which it is with "
+            f"path: got {shown(value.get('path'))}; accepted are the files of images and videos; say which it is with "
             '{"image": {"bytes", "path"}} or {"video": {"bytes", "path"}}'
         )
     return kind
@@ -120,7 +120,7 @@ def _open_things(value: Any) -> Iterator[int]:
     elif isinstance(value, Mapping):
         for part in value.values():
             yield from _open_things(part)
-    elif isinstance(value, (list, tuple)):
+    elif is_listed(value):
         for part in value:
             yield from _open_things(part)
 
@@ -214,7 +214,7 @@ def prepare_options(
             elif modality != "chat_template" and ((modality, name) not in without_effect or value is False):
                 known = ", ".join(f"{kind}.{key}" for kind, key in places)
                 raise ValueError(
-                    f"processing_kwargs: got {modality}.{name} = {value!r}; accepted are {known}; use a plain "
+                    f"processing_kwargs: got {modality}.{name} = {shown(value)}; accepted are {known}; use a plain "
                     "SentenceTransformer for others"
                 )
     return out | {name: value for name, value in given.items() if value is not None}

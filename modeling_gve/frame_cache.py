@@ -19,35 +19,15 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from .frames_gve import is_file
-from .inputs_gve import Row, chat_of, located, parse_row
+from .frames_gve import Clip, parse_video
+from .inputs_gve import Row
+from .media_gve import local_source, located
 from .plan_gve import media_of
-from .video_gve import Frames
 
-VERSION = 1
+VERSION = 2
 """Goes up when the reader gives other frames than before: then what is kept is of no use."""
 
 CHUNK = 1 << 20
-
-
-def model_frames(reader: Any, video: Any, *, count: int, size: dict[str, int]) -> Frames:
-    """Decode a video file to the size at which the model sees it.
-
-    Args:
-        reader: A `GVEVideoProcessor`.
-        video: A path, bytes, a binary file object or {"bytes", "path"}.
-        count: Frames to take.
-        size: {"shortest_edge", "longest_edge"}, pixels a frame.
-
-    Returns:
-        Frames with their times.
-
-    Raises:
-        FileNotFoundError: If the path does not exist.
-        ValueError: If the video cannot be read.
-    """
-    clip = reader.load(video, num_frames=count, size=size)
-    return Frames(np.ascontiguousarray(clip.frames), list(clip.times), clip.interval * len(clip.frames))
 
 
 class FrameCache:
@@ -83,39 +63,29 @@ class FrameCache:
         vars(self).update(state)
         self._lock = threading.Lock()
 
-    def with_frames(self, value: Any, processor: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """An input with frames in place of its video files.
+    def with_frames(self, row: Row, processor: Any, options: dict[str, Any]) -> Row:
+        """A row with decoded videos in place of its video files.
 
         Args:
-            value: What `prepare` takes.
+            row: What `parse_row` or a plan gives.
             processor: The embedder's processor.
             options: Arguments of its `prepare`.
-
-        Returns:
-            What `prepare` takes, and the arguments that leave the frames as they are; those given, if the input has no
-            video or one that is no file.
 
         Raises:
             FileNotFoundError: If a path does not exist.
             ValueError: If a video cannot be read.
         """
-        row = parse_row(value, 0)
-        if not row.videos or not all(is_file(video) for video in row.videos):
-            return value, options
-        reader = processor.video_processor
+        reader, videos = processor.video_processor, []
         count, size = reader.frames_wanted(options["num_frames"]), reader.budget(options["video_size"])
-        videos = []
         for kind, place, video in media_of(row, 0):
             if kind == "video":
                 with located(place):
-                    videos.append(self.get(reader, video, count=count, size=size))
-        pixels = [video.frames.shape[1] * video.frames.shape[2] for video in videos]
-        # choosing a size twice may give another one, unless the budget is what was chosen
-        kept = {"shortest_edge": min(pixels), "longest_edge": max(pixels)}
-        return chat_of(Row(row.text, row.images, videos, row.system)), {**options, "video_size": kept}
+                    form = parse_video(video)
+                    videos.append(form if form.file is None else self.get(reader, form.file, count=count, size=size))
+        return row._replace(videos=videos)
 
-    def get(self, reader: Any, video: Any, *, count: int, size: dict[str, int]) -> Frames:
-        """Frames of a file, from the folder or decoded and kept.
+    def get(self, reader: Any, video: Any, *, count: int, size: dict[str, int]) -> Clip:
+        """A file at the model's size, from the folder or decoded and kept.
 
         Args:
             reader: A `GVEVideoProcessor`.
@@ -123,18 +93,13 @@ class FrameCache:
             count: Frames to take.
             size: {"shortest_edge", "longest_edge"}, pixels a frame.
 
-        Returns:
-            Frames with their times.
-
         Raises:
             FileNotFoundError: If the path does not exist.
             ValueError: If the video cannot be read.
         """
-        source = video
-        if isinstance(video, dict):
-            source = video["bytes"] if video.get("bytes") is not None else video.get("path")
+        source = local_source(video)
         if isinstance(source, (str, PathLike)) and not Path(source).is_file():
-            return model_frames(reader, video, count=count, size=size)  # which says what is wrong with it
+            return reader.load(video, num_frames=count, size=size)  # which says what is wrong with it
         before = _stamp(source)
         plan = (VERSION, count, size["shortest_edge"], size["longest_edge"], reader.patch_size * reader.merge_size)
         key = _digest(source, repr(plan).encode())
@@ -144,14 +109,14 @@ class FrameCache:
             self.hits += found is not None
             self.misses += found is None
         if found is None:
-            found = model_frames(reader, video, count=count, size=size)
+            found = reader.load(video, num_frames=count, size=size)
             if _stamp(source) == before:  # else the frames may be those of another content than the digest's
                 self._keep(target, found)
         return found
 
-    def _keep(self, target: Path, frames: Frames) -> None:
-        clip = json.dumps({"timestamps": frames.timestamps, "duration": frames.duration})
-        content = save({"frames": frames.frames}, {"clip": clip})
+    def _keep(self, target: Path, clip: Clip) -> None:
+        clock = json.dumps({"timestamps": clip.times, "interval": clip.interval})
+        content = save({"frames": np.ascontiguousarray(clip.frames)}, {"clip": clock})
         target.parent.mkdir(exist_ok=True)
         partial = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.partial")
         try:
@@ -184,16 +149,17 @@ class FrameCache:
             yield stat.st_mtime_ns, str(path), stat.st_size
 
 
-def _read(target: Path) -> Frames | None:
-    """Frames that are kept; None where there are none, or none that can be read."""
+def _read(target: Path) -> Clip | None:
+    """What is kept; None where there is nothing, or nothing that can be read."""
     try:
         with safe_open(target, framework="numpy") as stored:
-            clip = json.loads(stored.metadata()["clip"])
+            clock = json.loads(stored.metadata()["clip"])
             frames = stored.get_tensor("frames")
         os.utime(target)
     except (OSError, SafetensorError):
         return None
-    return Frames(frames, clip["timestamps"], clip["duration"])
+    # choosing a size for frames that have one may give another one
+    return Clip(frames, clock["interval"], clock["timestamps"], sized=True)
 
 
 def _stamp(source: Any) -> tuple[int, int] | None:

@@ -8,17 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import IOBase
 from itertools import pairwise
-from os import PathLike, fspath
-from pathlib import Path
+from os import PathLike
 from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
-from transformers.video_utils import VideoMetadata
 
-from .arrays_gve import array_size, channels_first, check_aspect, is_array, rgb_array
-from .inputs_gve import is_frame, located
-from .media_gve import STILL_STARTS, STILL_SUFFIXES, check_path, image_size, open_image
+from .arrays_gve import array_size, channels_first, check_aspect, is_array, is_listed, rgb_array
+from .image_gve import image_size, open_image
+from .media_gve import check_file, local_source, located, media_kind
 from .video_gve import Frames, uniform_indices
 
 DICT_KEYS = {
@@ -43,9 +41,25 @@ class Clip(NamedTuple):
     sized: bool = False
 
 
+class Features(NamedTuple):
+    """An image or video as the vision tower sees it, in place of its pixels.
+
+    Attributes:
+        features: (V, W) of its V tokens; None where they come beside the batch, and only their places are wanted.
+        grid: Patches along time, height and width.
+        interval: Seconds between two frames; 0 for an image.
+        times: Seconds of each frame; none for an image.
+    """
+
+    features: Any
+    grid: tuple[int, int, int]
+    interval: float = 0.0
+    times: Sequence[float] = ()
+
+
 @dataclass(slots=True)
 class Form:
-    """A video before it is decoded.
+    """A video in any form, told apart.
 
     Attributes:
         file: What `read_video` takes, or None.
@@ -55,6 +69,8 @@ class Form:
         duration: Seconds, or 0 where unknown.
         rate: Frames a second, or None.
         metadata: transformers' description of an array, or None.
+        size: (height, width) of a file's upright frames, where its headers were read; it is not opened for them again.
+        done: A decoded video, or its features; then nothing else is set.
     """
 
     file: Any = None
@@ -64,6 +80,9 @@ class Form:
     duration: float = 0.0
     rate: float | None = None
     metadata: Mapping[str, Any] | None = None
+    size: tuple[int, int] | None = None
+    done: Clip | Features | None = None
+    kind: str = "video"
 
 
 def parse_video(video: Any) -> Form:
@@ -81,17 +100,19 @@ def parse_video(video: Any) -> Form:
     """
     if isinstance(video, Form):
         return video
+    if isinstance(video, (Clip, Features)):
+        return Form(done=video)
     if isinstance(video, Frames):
         return Form(frames=video.frames, layout="THWC", times=video.timestamps, duration=video.duration)
     if is_array(video):
         return Form(frames=video)
     if isinstance(video, (list, tuple)):
         return Form(frames=list(video))
-    if isinstance(video, (bytearray, memoryview)):
-        video = bytes(video)
     if is_file(video):
-        _check_no_image(video)
-        return Form(file=video)
+        source = local_source(video)
+        if isinstance(source, (str, PathLike)):
+            check_file(source)
+        return Form(file=source)
     if isinstance(video, dict):
         return _parse_dict(video)
     if isinstance(video, PIL.Image.Image):
@@ -131,34 +152,11 @@ def is_file(video: Any) -> bool:
         video: Anything.
 
     Returns:
-        True for a path, bytes, a binary file object and {"bytes", "path"}.
+        True for a path, an address, bytes, a binary file object and {"bytes", "path"}.
     """
     if isinstance(video, dict):
         return bool(video) and video.keys() <= {"bytes", "path"}
     return isinstance(video, (str, PathLike, bytes, bytearray, memoryview, IOBase)) or hasattr(video, "read")
-
-
-def _check_no_image(file: Any) -> None:
-    """Refuse still images, which FFmpeg would open as videos of one frame, by their name and their first bytes."""
-    source, name = file, "<bytes>"
-    if isinstance(file, dict):
-        source = file["bytes"] if file.get("bytes") is not None else file.get("path")
-    if isinstance(source, (str, PathLike)):
-        name = fspath(source)
-        check_path(source)
-        with Path(source).open("rb") as opened:
-            start = opened.read(8)
-    elif source is None or isinstance(source, bytes):
-        start = (source or b"")[:8]
-    else:
-        name = str(getattr(source, "name", "<file object>"))
-        source.seek(0)
-        start = source.read(8)
-        source.seek(0)
-    if start.startswith(STILL_STARTS) or Path(name).suffix.lower() in STILL_SUFFIXES:
-        raise ValueError(
-            f"video: got the image {name!r}; accepted is a video; pass {{'image': x}}, or a list of frames"
-        )
 
 
 def check_rate(rate: Any) -> float:
@@ -318,12 +316,10 @@ def _clock(form: Form, total: int, seconds_per_frame: float) -> tuple[list[float
     return times, duration
 
 
-def _array_times(
-    total: int, metadata: Mapping[str, Any] | VideoMetadata | None, seconds_per_frame: float
-) -> tuple[list[float], float]:
+def _array_times(total: int, metadata: Any, seconds_per_frame: float) -> tuple[list[float], float]:
     """Times of an array's frames and the length of the video: from its metadata, or the documented default."""
-    if isinstance(metadata, VideoMetadata):
-        metadata = vars(metadata)
+    if metadata is not None and not isinstance(metadata, Mapping):
+        metadata = vars(metadata)  # transformers' VideoMetadata
     rate = metadata.get("fps") if metadata else None
     if rate is None:
         return [index * seconds_per_frame for index in range(total)], total * seconds_per_frame
@@ -332,6 +328,14 @@ def _array_times(
         return [index / rate for index in range(total)], total / rate
     # as transformers: the length is the whole video's, of which these frames were taken
     return [float(index) / rate for index in indices], (metadata.get("total_num_frames") or total) / rate
+
+
+def is_frame(value: Any) -> bool:
+    """Whether a value, in a list, is a picture: a PIL image, an array of three axes, or a picture's file."""
+    if isinstance(value, PIL.Image.Image) or is_array(value):
+        return not is_array(value) or value.ndim == 3
+    file = isinstance(value, (str, PathLike)) or (isinstance(value, dict) and is_file(value))
+    return file and media_kind(value) == "image"
 
 
 def flatten_videos(videos: Any) -> list[Any]:
@@ -345,6 +349,6 @@ def flatten_videos(videos: Any) -> list[Any]:
     """
     if is_array(videos) and videos.ndim == 5:
         return list(videos)
-    if not isinstance(videos, (list, tuple)) or (videos and all(is_frame(entry) for entry in videos)):
+    if not is_listed(videos) or (videos and all(is_frame(entry) for entry in videos)):
         return [videos]
     return [video for entry in videos if entry is not None for video in flatten_videos(entry)]

@@ -1,4 +1,4 @@
-"""What an input may be: texts, paths, media, dicts and chats, taken apart."""
+"""What an input may be: texts, paths, media, dicts and chats, taken apart once."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 import PIL.Image
 
-from .arrays_gve import is_array
-from .media_gve import check_path, media_kind
+from .arrays_gve import is_array, is_listed
+from .frames_gve import Clip, is_frame
+from .look_gve import look
+from .media_gve import check_file, local_source, located, media_kind, shown
 from .video_gve import Frames
 
 MODALITIES = ("text", "image", "video")
@@ -30,34 +32,6 @@ class Row(NamedTuple):
     images: list[Any]
     videos: list[Any]
     system: str | None = None
-
-
-class located:  # noqa: N801 - used as a function
-    """Put the place of an input before the message of an error; a class, because generators cost three times as much.
-
-    Args:
-        place: For example "inputs[3]['video']".
-
-    Raises:
-        FileNotFoundError: Where there was one.
-        ValueError: Where there was one, or a file could not be read.
-    """
-
-    def __init__(self, place: str) -> None:
-        self.place = place
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
-        if isinstance(error, FileNotFoundError):
-            raise FileNotFoundError(f"{self.place}: {_bare(error)}") from error
-        if isinstance(error, (ValueError, OSError)):
-            raise ValueError(f"{self.place}: {_bare(error)}") from error
-
-
-def _bare(error: Exception) -> str:
-    return str(error).removeprefix("video: ").removeprefix("image: ")
 
 
 def parse_rows(inputs: Iterable[Any]) -> list[Row]:
@@ -96,8 +70,8 @@ def parse_row(value: Any, index: int) -> Row:
         FileNotFoundError: If a text looks like a path of a media file that does not exist.
         ValueError: If the form is not accepted, or there is nothing in it.
     """
-    if isinstance(value, str) and value.isascii() and value and not value.isspace() and media_kind(value) is None:
-        return Row(value, [], [])
+    if isinstance(value, Row):
+        return value
     place = f"inputs[{index}]"
     if isinstance(value, (str, os.PathLike)):
         row = _row_of_path(value, place)
@@ -107,7 +81,7 @@ def parse_row(value: Any, index: int) -> Row:
         row = _row_of_chat(value, place)
     elif isinstance(value, PIL.Image.Image) or (is_array(value) and value.ndim == 3):
         row = Row(None, [value], [])
-    elif isinstance(value, Frames) or (is_array(value) and value.ndim == 4):
+    elif isinstance(value, (Frames, Clip)) or (is_array(value) and value.ndim == 4):
         row = Row(None, [], [value])
     else:
         raise ValueError(
@@ -116,29 +90,46 @@ def parse_row(value: Any, index: int) -> Row:
         )
     try:
         (row.text or "").encode()
-    except UnicodeEncodeError as error:
+    except UnicodeEncodeError as error:  # never of a path, which may be of any bytes
         raise ValueError(
             f"{place}: got a text with half a character ({error}); accepted is Unicode; repair it"
         ) from error
-    if not row.images and not row.videos and (not row.text or row.text.isspace()):
+    if row.text is None and not row.images and not row.videos:
         raise ValueError(
-            f"{place}: got no words, no image and no video; accepted is at least one of them; leave the row out"
+            f"{place}: got no text, no image and no video; accepted is at least one of them; leave the row out"
         )
     return row
 
 
 def _row_of_path(value: str | os.PathLike[str], place: str) -> Row:
-    kind = media_kind(value)
-    if kind is None and not isinstance(value, str):
-        raise ValueError(
-            f"{place}: got {os.fspath(value)!r}; accepted suffixes are those of images and videos; say which it is with "
-            "{'image': path} or {'video': path}"
-        )
-    if kind is None:
-        return Row(value, [], [])
+    """A file is opened, whatever it is called; words that name none are words."""
     with located(place):
-        check_path(value)
-    return Row(None, [value], []) if kind == "image" else Row(None, [], [value])
+        kind = _named_kind(value)
+        if kind is None:
+            return Row(value, [], [])
+        medium = look(value)
+    return Row(None, [medium], []) if medium.kind == "image" else Row(None, [], [medium])
+
+
+def _named_kind(value: str | os.PathLike[str]) -> str | None:
+    """Kind of the medium that a value names, which may be missing; None for words.
+
+    Raises:
+        FileNotFoundError: If a path object names no file.
+        ValueError: If a file is no medium.
+    """
+    kind = media_kind(value)
+    if kind is not None:
+        return kind
+    if isinstance(value, os.PathLike):
+        check_file(value)
+    # one word such as "notes" is taken for words, although a file may be called so
+    elif not (os.sep in value or os.path.splitext(value)[1]) or len(value) > 4096 or not os.path.isfile(value):  # noqa: PTH113, PTH122
+        return None
+    raise ValueError(
+        f"got {shown(os.fspath(value))}, a file that is neither an image nor a video; accepted are those; to embed the "
+        "words pass {'text': ...}"
+    )
 
 
 def _row_of_dict(value: dict[str, Any], place: str) -> Row:
@@ -148,7 +139,7 @@ def _row_of_dict(value: dict[str, Any], place: str) -> Row:
         return Row(None, [], [value])
     if unknown := sorted(map(str, value.keys() - set(MODALITIES))):
         raise ValueError(
-            f"{place}: unknown modality key {', '.join(map(repr, unknown))}; accepted are 'text', 'image' and 'video'; "
+            f"{place}: unknown modality key {', '.join(map(shown, unknown[:8]))}; accepted are 'text', 'image' and 'video'; "
             "rename or drop it, or wrap the row as {'image': row} or {'video': row}"
         )
     text = value.get("text")
@@ -179,7 +170,7 @@ def split_images(images: Any, place: str) -> list[Any]:
     Raises:
         ValueError: If there is none, or one of them is None.
     """
-    if not isinstance(images, (list, tuple)):
+    if not is_listed(images):
         return [images]
     return _listed(images, place)
 
@@ -197,7 +188,7 @@ def split_videos(videos: Any, place: str) -> list[Any]:
     Raises:
         ValueError: If there is none, one of them is None, or frames and videos are mixed.
     """
-    if not isinstance(videos, (list, tuple)):
+    if not is_listed(videos):
         return [videos]
     frames = [is_frame(entry) for entry in _listed(videos, place)]
     if all(frames):
@@ -215,22 +206,6 @@ def _listed(values: Sequence[Any], place: str) -> list[Any]:
         what = "a None in a list" if values else "an empty list, that is, zero frames or images"
         raise ValueError(f"{place}: got {what}; accepted is None in place of the list, or values only; drop it")
     return list(values)
-
-
-def is_frame(value: Any) -> bool:
-    """Whether a value, in a list, is a picture.
-
-    Args:
-        value: Anything.
-
-    Returns:
-        True for PIL images, arrays of three axes, and files named as images are.
-    """
-    if isinstance(value, dict):
-        value = value.get("path")
-    if isinstance(value, (str, os.PathLike)):
-        return media_kind(value) == "image"
-    return isinstance(value, PIL.Image.Image) or (is_array(value) and value.ndim == 3)
 
 
 def _row_of_chat(messages: Sequence[dict[str, Any]], place: str) -> Row:
@@ -273,11 +248,13 @@ def _item(item: Any, place: str) -> tuple[str, Any]:
         url, kind = item.get(kind), kind.removesuffix("_url")
         item = {"type": kind, "url": url.get("url") if isinstance(url, dict) else url}
     if kind not in ITEM_KEYS:
-        raise ValueError(f"{place}: got type {kind!r}; accepted are items of type {list(ITEM_KEYS)}; convert it")
+        raise ValueError(f"{place}: got type {shown(kind)}; accepted are items of type {list(ITEM_KEYS)}; convert it")
     given = [key for key in item if key != "type"]
+    if not given:
+        raise ValueError(f"{place}: got an item of type {kind!r} without its {kind}; add it, or leave the item out")
     known = [key for key in given if key in ITEM_KEYS[kind]]
     if len(known) != len(given) or len(known) != 1:
-        raise ValueError(f"{place}: got keys {given}; accepted is one of {list(ITEM_KEYS[kind])}; keep that one")
+        raise ValueError(f"{place}: got keys {shown(given)}; accepted is one of {list(ITEM_KEYS[kind])}; keep that one")
     value = item[known[0]]
     if kind == "text" and value is not None and not isinstance(value, str):
         raise ValueError(f"{place}['text']: got {type(value).__name__}; accepted is a str; convert it")
@@ -318,11 +295,13 @@ def resolve_path(message: Any) -> Any:
     if not isinstance(content, list) or len(content) != 1 or message.get("role") != "user":
         return message
     text = content[0].get("text") if isinstance(content[0], dict) and content[0].get("type") == "text" else None
-    kind = media_kind(text) if isinstance(text, str) else None
-    if kind is None or (len(text.split()) > 1 and not Path(text).is_file()):
+    kind = _named_kind(text) if isinstance(text, str) else None
+    source = local_source(text) if kind else None
+    if kind is None or (isinstance(source, str) and len(text.split()) > 1 and not Path(source).is_file()):
         return message
-    check_path(text)
-    return {**message, "content": [{"type": kind, kind: text}]}
+    if isinstance(source, str):
+        check_file(source)
+    return {**message, "content": [{"type": kind, kind: source}]}
 
 
 def flatten_images(images: Any) -> list[Any]:
@@ -334,7 +313,7 @@ def flatten_images(images: Any) -> list[Any]:
     Returns:
         The images in order.
     """
-    if not isinstance(images, (list, tuple)):
+    if not is_listed(images):
         return [images]
     return [image for entry in images if entry is not None for image in flatten_images(entry)]
 
@@ -350,6 +329,6 @@ def placed(media: Any, kind: str, flatten: Callable[[Any], list[Any]]) -> list[t
     Returns:
         (place, medium) pairs in order.
     """
-    if isinstance(media, (list, tuple)) and media and all(isinstance(entry, (list, tuple)) for entry in media):
+    if is_listed(media) and media and all(map(is_listed, media)):
         return [(f"inputs[{row}][{kind!r}]", one) for row, entry in enumerate(media) for one in flatten(entry)]
     return [(f"{kind}s[{number}]", one) for number, one in enumerate(flatten(media))]

@@ -1,248 +1,291 @@
-"""Files by their suffix, and images in any form, opened upright as RGB."""
+"""What a file is: picture or video, by its content before its name; where it lies, and how messages call it.
+
+The one table of suffixes of the project. Nothing here imports torch or transformers, and nothing is decoded.
+"""
 
 import base64
 import io
 import os
+import re
+import stat
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.request import url2pathname
 
-import numpy as np
-import PIL.Image
-import PIL.ImageOps
+MP4, PNG, JPEG, WEBP = ".mp4", ".png", ".jpg", ".webp"
+"""Suffixes of the files that this project writes."""
 
-from .arrays_gve import array_size, bytes_of_floats, check_aspect, is_array, rgb_array
-from .video_gve import Frames
-
-STILL_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"})
-IMAGE_SUFFIXES = STILL_SUFFIXES | {".gif", ".webp"}
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".ogv", ".3gp"}
+IMAGE_SUFFIXES = frozenset(
+    {
+        *(JPEG, ".jpeg", ".jpe", ".jfif", PNG, ".apng", WEBP, ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif"),
+        *(".heic", ".heif", ".jp2", ".j2k", ".jpx", ".psd", ".tga", ".ico", ".ppm", ".pgm", ".pbm", ".pnm", ".qoi"),
+    }
 )
-STILL_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")
+VIDEO_SUFFIXES = frozenset(
+    {
+        *(MP4, ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".divx", ".flv", ".f4v", ".mpg", ".mpeg", ".mpe"),
+        *(".m1v", ".m2v", ".ts", ".mts", ".m2t", ".m2ts", ".vob", ".wmv", ".asf", ".3gp", ".3g2", ".ogv", ".ogm"),
+        *(".mxf", ".nut", ".rm", ".rmvb", ".dv", ".ivf", ".obu", ".h264", ".h265", ".hevc", ".y4m"),
+    }
+)
+"""A GIF, PNG, WebP or AVIF that moves is a video and is called an image by its suffix: only its content tells."""
+
+HEAD = 1024
+"""First bytes of a file that its kind is told from: some packets of MPEG-TS, the first chunks of a PNG."""
+
+QUOTED = 200
+"""Characters of an input that a message quotes at most."""
+
+STILLS = (
+    b"\xff\xd8\xff",
+    b"II*\0",
+    b"MM\0*",
+    b"II+\0",
+    b"8BPS",
+    b"\0\0\0\x0cjP  ",
+    b"\xff\x4f\xff\x51",
+    b"qoif",
+    b"\0\0\1\0",
+)
+STILL_BRANDS = {b"avif", b"heic", b"heix", b"heim", b"heis", b"mif1"}
+SOUND_BRANDS = {b"M4A ", b"M4B ", b"M4P "}
+BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")
+VIDEOS = (b"FLV\1", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", b".RMF", b"DKIF", b"YUV4MPEG2 ", b"nut/multimedia container")
+VIDEOS += (b"\x06\x0e\x2b\x34\x02\x05\x01\x01", b"\x1aE\xdf\xa3", b"\0\0\0\1", b"\0\0\1")
+"""By their first bytes: ASF, MXF and Matroska by numbers, and the start codes of MPEG, H.264 and HEVC streams."""
+
+BITMAP = re.compile(rb"BM.{4}\0{4}.{4}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL)
+NETPBM = re.compile(rb"P[1-6]\s(?:#[^\n]*\n|\s)*\d+\s+\d+\s")
 
 
-def media_kind(path: Any) -> str | None:
-    """What a path's suffix says it is.
+def shown(value: Any, most: int = QUOTED) -> str:
+    """A value as messages quote it: its repr, cut to `most` characters."""
+    text = repr(value if not isinstance(value, str) or len(value) <= most else value[:most])
+    return (
+        text if len(text) <= most + 2 and (not isinstance(value, str) or len(value) <= most) else f"{text[:most]}..."
+    )
+
+
+def source_name(source: Any) -> str:
+    """What messages call a source: its path, or what kind of source it is; at most 200 characters."""
+    if isinstance(source, dict):
+        source = source.get("path") or b""
+    if isinstance(source, (str, os.PathLike)):
+        name = os.fspath(source)
+    elif isinstance(source, (bytes, bytearray, memoryview, io.BytesIO)):
+        name = "<bytes>"
+    else:
+        name = str(getattr(source, "filename", "") or getattr(source, "name", "") or f"<{type(source).__name__}>")
+    return name if len(name) <= QUOTED else f"{name[:QUOTED]}..."
+
+
+class located:  # noqa: N801 - used as a function
+    """Put the place of an input before the message of an error; a class, because generators cost three times as much.
 
     Args:
-        path: A string or path.
+        place: For example "inputs[3]['video']".
+
+    Raises:
+        FileNotFoundError: Where there was one.
+        ValueError: Where there was one, or a file could not be read.
+    """
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
+        if isinstance(error, FileNotFoundError):
+            raise FileNotFoundError(f"{self.place}: {_bare(error)}") from error
+        if isinstance(error, (ValueError, OSError)):
+            raise ValueError(f"{self.place}: {_bare(error)}") from error
+
+
+def _bare(error: Exception) -> str:
+    return str(error).removeprefix("video: ").removeprefix("image: ")
+
+
+def local_source(source: Any) -> Any:
+    """What holds the bytes of a source: addresses of this machine and the rows of `datasets` are resolved.
+
+    Args:
+        source: A path, bytes, a binary file, {"bytes", "path"}, or a `data:` or `file:` address.
 
     Returns:
-        "image", "video", or None for anything else, texts among them.
+        A path, bytes, or whatever else it is, unchanged.
+
+    Raises:
+        ValueError: If a dict holds neither bytes nor path, or an address cannot be read.
     """
-    name = os.fspath(path)
+    if isinstance(source, dict) and source and source.keys() <= {"bytes", "path"}:
+        source = source["bytes"] if source.get("bytes") is not None else source.get("path")
+        if source is None:
+            raise ValueError("got {'bytes': None, 'path': None}; one of them must be set; pass the row's file")
+    if isinstance(source, (bytearray, memoryview)):
+        return bytes(source)
+    if isinstance(source, str) and source.startswith("data:"):
+        return _inline(source)
+    if isinstance(source, str) and source.startswith("file:"):
+        parts = urlsplit(source)
+        if parts.netloc not in ("", "localhost"):
+            raise ValueError(f"got the address {shown(source)}; accepted are files of this machine; download it first")
+        return url2pathname(parts.path)
+    return source
+
+
+def _inline(address: str) -> bytes:
+    """The bytes of a `data:` address (RFC 2397)."""
+    head, comma, body = address.partition(",")
+    try:
+        if not comma:
+            raise ValueError("no comma in it")
+        return base64.b64decode(body, validate=True) if head.endswith(";base64") else unquote_to_bytes(body)
+    except ValueError as error:
+        raise ValueError(
+            f"got a data address that cannot be read ({error}), {shown(address, 60)}; accepted is base64; encode it anew"
+        ) from error
+
+
+def suffix_kind(name: str | os.PathLike[str]) -> str | None:
+    """Kind, "image" or "video", by the end of a name or address alone; None for anything else, texts among them."""
+    name = os.fspath(name)
     if not isinstance(name, str) or len(name) > 4096 or "\n" in name:
         return None
-    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - a text is no path, and this is ten times as fast
+    suffix = _suffix(name)
+    if suffix not in IMAGE_SUFFIXES and suffix not in VIDEO_SUFFIXES and "?" in name:
+        suffix = _suffix(name.partition("?")[0])  # a link with its query, as downloads are often called
     if suffix in IMAGE_SUFFIXES:
         return "image"
     return "video" if suffix in VIDEO_SUFFIXES else None
 
 
-def check_path(path: Any) -> None:
-    """Refuse a path that names no file.
-
-    Args:
-        path: A string or path.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is an address.
-    """
-    name = os.fspath(path)
-    if isinstance(name, str) and "://" in name[:12]:
-        raise ValueError(f"got the address {name[:100]!r}; accepted are files on disk and bytes; download it first")
-    if "\0" in name or not Path(name).is_file():
-        raise FileNotFoundError(
-            f"got {name!r}, which no file is named; accepted is a path that exists; to embed the words themselves pass "
-            "{'text': ...}"
-        )
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - a text is no path, and this is ten times as fast
 
 
-def image_source(image: Any) -> Any:
-    """What an image is read from.
-
-    Args:
-        image: An image in any form that is no array.
-
-    Returns:
-        A PIL image, a path, or a binary file.
-
-    Raises:
-        FileNotFoundError: If the path does not exist.
-        ValueError: If it is a video or no accepted form.
-    """
-    if isinstance(image, dict) and image and image.keys() <= {"bytes", "path"}:
-        image = image["bytes"] if image.get("bytes") is not None else image.get("path")
-    if isinstance(image, str) and image.startswith("data:"):
-        try:
-            image = base64.b64decode(image.partition(",")[2], validate=True)
-        except ValueError as error:
-            raise ValueError(
-                f"image: got a data address that is not base64 ({error}); accepted is base64; redo it"
-            ) from error
-    if isinstance(image, (str, os.PathLike)):
-        if media_kind(image) == "video":
-            raise ValueError(
-                f"image: got the video {os.fspath(image)!r}; accepted is an image; pass {{'video': path}}"
-            )
-        check_path(image)
-    elif isinstance(image, (bytes, bytearray, memoryview)):
-        return io.BytesIO(image)
-    elif isinstance(image, Frames) or not (isinstance(image, PIL.Image.Image) or hasattr(image, "read")):
-        got = f"a dict of {sorted(map(str, image))}" if isinstance(image, dict) else type(image).__name__
-        raise ValueError(
-            f"image: got {got}; accepted are a path, bytes, a binary file, {{'bytes', 'path'}}, a PIL image and an array "
-            "(H, W, C) or (C, H, W); convert it"
-        )
-    return image
+def content_kind(head: bytes) -> str | None:
+    """Kind by a file's first bytes; None where they do not tell, as for a GIF, which may move or not."""
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "video" if b"acTL" in head else "image" if b"IDAT" in head else None
+    if head.startswith(STILLS) or BITMAP.match(head) or NETPBM.match(head):
+        return "image"
+    if head.startswith(b"RIFF"):
+        if head[8:12] == b"WEBP":
+            return "video" if head[12:16] == b"VP8X" and head[20:21] and head[20] & 2 else "image"
+        return "video" if head[8:12] == b"AVI " else None
+    if head[4:8] in BOXES:
+        return _box_kind(head)
+    if head.startswith(b"OggS"):
+        return "video" if any(name in head for name in (b"\x80theora", b"OVP80", b"\1video", b"BBCD")) else None
+    return "video" if head.startswith(VIDEOS) or _transport(head) else None
 
 
-def split_array(image: Any) -> tuple[Any, str | None]:
-    """The array of an image and its layout.
-
-    Args:
-        image: An image in any form.
-
-    Returns:
-        (array, layout or None), or (None, None) if it is no array.
-
-    Raises:
-        ValueError: If it is an array of another number of axes than an image has.
-    """
-    layout = None
-    if isinstance(image, dict) and "array" in image and image.keys() <= {"array", "layout"}:
-        image, layout = image["array"], image.get("layout")
-    if not is_array(image):
-        return None, None
-    if image.ndim == 4:
-        raise ValueError(
-            f"image: got a video, an array of shape {tuple(image.shape)}; accepted is one image; pass {{'video': x}}"
-        )
-    return image, layout
+def _box_kind(head: bytes) -> str | None:
+    """Of an ISO base media file, by its brands."""
+    if head[4:8] != b"ftyp":
+        return "video"
+    size = int.from_bytes(head[:4])
+    brands = [head[8:12], *(head[place : place + 4] for place in range(16, min(size, len(head)), 4))]
+    if brands[0] in STILL_BRANDS:  # a sequence of pictures has a brand of its own, avis or msf1, in the first place
+        return "image"
+    return None if brands[0] in SOUND_BRANDS else "video"
 
 
-def open_image(image: Any) -> PIL.Image.Image:
-    """An upright RGB image.
-
-    Args:
-        image: A path, bytes, a binary file, {"bytes", "path"}, a base64 data address, a PIL image of any mode, an
-            array or tensor (H, W, C) or (C, H, W), or {"array", "layout"}. Arrays are uint8, or floats in [0, 1].
-
-    Returns:
-        The image.
-
-    Raises:
-        FileNotFoundError: If the path does not exist.
-        ValueError: If it is no image, or cannot be read.
-    """
-    array, layout = split_array(image)
-    if array is not None:
-        out = PIL.Image.fromarray(rgb_array(array, layout, "image"))
-    else:
-        out = _decoded(image_source(image))
-    check_aspect(out.height, out.width, "image")
-    return out
-
-
-def image_size(image: Any) -> tuple[int, int]:
-    """Height and width of an image, from its header.
-
-    Args:
-        image: As for `open_image`.
-
-    Returns:
-        (height, width), before the image is turned upright.
-
-    Raises:
-        FileNotFoundError: If the path does not exist.
-        ValueError: If it is no image.
-    """
-    array, layout = split_array(image)
-    if array is not None:
-        height, width = array_size(array.shape, layout, "image")
-    else:
-        source = image_source(image)
-        try:
-            if isinstance(source, PIL.Image.Image):
-                width, height = source.size
-            else:
-                with PIL.Image.open(source) as opened:
-                    width, height = opened.size
-        except (OSError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-            raise _unreadable(source, error) from error
-    check_aspect(height, width, "image")
-    return height, width
-
-
-def _decoded(source: Any) -> PIL.Image.Image:
-    try:
-        if isinstance(source, PIL.Image.Image):
-            return upright_rgb(source)
-        with PIL.Image.open(source) as opened:
-            return upright_rgb(opened)
-    except ValueError as error:
-        raise ValueError(f"image: {image_name(source)!r}: {str(error).removeprefix('image: ')}") from error
-    except (OSError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-        raise _unreadable(source, error) from error
-
-
-def _unreadable(source: Any, error: Exception) -> ValueError:
-    return ValueError(
-        f"image: {image_name(source)!r} cannot be read ({error}); accepted are Pillow's formats, complete; repair or "
-        "convert it, and pass a video as {'video': ...}"
+def _transport(head: bytes) -> bool:
+    """Whether packets of MPEG-TS begin here, plain or each after the four bytes of a time stamp."""
+    return any(
+        len(head) > start + 2 * size and all(head[start + size * number] == 0x47 for number in range(3))
+        for start, size in ((0, 188), (4, 192))
     )
 
 
-def image_name(source: Any) -> str:
-    """A name for messages.
+def media_kind(source: Any) -> str | None:
+    """What a file is, by its content before its name; what does not exist, by its name alone.
 
     Args:
-        source: What `image_source` gives.
+        source: A path, a `data:` or `file:` address, bytes, a binary file that can seek, or {"bytes", "path"}.
 
     Returns:
-        The path, or what kind of source it is.
+        "image", "video", or None for everything else, texts among them.
     """
-    if isinstance(source, (str, os.PathLike)):
-        return str(os.fspath(source))
-    if isinstance(source, PIL.Image.Image):
-        return str(getattr(source, "filename", "") or "<PIL image>")
-    return "<bytes>" if isinstance(source, io.BytesIO) else str(getattr(source, "name", "<file object>"))
+    if isinstance(source, str) and (len(source) > 4096 or "\n" in source) and not source.startswith("data:"):
+        return None
+    found = local_source(source)
+    if isinstance(found, (str, os.PathLike)):
+        return _kind_of_path(os.fspath(found))
+    name = source.get("path") or "" if isinstance(source, dict) else ""
+    file = io.BytesIO(found) if isinstance(found, bytes) else found
+    if not hasattr(file, "seek"):
+        return None
+    file.seek(0)
+    kind = _kind_of_file(file)
+    file.seek(0)
+    return kind or suffix_kind(name)
 
 
-def upright_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
-    """An image of any mode, turned as its EXIF tag says, as RGB.
+def is_named(text: str) -> bool:
+    """Whether a text might be taken for a file or an address, because it looks like one or is one."""
+    if text.startswith(("http://", "https://", "data:", "file:")) or suffix_kind(text) is not None:
+        return True
+    return "\0" in text or os.path.lexists(text)
 
-    Transparent pixels become white: what colour a file stores beneath them is arbitrary.
 
-    Args:
-        image: A PIL image.
+def _kind_of_path(name: str) -> str | None:
+    try:
+        mode = os.stat(name).st_mode  # noqa: PTH116 - of every text; a Path costs ten times as much
+    except (OSError, ValueError):  # no such file, or no name of one
+        return suffix_kind(name)
+    if stat.S_ISREG(mode):
+        try:
+            with Path(name).open("rb") as file:
+                return _kind_of_file(file) or suffix_kind(name)
+        except OSError:
+            pass  # whoever opens it says why it cannot be read
+    return suffix_kind(name)
 
-    Returns:
-        The image in mode RGB.
+
+def _kind_of_file(file: Any) -> str | None:
+    head = file.read(HEAD)
+    kind = content_kind(head)
+    if kind is None and head[:4] in (b"GIF8", b"\x89PNG"):
+        kind = _movement(file)
+    return kind
+
+
+def _movement(file: Any) -> str:
+    """Kind of a picture that may move, "video" if it has several frames; whoever opens a broken one says so."""
+    import PIL.Image
+
+    file.seek(0)
+    try:
+        with PIL.Image.open(file) as image:
+            return "video" if getattr(image, "is_animated", False) else "image"
+    except (OSError, SyntaxError, ValueError, EOFError, PIL.Image.DecompressionBombError):
+        return "image"
+
+
+def check_file(path: str | os.PathLike[str]) -> None:
+    """Refuse what is no regular file: addresses, folders, and pipes and devices, which would block or never end.
 
     Raises:
-        ValueError: If a 32-bit image holds values that are no grey levels.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is something else.
     """
-    image = PIL.ImageOps.exif_transpose(image)
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode.startswith("I") or image.mode == "F":
-        return _deep_grey(image)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
-
-
-def _deep_grey(image: PIL.Image.Image) -> PIL.Image.Image:
-    """16-bit and 32-bit grey levels to 8 bits; Pillow's own conversion would clip them at 255."""
-    levels = np.asarray(image)
-    if image.mode == "F":
-        grey = bytes_of_floats(levels, "image")
-    else:
-        low, high = int(levels.min()), int(levels.max())
-        if low < 0 or high > 65535:
-            raise ValueError(f"image: got grey levels from {low} to {high}; accepted are 0 to 65535; scale them")
-        grey = np.rint(levels.astype(np.float32) / 257).astype(np.uint8)
-    return PIL.Image.fromarray(grey).convert("RGB")
+    name = os.fspath(path)
+    if isinstance(name, str) and "://" in name[:12]:
+        raise ValueError(f"got the address {shown(name)}; accepted are files on disk and bytes; download it first")
+    try:
+        mode = os.stat(name).st_mode  # noqa: PTH116
+    except (OSError, ValueError):
+        mode = 0
+    if not mode:
+        raise FileNotFoundError(
+            f"got {shown(name)}, which no file is named; accepted is a path that exists; to embed the words themselves "
+            "pass {'text': ...}"
+        )
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
+        raise ValueError(f"got {shown(name)}, {kind}; accepted are regular files; pass the files in it, or a copy")

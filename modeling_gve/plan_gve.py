@@ -6,16 +6,17 @@ Turning a picture upright swaps its sides, and the number of its tokens stays: r
 """
 
 from collections.abc import Iterator, Sequence
+from os import PathLike
 from typing import Any, NamedTuple
 
 import numpy as np
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
-from .arrays_gve import check_aspect, check_size
-from .container_gve import video_info
-from .frames_gve import Clip, frame_count, frame_size, parse_video
-from .inputs_gve import Row, located, parse_rows
-from .media_gve import image_size
+from .arrays_gve import check_aspect, check_size, smart_resize
+from .frames_gve import Clip, Features, Form, frame_count, frame_size, parse_video
+from .image_gve import Picture, image_size
+from .inputs_gve import Row, parse_rows
+from .look_gve import look
+from .media_gve import local_source, located
 
 BYTES_A_TOKEN = 4
 """Of English text; only an estimate."""
@@ -28,11 +29,13 @@ class Plan(NamedTuple):
         tokens: All its tokens, the end token included; those of its text are estimated, and nothing is cut.
         vision: Tokens of its images and videos; exact.
         pixels: Pixels that the vision tower will see, over all frames, repeated ones included; exact.
+        row: The input taken apart, its files with their sizes: `prepare` takes it and looks at nothing twice.
     """
 
     tokens: int
     vision: int
     pixels: int
+    row: Row
 
 
 class Seen(NamedTuple):
@@ -91,7 +94,7 @@ def media_of(row: Row, index: int) -> Iterator[tuple[str, str, Any]]:
             yield kind, f"inputs[{index}][{kind!r}]" + (f"[{number}]" if len(media) > 1 else ""), medium
 
 
-def see(row: Row, index: int, budget: Budget, processors: dict[str, Any]) -> list[Seen]:
+def see(row: Row, index: int, budget: Budget, processors: dict[str, Any]) -> tuple[Row, list[Seen]]:
     """Read the headers of a row's media.
 
     Args:
@@ -101,58 +104,65 @@ def see(row: Row, index: int, budget: Budget, processors: dict[str, Any]) -> lis
         processors: The image and the video processor, by "image" and "video".
 
     Returns:
-        One entry a medium.
+        The row, its files with their sizes, and one entry a medium.
 
     Raises:
         FileNotFoundError: If a path does not exist.
         ValueError: If a header cannot be read, or a form is not accepted.
     """
+    looked: dict[str, list[Any]] = {"video": [], "image": []}
     out = []
     for kind, place, medium in media_of(row, index):
         with located(place):
-            if kind == "image":
-                frames, (height, width) = 1, image_size(medium)
-            else:
-                frames, height, width = video_size(medium, budget)
-            out.append(_seen(kind, frames, height, width, budget, processors[kind]))
-    return out
+            medium, found = (_see_image if kind == "image" else _see_video)(medium, budget, processors[kind])
+        looked[kind].append(medium)
+        out.append(found)
+    return row._replace(images=looked["image"], videos=looked["video"]), out
 
 
-def _seen(kind: str, frames: int, height: int, width: int, budget: Budget, processor: Any) -> Seen:
+def _see_image(image: Any, budget: Budget, processor: Any) -> tuple[Any, Seen]:
+    if isinstance(image, Features):
+        return image, _given(image, "image", processor)
+    if not isinstance(image, Picture):
+        source = local_source(image)
+        image = look(source, "image") if isinstance(source, (str, PathLike, bytes)) else image
+    return image, _seen("image", 1, *image_size(image), budget, processor)
+
+
+def _see_video(video: Any, budget: Budget, processor: Any) -> tuple[Form, Seen]:
+    form = parse_video(video)
+    if isinstance(form.done, Features):
+        return form, _given(form.done, "video", processor)
+    if form.file is not None:
+        form = form if form.size else look(form.file, "video")
+        frames, size = budget.frames, form.size
+    elif form.done is not None:
+        frames, size = len(form.done.frames), form.done.frames.shape[1:3]
+    else:
+        total = frame_count(form.frames)
+        frames, size = min(total, budget.frames) if budget.sample else total, frame_size(form)
+    check_aspect(*size, "video")
+    return form, _seen("video", frames, *size, budget, processor, sized=form.done is not None and form.done.sized)
+
+
+def _given(features: Features, kind: str, processor: Any) -> Seen:
+    """Of a medium that the tower has seen already: it costs no pixels."""
+    tokens = int(np.prod(features.grid)) // processor.merge_size**2
+    return Seen(kind, max(len(features.times), 1), tuple(features.grid), tokens, 0)
+
+
+def _seen(
+    kind: str, frames: int, height: int, width: int, budget: Budget, processor: Any, *, sized: bool = False
+) -> Seen:
     factor = processor.patch_size * processor.merge_size
     size = budget.image if kind == "image" else budget.video
-    height, width = smart_resize(height, width, factor, size["shortest_edge"], size["longest_edge"])
+    if not sized:
+        height, width = smart_resize(height, width, factor, size["shortest_edge"], size["longest_edge"])
     depth = 1 if kind == "image" else processor.temporal_patch_size
     steps = -(-frames // depth)
     grid = (steps, height // processor.patch_size, width // processor.patch_size)
     tokens = steps * (height // factor) * (width // factor)
     return Seen(kind, frames, grid, tokens, steps * depth * height * width)
-
-
-def video_size(video: Any, budget: Budget) -> tuple[int, int, int]:
-    """Frames that will be taken of a video, and their size.
-
-    Args:
-        video: In any form.
-        budget: Limits of the call.
-
-    Returns:
-        F, H, W, before frames are turned upright.
-
-    Raises:
-        FileNotFoundError: If the path does not exist.
-        ValueError: If the header cannot be read, or the form is not accepted.
-    """
-    form = parse_video(video)
-    if form.file is not None:
-        info = video_info(form.file)
-        frames, height, width = budget.frames, info.height, info.width
-    else:
-        total = frame_count(form.frames)
-        frames = min(total, budget.frames) if budget.sample else total
-        height, width = frame_size(form)
-    check_aspect(height, width, "video")
-    return frames, height, width
 
 
 def estimate_text(text: str | None) -> int:
@@ -261,9 +271,10 @@ class PlanMixin:
         budget = self._budget(num_frames, video_size, image_size)
         plans = []
         for index, (row, system) in enumerate(zip(rows, systems_of(rows, instruction), strict=True)):
-            seen = self._see(row, index, budget)
+            row, seen = self._see(row, index, budget)
             tokens = self._fixed_tokens(system, seen) + estimate_text(row.text)
-            plans.append(Plan(tokens, sum(medium.tokens for medium in seen), sum(medium.pixels for medium in seen)))
+            vision, pixels = sum(medium.tokens for medium in seen), sum(medium.pixels for medium in seen)
+            plans.append(Plan(tokens, vision, pixels, row))
         return plans
 
     def _budget(
@@ -277,7 +288,7 @@ class PlanMixin:
         sizes = image.size if image_size is None else check_size("image_size", image_size, token_pixels(image))
         return Budget(frames, reader.do_sample_frames, video, {name: sizes[name] for name in video})
 
-    def _see(self, row: Row, index: int, budget: Budget) -> list[Seen]:
+    def _see(self, row: Row, index: int, budget: Budget) -> tuple[Row, list[Seen]]:
         return see(row, index, budget, {"image": self.image_processor, "video": self.video_processor})
 
     def _fixed_tokens(self, system: str | None, seen: Sequence[Seen]) -> int:
@@ -291,18 +302,20 @@ class PlanMixin:
         return total
 
     def _refuse_early(
-        self, rows: Sequence[tuple[int, Row]], systems: Sequence[str | None], limit: int, budget: Budget
-    ) -> None:
+        self, rows: Sequence[Row], systems: Sequence[str | None], limit: int, budget: Budget
+    ) -> list[Row]:
         """Refuse rows whose media are too many; headers are read only where the budgets leave that open."""
         reader = self.video_processor
         steps = -(-budget.frames // reader.temporal_patch_size)
         # 16: delimiters, and the words that some backbones write before each step
         video = steps * (budget.video["longest_edge"] // token_pixels(reader) + 16)
         image = budget.image["longest_edge"] // token_pixels(self.image_processor) + 16
-        for index, row in rows:
+        out = []
+        for index, row in enumerate(rows):
             most = len(row.videos) * video + len(row.images) * image + self.chat.overhead(systems[index])
-            if budget.sample and most <= limit:
-                continue
-            seen = self._see(row, index, budget)
-            if (needed := self._fixed_tokens(systems[index], seen)) > limit:
-                raise ValueError(too_long(index, limit, needed, seen))
+            if (row.images or row.videos) and not (budget.sample and most <= limit):
+                row, seen = self._see(row, index, budget)
+                if (needed := self._fixed_tokens(systems[index], seen)) > limit:
+                    raise ValueError(too_long(index, limit, needed, seen))
+            out.append(row)
+        return out

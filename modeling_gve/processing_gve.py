@@ -16,12 +16,13 @@ from transformers.video_processing_utils import VideoProcessorMixin
 
 from .arrays_gve import check_size
 from .chat_gve import DEFAULT_SYSTEM, END_TOKEN, ChatEncoder, template_with
-from .frames_gve import Clip, Form, flatten_videos, parse_video
-from .inputs_gve import Row, chat_of, flatten_images, located, parse_rows, placed, resolve_path
-from .media_gve import open_image
+from .frames_gve import Clip, Features, Form, flatten_videos, parse_video
+from .image_gve import open_image
+from .inputs_gve import Row, chat_of, flatten_images, parse_rows, placed, resolve_path
+from .media_gve import located
 from .plan_gve import Budget, PlanMixin, media_of, systems_of, token_pixels
 from .sentence_gve import MAX_LENGTH
-from .video_processing_gve import GVEVideoProcessor
+from .video_processing_gve import GVEVideoProcessor, beside_features
 
 MIN_TOKENS, MAX_TOKENS = 4, 256
 """Tokens an image (paper, section A.2)."""
@@ -47,40 +48,17 @@ class EmbeddingProcessorMixin(PlanMixin):
     # -- what a backbone decides --------------------------------------------------------------------------------------
 
     def image_ids(self, grid: Sequence[int]) -> list[int]:
-        """Ids of one image.
-
-        Args:
-            grid: Patches along time, height and width.
-
-        Returns:
-            The placeholders between their delimiters.
-        """
+        """Placeholders of one image between their delimiters; `grid` is patches along time, height and width."""
         count = grid[0] * grid[1] * grid[2] // self.image_processor.merge_size**2
         return [self.chat.vision_start_id, *[self.chat.image_id] * count, self.chat.vision_end_id]
 
     def video_ids(self, grid: Sequence[int], clip: Clip) -> list[int]:
-        """Ids of one video.
-
-        Args:
-            grid: Patches along time, height and width.
-            clip: The frames with their times.
-
-        Returns:
-            The placeholders between their delimiters.
-        """
+        """Placeholders of one video between their delimiters; of `clip` the times count, not the frames."""
         count = grid[0] * grid[1] * grid[2] // self.video_processor.merge_size**2
         return [self.chat.vision_start_id, *[self.chat.video_id] * count, self.chat.vision_end_id]
 
     def video_text(self, grid: Sequence[int], clip: Clip) -> str:
-        """What stands in a rendered chat in place of one video's placeholder.
-
-        Args:
-            grid: Patches along time, height and width.
-            clip: The frames with their times.
-
-        Returns:
-            Placeholders, without the delimiters that the template writes.
-        """
+        """What replaces one video's placeholder in a rendered chat, without the delimiters of the template."""
         return self.video_token * (grid[0] * grid[1] * grid[2] // self.video_processor.merge_size**2)
 
     # -- rows ---------------------------------------------------------------------------------------------------------
@@ -99,11 +77,12 @@ class EmbeddingProcessorMixin(PlanMixin):
         """Tensors of a batch of inputs.
 
         Args:
-            inputs: Rows: a text, a path of an image or video (recognised by its suffix), a PIL image, `Frames`, a dict
-                with any of "text", "image" and "video", or a chat, that is a message of the user or a list of a
-                message of the system and one of the user. Entries that are None are left out; a list holds several
-                texts (joined by newlines), images or videos. See `GVEVideoProcessor.load` and `open_image` for the
-                forms of a video and of an image.
+            inputs: Rows: a text, a path or address of an image or video (told by its content), a PIL image, `Frames`,
+                a dict with any of "text", "image" and "video", a chat, that is a message of the user or a list of a
+                message of the system and one of the user, or the `row` of a `Plan`. Entries that are None are left
+                out; a list holds several texts (joined by newlines), images or videos. See `GVEVideoProcessor.load`
+                and `open_image` for the forms of a video and of an image; a decoded `Clip`, and `Features` in place
+                of an image or a video, are taken as they are.
             instruction: The system message of all rows, or one a row; None or "" is the default one, or that of the
                 chat.
             max_length: Tokens a row at most, `MAX_LENGTH` by default. Only the text of the input is cut, with a
@@ -115,7 +94,8 @@ class EmbeddingProcessorMixin(PlanMixin):
 
         Returns:
             `input_ids`, `attention_mask` and `mm_token_type_ids`, each (B, T), padded on the left, and where there are
-            any, `pixel_values`, `image_grid_thw`, `pixel_values_videos`, `video_grid_thw` and `second_per_grid_ts`.
+            any, `pixel_values`, `image_grid_thw`, `pixel_values_videos`, `video_grid_thw` and `second_per_grid_ts`; of
+            `Features`, `image_embeds` and `video_embeds` in place of pixels.
 
         Raises:
             FileNotFoundError: If a path does not exist.
@@ -125,29 +105,49 @@ class EmbeddingProcessorMixin(PlanMixin):
         systems = systems_of(rows, instruction)
         limit = MAX_LENGTH if max_length is None else max_length
         budget = self._budget(num_frames, video_size, image_size)
-        with_media = [(index, row) for index, row in enumerate(rows) if row.images or row.videos]
-        self._refuse_early(with_media, systems, limit, budget)
-        images, clips = self._decode(with_media, budget)
+        rows = self._refuse_early(rows, systems, limit, budget)
+        images, clips = self._decode(rows, budget)
         data: dict[str, torch.Tensor] = {}
         if images:
-            data |= self.image_processor(images, size=budget.image, return_tensors="pt")
+            data |= self.image_tensors(images, budget.image)
         if clips:
             data |= self.video_processor.tensors(clips, budget.video, as_bytes=as_bytes)
         ids = self.chat.row_ids([row.text for row in rows], systems, self._media_ids(rows, clips, data))
         return BatchFeature(self.chat.pad(self.chat.finish_rows(ids, limit)) | data)
 
-    def _decode(self, rows: Sequence[tuple[int, Row]], budget: Budget) -> tuple[list[PIL.Image.Image], list[Clip]]:
+    def _decode(
+        self, rows: Sequence[Row], budget: Budget
+    ) -> tuple[list[PIL.Image.Image | Features], list[Clip | Features]]:
         images, clips = [], []
-        for index, row in rows:
+        for index, row in enumerate(rows):
             for kind, place, medium in media_of(row, index):
                 with located(place):
                     if kind == "image":
-                        images.append(open_image(medium))
+                        images.append(medium if isinstance(medium, Features) else open_image(medium))
                     else:
                         clips.append(self.video_processor.load(medium, num_frames=budget.frames, size=budget.video))
         return images, clips
 
-    def _media_ids(self, rows: list[Row], clips: list[Clip], data: dict[str, torch.Tensor]) -> list[list[int]]:
+    def image_tensors(
+        self, images: Sequence[PIL.Image.Image | Features], size: dict[str, int] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """What a model takes of images.
+
+        Args:
+            images: Opened images, and features in place of some.
+            size: Pixel budget instead of the image processor's.
+
+        Returns:
+            `image_grid_thw` of all, `pixel_values` of those opened, and `image_embeds` of the others.
+        """
+        fresh = [image for image in images if not isinstance(image, Features)]
+        options = {} if size is None else {"size": size}
+        data = dict(self.image_processor(fresh, return_tensors="pt", **options)) if fresh else {}
+        return beside_features(data, images, "image")
+
+    def _media_ids(
+        self, rows: Sequence[Row], clips: Sequence[Clip | Features], data: dict[str, torch.Tensor]
+    ) -> list[list[int]]:
         images = iter(data["image_grid_thw"].tolist() if "image_grid_thw" in data else [])
         videos = iter(zip(data["video_grid_thw"].tolist() if clips else [], clips, strict=True))
         out = []

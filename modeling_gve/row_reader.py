@@ -159,7 +159,7 @@ class RowReader:
     def _planned(self, item: Item, plan: Plan) -> Item:
         tokens = min(plan.tokens, max(self.longest, plan.vision))
         size = plan.pixels * 3 * torch.float32.itemsize + tokens * 3 * torch.int64.itemsize
-        return Item(item.index, as_row(item.value), plan.vision > 0, tokens, size)
+        return Item(item.index, plan.row, plan.vision > 0, tokens, size)
 
     def _plan(self, items: Sequence[Item]) -> list[Plan | Exception]:
         """A plan or an error of each; together, and one by one if one of them fails."""
@@ -186,11 +186,10 @@ class RowReader:
         indices = [item.index for item in items]
         try:
             with self._guard(items), under_own_places(self.processor.chat, indices):
-                rows, options = [item.value for item in items], self.options
-                if self.cache is not None and items[0].media:  # then it is alone
-                    value, options = self.cache.with_frames(items[0].value, self.processor, self.options)
-                    rows = [value]
-                features = dict(self.processor.prepare(rows, **options, as_bytes=True))
+                rows = [item.value for item in items]
+                if self.cache is not None:
+                    rows = [self.cache.with_frames(row, self.processor, self.options) for row in rows]
+                features = dict(self.processor.prepare(rows, **self.options, as_bytes=True))
         except Exception as error:
             if len(items) == 1:
                 return Prepared([], [(error, indices[0])])

@@ -12,14 +12,13 @@ import numpy as np
 import torch
 from transformers import BatchFeature
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import VideoProcessorMixin
 from transformers.video_utils import VideoMetadata
 
-from .arrays_gve import check_aspect, check_size
-from .frames_gve import Clip, flatten_videos, make_clip, parse_video
-from .inputs_gve import located
+from .arrays_gve import check_aspect, check_size, smart_resize
+from .frames_gve import Clip, Features, flatten_videos, make_clip, parse_video
+from .media_gve import located, shown
 from .patches_gve import cut_patches, normalise_patches
 from .video_gve import read_video, resize_frames
 
@@ -136,11 +135,11 @@ class GVEVideoProcessor(VideoProcessorMixin):
         num_frames: int | None = None,
         do_sample_frames: bool | None = None,
         size: dict[str, int] | None = None,
-    ) -> Clip:
-        """Decode one video, whatever its form.
+    ) -> Clip | Features:
+        """Decode one video, whatever its form; what is decoded already comes back as it is.
 
         Args:
-            video: A path, bytes, a binary file object, {"bytes", "path"}, `Frames`, {"frames"} with "timestamps" and
+            video: A path, an address, bytes, a binary file object, {"bytes", "path"}, `Frames`, {"frames"} with "timestamps" and
                 perhaps "duration", or with "fps", {"array", "video_metadata"}, an array or tensor (F, H, W, C) or
                 (F, C, H, W), or a list of PIL images, arrays or paths of images. Arrays are uint8, or floats in
                 [0, 1]; both dicts may say "layout": "THWC" or "TCHW".
@@ -160,6 +159,8 @@ class GVEVideoProcessor(VideoProcessorMixin):
         count = self.frames_wanted(num_frames)
         sample = self.do_sample_frames if do_sample_frames is None else do_sample_frames
         form = parse_video(video)
+        if form.done is not None:
+            return form.done
         sized = form.file is not None and size is not None
         if form.file is not None:
             form = parse_video(read_video(form.file, count, None if size is None else partial(self._shape, size)))
@@ -174,7 +175,7 @@ class GVEVideoProcessor(VideoProcessorMixin):
         factor = self.patch_size * self.merge_size
         return smart_resize(height, width, factor, budget["shortest_edge"], budget["longest_edge"])
 
-    def seconds_per_grid(self, clip: Clip) -> float:
+    def seconds_per_grid(self, clip: Clip | Features) -> float:
         """Seconds between two steps of the time axis.
 
         Args:
@@ -258,7 +259,7 @@ class GVEVideoProcessor(VideoProcessorMixin):
         """
         if ignored := sorted(name for name, value in others.items() if value is not None and name not in NO_EFFECT):
             raise ValueError(
-                f"{ignored[0]}: got {others[ignored[0]]!r} for videos; accepted are num_frames, size, do_sample_frames and "
+                f"{ignored[0]}: got {shown(others[ignored[0]])} for videos; accepted are num_frames, size, do_sample_frames and "
                 "video_metadata; frames are spread evenly, and a frame's times come with it; drop it"
             )
         flat = flatten_videos(videos) if places is None else videos
@@ -283,16 +284,20 @@ class GVEVideoProcessor(VideoProcessorMixin):
         """What a model takes of decoded videos.
 
         Args:
-            clips: Decoded videos.
+            clips: Decoded videos, and features in place of some.
             size: Pixel budget instead of the processor's.
             as_bytes: Whether to leave the normalising to `normalise`.
 
         Returns:
-            `pixel_values_videos`, `video_grid_thw` and `second_per_grid_ts`.
+            `video_grid_thw` and `second_per_grid_ts` of all, `pixel_values_videos` of those decoded, and
+            `video_embeds` of the others.
         """
-        pixels, grids = self.patches(clips, size, as_bytes=as_bytes)
+        fresh = [clip for clip in clips if isinstance(clip, Clip)]
+        data = {}
+        if fresh:
+            data["pixel_values_videos"], data["video_grid_thw"] = self.patches(fresh, size, as_bytes=as_bytes)
         seconds = torch.tensor([self.seconds_per_grid(clip) for clip in clips])
-        return {"pixel_values_videos": pixels, "video_grid_thw": grids, "second_per_grid_ts": seconds}
+        return beside_features(data, clips, "video") | {"second_per_grid_ts": seconds}
 
     def preprocess(
         self, videos: Any, *, return_tensors: str | None = None, return_metadata: bool | None = None, **kwargs: Any
@@ -309,3 +314,24 @@ class GVEVideoProcessor(VideoProcessorMixin):
             `pixel_values_videos`, `video_grid_thw` and `second_per_grid_ts`.
         """
         return self.read(videos, **kwargs)[1]
+
+
+def beside_features(data: dict[str, torch.Tensor], media: Sequence[Any], kind: str) -> dict[str, torch.Tensor]:
+    """The tensors of media of one kind, where `Features` stand in place of the pixels of some.
+
+    Args:
+        data: Pixels and (n, 3) grids of the media that are no features; empty without any.
+        media: All, in order.
+        kind: "image" or "video".
+
+    Returns:
+        The same with the grids of all, and (V of all, W) features that are there.
+    """
+    name, known = f"{kind}_grid_thw", [medium for medium in media if isinstance(medium, Features)]
+    if not known:
+        return data
+    made = iter(data[name].tolist() if name in data else [])
+    grids = [list(medium.grid) if isinstance(medium, Features) else next(made) for medium in media]
+    found = [medium.features for medium in known if medium.features is not None]
+    embeds = {f"{kind}_embeds": torch.cat(found)} if found else {}
+    return data | embeds | {name: torch.tensor(grids)}

@@ -8,21 +8,31 @@ import tomllib
 from functools import cache
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
-    "modeling_gve": set(),
-    "hub_datasets": set(),
-    "eval": {"hub_datasets"},
-    "trainers": {"modeling_gve", "hub_datasets", "eval"},
-    "model_cards": {"modeling_gve", "hub_datasets", "eval"},
+    "media": set(),
+    "modeling_gve": {"media"},
+    "hub_datasets": {"media"},
+    "eval": {"media", "hub_datasets"},
+    "trainers": {"media", "modeling_gve", "hub_datasets", "eval"},
+    "model_cards": {"media", "modeling_gve", "hub_datasets", "eval"},
 }
-"""Folder -> the other folders of ours that it may import."""
+"""Layer -> the other layers of ours that it may import: anyone the media layer, nobody below trainers a model."""
+MEDIA = frozenset(
+    {
+        *("animation", "arrays", "av1", "clock", "container", "convert", "frames", "groups", "image", "index", "look"),
+        *("media", "scan", "source", "stream", "video"),
+    }
+)
+"""The files modeling_gve/*_gve.py of the media layer, and the writer, which no model needs."""
+MEDIA_MODULES = {f"{name}_gve" for name in MEDIA} | {"video_writer"}
+MEDIA_NAMES = {"read_video", "video_info", "Frames", "Limits", "VideoInfo", "__version__"}
+"""Names of the package itself that come from the media layer, or from no layer."""
+FOLDERS = [folder for folder in MAY_IMPORT if folder != "media"]
 OPENS_MODELS = ROOT / "eval" / "models.py"
 """The one file of eval that may import modeling_gve: it chooses the class that opens a model for the commands."""
 
-SOURCES = [path for folder in MAY_IMPORT for path in sorted((ROOT / folder).rglob("*.py"))]
+SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 METRIC = ROOT / "eval" / "video_retrieval"
 HUB_FILES = sorted((ROOT / "modeling_gve").glob("*_gve.py"))
@@ -30,7 +40,7 @@ METRIC_FILES = [path for path in sorted(METRIC.glob("*.py")) if path.name != "__
 SUFFIXES = (".py", ".md", ".toml", ".yaml", ".jinja", ".json", ".txt", ".in", ".cff")
 TEXTS = [
     *(path for path in ROOT.iterdir() if path.is_file() and (path.suffix in SUFFIXES or path.name == "Makefile")),
-    *(path for folder in (*MAY_IMPORT, "tests") for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES),
+    *(path for folder in (*FOLDERS, "tests") for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES),
     ROOT / ".ci" / "run",
 ]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -61,29 +71,42 @@ def relative_imports(tree):
     return [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
 
 
-def imported_folders(tree):
-    """The folders of ours that a file imports; what is no folder of its own under gve lies in modeling_gve."""
+def imported_layers(tree):
+    """The layers of ours that a file imports; what is no folder of its own under gve lies in modeling_gve."""
     for name in absolute_imports(tree):
         head, _, rest = name.partition(".")
         if head == "gve":
-            folder = rest.partition(".")[0]
-            yield folder if folder in MAY_IMPORT else "modeling_gve"
+            part = rest.partition(".")[0]
+            media = part in MEDIA_MODULES | MEDIA_NAMES
+            yield "media" if media else part if part in MAY_IMPORT else "modeling_gve"
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_import_direction(path):
-    folder = path.relative_to(ROOT).parts[0]
-    allowed = MAY_IMPORT[folder] if METRIC not in path.parents else set()
-    allowed = allowed | {"modeling_gve"} if path == OPENS_MODELS else allowed
-    found = set(imported_folders(tree_of(path)))
-    assert found - {folder} <= allowed
-    if folder != "modeling_gve" and METRIC not in path.parents:
-        assert not relative_imports(tree_of(path)), "imports of ours are absolute here"
+def test_import_direction():
+    for path in SOURCES:
+        folder = path.relative_to(ROOT).parts[0]
+        allowed = MAY_IMPORT[folder] if METRIC not in path.parents else set()
+        allowed = allowed | {"modeling_gve"} if path == OPENS_MODELS else allowed
+        assert set(imported_layers(tree_of(path))) - {folder} <= allowed, name_of(path)
+        if folder != "modeling_gve" and METRIC not in path.parents:
+            assert not relative_imports(tree_of(path)), f"{name_of(path)}: imports of ours are absolute here"
 
 
 def test_the_rule_sees_what_it_forbids():
     tree = ast.parse("import gve.trainers.losses\nfrom gve import eval\nfrom gve.tiny import x\nimport numpy")
-    assert set(imported_folders(tree)) == {"trainers", "eval", "modeling_gve"}
+    assert set(imported_layers(tree)) == {"trainers", "eval", "modeling_gve"}
+    tree = ast.parse("from gve import read_video\nfrom gve.media_gve import media_kind")
+    assert set(imported_layers(tree)) == {"media"}
+
+
+def test_the_media_layer_stands_alone():
+    """Its files import one another and light libraries; torch, where a frame is resized, and only then."""
+    for module in MEDIA_MODULES:
+        tree = tree_of(ROOT / "modeling_gve" / f"{module}.py")
+        for node in relative_imports(tree):
+            assert node.module in MEDIA_MODULES, f"{module}: {node.module}"
+        top = ast.Module([node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)], [])
+        used = {name.partition(".")[0] for name in absolute_imports(top)} - set(sys.stdlib_module_names)
+        assert used <= {"av", "numpy", "PIL"}, f"{module}: {used}"
 
 
 def test_commands_are_imported_lazily():
@@ -93,9 +116,13 @@ def test_commands_are_imported_lazily():
     ]
 
 
-@pytest.mark.parametrize("path", [*HUB_FILES, *METRIC_FILES], ids=name_of)
-def test_hub_safe(path):
+def test_hub_safe():
     """What the loaders of transformers and evaluate copy: `from .sibling import name` with the sibling beside it."""
+    for path in [*HUB_FILES, *METRIC_FILES]:
+        check_hub_safe(path)
+
+
+def check_hub_safe(path):
     text = path.read_text(encoding="utf-8")
     tree = ast.parse(text)
     for node in relative_imports(tree):
@@ -122,7 +149,7 @@ def test_metric_imports_its_siblings_and_numpy():
 def test_every_package_is_listed():
     """setuptools cannot find packages under a prefix, so pyproject.toml lists them by hand."""
     tool = PYPROJECT["tool"]["setuptools"]
-    names = {"modeling_gve": "gve"} | {folder: f"gve.{folder}" for folder in MAY_IMPORT if folder != "modeling_gve"}
+    names = {"modeling_gve": "gve"} | {folder: f"gve.{folder}" for folder in FOLDERS if folder != "modeling_gve"}
     folders = {path.parent.relative_to(ROOT).parts for path in SOURCES}
     assert {".".join((names[parts[0]], *parts[1:])) for parts in folders} == set(tool["packages"])
     assert len(tool["packages"]) == len(set(tool["packages"]))
@@ -165,25 +192,25 @@ def test_folders_stay_out_of_sys_modules():
     """A second copy under the bare name would have other classes."""
     import gve  # noqa: F401
 
-    assert not set(MAY_IMPORT) & set(sys.modules)
+    assert not set(FOLDERS) & set(sys.modules)
 
 
-@pytest.mark.parametrize("path", [*SOURCES, *TESTS], ids=name_of)
-def test_sizes(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
-    for node in ast.walk(tree_of(path)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert node.end_lineno - node.lineno < MAX_FUNCTION, node.name
+def test_sizes():
+    for path in [*SOURCES, *TESTS]:
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES, name_of(path)
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno - node.lineno < MAX_FUNCTION, f"{name_of(path)}: {node.name}"
 
 
-@pytest.mark.parametrize("path", TEXTS, ids=name_of)
-def test_texts_are_plain(path):
+def test_texts_are_plain():
     """ASCII alone, no path of a machine, no name of a package registry, no end of line left open."""
-    content = path.read_bytes()
-    assert content.isascii()
-    assert not content or content.endswith(b"\n")
-    assert not MACHINE_PATH.findall(content.decode())
-    assert path == Path(__file__) or not REGISTRY.findall(content.decode())
+    for path in TEXTS:
+        content = path.read_bytes()
+        assert content.isascii(), name_of(path)
+        assert not content or content.endswith(b"\n"), name_of(path)
+        assert not MACHINE_PATH.findall(content.decode()), name_of(path)
+        assert path == Path(__file__) or not REGISTRY.findall(content.decode()), name_of(path)
 
 
 def test_root_holds_nothing_else():

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from gve.frame_cache import FrameCache
-from gve.inputs_gve import located
+from gve.media_gve import located
 from gve.processing_gve import GVEProcessor
+from gve.trainers.media.batch_media import TOKENS
 from gve.trainers.media.feature_store import FeatureStore
 from gve.trainers.media.frame_cache import DecodedCache, media_key
 from gve.trainers.media.inputs import PATCHES, MediaReader, Medium
@@ -120,13 +121,13 @@ class PairCollator:
         table = MediaTable(self.reader)
         sides = [(name, side, table.rows(side, name), system) for name, side, system in self._sides(rows)]
         media = table.tensors()
+        grids = {kind: media[f"{kind}_grid_thw"].tolist() for kind in PATCHES if f"{kind}_grid_thw" in media}
         for name, side, seen, system in sides:
             places = {kind: [place for row in seen for found, place in row if found == kind] for kind in PATCHES}
             places = {kind: torch.tensor(found) for kind, found in places.items() if found}
-            grids = {f"{kind}_grid_thw": media[f"{kind}_grid_thw"][found] for kind, found in places.items()}
-            shown = [[table.media[kind][place] for kind, place in row] for row in seen]
-            texts = [part["text"] for part in side]
-            column: dict[str, Any] = self.reader.tokens(texts, shown, grids, system, self.max_length)
+            shown = [[(table.media[kind][place], grids[kind][place]) for kind, place in row] for row in seen]
+            made = self.reader.tokens(side, shown, system, self.max_length)
+            column: dict[str, Any] = {key: made[key] for key in TOKENS}
             column |= {f"{kind}_places": found for kind, found in places.items()}
             yield name, column | ({"media": media} if media and name == "query" else {})
 

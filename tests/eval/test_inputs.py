@@ -68,16 +68,21 @@ def test_empty_rows_are_refused():
 
 
 def test_file_row(tmp_path):
-    for name in ("a.MP4", "b.jpeg", "c.txt", "d.webm"):
+    for name in ("a.MP4", "b.jpeg", "c.txt", "d.webm", "e.MTS", "f.avif"):
         (tmp_path / name).write_bytes(b"x")
     assert file_row(tmp_path / "a.MP4") == {"video": str(tmp_path / "a.MP4")}
     assert file_row(tmp_path / "b.jpeg") == {"image": str(tmp_path / "b.jpeg")}
+    assert file_row(tmp_path / "e.MTS") == {"video": str(tmp_path / "e.MTS")}
+    assert file_row(tmp_path / "f.avif") == {"image": str(tmp_path / "f.avif")}
     frames = [Image.new("RGB", (4, 4), (shade, 0, 0)) for shade in (0, 200)]
     frames[0].save(tmp_path / "still.gif")
+    for name, frame in (("g.txt", "PNG"), ("h.mp4", "JPEG"), ("i", "WEBP")):  # content before suffix
+        frames[0].save(tmp_path / name, frame)
+        assert file_row(tmp_path / name) == {"image": str(tmp_path / name)}
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
     assert list(file_row(tmp_path / "still.gif")) == ["image"]
     assert list(file_row(tmp_path / "moving.gif")) == ["video"]
     (tmp_path / "empty.mp4").touch()
-    for name, message in (("c.txt", "suffix '.txt'"), ("none.mp4", "no such file"), ("empty.mp4", "empty")):
+    for name, message in (("c.txt", "its suffix '.txt'"), ("none.mp4", "no such file"), ("empty.mp4", "empty")):
         with pytest.raises(ValueError, match=message):
             file_row(tmp_path / name)

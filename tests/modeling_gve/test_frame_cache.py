@@ -67,7 +67,7 @@ def test_vectors_are_those_of_decoding(ours, cache, copies, options):
     for _ in range(2):
         statistics = EncodeStatistics()
         assert np.array_equal(ours.encode(rows, statistics=statistics, **options), expected)
-    assert statistics.cached == 7 and "7 videos from the cache" in str(statistics)
+    assert statistics.cached == 8 and "8 videos from the cache" in str(statistics)
     assert len(entries(cache)) == 3  # three contents, in whatever form they came
 
 

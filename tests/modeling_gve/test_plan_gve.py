@@ -130,7 +130,7 @@ def test_the_limit_is_exact(processor, media):
         ({"video": ["SELF/a.mp4", "gone.mp4"]}, FileNotFoundError, r"inputs\[1\]\['video'\]\[1\]: got 'gone.mp4'"),
         ({"video": np.zeros((3, 3, 64, 3))}, ValueError, r"inputs\[1\]\['video'\]: .*reads as"),
         ({"image": np.zeros((1000, 2, 3))}, ValueError, "at most 200"),
-        ("", ValueError, "no words"),
+        ({}, ValueError, "no text"),
     ],
 )
 def test_plans_refuse_what_prepare_refuses(processor, media, row, error, match):

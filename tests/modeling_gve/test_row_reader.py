@@ -73,7 +73,7 @@ def test_decoding_that_fails_names_its_input(ours, clips, monkeypatch):
     load = reader.load
 
     def damaged(self, video, **kwargs):
-        if str(video).endswith("short.mp4"):
+        if str(video.file).endswith("short.mp4"):
             raise OSError("broken inside")
         return load(self, video, **kwargs)
 

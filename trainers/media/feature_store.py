@@ -9,15 +9,17 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from gve.frames_gve import Features
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 SHARD_BYTES = 32 << 20
@@ -28,22 +30,6 @@ OPEN_SHARDS = 128
 STALE_SECONDS = 3600
 SCALE = ":scale"
 logger = logging.getLogger(__name__)
-
-
-class Stored(NamedTuple):
-    """Features of one image or video.
-
-    Attributes:
-        features: (V, W), float32 or bfloat16.
-        grid: Patches along time, height and width.
-        interval: Seconds between two frames, 0 for an image.
-        times: Seconds of each frame; none for an image.
-    """
-
-    features: Tensor
-    grid: tuple[int, int, int]
-    interval: float = 0.0
-    times: Sequence[float] = ()
 
 
 class FeatureStore:
@@ -87,7 +73,7 @@ class FeatureStore:
         self.folder, self.dtype, self.parts, self.limit = Path(folder), dtype, parts, limit
         self.root = self.folder if root is None else Path(root)
         self.hits = self.misses = self.refused = 0
-        self._pending: dict[str, tuple[Stored, dict[str, Tensor]]] = {}  # as read, and as written
+        self._pending: dict[str, tuple[Features, dict[str, Tensor]]] = {}  # as read, and as written
         self._waiting, self._since = 0, 0.0
         self._places: dict[str, str] = {}
         self._shards: set[str] = set()
@@ -106,7 +92,7 @@ class FeatureStore:
         self._refresh()
         return len(self._places.keys() | self._pending.keys())
 
-    def get(self, key: str) -> Stored | None:
+    def get(self, key: str) -> Features | None:
         """Features that are kept.
 
         Args:
@@ -120,7 +106,7 @@ class FeatureStore:
         self.misses += found is None
         return found
 
-    def put(self, key: str, value: Stored) -> Stored:
+    def put(self, key: str, value: Features) -> Features:
         """Keep features.
 
         Args:
@@ -186,7 +172,7 @@ class FeatureStore:
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
-    def _read(self, key: str) -> Stored | None:
+    def _read(self, key: str) -> Features | None:
         if key not in self._places:
             self._refresh()
         while (name := self._places.get(key)) is not None:
@@ -197,7 +183,7 @@ class FeatureStore:
             except (OSError, SafetensorError):  # deleted or damaged since it was listed
                 self._forget(name)
                 continue
-            return Stored(self._decoded(tensors, key), tuple(grid), interval, times)
+            return Features(self._decoded(tensors, key), tuple(grid), interval, times)
         return None
 
     def _refresh(self) -> None:

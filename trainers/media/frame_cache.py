@@ -13,7 +13,7 @@ import PIL.Image
 
 from gve.frame_cache import FrameCache
 from gve.frames_gve import Clip
-from gve.media_gve import open_image
+from gve.image_gve import open_image
 from gve.video_processing_gve import GVEVideoProcessor
 
 CHUNK = 1 << 20
@@ -85,8 +85,7 @@ class DecodedCache:
         if self.frames is None:
             clip = reader.load(source, size=reader.size)
         else:
-            stored = self.frames.get(reader, source, count=reader.frames_wanted(None), size=reader.size)
-            clip = Clip(stored.frames, stored.duration / len(stored.frames), stored.timestamps, sized=True)
+            clip = self.frames.get(reader, source, count=reader.frames_wanted(None), size=reader.size)
         return clip, clip.frames.nbytes
 
 

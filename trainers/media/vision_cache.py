@@ -14,8 +14,9 @@ from transformers.distributed.fsdp import is_fsdp_managed_module
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from gve.embedder_gve import EmbedderMixin
+from gve.frames_gve import Features
 from gve.processing_gve import GVEProcessor
-from gve.trainers.media.feature_store import FeatureStore, Stored
+from gve.trainers.media.feature_store import FeatureStore
 from gve.trainers.media.inputs import PATCHES, read_label
 from gve.trainers.media.vision_folder import check_frozen, open_store
 
@@ -107,7 +108,7 @@ class VisionCache:
                 tower.train(training)
             self.computed += 1
             shape = tuple(grid[0].tolist())
-            stored = self.store.put(key, Stored(features, shape, interval, times))
+            stored = self.store.put(key, Features(features, shape, interval, times))
         return stored.features
 
     def _precision(self, device: torch.device) -> AbstractContextManager[Any]:

@@ -78,7 +78,7 @@ class UnknownMedia:
                 for side in (row["query"], row["target"], *row["negatives"]):
                     if side[kind] is not None:
                         medium = self.reader.read(kind, side[kind])
-                        if medium.stored is None:
+                        if not medium.known:
                             unknown[medium.key] = medium
             tensors |= self.reader.tensors(list(unknown.values())) if unknown else {}
         return len(rows), tensors

@@ -13,7 +13,7 @@ from gve.embedder_gve import EmbedderMixin
 from gve.processing_gve import GVEProcessor
 from gve.trainers.media.feature_store import FeatureStore
 
-VERSION = 1
+VERSION = 2
 """Goes up when the reader gives other patches than before: then what is kept is of no use."""
 
 

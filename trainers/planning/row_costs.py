@@ -69,10 +69,10 @@ class HeaderPlanner:
         rows = parse_rows(inputs)
         plans = []
         for index, (row, system) in enumerate(zip(rows, systems_of(rows, instruction), strict=True)):
-            seen = see(row, index, self.budget, self.processors)
+            row, seen = see(row, index, self.budget, self.processors)
             vision = sum(medium.tokens for medium in seen)
             text = CHAT_TOKENS + estimate_text(system) + estimate_text(row.text)
-            plans.append(Plan(text + vision, vision, sum(medium.pixels for medium in seen)))
+            plans.append(Plan(text + vision, vision, sum(medium.pixels for medium in seen), row))
         return plans
 
 

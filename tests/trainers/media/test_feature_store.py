@@ -15,12 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gve.trainers.media import feature_store
-from gve.trainers.media.feature_store import FeatureStore, Stored
+from gve.frames_gve import Features
+from gve.trainers.media.feature_store import FeatureStore
 
 
 def made(number, tokens=6, width=16):
     features = torch.randn(tokens, width, generator=torch.Generator().manual_seed(number))
-    return Stored(features, (1, 4, 6), 0.5, [0.0, 0.5 + number])
+    return Features(features, (1, 4, 6), 0.5, [0.0, 0.5 + number])
 
 
 def equal(first, second):
@@ -54,7 +55,7 @@ def test_eight_bits_err_by_half_a_step_of_their_part(tmp_path_factory, parts, se
     store = FeatureStore(tmp_path_factory.getbasetemp() / "int8", dtype="int8", parts=parts)
     values = torch.randn(3, 4 * parts, generator=torch.Generator().manual_seed(seed)) * size
     values[0] = 0.0
-    read = store.put(f"{seed}", Stored(values, (1, 2, 6))).features
+    read = store.put(f"{seed}", Features(values, (1, 2, 6))).features
     split, back = values.unflatten(1, (parts, 4)), read.unflatten(1, (parts, 4))
     step = split.abs().amax(2, keepdim=True) / 127
     assert ((split - back).abs() <= step * 0.5001).all()
@@ -121,16 +122,17 @@ KILLED = """
 import sys, torch
 from safetensors.torch import save_file
 from gve.trainers.media import feature_store
-from gve.trainers.media.feature_store import FeatureStore, Stored
+from gve.frames_gve import Features
+from gve.trainers.media.feature_store import FeatureStore
 store = FeatureStore(sys.argv[1])
-store.put("a", Stored(torch.ones(2, 4), (1, 2, 4)))
+store.put("a", Features(torch.ones(2, 4), (1, 2, 4)))
 store.flush()
 def half(tensors, path, facts):
     save_file(tensors, path, facts)
     path.write_bytes(path.read_bytes()[:50])
     import os; os.kill(os.getpid(), 9)
 feature_store.save_file = half
-store.put("b", Stored(torch.ones(2, 4), (1, 2, 4)))
+store.put("b", Features(torch.ones(2, 4), (1, 2, 4)))
 store.flush()
 """
 

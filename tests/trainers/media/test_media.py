@@ -11,7 +11,8 @@ from square_clips import frames_of, mp4_of, png_of
 from gve import build_tiny
 from gve.frame_cache import FrameCache
 from gve.hub_datasets.schema import media
-from gve.trainers.media.feature_store import FeatureStore, Stored
+from gve.frames_gve import Features
+from gve.trainers.media.feature_store import FeatureStore
 from gve.trainers.media.frame_cache import DecodedCache, content_key
 from gve.trainers.media.inputs import MediaReader, labels_of, read_label
 
@@ -95,7 +96,7 @@ def test_a_store_tells_what_is_known(processor, side, tmp_path):
     assert key == f"video-{content_key(side[0]['video'])}" and len(times) == 4 and interval > 0
     tokens = int(whole["video_grid_thw"][0].prod()) // 4
     features = torch.randn(tokens, 8)
-    store.put(key, Stored(features, tuple(whole["video_grid_thw"][0].tolist()), interval, times))
+    store.put(key, Features(features, tuple(whole["video_grid_thw"][0].tolist()), interval, times))
     part = own.column(side)
     assert part["video_known"].tolist() == [True, False, True]
     assert torch.equal(part["video_embeds"], torch.cat([features, features]))
@@ -116,7 +117,7 @@ def test_what_is_known_is_not_decoded(processor, side, tmp_path, monkeypatch):
                 key, interval, times = read_label(column[f"{kind}_labels"][0])
                 grid = tuple(column[f"{kind}_grid_thw"][0].tolist())
                 count = grid[0] * grid[1] * grid[2] // 4
-                store.put(key, Stored(torch.randn(count, 8), grid, interval, times))
+                store.put(key, Features(torch.randn(count, 8), grid, interval, times))
     monkeypatch.setattr(DecodedCache, "_decode", lambda *args: pytest.fail("decoded"))
     column = own.column(side)
     assert "pixel_values" not in column and "pixel_values_videos" not in column
@@ -137,9 +138,9 @@ def test_it_travels_small(processor, side, tmp_path):
     empty = len(pickle.dumps(own))
     assert empty < 1 << 20
     own.column(side)
-    store.put("x", Stored(torch.zeros(4096, 64), (1, 128, 128)))
+    store.put("x", Features(torch.zeros(4096, 64), (1, 128, 128)))
     store.flush()
-    store.put("y", Stored(torch.zeros(4096, 64), (1, 128, 128)))
+    store.put("y", Features(torch.zeros(4096, 64), (1, 128, 128)))
     assert "x" in store._places or store.get("x") is not None
     assert abs(len(pickle.dumps(own)) - empty) < 512
     away = pickle.loads(pickle.dumps(own))
