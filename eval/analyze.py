@@ -18,6 +18,7 @@ from gve.eval.paper_tables import FAMILIES, figure7_scores
 from gve.eval.tables import aligned_table, markdown_table
 from gve.hub_datasets.uvrb import SETS
 from gve.hub_datasets.uvrb.tasks import ABILITY_NAMES
+from gve.media_gve import PNG
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ def _write(analysis: Mapping[str, Any], entries: Sequence[Entry], out: Path) -> 
     for statistic in STATISTICS:
         matrices = {name: entry[statistic]["abilities"] for name, entry in correlations.items()}
         title = f"Correlation of abilities over models ({statistic.title()})"
-        draw_triangles(matrices, sizes, title, out / f"abilities_{statistic}.png")
+        draw_triangles(matrices, sizes, title, out / f"abilities_{statistic}{PNG}")
     figure7 = {name: figure7_scores(name) for name in FAMILIES}
     draw_triangles(
         {name: correlation_matrix(scores, ABILITY_NAMES, ABILITY_NAMES) for name, scores in figure7.items()},
@@ -130,7 +131,7 @@ def _write(analysis: Mapping[str, Any], entries: Sequence[Entry], out: Path) -> 
     )
     for average in AVERAGE_NAMES:
         title = f"Correlation with {average} over models"
-        draw_against_average(correlations, average, title, out / f"against_{average.lower()}.png")
+        draw_against_average(correlations, average, title, out / f"against_{average.lower()}{PNG}")
     draw_models(entries, analysis["rule"], f"UVRB scores (rule `{analysis['rule']}`)", out / "models.png")
 
 

@@ -6,14 +6,14 @@ Shapes: Q queries.
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-
-import pyarrow as pa
-import pyarrow.compute as pc
-from datasets import Dataset, get_dataset_split_names
+from typing import TYPE_CHECKING
 
 from gve.hub_datasets.classification import CLASSIFICATION, ClassificationTask, load_folder
 from gve.hub_datasets.uvrb import SETS, EvaluationSet, RetrievalSet, load_set, resolve
 from gve.hub_datasets.uvrb.tasks import look_up
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 WHOLE = "all"
 """What reports call the split of a folder of labelled videos, which has no splits."""
@@ -47,6 +47,8 @@ def choose_split(source: str | PathLike[str], tasks: Sequence[RetrievalSet | Cla
     of_uvrb = [task for task in tasks if task.name in SETS]
     if not of_uvrb:
         return WHOLE
+    from datasets import get_dataset_split_names  # a second to import; the tables above need none of it
+
     try:
         splits = get_dataset_split_names(str(source), f"{of_uvrb[0].slug}-queries")
     except (ValueError, FileNotFoundError, ConnectionError):
@@ -119,8 +121,11 @@ def _folder_of(source: str | PathLike[str], task: ClassificationTask, *, alone: 
     return Path(source) if alone and not folder.is_dir() else folder
 
 
-def _check_media(rows: Dataset, modality: str, config: str) -> None:
+def _check_media(rows: "Dataset", modality: str, config: str) -> None:
     """Every row must hold its medium: encoded bytes, or the path of a file that is there."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     column = rows.data.column(modality)
     if modality == "text" or not pa.types.is_struct(column.type):
         return

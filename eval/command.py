@@ -10,7 +10,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from datasets import disable_progress_bars
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.constants import CONFIG_NAME
 
@@ -86,13 +85,15 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     for option in ("model", "data"):
         if getattr(arguments, option) is None:
             fail(f"--{option}: missing; the embedder and the data are needed, or --compare with two reports; name it")
-    disable_progress_bars()  # of datasets: one for each of 52 small files
     tasks = resolve_tasks(arguments.sets)
     if arguments.batch_size < 1:
         fail(f"--batch-size: {arguments.batch_size}; 1 or more is accepted; raise it")
     settings = [VideoSetting(*pair) for pair in product(arguments.frames or [None], arguments.tokens or [None])]
     for option in ("out", "cache"):
         _check_folder(option, getattr(arguments, option))
+    from datasets import disable_progress_bars  # a second to import
+
+    disable_progress_bars()  # one for each of 52 small files
     split = _split(arguments, tasks)
     names = [task.name for task in tasks]  # loaded before the model is, so that broken data show at once
     loaded = load_checked(arguments.data, names, split, strict=arguments.strict)

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
@@ -9,6 +10,7 @@ from typing import NoReturn
 logger = logging.getLogger(__name__)
 
 BAD_USAGE, INTERRUPTED = 2, 130
+_UNPRINTABLE = re.compile(r"[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def run_command(
@@ -31,7 +33,7 @@ def run_command(
         return stop.code if isinstance(stop.code, int) else BAD_USAGE
     except ValueError as error:
         notes = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
-        sys.stderr.write(f"{parser.prog}: {error}{notes}\n")
+        sys.stderr.write(f"{parser.prog}: {printable(f'{error}{notes}')}\n")
         return BAD_USAGE
     except KeyboardInterrupt:
         sys.stderr.write(f"{parser.prog}: interrupted; nothing was written\n")
@@ -50,15 +52,25 @@ def fail(message: str) -> NoReturn:
     raise ValueError(message)
 
 
-def report_others(others: Mapping[str, int]) -> None:
-    """Say how many files of a folder were passed over.
+def printable(name: object) -> str:
+    """A path or message as people see it: control characters, and bytes that are not UTF-8, as escapes on one line."""
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], str(name))
+
+
+def passed_over(others: Mapping[str, int]) -> str:
+    """How many files of a folder were left out, by suffix.
 
     Args:
         others: Number of files by suffix.
     """
+    kinds = ", ".join(f"{printable(suffix) or 'no suffix'} {number}" for suffix, number in sorted(others.items()))
+    return f"passed over {sum(others.values())} files" + (f" ({kinds})" if kinds else "")
+
+
+def report_others(others: Mapping[str, int]) -> None:
+    """Log how many files of a folder are neither video nor image."""
     if others:
-        kinds = ", ".join(f"{suffix or 'no suffix'} {number}" for suffix, number in sorted(others.items()))
-        logger.info("passed over %d files that are neither video nor image (%s)", sum(others.values()), kinds)
+        logger.info("%s that are neither video nor image", passed_over(others))
 
 
 def _log_to_stderr() -> None:

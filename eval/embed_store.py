@@ -16,6 +16,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from gve.eval.console import printable
+from gve.media_gve import shown
+
 logger = logging.getLogger(__name__)
 
 SCHEMA = "gve-embeddings/1"
@@ -60,7 +63,7 @@ def _save(result: FileEmbeddings, target: Path, more: Mapping[str, str]) -> None
         "paths": json.dumps(result.paths),
         "stamps": json.dumps(result.stamps),
         "skipped": json.dumps(result.skipped),
-        "model": result.model,
+        "model": printable(result.model),  # a header is UTF-8; JSON escapes what a path may hold besides
         "fingerprint": result.fingerprint,
         **more,
     }
@@ -109,7 +112,7 @@ def _read(source: Path, *, vectors: bool = True) -> tuple[dict[str, str], np.nda
             metadata = stored.metadata() or {}
             if metadata.get("schema") != SCHEMA:
                 raise ValueError(
-                    f"{source}: schema {metadata.get('schema')!r}; {SCHEMA!r} is accepted; write it with `gve encode`"
+                    f"{source}: schema {shown(metadata.get('schema'))}; {SCHEMA!r} is accepted; write it with `gve encode`"
                 )
             return metadata, stored.get_tensor("embeddings") if vectors else np.zeros((0, 0), np.float32)
     except (OSError, SafetensorError) as error:
@@ -139,7 +142,7 @@ def _load_shards(folder: Path) -> FileEmbeddings:
         raise ValueError(f"{folder / INDEX}: no JSON ({error}); delete it and run `gve encode` again") from error
     if index.get("schema") != SHARDS_SCHEMA:
         raise ValueError(
-            f"{folder / INDEX}: schema {index.get('schema')!r}; {SHARDS_SCHEMA!r} is accepted; write it with `gve encode`"
+            f"{folder / INDEX}: schema {shown(index.get('schema'))}; {SHARDS_SCHEMA!r} is accepted; write it with `gve encode`"
         )
     out = FileEmbeddings([], np.zeros((index["embedded"], index["width"]), np.float32))
     out.model, out.fingerprint = index["model"], index["fingerprint"]
@@ -241,7 +244,7 @@ class ShardedStore:
         known = {INDEX, *(shard_name(number) for number in range(len(self)))}
         if others := sorted(path.name for path in folder.iterdir() if path.name not in known):
             raise ValueError(
-                f"{folder}: is a folder that holds {others[0]!r}, which is none of this job's {len(self)} shards; a new, "
+                f"{folder}: is a folder that holds {shown(others[0])}, which is none of this job's {len(self)} shards; a new, "
                 "empty or begun folder is accepted; choose another"
             )
 
@@ -280,19 +283,19 @@ class ShardedStore:
         metadata, _ = _read(job.target, vectors=False)
         if metadata["fingerprint"] != self.fingerprint:
             raise ValueError(
-                f"{job.target}: made by {metadata['model']!r} with other weights than {self.model!r}; the same model is "
+                f"{job.target}: made by {shown(metadata['model'])} with other weights than {shown(self.model)}; the same model is "
                 "accepted; choose another folder"
             )
         for name, value in _identity(job).items():
             if metadata.get(name) != value:
                 raise ValueError(
-                    f"{job.target}: made of other {name} ({metadata.get(name)!r}, now {value!r}); the same command is "
+                    f"{job.target}: made of other {name} ({shown(metadata.get(name))}, now {shown(value)}); the same command is "
                     "accepted; choose another folder"
                 )
         stamps = zip(json.loads(metadata["paths"]), json.loads(metadata["stamps"]), strict=True)
         changed = [path for path, stamp in stamps if not Path(path).is_file() or file_stamp(Path(path)) != stamp]
         if changed:
-            logger.info("%s is made again: %s has changed", job.target.name, changed[0])
+            logger.info("%s is made again: %s has changed", job.target.name, printable(changed[0]))
         return not changed
 
     def finish(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from gve.eval.encoders import Encoder, FunctionEncoder
 from gve.eval.inputs import MODALITIES, encoder_input
 from gve.eval.models import skips_broken_inputs
 from gve.eval.store import EmbeddingCache, EmbeddingStore, Store
+from gve.eval.video_retrieval.ranking import as_array
 from gve.media_gve import local_source
 
 __all__ = ["EmbeddingCache", "EmbeddingStore", "Encoder", "FunctionEncoder", "content_key", "encode_rows"]
@@ -121,7 +122,7 @@ class _Call:
         failures: list[Any] = []
         skip = {"on_error": "skip", "skipped": failures} if self.skips else {}
         try:
-            fresh = np.asarray(self.encode(inputs, **self.options, **skip), dtype=np.float32)
+            fresh = as_array(self.encode(inputs, **self.options, **skip)).astype(np.float32, copy=False)
         except Exception as error:
             error.add_note(f"while encoding {self.label} rows {start} to {start + len(block) - 1}")
             raise
@@ -186,9 +187,9 @@ def _content(medium: Any, *, is_text: bool) -> bytes:
     if isinstance(medium, str | Path):
         path = Path(medium)
         if is_text or not path.is_file():
-            return str(medium).encode()
+            return str(medium).encode("utf-8", "surrogatepass")  # the encoder says what is wrong with half a character
         stat = path.stat()
-        return f"{path.absolute()}|{stat.st_size}|{stat.st_mtime_ns}".encode()
+        return f"{path.absolute()}|{stat.st_size}|{stat.st_mtime_ns}".encode("utf-8", "surrogatepass")
     if isinstance(medium, io.BytesIO):
         return medium.getvalue()
     array = np.ascontiguousarray(medium)  # an image of PIL, frames, or an array

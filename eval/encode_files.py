@@ -58,8 +58,6 @@ def _encode(arguments: argparse.Namespace) -> int:
     _check(arguments)
     paths, others = find_files(arguments.files)
     report_others(others)
-    if not paths:
-        fail(f"FILES: no video or image in {', '.join(arguments.files)}; give files or a folder that holds some")
     summary = (_to_file if arguments.out.suffix == ".safetensors" else _to_shards)(arguments, paths)
     if isinstance(summary, int):
         return summary

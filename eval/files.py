@@ -5,7 +5,6 @@ Shapes: n files, D width.
 
 import hashlib
 import logging
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from gve.eval.console import passed_over, printable
 from gve.eval.embed_store import (
     FileEmbeddings,
     ShardJob,
@@ -24,8 +24,11 @@ from gve.eval.embed_store import (
     write_atomic,
 )
 from gve.eval.encoders import Encoder
-from gve.eval.inputs import IMAGE_SUFFIXES, VIDEO_SUFFIXES, encoder_input, file_row
+from gve.eval.inputs import encoder_input, file_row
 from gve.eval.models import skips_broken_inputs
+from gve.eval.video_retrieval.ranking import as_array
+from gve.hub_datasets.walking import walk_files
+from gve.media_gve import media_kind, shown, suffix_kind
 
 __all__ = [
     "FileEmbeddings",
@@ -47,6 +50,8 @@ NOT_FINITE = "the encoder returned nan or infinity"
 def find_files(arguments: Iterable[str | Path]) -> tuple[list[Path], dict[str, int]]:
     """Expand folders, at any depth and in sorted order; hidden files and folders are left out.
 
+    Linked folders are followed, each once. A file of an unknown suffix is opened and judged by its content.
+
     Args:
         arguments: Files, taken as they are, and folders, searched for videos and images.
 
@@ -54,27 +59,27 @@ def find_files(arguments: Iterable[str | Path]) -> tuple[list[Path], dict[str, i
         The files, each once, and how many other files the folders held by suffix.
 
     Raises:
-        ValueError: When an argument does not exist.
+        ValueError: When an argument does not exist, or there is no video and no image in any.
     """
+    roots = dict.fromkeys(map(Path, arguments))
+    for root in roots:
+        if not root.exists():
+            raise ValueError(
+                f"FILES: {shown(str(root))} does not exist; files and folders are accepted; check the path"
+            )
     found: dict[Path, None] = {}
     others: dict[str, int] = {}
-    for argument in map(Path, arguments):
-        if not argument.exists():
-            raise ValueError(
-                f"FILES: {str(argument)!r} does not exist; files and folders are accepted; check the path"
-            )
-        if not argument.is_dir():
-            found[argument] = None
-            continue
-        for folder, folders, names in os.walk(argument):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for name in sorted(name for name in names if not name.startswith(".")):
-                path = Path(folder, name)
-                suffix = path.suffix.lower()
-                if suffix in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
-                    found[path] = None
-                else:
-                    others[suffix] = others.get(suffix, 0) + 1
+    for path in walk_files(roots):
+        if path in roots or suffix_kind(path) or media_kind(path):
+            found[path] = None
+        else:
+            suffix = path.suffix.lower()
+            others[suffix] = others.get(suffix, 0) + 1
+    if not found:
+        raise ValueError(
+            f"found no video or image in {shown(', '.join(map(str, roots)))}, by content or by suffix; "
+            f"{passed_over(others)} and hidden ones; give files, or a folder that holds some"
+        )
     return list(found), others
 
 
@@ -122,7 +127,7 @@ def embed_files(
         done[path] = (pending[path][0], vector)
     skipped = {str(path): skipped[str(path)] for path in paths if str(path) in skipped}
     for path, reason in skipped.items():
-        logger.warning("skipped %s: %s", path, reason)
+        logger.warning("skipped %s: %s", printable(path), printable(reason))
     order = [path for path in paths if path in done]
     vectors = np.stack([done[path][1] for path in order]) if order else np.zeros((0, 0), dtype=np.float32)
     return FileEmbeddings([str(path) for path in order], vectors, [done[path][0] for path in order], skipped)
@@ -139,7 +144,7 @@ def model_fingerprint(model: str) -> str:
     """
     folder = Path(model)
     if not folder.is_dir():
-        return hashlib.blake2b(model.encode(), digest_size=16).hexdigest()
+        return hashlib.blake2b(model.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
     return _digest(folder, [*folder.rglob("*.json"), *folder.rglob("*.safetensors")])
 
 
@@ -161,7 +166,7 @@ def _digest(folder: Path, paths: Iterable[Path]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for path in sorted(paths):
         size = path.stat().st_size
-        digest.update(f"{path.relative_to(folder)}|{size}|".encode())
+        digest.update(f"{path.relative_to(folder)}|{size}|".encode("utf-8", "surrogatepass"))
         with path.open("rb") as file:
             for place in range(0, size, max(size // 64, 1 << 16)):
                 file.seek(place)
@@ -198,7 +203,7 @@ def _embed_and_skip(
     failures: list[Any] = []
     rows = [row for _, row in pending.values()]
     options = {**options, "convert_to_numpy": True, "on_error": "skip", "skipped": failures}
-    vectors = np.asarray(encoder.encode_document(rows, **options), np.float32)
+    vectors = as_array(encoder.encode_document(rows, **options)).astype(np.float32, copy=False)
     paths = list(pending)
     skipped |= {str(paths[failure.index]): _reason(failure.error, paths[failure.index]) for failure in failures}
     found = dict(zip([path for path in paths if str(path) not in skipped], vectors, strict=True))
@@ -254,7 +259,7 @@ def _embed_block(
 def _encode(encoder: Encoder, inputs: list[Any]) -> np.ndarray:
     """Vectors of files, which are always corpus rows."""
     vectors = encoder.encode_document(inputs, batch_size=len(inputs), show_progress_bar=False, convert_to_numpy=True)
-    vectors = np.asarray(vectors, dtype=np.float32)
+    vectors = as_array(vectors).astype(np.float32, copy=False)
     if not np.isfinite(vectors).all():
         raise ValueError(NOT_FINITE)
     return vectors

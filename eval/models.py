@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, cached_file
-
 from gve.eval.encoders import Encoder
 
 if TYPE_CHECKING:
@@ -177,6 +175,8 @@ def _encoder_class(model: str) -> "type[SentenceTransformer]":
 
 def _model_type(model: str) -> str:
     """What its configuration says, or that of an adapter's base model; nothing for a model without one."""
+    from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
+
     if config := _read(model, CONFIG_NAME):
         return config.get("model_type", "")
     base = _read(model, ADAPTER_CONFIG_NAME).get("base_model_name_or_path")
@@ -185,6 +185,8 @@ def _model_type(model: str) -> str:
 
 def _read(model: str, name: str) -> dict[str, Any]:
     """A JSON file of a folder or Hub repository; empty where there is none."""
+    from transformers.utils import cached_file
+
     try:
         path = cached_file(model, name)  # None or an error, by what is missing
     except OSError:

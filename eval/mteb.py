@@ -14,6 +14,7 @@ from gve.eval.encode import Encoder
 from gve.eval.files import model_fingerprint
 from gve.eval.models import load_encoder
 from gve.hub_datasets.uvrb import load_set, resolve
+from gve.media_gve import shown
 
 if TYPE_CHECKING:
     from gve.eval.mteb_encoder import MTEBEncoder
@@ -48,7 +49,7 @@ def mteb_model(model: str | PathLike[str] | Encoder, *, name: str | None = None,
         model = load_encoder(source)
     name = name or f"local/{type(model).__name__}"
     if name.count("/") != 1 or not all(name.split("/")):
-        raise ValueError(f"name: got {name!r}; 'organization/model' is accepted; give one such")
+        raise ValueError(f"name: got {shown(name)}; 'organization/model' is accepted; give one such")
     return encoder_class(model, name=name, revision=revision, num_frames=num_frames)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gve.eval.console import fail, report_others, run_command
+from gve.eval.console import fail, printable, report_others, run_command
 from gve.eval.embed_store import is_sharded
 from gve.eval.encode import Encoder, encode_rows
 from gve.eval.files import (
@@ -25,17 +25,18 @@ from gve.eval.files import (
     save_embeddings,
 )
 from gve.eval.models import load_encoder
-from gve.eval.video_retrieval.ranking import score_block
+from gve.eval.video_retrieval.ranking import as_array, score_block
+from gve.media_gve import shown
 
 _SCORE_CELLS = 1 << 24
 
 
-def top_k(queries: np.ndarray, corpus: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def top_k(queries: Any, corpus: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k best corpus rows of each query by dot product; equal scores stand in corpus order.
 
     Args:
-        queries: (Q, D) floats.
-        corpus: (N, D) floats.
+        queries: (Q, D) floats, an array or a tensor.
+        corpus: (N, D) floats, an array or a tensor.
         k: How many; more than N gives N.
 
     Returns:
@@ -44,7 +45,7 @@ def top_k(queries: np.ndarray, corpus: np.ndarray, k: int) -> tuple[np.ndarray, 
     Raises:
         ValueError: For k below 1, shapes that do not fit, or values that are not finite.
     """
-    queries, corpus = np.asarray(queries, dtype=np.float32), np.asarray(corpus, dtype=np.float32)
+    queries, corpus = (as_array(vectors).astype(np.float32, copy=False) for vectors in (queries, corpus))
     if k < 1:
         raise ValueError(f"k: {k}; 1 or more is accepted; raise it")
     if queries.ndim != 2 or corpus.ndim != 2 or queries.shape[1] != corpus.shape[1] or 0 in corpus.shape:
@@ -95,7 +96,7 @@ def open_corpus(where: Path, model: str | None = None, *, index: Path | None = N
     corpus = load_embeddings(where)
     model = model or corpus.model
     if model_fingerprint(model) != corpus.fingerprint:
-        fail(f"--model: {model!r} is not the model that made {str(where)!r}; give that one, or encode again")
+        fail(f"--model: {shown(model)} is not the model that made {shown(str(where))}; give that one, or encode again")
     return load_encoder(model), corpus
 
 
@@ -159,7 +160,7 @@ def _query_row(arguments: argparse.Namespace) -> dict[str, str]:
         except ValueError as error:
             fail(f"--{key}: {error}; an existing {key} file is accepted; check the path")
         if kind != key:
-            fail(f"--{key}: {str(path)!r} is taken for {kind} by its suffix; use --{kind}")
+            fail(f"--{key}: {shown(str(path))} is taken for {kind}, by its content or its suffix; use --{kind}")
         row[key] = str(path)
     if arguments.query:
         row["text"] = arguments.query
@@ -172,8 +173,6 @@ def _embed_folder(encoder: Encoder, where: Path, model: str, index: Path | None)
     """Vectors of a folder; what the index holds and has not changed is not read again."""
     paths, others = find_files([where])
     report_others(others)
-    if not paths:
-        fail(f"DIR: no video or image in {str(where)!r}; give a folder that holds some")
     fingerprint = model_fingerprint(model)
     known: dict[str, tuple[str, np.ndarray]] = {}
     if index is not None and index.exists():
@@ -192,5 +191,5 @@ def _embed_folder(encoder: Encoder, where: Path, model: str, index: Path | None)
 def _table(results: Sequence[dict[str, Any]]) -> str:
     """Results as aligned text."""
     lines = [f"{'rank':>4}  {'score':>7}  path"]
-    lines += [f"{result['rank']:>4}  {result['score']:>7.4f}  {result['path']}" for result in results]
+    lines += [f"{result['rank']:>4}  {result['score']:>7.4f}  {printable(result['path'])}" for result in results]
     return "\n".join(lines) + "\n"

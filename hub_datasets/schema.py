@@ -1,8 +1,9 @@
 """The one definition of a UVRD row and of the tasks it may belong to (paper, section 3.2, Table 7)."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from datasets import Features, Image, List, Value, Video
+if TYPE_CHECKING:
+    from datasets import Features
 
 TASKS = ("t2t", "t2i", "t2v", "ti2v", "tv2v", "i2v", "v2v")
 """The seven pair kinds of UVRD; `t2v` reads text to video."""
@@ -34,16 +35,20 @@ def media(text: str | None = None, image: bytes | None = None, video: bytes | No
 
 def media_features() -> dict[str, Any]:
     """Column types of one side; media stay encoded bytes, so that no decoder is needed to read a row."""
+    from datasets import Image, Value, Video  # a second to import, and the names above need none of it
+
     return {"text": Value("string"), "image": Image(decode=False), "video": Video(decode=False)}
 
 
-def pair_features() -> Features:
+def pair_features() -> "Features":
     """Column types of a UVRD row.
 
     `query_facts` and `target_facts` are ids of statements: a target whose facts include all of a query's facts
     answers that query and is never one of its negatives. `group` joins rows of near-identical targets that differ
     only in what their queries state.
     """
+    from datasets import Features, List, Value
+
     return Features(
         {
             "id": Value("string"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from huggingface_hub import RepoCard
 
 from gve.eval.console import fail, run_command
+from gve.media_gve import MP4
 from gve.model_cards.catalogue import open_catalogue
 from gve.model_cards.demo import read_demo
 from gve.model_cards.push_hub import check_repo
@@ -72,7 +73,7 @@ def _export(arguments: argparse.Namespace) -> int:
         fail("--name: missing; a Space loads its model by its Hub name; give the one that gve push model had")
     if arguments.space.exists():
         fail(f"--space: {str(arguments.space)!r} exists; a new folder is accepted; choose another or delete it")
-    videos = sorted((demo.root / "data" / "uvrb" / "videos").glob("*.mp4"))
+    videos = sorted((demo.root / "data" / "uvrb" / "videos").glob(f"*{MP4}"))
     if not videos:
         fail(f"WHERE: no videos in {str(demo.root / 'data/uvrb/videos')!r}; a demo that kept its data is accepted")
     source = files("gve.model_cards.space")

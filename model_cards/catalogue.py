@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from gve.eval.console import fail
 from gve.eval.encode import Encoder, encode_rows
 from gve.eval.files import file_row
 from gve.eval.search import open_corpus, top_k
 from gve.hub_datasets.uvrb import SETS
+from gve.media_gve import shown
 from gve.model_cards.demo import read_demo
 
 logger = logging.getLogger(__name__)
@@ -147,7 +147,7 @@ def open_catalogue(where: Path, model: str | None = None, *, index: Path | None 
     """
     if not where.exists():
         fail(
-            f"WHERE: {str(where)!r} does not exist; a demo, a folder of videos or vectors are accepted; check the path"
+            f"WHERE: {shown(str(where))} does not exist; a demo, a folder of videos or vectors are accepted; check the path"
         )
     demo = read_demo(where) if where.is_dir() else None
     if demo is None:
@@ -166,7 +166,7 @@ def _existing(catalogue: Catalogue) -> Catalogue:
     kept = [row for row, path in enumerate(catalogue.paths) if path.is_file()]
     if not kept:
         fail(
-            f"WHERE: none of its {len(catalogue.paths)} files is there, such as {str(catalogue.paths[0])!r}; run from "
+            f"WHERE: none of its {len(catalogue.paths)} files is there, such as {shown(str(catalogue.paths[0]))}; run from "
             "the folder that the paths are relative to, or encode again"
         )
     if len(kept) < len(catalogue.paths):
@@ -181,5 +181,7 @@ def _example_texts(root: Path) -> list[str]:
     path = root / "data" / "uvrb" / f"{SETS['MSRVTT'].slug}-queries" / "unseen.parquet"
     if not path.is_file():
         return []
+    import pyarrow.parquet as pq
+
     texts = pq.read_table(path, columns=["text"]).column("text").to_pylist()
     return texts[:: max(1, len(texts) // EXAMPLES)][:EXAMPLES]

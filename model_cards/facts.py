@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from transformers import AutoConfig, Qwen2VLImageProcessorPil
-
-from gve import GVEConfig, GVEVideoProcessor
 
 NEEDED = ("config.json", "processor_config.json", "sentence_bert_config.json", "config_sentence_transformers.json")
 BACKBONES = {"gve": "Qwen2.5-VL", "gve_qwen3_vl": "Qwen3-VL"}
@@ -76,6 +73,10 @@ def read_model(folder: str | PathLike[str]) -> ModelFacts:
             f"model: {str(folder)!r} has no {', '.join(missing or ['*.safetensors'])}; a folder written by "
             "`gve train` or save_embedder is accepted; check the path"
         )
+    from transformers import AutoConfig, Qwen2VLImageProcessorPil  # seconds to import
+
+    from gve import GVEConfig, GVEVideoProcessor
+
     config = AutoConfig.from_pretrained(folder)
     video = GVEVideoProcessor.from_pretrained(folder)
     image = Qwen2VLImageProcessorPil.from_pretrained(folder)

@@ -4,20 +4,26 @@ Shapes: F frames, H and W pixels of one.
 """
 
 import hashlib
+import mimetypes
+import re
 from pathlib import Path
 
-import av
-from PIL import Image, ImageOps
+import numpy as np
 
-from gve import read_video, video_info
-from gve.eval.inputs import file_row
-from gve.hub_datasets.world.video import encode_mp4
+from gve.image_gve import open_image
+from gve.media_gve import MP4, PNG, media_kind, shown
+from gve.video_gve import FrameStream, read_video, video_info
+from gve.video_writer import encode_mp4, encode_png
 
 COPY_SECONDS, COPY_FPS, COPY_SIDE = 10, 16, 480
 """Length, frames a second and longest side of a copy at most."""
-_IMAGES = frozenset({".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp"})
-_VIDEOS = {".mp4": ("h264", "av1", "vp9"), ".m4v": ("h264",), ".webm": ("vp8", "vp9", "av1")}
-"""Codecs that the common browsers play, by suffix."""
+_PICTURES = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n|GIF8|BM|RIFF....WEBP|....ftypavi[fs]", re.DOTALL)
+"""How the files begin that the common browsers show as pictures, moving ones included."""
+_VIDEOS = {
+    "video/mp4": ("mp4", ("h264", "av1", "vp9")),
+    "video/webm": ("webm", ("vp8", "vp9", "av1")),
+}
+"""Container and codecs that the common browsers play, by the type under which a server sends a file of that name."""
 _PIXELS = ("yuv420p", "yuvj420p")
 
 
@@ -32,34 +38,38 @@ def playable(path: Path, folder: Path) -> tuple[str, Path]:
         "video" or "image", by the HTML element that shows it, and the file: `path` itself or a copy.
 
     Raises:
-        ValueError: If the file is not there, is neither video nor image, or cannot be decoded.
-        OSError: If an image cannot be decoded.
+        FileNotFoundError: If the file is not there.
+        ValueError: If it is neither video nor image, or cannot be decoded.
     """
-    kind = next(iter(file_row(path)))
-    suffix = path.suffix.lower()
-    if suffix in _IMAGES and (kind == "image" or suffix == ".gif"):
+    digest, kind = _digest(path), media_kind(path)
+    if kind is None:
+        raise ValueError(f"path: got {shown(path.name)}, neither a video nor an image; pass one")
+    served = mimetypes.guess_type(path.name)[0] or ""
+    if served.startswith("image/") and _PICTURES.match(_head(path)):
         return "image", path
-    if kind == "video" and _plays(path):
+    if kind == "video" and _plays(path, served):
         return "video", path
-    copy = folder / f"{_digest(path)}{'.png' if kind == 'image' else '.mp4'}"
+    copy = folder / f"{digest}{PNG if kind == 'image' else MP4}"
     if not copy.is_file():
         partial = copy.with_stem(f"{copy.stem}-partial")
-        (_copy_image if kind == "image" else _copy_video)(path, partial)
+        partial.write_bytes(_copy_image(path) if kind == "image" else _copy_video(path))
         partial.replace(copy)
     return kind, copy
 
 
-def _plays(path: Path) -> bool:
-    """Whether the container and the codec are among those that browsers know; one that cannot be opened is not."""
-    codecs = _VIDEOS.get(path.suffix.lower(), ())
-    if not codecs:
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(64)
+
+
+def _plays(path: Path, served: str) -> bool:
+    """Whether the browser's own decoder takes the container, the codec and the pixels of a video."""
+    container, codecs = _VIDEOS.get(served, ("", ()))
+    info = video_info(path) if codecs else None
+    if info is None or container not in info.container or info.codec not in codecs:
         return False
-    try:
-        with av.open(str(path)) as container:
-            contexts = [stream.codec_context for stream in container.streams.video]
-            return bool(contexts) and contexts[0].codec.canonical_name in codecs and contexts[0].pix_fmt in _PIXELS
-    except (OSError, ValueError):
-        return False
+    with FrameStream(path) as stream:
+        return next((frame.format.name in _PIXELS for _, frame in stream), False)
 
 
 def _digest(path: Path) -> str:
@@ -67,20 +77,19 @@ def _digest(path: Path) -> str:
     return hashlib.blake2b(f"{path}|{state.st_size}|{state.st_mtime_ns}".encode(), digest_size=12).hexdigest()
 
 
-def _copy_image(path: Path, target: Path) -> None:
-    with Image.open(path) as opened:
-        image = ImageOps.exif_transpose(opened).convert("RGB")
+def _copy_image(path: Path) -> bytes:
+    image = open_image(path)
     image.thumbnail((2 * COPY_SIDE, 2 * COPY_SIDE))
-    image.save(target, format="PNG")
+    return encode_png(np.asarray(image))
 
 
-def _copy_video(path: Path, target: Path) -> None:
+def _copy_video(path: Path) -> bytes:
     """The first seconds, upright, small and without sound."""
     rate = max(1, min(COPY_FPS, round(video_info(path).fps or COPY_FPS)))
     video = read_video(
         path, COPY_SECONDS * rate, _copy_size, sampling="fps", fps=rate, end=COPY_SECONDS, resize="fast"
     )  # (F, H, W, 3)
-    target.write_bytes(encode_mp4(video.frames, rate))
+    return encode_mp4(video.frames, rate)
 
 
 def _copy_size(height: int, width: int) -> tuple[int, int]:

@@ -6,7 +6,6 @@ and pairs of V-SynFlow whose every row carries a free licence. Clips of the publ
 Shapes: F frames, H and W pixels.
 """
 
-import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,19 +13,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
-import pyarrow.parquet as pq
-from datasets import load_dataset_builder
 from huggingface_hub import DatasetCard
 
 from gve.eval.console import fail
 from gve.hub_datasets.uvrb import SETS
-from gve.hub_datasets.vsynflow.uvrd import require_publishable
 from gve.hub_datasets.world.pairs import build_pairs
 from gve.hub_datasets.world.sets import CORPUS_OF, MiniSet, Sizes, build_sets
 from gve.hub_datasets.world.video import video_bytes
 from gve.model_cards.push_files import Upload
+from gve.video_gve import FrameStream
 
 FREE = frozenset(
     {
@@ -70,6 +66,8 @@ def check_data(upload: Upload) -> list[str]:
     elif world is not None:
         _check_pairs(upload, world)
     else:
+        from gve.hub_datasets.vsynflow.uvrd import require_publishable
+
         require_publishable(upload.folder)
         _check_licences(upload)
     return _check_configs(upload)
@@ -193,6 +191,8 @@ def _check_configs(upload: Upload) -> list[str]:
     others = [name for name in upload.files if name.endswith(".parquet") and name not in used]
     if others:
         fail(f"{others[0]}: no configuration of README.md names it; nobody could load it; write the card again")
+    from datasets import load_dataset_builder  # a second to import
+
     names = [config["config_name"] for config in configs]
     for name in names[:: max(1, len(names) // 8)]:
         try:
@@ -204,6 +204,8 @@ def _check_configs(upload: Upload) -> list[str]:
 
 def _columns(path: Path, names: Sequence[str]) -> dict[str, list[Any]]:
     """Some columns of a parquet file."""
+    import pyarrow.parquet as pq
+
     try:
         return pq.read_table(path, columns=list(names)).to_pydict()
     except (OSError, ValueError, KeyError) as error:
@@ -228,13 +230,13 @@ def same_video(first: bytes | None, second: bytes) -> bool:
         return False
     try:
         frames = [_frames(content) for content in (first, second)]
-    except (OSError, ValueError):
+    except ValueError:
         return False
     same_shape = frames[0].shape == frames[1].shape
     return same_shape and float(np.abs(frames[0] - frames[1]).mean()) <= MOST_DIFFERENCE
 
 
 def _frames(content: bytes) -> np.ndarray:
-    """(F, H, W, 3) float32 of a video."""
-    with av.open(io.BytesIO(content)) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]).astype(np.float32)
+    """(F, H, W, 3) float32 of a whole video."""
+    with FrameStream(content) as stream:
+        return np.stack([frame.to_ndarray(format="rgb24") for _, frame in stream]).astype(np.float32)

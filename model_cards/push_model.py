@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 from huggingface_hub import ModelCard
 from safetensors import SafetensorError
-from transformers import AutoModel, AutoProcessor
 
-from gve.adapters import load_adapter
 from gve.eval.console import fail
 from gve.model_cards.facts import read_model
 from gve.model_cards.push_files import Upload
@@ -129,7 +127,8 @@ def _card(upload: Upload, repo: str) -> ModelCard:
 
 def _vectors(folder: Path) -> dict[str, np.ndarray]:
     """(3, D) by AutoModel and by SentenceTransformer, one model in memory at a time."""
-    from sentence_transformers import SentenceTransformer
+    from sentence_transformers import SentenceTransformer  # seconds to import, with transformers
+    from transformers import AutoModel, AutoProcessor
 
     try:
         read_model(folder)  # names what is missing
@@ -158,6 +157,10 @@ def _adapter_vectors(folder: Path) -> np.ndarray:
             f"adapter_config.json: base_model_name_or_path is {base!r}; the Hub name of a published model is accepted; "
             "push the base model first and name it there"
         )
+    from transformers import AutoModel, AutoProcessor
+
+    from gve.adapters import load_adapter
+
     try:
         model = AutoModel.from_pretrained(base, dtype="auto")
         processor = AutoProcessor.from_pretrained(base)

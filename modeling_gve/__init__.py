@@ -1,43 +1,25 @@
 """GVE: one embedder for text, images, videos and their combinations, on the Qwen2.5-VL architecture."""
 
-from importlib.util import find_spec
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .registration import register
+
 if TYPE_CHECKING:
+    from .adapters import load_adapter, lora_config
+    from .configuration_gve import GVEConfig
+    from .configuration_qwen3vl_gve import GVEQwen3VLConfig
+    from .embedder_gve import GVEModelOutput
+    from .modeling_gve import GVEModel
+    from .modeling_qwen3vl_gve import GVEQwen3VLModel
+    from .processing_gve import GVEProcessor
+    from .processing_qwen3vl_gve import GVEQwen3VLProcessor
+    from .quantization import quantization_config
+    from .sentence_gve import save_embedder
     from .sentence_transformer import GVESentenceTransformer
-
-
-def _check_torchvision() -> None:
-    """Refuse a torchvision that cannot be imported: transformers would fail later, with an error that names a model."""
-    if find_spec("torchvision") is None:
-        return
-    try:
-        import torchvision  # noqa: F401
-    except Exception as error:
-        raise ImportError(
-            f"torchvision is installed but cannot be imported ({error}); gve does not need it; uninstall it: "
-            "pip uninstall torchvision"
-        ) from error
-
-
-_check_torchvision()
-
-from transformers import AutoConfig, AutoModel, AutoProcessor  # noqa: E402
-from transformers.models.auto.video_processing_auto import AutoVideoProcessor  # noqa: E402
-
-from .adapters import load_adapter, lora_config  # noqa: E402
-from .configuration_gve import GVEConfig  # noqa: E402
-from .configuration_qwen3vl_gve import GVEQwen3VLConfig  # noqa: E402
-from .embedder_gve import GVEModelOutput  # noqa: E402
-from .modeling_gve import GVEModel  # noqa: E402
-from .modeling_qwen3vl_gve import GVEQwen3VLModel  # noqa: E402
-from .processing_gve import GVEProcessor  # noqa: E402
-from .processing_qwen3vl_gve import GVEQwen3VLProcessor  # noqa: E402
-from .quantization import quantization_config  # noqa: E402
-from .sentence_gve import save_embedder  # noqa: E402
-from .tiny import build_tiny  # noqa: E402
-from .video_gve import Frames, Limits, VideoInfo, read_video, video_info  # noqa: E402
-from .video_processing_gve import GVEVideoProcessor  # noqa: E402
+    from .tiny import build_tiny
+    from .video_gve import Frames, Limits, VideoInfo, read_video, video_info
+    from .video_processing_gve import GVEVideoProcessor
 
 __version__ = "0.1.0"
 
@@ -63,20 +45,40 @@ __all__ = [
     "video_info",
 ]
 
-AutoConfig.register("gve", GVEConfig, exist_ok=True)
-AutoModel.register(GVEConfig, GVEModel, exist_ok=True)
-AutoProcessor.register(GVEConfig, GVEProcessor, exist_ok=True)
-AutoVideoProcessor.register(GVEConfig, GVEVideoProcessor, exist_ok=True)
-AutoConfig.register("gve_qwen3_vl", GVEQwen3VLConfig, exist_ok=True)
-AutoModel.register(GVEQwen3VLConfig, GVEQwen3VLModel, exist_ok=True)
-AutoProcessor.register(GVEQwen3VLConfig, GVEQwen3VLProcessor, exist_ok=True)
-AutoVideoProcessor.register(GVEQwen3VLConfig, GVEVideoProcessor, exist_ok=True)
+_MODULES = {
+    "Frames": "video_gve",
+    "GVEConfig": "configuration_gve",
+    "GVEModel": "modeling_gve",
+    "GVEModelOutput": "embedder_gve",
+    "GVEProcessor": "processing_gve",
+    "GVEQwen3VLConfig": "configuration_qwen3vl_gve",
+    "GVEQwen3VLModel": "modeling_qwen3vl_gve",
+    "GVEQwen3VLProcessor": "processing_qwen3vl_gve",
+    "GVESentenceTransformer": "sentence_transformer",
+    "GVEVideoProcessor": "video_processing_gve",
+    "Limits": "video_gve",
+    "VideoInfo": "video_gve",
+    "build_tiny": "tiny",
+    "load_adapter": "adapters",
+    "lora_config": "adapters",
+    "quantization_config": "quantization",
+    "read_video": "video_gve",
+    "save_embedder": "sentence_gve",
+    "video_info": "video_gve",
+}
+"""The module of each name, imported when the name is first used: torch and transformers take seconds."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import sentence-transformers, which takes seconds, when its class is first asked for."""
-    if name == "GVESentenceTransformer":
-        from .sentence_transformer import GVESentenceTransformer
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    globals()[name] = value
+    return value
 
-        return GVESentenceTransformer
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+register()

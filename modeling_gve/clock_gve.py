@@ -4,11 +4,16 @@ Shape legend: N frames of the video, F frames taken, K keyframes.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TypeVar
 
 import numpy as np
+
+from .media_gve import shown
+
+Shown = TypeVar("Shown")
 
 SAMPLINGS = ("uniform", "fps", "keyframes")
 
@@ -17,15 +22,7 @@ TOLERANCE = 1e-6
 
 
 def uniform_indices(total: int, count: int) -> np.ndarray:
-    """Indices of `count` frames spread evenly over `total`, first and last included.
-
-    Args:
-        total: Frames there are.
-        count: Frames wanted; more than `total` repeats some.
-
-    Returns:
-        (count,), int64, never decreasing.
-    """
+    """(count,) int64 places spread evenly over `total` frames, first and last included; some repeat if there are fewer."""
     return np.linspace(0, total - 1, count).round().astype(np.int64)
 
 
@@ -53,10 +50,10 @@ class Sampling:
         if self.count < 1:
             raise ValueError(f"num_frames: got {self.count}; accepted are 1 and more; the default is 8")
         if self.kind not in SAMPLINGS:
-            raise ValueError(f"sampling: got {self.kind!r}; accepted are {SAMPLINGS}; the default is 'uniform'")
+            raise ValueError(f"sampling: got {shown(self.kind)}; accepted are {SAMPLINGS}; the default is 'uniform'")
         if (self.fps is not None) != (self.kind == "fps") or (self.fps is not None and not 0 < self.fps < math.inf):
             raise ValueError(
-                f"fps: got {self.fps} with sampling={self.kind!r}; accepted is a rate above 0 with sampling='fps' "
+                f"fps: got {self.fps} with sampling={shown(self.kind)}; accepted is a rate above 0 with sampling='fps' "
                 "and None otherwise; pass both or neither"
             )
         self._check_times()
@@ -73,7 +70,7 @@ class Sampling:
             raise ValueError("timestamps: got them with another rule; accepted are they alone; leave the other out")
         if not self.timestamps or not all(0 <= time < math.inf for time in self.timestamps):
             raise ValueError(
-                f"timestamps: got {list(self.timestamps)}; accepted are one or more times from 0 on; correct them"
+                f"timestamps: got {shown(list(self.timestamps))}; accepted are one or more times from 0 on; correct them"
             )
 
     @property
@@ -128,29 +125,49 @@ def _shown_at(times: np.ndarray, moments: np.ndarray) -> np.ndarray:
     return np.clip(np.searchsorted(times, moments + TOLERANCE, side="right") - 1, 0, len(times) - 1)
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Clock:
-    """Times of decoded frames, from presentation times where the file has them.
+    """One continuous time for the frames of a video, from ticks in presentation order.
+
+    A frame is shown as long after the one before it as their ticks differ. Where a tick is missing or does not increase
+    (the clock restarted, or two recordings were joined), or where it leaps by more than `leap` in a container whose
+    clock may wrap or restart (MPEG-TS, MPEG-PS, FLV), the clock goes on by the usual duration of a frame. In any other
+    container a long step is a picture that is held, as in slide shows, and is believed.
 
     Attributes:
         base: Seconds a tick.
-        period: Seconds a frame, for files without ticks.
-        ticks: N presentation times.
-        last: Ticks that the last frame is shown, or 0.
+        usual: Ticks that a frame usually takes.
+        leap: The longest step that is believed, in ticks.
     """
 
     base: Fraction
-    period: Fraction
-    ticks: Sequence[int | None] | np.ndarray
-    last: int = 0
+    usual: int
+    leap: float = math.inf
 
-    def seconds(self) -> tuple[np.ndarray, float]:
-        """(N,) seconds from the first frame, and the whole duration."""
-        total = len(self.ticks)
-        if any(tick is None for tick in self.ticks):
-            return np.arange(total) * float(self.period), float(total * self.period)
-        first, end = int(self.ticks[0]), int(self.ticks[-1])
-        span = (end - first) * self.base
-        step = self.last * self.base or (span / (total - 1) if end > first else Fraction(0))
-        elapsed = np.asarray(self.ticks, np.int64) - first
-        return elapsed * self.base.numerator / self.base.denominator, float(span + step)
+    def elapse(self, frames: Iterable[tuple[int | None, Shown]]) -> Iterator[tuple[int, Shown]]:
+        """Frames that come one by one with the tick of each: ticks from the first frame instead, always increasing."""
+        elapsed, before = 0, None
+        for tick, frame in frames:
+            if before is None:
+                before = tick or 0
+            else:
+                step = self.usual if tick is None else tick - before
+                step = step if 0 < step <= self.leap else self.usual
+                elapsed += step
+                before = before + step if tick is None else tick
+            yield elapsed, frame
+
+    def continuous(self, ticks: Sequence[int | None] | np.ndarray) -> tuple[np.ndarray, bool]:
+        """(N,) ticks from the first frame, as `elapse` gives them, and whether none had to be mended."""
+        if not isinstance(ticks, np.ndarray) and None in ticks:
+            return np.asarray([elapsed for elapsed, _ in self.elapse((tick, None) for tick in ticks)], np.int64), False
+        steps = np.diff(np.asarray(ticks, np.int64))
+        broken = (steps <= 0) | (steps > self.leap)
+        steps[broken] = self.usual
+        return np.concatenate([[0], np.cumsum(steps)]), not broken.any()
+
+    def seconds(self, elapsed: np.ndarray, last: int = 0) -> tuple[np.ndarray, float]:
+        """(N,) seconds from the first frame, and the whole duration, the last frame shown for `last` ticks."""
+        span = int(elapsed[-1])
+        step = last or (Fraction(span, len(elapsed) - 1) if span else self.usual)
+        return elapsed * self.base.numerator / self.base.denominator, float((span + step) * self.base)

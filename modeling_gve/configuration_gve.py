@@ -7,9 +7,7 @@ from transformers import Qwen2_5_VLConfig
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLTextConfig, Qwen2_5_VLVisionConfig
 
 from .pooling_gve import check_dim
-
-POSITION_MODES = ("mrope", "stock", "sequential")
-"""Accepted values of `GVEConfig.position_mode`."""
+from .positions_gve import POSITION_MODES
 
 
 def drop_foreign_code(fields: dict[str, Any], name: str) -> dict[str, Any]:

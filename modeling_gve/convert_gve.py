@@ -4,15 +4,17 @@ Shape legend: F frames, H height, W width.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import av
 import numpy as np
-import torch
-import torch.nn.functional as F
+import PIL.Image
 from av.video.reformatter import Interpolation, VideoReformatter
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
-from .limits_gve import Budget
+from .arrays_gve import smart_resize
+from .image_gve import upright_rgb
+from .media_gve import shown
+from .source_gve import Budget
 
 RESIZES = ("exact", "fast")
 
@@ -26,40 +28,24 @@ SizeRule = Callable[[int, int], tuple[int, int]]
 
 
 def resize_frames(frames: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bicubic, antialiased, in uint8: within one or two grey levels of Pillow's.
-
-    Args:
-        frames: (F, H, W, 3), uint8.
-        height: New height.
-        width: New width.
-
-    Returns:
-        (F, height, width, 3), uint8.
-    """
+    """(F, H, W, 3) uint8 to (F, height, width, 3): bicubic, antialiased, within one or two grey levels of Pillow's."""
     if frames.shape[1:3] == (height, width):
         return frames
+    import torch  # the rest of the reader needs none
+
     # a channels-last view of uint8 is the memory layout of torch's fast kernel; the stride of a single frame, which
     # numpy leaves open, decides whether the result comes out in it too
     _, rows, columns, _ = frames.shape
     strides = (rows * columns * 3, columns * 3, 3, 1)
     planes = torch.from_numpy(np.ascontiguousarray(frames)).as_strided(frames.shape, strides).permute(0, 3, 1, 2)
-    out = F.interpolate(planes, size=(height, width), mode="bicubic", antialias=True, align_corners=False)
+    out = torch.nn.functional.interpolate(
+        planes, size=(height, width), mode="bicubic", antialias=True, align_corners=False
+    )
     return np.ascontiguousarray(out.permute(0, 2, 3, 1).numpy())
 
 
 def size_rule(size: tuple[int, int] | SizeRule | None, max_size: int | None) -> SizeRule | None:
-    """One rule out of the two ways to ask for a size.
-
-    Args:
-        size: (height, width), a rule, or None.
-        max_size: Most pixels a frame, or None.
-
-    Returns:
-        A rule, or None for the video's own size.
-
-    Raises:
-        ValueError: If both are given, or one is not positive.
-    """
+    """One rule out of the two ways to ask for a size, or None for the video's own; a ValueError if both are given."""
     if max_size is not None:
         if size is not None or max_size < FEWEST_TOKENS * SIDE**2:
             raise ValueError(
@@ -75,10 +61,67 @@ def size_rule(size: tuple[int, int] | SizeRule | None, max_size: int | None) -> 
     return lambda *_: (height, width)
 
 
+class Orientation(NamedTuple):
+    """How a stored picture is shown: rows and columns change places, then columns, then rows run backwards."""
+
+    swapped: bool = False
+    leftwards: bool = False
+    upwards: bool = False
+
+    @classmethod
+    def of(cls, a: float, b: float, c: float, d: float) -> "Orientation":
+        """The nearest to a display matrix, by which x' = a x + c y and y' = b x + d y; y runs down."""
+        if abs(a) + abs(d) >= abs(b) + abs(c):
+            return cls(False, bool(a < 0), bool(d < 0))
+        return cls(True, bool(c < 0), bool(b < 0))
+
+    def apply(self, picture: np.ndarray) -> np.ndarray:
+        """(H, W, C) as it is shown."""
+        if not any(self):
+            return picture
+        picture = picture.swapaxes(0, 1) if self.swapped else picture
+        return np.ascontiguousarray(picture[:: -1 if self.upwards else 1, :: -1 if self.leftwards else 1])
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether left and right are exchanged, which no turning does."""
+        return self.swapped ^ self.leftwards ^ self.upwards
+
+    @property
+    def degrees(self) -> int:
+        """The counter-clockwise turn that comes before the mirroring from left to right."""
+        return (90 if self.upwards else 270) if self.swapped else (180 if self.upwards else 0)
+
+
+def frame_orientation(frame: av.VideoFrame) -> Orientation:
+    """How a decoded frame is shown, by the display matrix of its container or its own."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return Orientation()
+    a, b, _, c, d = np.frombuffer(matrix, np.int32, 5).tolist()
+    return Orientation.of(a, b, c, d)
+
+
+def has_alpha(frame: av.VideoFrame) -> bool:
+    """Whether pixels may be transparent."""
+    return frame.format.has_palette or any(component.is_alpha for component in frame.format.components)
+
+
+def frame_rgb(frame: av.VideoFrame, reformatter: VideoReformatter | None = None) -> np.ndarray:
+    """A decoded frame as (H, W, 3) uint8, upright, white behind transparent pixels as in still pictures."""
+    reformatter = reformatter or VideoReformatter()
+    if has_alpha(frame):
+        rgba = reformatter.reformat(frame, format="rgba", threads=1).to_ndarray()
+        rgb = np.array(upright_rgb(PIL.Image.fromarray(rgba)))
+    else:
+        rgb = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+    return frame_orientation(frame).apply(rgb)
+
+
 class Converter:
     """Turns frames of one video into arrays of one size; the first frame converted decides it.
 
-    Pixels are taken as square and alpha is dropped. The matrix and range that the file names are obeyed, as by every
+    Pixels are taken as square. The matrix and range that the file names are obeyed, as by every
     reader on FFmpeg; high dynamic range is not mapped to the standard one.
 
     Args:
@@ -91,7 +134,7 @@ class Converter:
 
     def __init__(self, rule: SizeRule | None, resize: str, count: int, budget: Budget) -> None:
         if resize not in RESIZES:
-            raise ValueError(f"resize: got {resize!r}; accepted are {RESIZES}; the default is 'exact'")
+            raise ValueError(f"resize: got {shown(resize)}; accepted are {RESIZES}; the default is 'exact'")
         self.rule = rule
         self.fast = resize == "fast"
         self.count = count
@@ -100,18 +143,7 @@ class Converter:
         self.reformatter = VideoReformatter()
 
     def choose(self, height: int, width: int) -> tuple[int, int]:
-        """The size of all frames, from the upright size of this one.
-
-        Args:
-            height: Height in pixels.
-            width: Width.
-
-        Returns:
-            (height, width).
-
-        Raises:
-            ValueError: If frames of this size exceed the limits.
-        """
+        """(height, width) of all frames, from the upright size of this one; a ValueError if it exceeds the limits."""
         self.budget.frame(width, height)
         if self.shape is None:
             shape = self.rule(height, width) if self.rule else (height, width)
@@ -120,25 +152,17 @@ class Converter:
         return self.shape
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
-        """Convert a frame.
-
-        Args:
-            frame: A decoded frame.
-
-        Returns:
-            (H, W, 3), uint8.
-        """
-        turns = round(frame.rotation / 90) % 4  # counter-clockwise, as numpy turns
-        upright = (frame.width, frame.height) if turns % 2 else (frame.height, frame.width)
+        """A decoded frame as (H, W, 3) uint8."""
+        orientation = frame_orientation(frame)
+        upright = (frame.width, frame.height) if orientation.swapped else (frame.height, frame.width)
         height, width = self.choose(*upright)
-        if self.fast and (height, width) != upright:
-            return self._shrunk(frame, turns, *((width, height) if turns % 2 else (height, width)))
-        rgb = self.reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-        if turns:
-            rgb = np.ascontiguousarray(np.rot90(rgb, turns))
-        return resize_frames(rgb[None], height, width)[0]
+        if self.fast and (height, width) != upright and not has_alpha(frame):
+            return orientation.apply(
+                self._shrunk(frame, *((width, height) if orientation.swapped else (height, width)))
+            )
+        return resize_frames(frame_rgb(frame, self.reformatter)[None], height, width)[0]
 
-    def _shrunk(self, frame: av.VideoFrame, turns: int, height: int, width: int) -> np.ndarray:
+    def _shrunk(self, frame: av.VideoFrame, height: int, width: int) -> np.ndarray:
         # planes cost half of packed pixels in swscale, and come out nearer to the true colours
         small = self.reformatter.reformat(
             frame, width=width, height=height, format="gbrp", interpolation=Interpolation.BICUBIC, threads=1
@@ -147,4 +171,4 @@ class Converter:
         for channel, plane in zip((1, 2, 0), small.planes, strict=True):
             rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
             out[..., channel] = rows[:height, :width]
-        return np.ascontiguousarray(np.rot90(out, turns)) if turns else out
+        return out

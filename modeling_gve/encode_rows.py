@@ -14,7 +14,7 @@ import PIL.Image
 import torch
 
 from .arrays_gve import is_listed
-from .media_gve import media_kind, shown
+from .media_gve import is_named, media_kind, shown
 
 OPTIONS = ("num_frames", "max_length", "video_size", "image_size")
 """Keyword arguments of `encode` that reach the processor's `prepare`."""
@@ -90,7 +90,7 @@ def may_hold_media(value: Any) -> bool:
         False for texts.
     """
     if isinstance(value, str):
-        return media_kind(value) is not None
+        return is_named(value)
     if isinstance(value, Mapping) and "text" in value:
         return any(part is not None for name, part in value.items() if name != "text")
     return True

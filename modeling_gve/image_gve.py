@@ -2,7 +2,6 @@
 
 import os
 from io import BytesIO
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +9,7 @@ import PIL.Image
 import PIL.ImageOps
 
 from .arrays_gve import array_size, bytes_of_floats, check_aspect, is_array, rgb_array
-from .media_gve import check_file, local_source, media_kind, source_name
+from .media_gve import check_file, is_empty, local_source, media_kind, source_name
 
 BROKEN = (OSError, SyntaxError, EOFError, PIL.Image.DecompressionBombError)
 """What Pillow raises on files that it cannot read."""
@@ -126,7 +125,7 @@ def _unreadable(source: Any, error: Exception) -> ValueError:
     name = source_name(source)
     if not isinstance(source, PIL.Image.Image) and media_kind(source) == "video":
         return ValueError(f"image: got the video {name!r}; accepted is an image; pass {{'video': path}}")
-    if isinstance(source, (str, os.PathLike)) and not Path(source).stat().st_size:
+    if not isinstance(source, PIL.Image.Image) and is_empty(source):
         return ValueError(f"image: {name!r} is empty, 0 bytes; accepted are whole files; copy it again")
     # Pillow's words name the source again, with all its bytes
     reason = "no format that Pillow knows" if isinstance(error, PIL.UnidentifiedImageError) else str(error)

@@ -1,32 +1,140 @@
-"""Reading by the complete table of samples of an MP4 or MOV file: only the groups needed are fetched.
+"""Reading by the complete table of samples of an MP4 or MOV file, of which only the groups needed are fetched.
+
+A group is what lies between a keyframe and the last wanted frame that is decoded from it; `GroupDecoder` decodes no more
+of it than that takes, whatever way of reading found it.
 
 Shape legend: F frames taken.
 """
 
+from collections.abc import Collection, Iterable
+from itertools import pairwise
 from typing import NamedTuple
 
 import av
 import numpy as np
 
+from .av1_gve import LeafUnits
 from .clock_gve import Sampling, uniform_indices
 from .container_gve import Container
 from .convert_gve import Converter
-from .groups_gve import HELD_BYTES, GroupDecoder, Reading, UnreliableError
+
+HELD_BYTES = 256 << 20
+"""Encoded bytes kept in memory by one reading; a larger file is read again from its keyframes."""
+
+SKIPS_BY_PACKET = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"})
+"""Codecs whose decoders leave out pictures that nothing refers to, packet by packet."""
+
+
+class UnreliableError(Exception):
+    """A way of reading does not fit this file; the next one is tried."""
+
+
+class Reading(NamedTuple):
+    """What a way of reading found.
+
+    Attributes:
+        frames: F converted frames.
+        indices: (F,) their places in the video.
+        times: (F,) seconds from the first frame.
+        duration: Seconds.
+        strategy: "index", "scan", "seek" or "sequential".
+        damaged: Whether the file is visibly damaged.
+        decoded: Packets given to the decoder.
+    """
+
+    frames: list[np.ndarray]
+    indices: np.ndarray
+    times: np.ndarray
+    duration: float
+    strategy: str
+    damaged: bool
+    decoded: int
+
+
+class GroupDecoder:
+    """Decodes groups of one stream and keeps the wanted frames.
+
+    Attributes:
+        kept: Presentation time to the converted frame.
+        sent: Packets given to the decoder.
+    """
+
+    def __init__(self, container: Container, convert: Converter) -> None:
+        self.container = container
+        self.context = container.context
+        self.convert = convert
+        self.kept: dict[int, np.ndarray] = {}
+        self.sent = 0
+        self.latest: int | None = None
+        codec = container.context.codec.canonical_name
+        self.skips = codec in SKIPS_BY_PACKET
+        self.leaves = LeafUnits(self.context.extradata) if codec == "av1" else None
+
+    def decode(self, packets: Iterable[av.Packet], wanted: Collection[int]) -> None:
+        """Decode one group, from a keyframe on, for the frames of some times; the decoder must have been flushed.
+
+        Raises:
+            UnreliableError: If a wanted frame does not come out, or something in the group is damaged.
+        """
+        left, pending, begin = set(wanted), set(wanted), None
+        self.latest = None
+        for packet in packets:
+            self.container.budget.tick()
+            begin = packet.pts if begin is None else begin
+            if not self._needed(packet, packet.pts in pending):
+                continue
+            pending.discard(packet.pts)
+            self.sent += 1
+            try:
+                frames = self.context.decode(packet)
+            except av.error.FFmpegError as error:
+                # pictures shown before the keyframe may refer to the group before it, and are not wanted
+                if packet.pts >= begin:
+                    raise UnreliableError("damaged packet") from error
+                continue
+            self._keep(frames, left, begin)
+            if not left:
+                return
+            if not pending:
+                break
+        try:
+            self._keep(self.context.decode(None), left, begin or 0)
+        except av.error.FFmpegError as error:
+            raise UnreliableError("damaged end") from error
+        if left:
+            raise UnreliableError("a wanted frame did not come out")
+
+    def _needed(self, packet: av.Packet, wanted: bool) -> bool:
+        """Whether a packet must be sent, setting how the decoder treats it."""
+        if self.leaves is not None:
+            # the keyframe's sequence header must be seen even where that frame is wanted
+            leaf = (packet.is_keyframe or not wanted) and self.leaves.is_leaf(bytes(packet), packet.is_keyframe)
+            return wanted or not leaf
+        mode = "NONREF" if self.skips and not wanted else "DEFAULT"
+        if self.context.skip_frame != mode:
+            self.context.skip_frame = mode
+        return True
+
+    def _keep(self, frames: list[av.VideoFrame], left: set[int], begin: int) -> None:
+        for frame in frames:
+            if frame.pts is None or (frame.is_corrupt and frame.pts >= begin):
+                raise UnreliableError("damaged frame")
+            if self.latest is not None and frame.pts <= self.latest:
+                raise UnreliableError("frames in another order than their times")
+            self.latest = frame.pts
+            if frame.pts in left:
+                if frame.interlaced_frame and not self.container.by_frame:
+                    raise UnreliableError("fields may come as packets of their own")
+                left.discard(frame.pts)
+                self.kept[frame.pts] = self.convert(frame)
+
 
 REORDER = 17
 """Packets after a frame's own that may still be shown before it, and one more."""
 
 
 def by_index(container: Container, sampling: Sampling, convert: Converter) -> Reading:
-    """Read by the complete table of samples of an MP4 or MOV file.
-
-    Args:
-        container: The open container.
-        sampling: A rule that needs the number of frames alone.
-        convert: Turns frames into arrays.
-
-    Returns:
-        The reading.
+    """Read by the complete table of samples of an MP4 or MOV file, by a rule that needs the number of frames alone.
 
     Raises:
         UnreliableError: If the table is missing, edited or wrong.
@@ -35,9 +143,13 @@ def by_index(container: Container, sampling: Sampling, convert: Converter) -> Re
     indices = uniform_indices(total, sampling.count)
     wanted = set(indices.tolist())
     groups = _groups(container, sorted(wanted | {0, total - 1}))
+    untold = container.may_lack_delays and all(p.pts == p.dts for group in groups for p in group.packets)
+    if untold or container.without_order:
+        raise UnreliableError("times in decoding order")
     places = {target: tick for group in groups for target, tick in group.ticks.items()}
-    if len(set(places.values())) != len(places):
-        raise UnreliableError("two frames at one time")
+    shown = [places[target] for target in sorted(places)]
+    if any(one >= other for one, other in pairwise(shown)):
+        raise UnreliableError("two frames at one time, or out of order")
     decoder = GroupDecoder(container, convert)
     for group in _merged(groups):
         chosen = [tick for target, tick in group.ticks.items() if target in wanted]

@@ -10,7 +10,7 @@ import PIL.Image
 from .arrays_gve import is_array, is_listed
 from .frames_gve import Clip, is_frame
 from .look_gve import look
-from .media_gve import check_file, local_source, located, media_kind, shown
+from .media_gve import is_address, located, names_medium, shown
 from .video_gve import Frames
 
 MODALITIES = ("text", "image", "video")
@@ -103,33 +103,11 @@ def parse_row(value: Any, index: int) -> Row:
 
 def _row_of_path(value: str | os.PathLike[str], place: str) -> Row:
     """A file is opened, whatever it is called; words that name none are words."""
+    if isinstance(value, str) and not names_medium(value):
+        return Row(value, [], [])
     with located(place):
-        kind = _named_kind(value)
-        if kind is None:
-            return Row(value, [], [])
         medium = look(value)
     return Row(None, [medium], []) if medium.kind == "image" else Row(None, [], [medium])
-
-
-def _named_kind(value: str | os.PathLike[str]) -> str | None:
-    """Kind of the medium that a value names, which may be missing; None for words.
-
-    Raises:
-        FileNotFoundError: If a path object names no file.
-        ValueError: If a file is no medium.
-    """
-    kind = media_kind(value)
-    if kind is not None:
-        return kind
-    if isinstance(value, os.PathLike):
-        check_file(value)
-    # one word such as "notes" is taken for words, although a file may be called so
-    elif not (os.sep in value or os.path.splitext(value)[1]) or len(value) > 4096 or not os.path.isfile(value):  # noqa: PTH113, PTH122
-        return None
-    raise ValueError(
-        f"got {shown(os.fspath(value))}, a file that is neither an image nor a video; accepted are those; to embed the "
-        "words pass {'text': ...}"
-    )
 
 
 def _row_of_dict(value: dict[str, Any], place: str) -> Row:
@@ -295,13 +273,12 @@ def resolve_path(message: Any) -> Any:
     if not isinstance(content, list) or len(content) != 1 or message.get("role") != "user":
         return message
     text = content[0].get("text") if isinstance(content[0], dict) and content[0].get("type") == "text" else None
-    kind = _named_kind(text) if isinstance(text, str) else None
-    source = local_source(text) if kind else None
-    if kind is None or (isinstance(source, str) and len(text.split()) > 1 and not Path(source).is_file()):
+    if not isinstance(text, str) or not names_medium(text):
         return message
-    if isinstance(source, str):
-        check_file(source)
-    return {**message, "content": [{"type": kind, kind: source}]}
+    if len(text.split()) > 1 and not is_address(text) and not Path(text).exists():
+        return message
+    medium = look(text)
+    return {**message, "content": [{"type": medium.kind, medium.kind: medium}]}
 
 
 def flatten_images(images: Any) -> list[Any]:

@@ -11,7 +11,6 @@ import stat
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
-from urllib.request import url2pathname
 
 MP4, PNG, JPEG, WEBP = ".mp4", ".png", ".jpg", ".webp"
 """Suffixes of the files that this project writes."""
@@ -19,14 +18,14 @@ MP4, PNG, JPEG, WEBP = ".mp4", ".png", ".jpg", ".webp"
 IMAGE_SUFFIXES = frozenset(
     {
         *(JPEG, ".jpeg", ".jpe", ".jfif", PNG, ".apng", WEBP, ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif"),
-        *(".heic", ".heif", ".jp2", ".j2k", ".jpx", ".psd", ".tga", ".ico", ".ppm", ".pgm", ".pbm", ".pnm", ".qoi"),
+        *(".heic", ".heif", ".jp2", ".j2k", ".jpx", ".psd", ".tga", ".ico", ".pcx", ".sgi", ".ppm", ".pgm", ".pbm", ".pnm", ".qoi"),
     }
 )
 VIDEO_SUFFIXES = frozenset(
     {
         *(MP4, ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".divx", ".flv", ".f4v", ".mpg", ".mpeg", ".mpe"),
         *(".m1v", ".m2v", ".ts", ".mts", ".m2t", ".m2ts", ".vob", ".wmv", ".asf", ".3gp", ".3g2", ".ogv", ".ogm"),
-        *(".mxf", ".nut", ".rm", ".rmvb", ".dv", ".ivf", ".obu", ".h264", ".h265", ".hevc", ".y4m"),
+        *(".mxf", ".nut", ".swf", ".rm", ".rmvb", ".dv", ".ivf", ".obu", ".h264", ".h265", ".hevc", ".y4m"),
     }
 )
 """A GIF, PNG, WebP or AVIF that moves is a video and is called an image by its suffix: only its content tells."""
@@ -55,7 +54,9 @@ VIDEOS = (b"FLV\1", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", b".RMF", b"DKIF", b"YUV
 VIDEOS += (b"\x06\x0e\x2b\x34\x02\x05\x01\x01", b"\x1aE\xdf\xa3", b"\0\0\0\1", b"\0\0\1")
 """By their first bytes: ASF, MXF and Matroska by numbers, and the start codes of MPEG, H.264 and HEVC streams."""
 
+ADDRESS = re.compile(r"file:/|data:(?:(?:image|video)/[\w.+-]+(?:;[\w.+=-]+)*|[\w.+/-]*(?:;[\w.+=-]+)*;base64),")
 BITMAP = re.compile(rb"BM.{4}\0{4}.{4}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL)
+FLASH = re.compile(rb"[FCZ]WS[\x01-\x40]")
 NETPBM = re.compile(rb"P[1-6]\s(?:#[^\n]*\n|\s)*\d+\s+\d+\s")
 
 
@@ -132,7 +133,7 @@ def local_source(source: Any) -> Any:
         parts = urlsplit(source)
         if parts.netloc not in ("", "localhost"):
             raise ValueError(f"got the address {shown(source)}; accepted are files of this machine; download it first")
-        return url2pathname(parts.path)
+        return os.fsdecode(unquote_to_bytes(parts.path))
     return source
 
 
@@ -167,20 +168,20 @@ def _suffix(name: str) -> str:
 
 
 def content_kind(head: bytes) -> str | None:
-    """Kind by a file's first bytes; None where they do not tell, as for a GIF, which may move or not."""
+    """Kind by a file's first bytes; None where they do not tell, as for a GIF, which may have one picture or more."""
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "video" if b"acTL" in head else "image" if b"IDAT" in head else None
+        return "image" if b"IDAT" in head and b"acTL" not in head else None
     if head.startswith(STILLS) or BITMAP.match(head) or NETPBM.match(head):
         return "image"
     if head.startswith(b"RIFF"):
         if head[8:12] == b"WEBP":
-            return "video" if head[12:16] == b"VP8X" and head[20:21] and head[20] & 2 else "image"
+            return None if head[12:16] == b"VP8X" and head[20:21] and head[20] & 2 else "image"
         return "video" if head[8:12] == b"AVI " else None
     if head[4:8] in BOXES:
         return _box_kind(head)
     if head.startswith(b"OggS"):
         return "video" if any(name in head for name in (b"\x80theora", b"OVP80", b"\1video", b"BBCD")) else None
-    return "video" if head.startswith(VIDEOS) or _transport(head) else None
+    return "video" if head.startswith(VIDEOS) or FLASH.match(head) or _transport(head) else None
 
 
 def _box_kind(head: bytes) -> str | None:
@@ -211,7 +212,7 @@ def media_kind(source: Any) -> str | None:
     Returns:
         "image", "video", or None for everything else, texts among them.
     """
-    if isinstance(source, str) and (len(source) > 4096 or "\n" in source) and not source.startswith("data:"):
+    if isinstance(source, str) and (len(source) > 4096 or "\n" in source) and not is_address(source):
         return None
     found = local_source(source)
     if isinstance(found, (str, os.PathLike)):
@@ -233,6 +234,26 @@ def is_named(text: str) -> bool:
     return "\0" in text or os.path.lexists(text)
 
 
+def is_address(text: str) -> bool:
+    """Whether a text is an address that holds or names a file of this machine, and no words such as "data: a, b"."""
+    return ADDRESS.match(text) is not None
+
+
+def names_medium(text: str) -> bool:
+    """Whether a bare text stands for a file, which is opened or refused, and not for words.
+
+    Its end says so, or that such a file exists; a word such as "notes" is taken for words unless the file so called is
+    an image or a video.
+    """
+    if is_address(text) or suffix_kind(text) is not None:
+        return True
+    if len(text) > 4096 or "\0" in text or not os.path.lexists(text):
+        return False
+    if os.sep in text or os.path.splitext(text)[1]:  # noqa: PTH122
+        return not Path(text).is_dir()
+    return media_kind(text) is not None
+
+
 def _kind_of_path(name: str) -> str | None:
     try:
         mode = os.stat(name).st_mode  # noqa: PTH116 - of every text; a Path costs ten times as much
@@ -250,7 +271,7 @@ def _kind_of_path(name: str) -> str | None:
 def _kind_of_file(file: Any) -> str | None:
     head = file.read(HEAD)
     kind = content_kind(head)
-    if kind is None and head[:4] in (b"GIF8", b"\x89PNG"):
+    if kind is None and (head.startswith((b"GIF8", b"\x89PNG")) or head[8:12] == b"WEBP"):
         kind = _movement(file)
     return kind
 
@@ -265,6 +286,15 @@ def _movement(file: Any) -> str:
             return "video" if getattr(image, "is_animated", False) else "image"
     except (OSError, SyntaxError, ValueError, EOFError, PIL.Image.DecompressionBombError):
         return "image"
+
+
+def is_empty(source: Any) -> bool:
+    """Whether a path or a binary file that can seek holds no bytes."""
+    if isinstance(source, (str, os.PathLike)):
+        return not Path(source).stat().st_size
+    size = source.seek(0, io.SEEK_END)
+    source.seek(0)
+    return not size
 
 
 def check_file(path: str | os.PathLike[str]) -> None:

@@ -13,6 +13,9 @@ from itertools import pairwise
 
 import numpy as np
 
+POSITION_MODES = ("mrope", "stock", "sequential")
+"""Accepted values of `GVEConfig.position_mode`; this module computes the first, its default."""
+
 IMAGE, VIDEO = 1, 2
 """Values of `mm_token_type_ids` beside 0, which is text."""
 

@@ -4,15 +4,16 @@ Shape legend: N frames of the video.
 """
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import av
 import numpy as np
 
-from .clock_gve import Clock, Sampling
+from .clock_gve import Sampling
 from .container_gve import Container
 from .convert_gve import Converter
-from .groups_gve import HELD_BYTES, GroupDecoder, Reading, UnreliableError
+from .index_gve import HELD_BYTES, GroupDecoder, Reading, UnreliableError
 
 KEYED = frozenset({"h264", "hevc", "av1", "vp8", "vp9", "mpeg1video", "mpeg2video", "mpeg4", "mjpeg", "prores"})
 """Codecs whose packets marked as keyframes depend on no other, in every container."""
@@ -27,9 +28,10 @@ class Table(NamedTuple):
     """Packets of a stream in decoding order.
 
     Attributes:
-        ticks: Presentation time of each.
+        ticks: Presentation time of each; where the clock is broken, that of the mended clock, as in the held packets.
         stamps: Decoding time of each.
         order: (N,) presentation times that are shown, increasing.
+        elapsed: (N,) ticks of the container's one clock from the first frame.
         keys: Places of the keyframes.
         held: The packets, or None where they are too many bytes.
         last: Ticks that the last frame is shown.
@@ -39,6 +41,7 @@ class Table(NamedTuple):
     ticks: list[int]
     stamps: list[int | None]
     order: np.ndarray
+    elapsed: np.ndarray
     keys: list[int]
     held: list[av.Packet] | None
     last: int
@@ -48,46 +51,92 @@ class Table(NamedTuple):
 def scan(container: Container) -> Table:
     """Read all packets once and decode none.
 
-    Args:
-        container: The open container.
-
-    Returns:
-        The table.
-
     Raises:
-        UnreliableError: If times are missing or double, or keyframes are not to be relied on.
+        UnreliableError: If times are missing or double, or neither they nor the keyframes tell the order of the frames.
     """
     if container.context.codec.canonical_name not in KEYED:
         raise UnreliableError("a codec whose keyframes may depend on others")
+    return read_packets(container, HELD_BYTES)
+
+
+def read_packets(container: Container, most_held: int) -> Table:
+    """Read all packets of any codec, and hold them as long as they take no more than `most_held` bytes; see `scan`."""
     ticks: list[int] = []
     shown: list[bool] = []
     keys: list[int] = []
     stamps: list[int | None] = []
     held: list[av.Packet] | None = []
-    size, last = 0, (-(1 << 63), 0)
+    durations: list[int] = []
+    size = 0
     visible = _visible(container)
     for packet in container.packets():
         if packet.pts is None or packet.is_corrupt:
             raise UnreliableError("a packet without a time, or damaged")
+        if not ticks and container.without_order:
+            raise UnreliableError("times in decoding order")
         if packet.is_keyframe:
             keys.append(len(ticks))
         stamps.append(packet.dts)
         ticks.append(packet.pts)
         shown.append(not packet.is_discard and visible(packet))
-        if shown[-1]:
-            last = max(last, (packet.pts, packet.duration or 0))
+        durations.append(packet.duration or 0)
         size += packet.size + PACKET_BYTES
-        if size > HELD_BYTES:
-            held = None
+        held = None if size > most_held else held
         if held is not None:
             held.append(packet)
-    order = np.sort(np.asarray(ticks, np.int64)[np.asarray(shown, bool)])
-    starts = [ticks[key] for key in keys]
-    if not len(order) or not keys or keys[0] or (np.diff(order) == 0).any() or starts != sorted(starts):
-        raise UnreliableError("times missing, double or out of order")
-    step = float((order[-1] - order[0]) * container.base / max(len(order) - 1, 1))
-    damaged = container.falls_short(float(sum(last) * container.base), step, len(ticks))
-    return Table(ticks, stamps, order, keys, held, last[1], damaged)
+    if container.may_lack_delays and ticks == stamps:
+        raise UnreliableError("times in decoding order")
+    places = _shown_places(np.asarray(ticks, np.int64), stamps, np.asarray(shown, bool), keys)
+    order, last = np.asarray(ticks, np.int64)[places], durations[int(places[-1])]
+    elapsed, stored = container.clock.continuous(order)
+    step = float(elapsed[-1] * container.base / max(len(order) - 1, 1))
+    damaged = container.falls_short(float((max(ticks) + last) * container.base), step)
+    if not stored:
+        order = elapsed
+        _mend(container, places, elapsed, ticks, held)
+    return Table(ticks, stamps, order, elapsed, keys, held, last, damaged)
+
+
+def _mend(
+    container: Container, places: np.ndarray, elapsed: np.ndarray, ticks: list[int], held: list[av.Packet] | None
+) -> None:
+    """Give every packet its time on the one clock, because two recordings in one file may have the same times."""
+    if container.quick:
+        raise UnreliableError("a broken clock, and no frame rate known to mend it by")
+    if len(places) < len(ticks):
+        raise UnreliableError("a broken clock, and packets that are not shown")
+    for place, tick in zip(places.tolist(), elapsed.tolist(), strict=True):
+        ticks[place] = tick
+        if held is not None:
+            held[place].pts = tick
+
+
+def _shown_places(ticks: np.ndarray, stamps: list[int | None], shown: np.ndarray, keys: list[int]) -> np.ndarray:
+    """(N,) places of the shown packets in the order in which a decoder gives their frames.
+
+    That is the order of their times, up to a keyframe that is not later than the one before it: there another recording
+    begins, all of which comes after the first. Whatever else does not increase is left to decoding.
+    """
+    if not shown.any() or not keys or keys[0]:
+        raise UnreliableError("no frames, or none to begin with")
+    begins = [0, *(key for before, key in pairwise(keys) if ticks[key] <= ticks[before])]
+    later, parts = np.asarray(keys), []
+    for begin, end in pairwise([*begins, len(ticks)]):
+        latest = np.maximum.accumulate(np.where(shown[begin:end], ticks[begin:end], np.iinfo(np.int64).min))
+        inner = later[np.searchsorted(later, begin, side="right") : np.searchsorted(later, end)]
+        if (ticks[inner] <= latest[inner - begin - 1]).any():
+            raise UnreliableError("a keyframe shown before what comes before it")
+        known = np.asarray([stamp for stamp in stamps[begin:end] if stamp is not None], np.int64)
+        if (np.diff(known) < 0).any():
+            raise UnreliableError("decoding times out of order")
+        if begin and ticks[begin:end].min() < ticks[begin]:
+            raise UnreliableError("pictures that refer to another recording")
+        places = begin + np.flatnonzero(shown[begin:end])
+        places = places[np.argsort(ticks[places], kind="stable")]
+        if (np.diff(ticks[places]) == 0).any():
+            raise UnreliableError("two frames at one time")
+        parts.append(places)
+    return np.concatenate(parts)
 
 
 def _visible(container: Container) -> Callable[[av.Packet], bool]:
@@ -107,21 +156,15 @@ def _vp9_visible(packet: av.Packet) -> bool:
 
 
 def by_scan(container: Container, sampling: Sampling, convert: Converter) -> Reading:
-    """Read by a table of all packets; they are decoded from memory, or from keyframes sought in a large file.
-
-    Args:
-        container: The open container.
-        sampling: Any rule.
-        convert: Turns frames into arrays.
-
-    Returns:
-        The reading.
+    """Read by a table of all packets, by any rule; groups come from memory, or are sought in a large file.
 
     Raises:
         UnreliableError: If the packets do not show what they promise.
     """
     table = scan(container)
-    times, duration = Clock(container.base, container.period, table.order, table.last).seconds()
+    if table.held is None and table.order is table.elapsed:
+        raise UnreliableError("a broken clock in a file too large to hold")
+    times, duration = container.clock.seconds(table.elapsed, table.last)
     starts = np.asarray([table.ticks[key] for key in table.keys])
     indices = sampling.indices(times, duration, np.flatnonzero(np.isin(table.order, starts)))
     decoder = GroupDecoder(container, convert)

@@ -6,10 +6,10 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedModel, ProcessorMixin
-from transformers.dynamic_module_utils import get_relative_import_files
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
 
 PROMPTS = {"query": "Find the video according to the text description.", "document": ""}
 """Instructions by name: queries state the task, documents have none."""
@@ -107,8 +107,8 @@ def write_sentence_files(
 
 def save_embedder(
     folder: str | PathLike[str],
-    model: PreTrainedModel,
-    processor: ProcessorMixin,
+    model: "PreTrainedModel",
+    processor: "ProcessorMixin",
     *,
     prompts: dict[str, str] | None = None,
     max_shard_size: int | str = MAX_SHARD_SIZE,
@@ -134,7 +134,7 @@ def save_embedder(
     write_sentence_files(folder, prompts=prompts, truncate_dim=model.config.truncate_dim, replace=True)
 
 
-def register_code(model: PreTrainedModel, processor: ProcessorMixin) -> None:
+def register_code(model: "PreTrainedModel", processor: "ProcessorMixin") -> None:
     """Have `save_pretrained` write the `auto_map` entries through which the Hub finds the code.
 
     Args:
@@ -147,7 +147,7 @@ def register_code(model: PreTrainedModel, processor: ProcessorMixin) -> None:
     type(processor.video_processor).register_for_auto_class("AutoVideoProcessor")
 
 
-def write_code(folder: Path, model: PreTrainedModel, processor: ProcessorMixin) -> None:
+def write_code(folder: Path, model: "PreTrainedModel", processor: "ProcessorMixin") -> None:
     """Copy the files of the classes of a model and of what they import, and no others.
 
     Args:
@@ -160,7 +160,7 @@ def write_code(folder: Path, model: PreTrainedModel, processor: ProcessorMixin) 
             shutil.copyfile(source, folder / source.name)
 
 
-def code_files(model: PreTrainedModel, processor: ProcessorMixin) -> list[Path]:
+def code_files(model: "PreTrainedModel", processor: "ProcessorMixin") -> list[Path]:
     """The files that a model's classes need.
 
     Args:
@@ -170,6 +170,8 @@ def code_files(model: PreTrainedModel, processor: ProcessorMixin) -> list[Path]:
     Returns:
         Paths, each once, in order of their names.
     """
+    from transformers.dynamic_module_utils import get_relative_import_files
+
     found: set[Path] = set()
     for part in (model, model.config, processor, processor.video_processor):
         source = sys.modules[type(part).__module__].__file__

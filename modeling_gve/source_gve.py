@@ -1,76 +1,156 @@
-"""Where a video comes from: a path, bytes, a file object, a `datasets` row, or an allowed URL."""
+"""Where a video comes from - a path, bytes, a file object, a `datasets` row, an address - and what reading it may cost."""
 
+import errno
 import io
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from os import PathLike, fspath
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from .limits_gve import Limits, over_limit, unreadable
+from .media_gve import HEAD, content_kind, local_source, media_kind, shown, source_name
 
 VideoSource = str | PathLike[str] | bytes | io.IOBase | dict[str, Any]
-"""A path, encoded bytes, an open binary file, or a `datasets` row {"bytes", "path"}."""
+"""A path, encoded bytes, an open binary file, a `datasets` row {"bytes", "path"}, or a `data:` or `file:` address."""
 
-HEAD = 192
-"""First bytes of a file that its kind is told from: one MPEG-TS packet and a bit."""
-
-PATTERN = frozenset("%*?[]{}")
-"""Characters that FFmpeg's picture reader takes for a pattern over several files."""
+OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+"""Opening a pipe that nobody writes to must not block."""
 
 
-def source_name(source: VideoSource) -> str:
-    """A name for messages.
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on one file; the defaults let every ordinary video through.
 
-    Args:
-        source: Any accepted source.
-
-    Returns:
-        The path, or what kind of source it is.
+    Attributes:
+        max_bytes: Size of the file.
+        max_pixels: Pixels of one decoded frame; 8,192 x 4,608 holds 8K.
+        max_output: Bytes of all returned frames together.
+        max_packets: Packets of its video stream; the default is 37 hours of 30 frames a second.
+        max_streams: Streams in the container.
+        timeout: Seconds that reading may take. It is checked between packets, so that one packet may overrun it.
+        allow_urls: Prefixes "scheme://host" from which URLs may be read through fsspec; none by default.
     """
-    if isinstance(source, dict):
-        return str(source.get("path") or "<bytes>")
-    if isinstance(source, (str, PathLike)):
-        return fspath(source)
-    return "<bytes>" if isinstance(source, bytes) else str(getattr(source, "name", "<file object>"))
+
+    max_bytes: int = 64 << 30
+    max_pixels: int = 8192 * 4608
+    max_output: int = 8 << 30
+    max_packets: int = 4_000_000
+    max_streams: int = 64
+    timeout: float = 600.0
+    allow_urls: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("max_bytes", "max_pixels", "max_output", "max_packets", "max_streams", "timeout"):
+            if not getattr(self, name) > 0:
+                raise ValueError(
+                    f"{name}: got {getattr(self, name)}; accepted are numbers above 0; leave it out for the default"
+                )
+
+
+def unreadable(name: str, reason: str) -> ValueError:
+    """The error for a file that cannot be read."""
+    return ValueError(
+        f"video: {name!r}: {reason}; accepted are files that FFmpeg decodes; repair or leave out this one"
+    )
+
+
+def over_limit(name: str, what: str, bound: str) -> ValueError:
+    """The error for a file that asks for more than the field `bound` of its limits."""
+    return ValueError(f"video: {name!r}: {what}; accepted is at most Limits.{bound}; raise it for a file you trust")
+
+
+class Budget:
+    """What reading the file `name` may still spend; every method raises a ValueError once it is too much."""
+
+    def __init__(self, name: str, limits: Limits) -> None:
+        self.name = name
+        self.limits = limits
+        self.packets = 0
+        self.end = time.monotonic() + limits.timeout
+
+    def spend(self) -> None:
+        """Count a packet."""
+        self.packets += 1
+        if self.packets > self.limits.max_packets:
+            raise over_limit(self.name, f"more than {self.limits.max_packets} packets", "max_packets")
+        self.tick()
+
+    def tick(self) -> None:
+        """Look at the clock."""
+        if time.monotonic() > self.end:
+            raise over_limit(self.name, f"not read within {self.limits.timeout:g} s", "timeout")
+
+    def frame(self, width: int, height: int) -> None:
+        """Check the size of a frame in pixels."""
+        if width * height > self.limits.max_pixels:
+            raise over_limit(self.name, f"a frame of {width} x {height} pixels", "max_pixels")
+
+    def output(self, count: int, height: int, width: int) -> None:
+        """Check the size of `count` frames that will be returned."""
+        if count * height * width * 3 > self.limits.max_output:
+            raise over_limit(self.name, f"{count} frames of {width} x {height} pixels to return", "max_output")
 
 
 class Opened:
-    """A source that can be handed to a demuxer any number of times.
+    """A source that was opened once and can be read any number of times.
 
     Args:
         name: A name for messages.
-        file: A path, or a seekable binary file.
-        size: Bytes in it.
+        file: A seekable binary file.
+        limits: Bounds on its size.
+        descriptor: The file's own where it was opened here; FFmpeg then reads it without Python between.
     """
 
-    def __init__(self, name: str, file: "str | Nameless", size: int) -> None:
+    def __init__(self, name: str, file: Any, limits: Limits, descriptor: int | None = None) -> None:
         self.name = name
         self.file = file
-        self.size = size
-        if isinstance(file, str):
-            try:
-                with Path(file).open("rb") as opened:
-                    self.head = opened.read(HEAD)
-            except OSError as error:
-                raise unreadable(name, f"cannot be opened ({error.strerror})") from error
-        else:
+        self.descriptor = descriptor
+        try:
+            size = file.seek(0, io.SEEK_END)
+            self.size: int = file.tell() if size is None else size
             self.head = self.rewound().read(HEAD)
+        except (OSError, AttributeError) as error:
+            raise unreadable(name, f"a file object that cannot seek ({error})") from error
+        if isinstance(self.head, str):
+            raise unreadable(name, "a file object opened as text")
+        if self.size > limits.max_bytes:
+            raise over_limit(name, f"{self.size} bytes", "max_bytes")
+        if not self.size:
+            raise unreadable(name, "not a video, 0 bytes")
+        kind = content_kind(self.head)
+        if kind is None and self.head.startswith(b"\x89PNG"):
+            kind = media_kind(file)  # the chunk that says so lies further back
+        if kind == "image":
+            raise ValueError(
+                f"video: got the image {name!r}; accepted is a video; pass {{'image': x}}, or a list of frames"
+            )
 
     def rewound(self) -> Any:
-        """The path, or the file at its start."""
-        if not isinstance(self.file, str):
-            self.file.seek(0)
+        """The file at its start."""
+        self.file.seek(0)
         return self.file
 
+    def demuxed(self) -> tuple[Any, dict[str, str]]:
+        """What FFmpeg opens, and the options that go with it; never a name, which could be taken for a pattern."""
+        file = self.rewound()
+        if self.descriptor is None:
+            return Nameless(file), {"protocol_whitelist": ""}
+        return "fd:", {"fd": str(self.descriptor), "protocol_whitelist": "fd"}
+
     @property
-    def animated_webp(self) -> bool:
-        """Whether it is a moving WebP picture, which FFmpeg does not decode."""
+    def webp(self) -> bool:
+        """Whether it is a WebP picture, which FFmpeg opens but does not decode where it moves."""
+        return self.head[8:12] == b"WEBP"
+
+    @property
+    def animation(self) -> bool:
+        """Whether it is a picture that moves, which Pillow reads as it reads still ones."""
         head = self.head
-        return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and bool(head[20] & 2)
+        return self.webp or head.startswith((b"GIF8", b"\x89PNG")) or head[4:12] == b"ftypavis"
 
     @property
     def indexed(self) -> bool:
@@ -86,11 +166,7 @@ class Opened:
 
 
 class Nameless:
-    """A binary file without its name, which a demuxer could take for a pattern.
-
-    Args:
-        file: A seekable binary file.
-    """
+    """A binary file without its name and descriptor."""
 
     def __init__(self, file: Any) -> None:
         self.read, self.seek, self.tell = file.read, file.seek, file.tell
@@ -98,10 +174,11 @@ class Nameless:
 
 @contextmanager
 def open_source(source: VideoSource, limits: Limits) -> Iterator[Opened]:
-    """Open a source for reading.
+    """Open a source once, for as many readings as it takes.
 
     Args:
-        source: A path, bytes, a binary file object, {"bytes", "path"}, or a URL that `limits` allows.
+        source: A path, bytes, a binary file object, {"bytes", "path"}, a `data:` or `file:` address, or a URL that
+            `limits` allows.
         limits: Bounds on its size, and the URLs that may be read.
 
     Yields:
@@ -109,69 +186,60 @@ def open_source(source: VideoSource, limits: Limits) -> Iterator[Opened]:
 
     Raises:
         FileNotFoundError: If a path does not exist.
-        ValueError: If the source is of another kind, no regular file, empty, too large, or a URL not allowed.
+        ValueError: If the source is of another kind, no regular file, empty, too large, a still picture, changed while
+            it was read, or a URL not allowed.
     """
-    name = source_name(source)
-    if isinstance(source, dict):
-        if source.get("bytes") is None and source.get("path") is None:
-            raise ValueError("video: got {'bytes': None, 'path': None}; one of them must be set; pass the row's file")
-        source = source["bytes"] if source.get("bytes") is not None else source["path"]
+    name, source = source_name(source), local_source(source)
     if isinstance(source, str) and "://" in source and not os.path.lexists(source):
         with _url(source, limits) as file:
-            yield _of_file(name, file, limits)
-        return
-    if isinstance(source, (str, PathLike)):
-        path = os.path.abspath(_regular(fspath(source)))  # noqa: PTH100 - not resolved: links may change
-        if not PATTERN & set(path):
-            yield Opened(name, path, _size(name, os.stat(path).st_size, limits))  # noqa: PTH116
-            return
-        with Path(path).open("rb") as file:
-            yield _of_file(name, file, limits)
-        return
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        yield _of_file(name, io.BytesIO(source), limits)
-        return
-    if not hasattr(source, "read"):
+            yield Opened(name, file, limits)
+    elif isinstance(source, (str, PathLike)):
+        with _regular(name, fspath(source)) as file:
+            before = os.fstat(file.fileno())
+            opened = Opened(name, file, limits, file.fileno())
+            try:
+                yield opened
+            except ValueError:
+                _check_unchanged(opened, before)
+                raise
+            _check_unchanged(opened, before)
+    elif isinstance(source, bytes):
+        yield Opened(name, io.BytesIO(source), limits)
+    elif hasattr(source, "read"):
+        yield Opened(name, source, limits)
+    else:
         raise ValueError(
             f"video: got {type(source).__name__}; accepted are a path, bytes, a binary file object, or "
             "{'bytes', 'path'}; decode anything else to an array first"
         )
-    yield _of_file(name, source, limits)
 
 
-def _of_file(name: str, file: Any, limits: Limits) -> Opened:
-    try:
-        size = file.seek(0, io.SEEK_END)
-        first = file.seek(0) or file.read(1)
-    except (OSError, AttributeError) as error:
-        raise unreadable(name, f"a file object that cannot seek ({error})") from error
-    if isinstance(first, str):
-        raise unreadable(name, "a file object opened as text")
-    return Opened(name, Nameless(file), _size(name, size if size is not None else file.tell(), limits))
-
-
-def _size(name: str, size: int, limits: Limits) -> int:
-    if size > limits.max_bytes:
-        raise over_limit(name, f"{size} bytes", "max_bytes")
-    if not size:
-        raise unreadable(name, "not a video, 0 bytes")
-    return size
-
-
-def _regular(path: str) -> str:
-    """The path of a regular file: a pipe or a device would block, or never end."""
+def _regular(name: str, path: str) -> io.FileIO:
+    """A regular file, opened: a pipe or a device would block, or never end."""
     if "\0" in path:
-        raise ValueError(f"video: got a path with a NUL character, {path!r}; accepted are names of files; correct it")
+        raise ValueError(
+            f"video: got a path with a NUL character, {shown(path)}; accepted are names of files; correct it"
+        )
     try:
-        mode = os.stat(path).st_mode  # noqa: PTH116
+        file = io.FileIO(os.open(path, OPEN_FLAGS))
     except FileNotFoundError:
-        raise FileNotFoundError(f"video: no file {path!r}; pass a path that exists, or the file's bytes") from None
+        raise FileNotFoundError(f"video: no file {name!r}; pass a path that exists, or the file's bytes") from None
     except OSError as error:
-        raise unreadable(path, f"cannot be opened ({error.strerror})") from error
+        kinds = {errno.ENXIO: "a pipe, socket or device", errno.EISDIR: "a folder, not a regular file"}
+        raise unreadable(name, kinds.get(error.errno, f"cannot be opened ({error.strerror})")) from error
+    mode = os.fstat(file.fileno()).st_mode
     if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
-        raise unreadable(path, f"{kind}, not a regular file")
-    return path
+        file.close()
+        raise unreadable(
+            name, f"{'a folder' if stat.S_ISDIR(mode) else 'a pipe, socket or device'}, not a regular file"
+        )
+    return file
+
+
+def _check_unchanged(opened: Opened, before: os.stat_result) -> None:
+    after = os.fstat(opened.file.fileno())
+    if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        raise unreadable(opened.name, f"changed while it was read, from {before.st_size} to {after.st_size} bytes")
 
 
 @contextmanager
@@ -180,8 +248,8 @@ def _url(url: str, limits: Limits) -> Iterator[Any]:
     prefix = f"{parts.scheme}://{parts.netloc}"
     if prefix not in limits.allow_urls:
         raise ValueError(
-            f"video: got the URL {url!r}; accepted are files, and URLs whose 'scheme://host' is in Limits.allow_urls "
-            f"(now {list(limits.allow_urls)}); download it, or allow {prefix!r}"
+            f"video: got the URL {shown(url)}; accepted are files, and URLs whose 'scheme://host' is in Limits.allow_urls "
+            f"(now {shown(list(limits.allow_urls))}); download it, or allow {shown(prefix)}"
         )
     try:
         import fsspec
@@ -193,4 +261,4 @@ def _url(url: str, limits: Limits) -> Iterator[Any]:
         with fsspec.open(url, "rb", **options) as file:
             yield file
     except FileNotFoundError:
-        raise FileNotFoundError(f"video: no file at {url!r}; pass a URL that exists") from None
+        raise FileNotFoundError(f"video: no file at {shown(url)}; pass a URL that exists") from None

@@ -8,22 +8,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .animation_gve import read_animation
 from .clock_gve import Sampling, uniform_indices
 from .container_gve import Container, VideoInfo, video_info
-from .convert_gve import Converter, SizeRule, resize_frames, size_rule
-from .groups_gve import Reading, UnreliableError
-from .index_gve import by_index
-from .limits_gve import Budget, Limits
-from .row_gve import Row, decode_row, in_a_row
+from .convert_gve import Converter, SizeRule, frame_rgb, resize_frames, size_rule
+from .index_gve import Reading, UnreliableError, by_index
 from .scan_gve import by_scan
-from .source_gve import Opened, VideoSource, open_source, source_name
+from .source_gve import Budget, Limits, Opened, VideoSource, open_source, source_name
+from .stream_gve import FrameStream, Row, decode_row, frame_times, in_a_row, read_animation
 
 __all__ = [
+    "FrameStream",
     "Frames",
     "Limits",
     "VideoInfo",
     "VideoSource",
+    "frame_rgb",
+    "frame_times",
     "read_video",
     "resize_frames",
     "source_name",
@@ -120,8 +120,8 @@ def _read(
     opened: Opened, budget: Budget, sampling: Sampling, converter: Callable[[], Converter], stream: int | None
 ) -> Reading:
     """Try the ways of reading, the cheapest first."""
-    if opened.animated_webp:
-        return read_animation(opened, budget, sampling, converter())
+    if opened.animation:
+        return read_animation(opened, budget, sampling, converter)
     ways = [(by_scan, True), (by_scan, False)]
     if sampling.by_count and opened.indexed:
         ways.insert(0, (by_index, True))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import gve
-from gve.model_cards import convert
+from gve.model_cards import conversion, convert
 
 
 def build(family="qwen2_5_vl"):
@@ -22,7 +22,7 @@ def run(arguments, *, check=True):
         lines = []
         patch.setattr(sys, "stdout", types.SimpleNamespace(write=lines.append, flush=lambda: None))
         if not check:
-            patch.setattr(convert, "_compare", lambda *args, **kwargs: {"text": 0.0, "image": 0.0})
+            patch.setattr(conversion, "_compare", lambda *args, **kwargs: {"text": 0.0, "image": 0.0})
         assert convert.main([str(argument) for argument in arguments]) == 0
     return json.loads("".join(lines))
 

@@ -5,7 +5,7 @@ from functools import cache
 
 import numpy as np
 
-from gve.hub_datasets.world.video import encode_mp4
+from gve.video_writer import encode_mp4
 
 COLOURS = {"BrushHair": (200, 30, 30), "cut_bread": (30, 200, 30), "Wave": (30, 30, 200)}
 """The classes, as folders spell them."""

@@ -170,3 +170,34 @@ def remux(data, container, *, muxing=None, shift=0, stretch=1, change=bytes):
             packet.is_keyframe, packet.stream = old_packet.is_keyframe, stream
             output.mux(packet)
     return target.getvalue()
+
+
+def retimed(data, container, change=int, part=slice(None)):
+    """Some of the packets in another container, their presentation and decoding times both changed by a function."""
+    target = io.BytesIO()
+    with av.open(io.BytesIO(data)) as source, av.open(target, "w", format=container) as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        for packet in [packet for packet in source.demux(source.streams.video[0]) if packet.size][part]:
+            packet.pts, packet.dts, packet.stream = change(packet.pts), change(packet.dts), stream
+            output.mux(packet)
+    return target.getvalue()
+
+
+def packed(total=13):
+    """MPEG-4 in AVI as DivX and XviD wrote it: two frames in one packet, and one of a few bytes in its place after."""
+    single = make(old("mpeg4", "avi", 12, 1, total=total))
+    target = io.BytesIO()
+    with av.open(io.BytesIO(single)) as source, av.open(target, "w", format="avi") as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        chunks = [bytes(packet) for packet in source.demux(source.streams.video[0]) if packet.size]
+        start = b"\0\0\1\xb6"
+        chunks[0] = chunks[0].replace(start, b"\0\0\1\xb2DivX503b1393p" + start, 1)
+        for place in range(1, len(chunks) - 1):
+            if chunks[place + 1][chunks[place + 1].index(start) + 4] >> 6 == 2:  # a picture between two others
+                chunks[place : place + 2] = [chunks[place] + chunks[place + 1], start + b"\x53\x7f"]
+        for place, chunk in enumerate(chunks):
+            packet = av.Packet(chunk)
+            packet.pts = packet.dts = place
+            packet.time_base, packet.stream, packet.is_keyframe = Fraction(1, 10), stream, not place
+            output.mux(packet)
+    return target.getvalue()

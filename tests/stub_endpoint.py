@@ -1,7 +1,9 @@
 """An OpenAI-compatible chat endpoint on 127.0.0.1 that answers deterministically and breaks on demand.
 
 Faults follow a plan: a list of names, one for each call of a request (the name is its X-Request-Id) or, where the plan is
-shared, for each call at all; after that, calls are answered. Names: 429, 500, 401, slow, drop, bad-json, bad-schema, bad-words, length, not-a-completion.
+shared, for each call at all; after that, calls are answered. Names: any HTTP status, slow, drop, bad-json, bad-schema,
+bad-words, length, not-a-completion, error-object, busy-object, refusal, empty, cut-thinking, cut-thinking-apart; and right
+answers in the wrappings of real servers: those of WRAPPINGS.
 """
 
 import json
@@ -26,6 +28,19 @@ QUERIES = {
     "clip-query": "what follows the clip, when the dog turns around",
 }
 
+WRAPPINGS = (
+    "null-counts",
+    "float-counts",
+    "no-counts",
+    "parts",
+    "thinking",
+    "thinking-apart",
+    "fence",
+    "prose",
+    "mark",
+)
+LONG_WORDS = "no endpoints that support image input " * 20
+
 
 def right_answer(body):
     """An answer that passes every rule, by the keys that the schema asks for."""
@@ -39,6 +54,23 @@ def right_answer(body):
 def text_of(body):
     content = body["messages"][0]["content"]
     return content if isinstance(content, str) else content[-1]["text"]
+
+
+def wrapped(text, how):
+    """A right answer as some servers send it."""
+    if how == "parts":
+        half = len(text) // 2
+        return [
+            {"type": "thinking", "thinking": []},
+            *({"type": "text", "text": part} for part in (text[:half], text[half:])),
+        ]
+    around = {
+        "thinking": '<think>\nFirst {"1": "a draft"}, I think.\n</think>\n\n%s',
+        "fence": "```JSON\n%s\n```",
+        "prose": "Here is what you {asked} for:\n```json\n%s\n```\nLet me know if you need more.",
+        "mark": "\ufeff%s",
+    }
+    return around.get(how, "%s") % text
 
 
 class StubEndpoint:
@@ -135,6 +167,8 @@ class StubEndpoint:
     def completion(self, fault, body):
         if fault == "not-a-completion":
             return {"choices": []}
+        if fault.endswith("-object"):
+            return {"error": {"message": LONG_WORDS} | ({"code": 503} if fault == "busy-object" else {})}
         right = self.answer(body)
         text, finish = json.dumps(right), "stop"
         if fault == "bad-json":
@@ -145,12 +179,21 @@ class StubEndpoint:
             text = json.dumps(dict.fromkeys(right, "Perhaps a dog without a lead."))
         elif fault == "length":
             text, finish = text[:40], "length"
-        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
-        return {
-            "object": "chat.completion",
-            "choices": [choice],
-            "usage": {"prompt_tokens": 90, "completion_tokens": 30},
+        elif fault.startswith("cut-thinking"):
+            text, finish = '<think>The keys are {"1": "", and then', "length"
+        message = {"role": "assistant", "content": wrapped(text, fault)}
+        if fault in ("thinking-apart", "cut-thinking-apart"):
+            message = {"role": "assistant", "content": None, "reasoning_content": text}
+        elif fault in ("refusal", "empty"):
+            message = {"role": "assistant", "content": None, "refusal": "I see a face" if fault == "refusal" else None}
+        counts = {"prompt_tokens": 90, "completion_tokens": 30}
+        usage = {
+            "null-counts": dict.fromkeys(counts),
+            "float-counts": dict.fromkeys(counts, 5.0),
+            "no-counts": None,
         }
+        choice = {"index": 0, "message": message, "finish_reason": finish}
+        return {"object": "chat.completion", "choices": [choice], "usage": usage.get(fault, counts)}
 
     def send(self, handler, status, value):
         content = json.dumps(value).encode()

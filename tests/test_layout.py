@@ -20,7 +20,7 @@ MAY_IMPORT = {
 """Layer -> the other layers of ours that it may import: anyone the media layer, nobody below trainers a model."""
 MEDIA = frozenset(
     {
-        *("animation", "arrays", "av1", "clock", "container", "convert", "frames", "groups", "image", "index", "look"),
+        *("animation", "arrays", "av1", "clock", "container", "convert", "frames", "groups", "image", "index", "info", "look"),
         *("media", "scan", "source", "stream", "video"),
     }
 )

@@ -4,6 +4,8 @@ import io
 import zlib
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from datasets import Dataset, Features, Image, List, Value, Video
 from PIL import Image as PILImage
 
@@ -84,6 +86,22 @@ def write_uvrb(folder, tables_by_set, split="unseen"):
             lines += [f"  - split: {split}", f"    path: {config}/{split}.parquet"]
     (folder / "README.md").write_text("\n".join([*lines, "---", ""]))
     return folder
+
+
+def numbered(folder, kind, only=("corpus", "queries", "qrels", "top_ranked")):
+    """Write the ids "c7" and "q7" of some configurations as the number 7, of a type of Arrow."""
+    for path in folder.glob("*/*.parquet"):
+        if path.parent.name.rpartition("-")[2] not in only:
+            continue
+        table = pq.read_table(path).replace_schema_metadata(None)
+        for place, field in enumerate(table.schema):
+            if field.name in ("id", "query-id", "corpus-id"):
+                numbers = [int(identity[1:]) for identity in table.column(place).to_pylist()]
+                table = table.set_column(place, field.name, pa.array(numbers).cast(kind))
+            if field.name == "corpus-ids":
+                lists = [[int(identity[1:]) for identity in ids] for ids in table.column(place).to_pylist()]
+                table = table.set_column(place, field.name, pa.array(lists).cast(pa.list_(kind)))
+        pq.write_table(table, path)
 
 
 class WordEncoder:

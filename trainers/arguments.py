@@ -11,9 +11,7 @@ from gve.hub_datasets.schema import TASKS, task_of
 from gve.trainers.curriculum.schedule import SCHEDULES, Schedule
 from gve.trainers.matryoshka import Widths
 from gve.trainers.media.feature_store import DTYPES
-from gve.trainers.mining.nearest import INDEXES
-from gve.trainers.mining.negatives import SAMPLES, MiningSettings
-from gve.trainers.mining.targets import EXCLUSIONS
+from gve.trainers.mining.settings import EXCLUSIONS, INDEXES, SAMPLES, MiningSettings
 
 
 @dataclass

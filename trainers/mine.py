@@ -7,22 +7,12 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-import torch
-from datasets import Dataset
-
 from gve.eval.console import fail, run_command
 from gve.eval.files import model_fingerprint
 from gve.eval.models import load_encoder
 from gve.eval.store import EmbeddingStore
 from gve.hub_datasets.schema import task_of
-from gve.trainers.mining.corpora import load_corpus
-from gve.trainers.mining.dataset import write_mined_dataset
-from gve.trainers.mining.nearest import INDEXES
-from gve.trainers.mining.negatives import SAMPLES, SHORT, MiningSettings
-from gve.trainers.mining.run import MiningRun
-from gve.trainers.mining.side_encoders import OutsideSide
-from gve.trainers.mining.targets import EXCLUSIONS
-from gve.trainers.train import load_tasks
+from gve.trainers.mining.settings import EXCLUSIONS, INDEXES, SAMPLES, SHORT, MiningSettings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,11 +64,18 @@ def _parser() -> argparse.ArgumentParser:
 
 def _mine(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
+    import torch  # this and the modules below take seconds to import, which usage and its errors need not wait for
+
+    from gve.trainers.mining.corpora import load_corpus
+    from gve.trainers.mining.dataset import write_mined_dataset
+    from gve.trainers.mining.run import MiningRun
+    from gve.trainers.mining.side_encoders import OutsideSide
+    from gve.trainers.train import load_tasks
+
     datasets = {task: rows.with_format(None) for task, rows in load_tasks(arguments.data, arguments.tasks).items()}
     negatives = _counts(arguments.negatives, list(datasets))
-    corpora: dict[str, Dataset] = {}
-    if arguments.corpus is not None:
-        corpora = {task: load_corpus(arguments.corpus, task, datasets[task]) for task in negatives}
+    outside = {} if arguments.corpus is None else negatives
+    corpora = {task: load_corpus(arguments.corpus, task, datasets[task]) for task in outside}
     run = MiningRun(
         datasets,
         negatives,

@@ -9,6 +9,7 @@ from datasets import Dataset, DatasetDict
 from torch.utils.data import Dataset as TorchDataset
 
 from gve.hub_datasets.schema import TASKS, pair_features, task_of
+from gve.media_gve import shown
 from gve.trainers.sampler import TaskIndex
 
 
@@ -80,7 +81,7 @@ def check_tasks(datasets: Mapping[str, Dataset]) -> DatasetDict:
         The same rows, without a format.
 
     Raises:
-        ValueError: Where there is no task, an unknown one, an empty one or a missing column.
+        ValueError: Where there is no task, an unknown one, a stream, an empty one or a missing column.
     """
     if not isinstance(datasets, Mapping) or not datasets:
         raise ValueError(
@@ -90,8 +91,13 @@ def check_tasks(datasets: Mapping[str, Dataset]) -> DatasetDict:
     for task, rows in datasets.items():
         if task_of(task) is None:
             raise ValueError(
-                f"train_dataset: got task {task!r}; {', '.join(TASKS)}, or one of them with a suffix such as t2v-spatial, "
+                f"train_dataset: got task {shown(task)}; {', '.join(TASKS)}, or one of them with a suffix such as t2v-spatial, "
                 "are accepted; rename it"
+            )
+        if not isinstance(rows, Dataset):
+            raise ValueError(
+                f"train_dataset: got {type(rows).__name__} for {task}; a Dataset is accepted, since the sampler draws rows by "
+                "number; load it without streaming"
             )
         missing = sorted(set(pair_features()) - set(rows.column_names))
         if missing or not len(rows):

@@ -12,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 from gve import lora_config
 from gve.hub_datasets.schema import TASKS
 from gve.hub_datasets.uvrb import instructions
+from gve.media_gve import QUOTED, shown
 from gve.trainers.arguments import GVETrainingArguments
 from gve.trainers.planning.dry_run import make_plan
 from gve.trainers.planning.plan_text import write_plan
@@ -99,7 +100,7 @@ def make_evaluator(command: TrainCommand, args: GVETrainingArguments) -> GVEUVRB
         return None
     if args.eval_strategy == "no":
         raise ValueError(
-            f"uvrb: got {command.uvrb!r} while eval_strategy is no; steps or epoch is needed; add --eval_strategy epoch"
+            f"uvrb: got {shown(command.uvrb)} while eval_strategy is no; steps or epoch is needed; add --eval_strategy epoch"
         )
     evaluator = GVEUVRBEvaluator(
         command.uvrb,
@@ -111,7 +112,7 @@ def make_evaluator(command: TrainCommand, args: GVETrainingArguments) -> GVEUVRB
     wanted = (args.metric_for_best_model or "").removeprefix("eval_")
     if args.load_best_model_at_end and wanted not in evaluator.names:
         raise ValueError(
-            f"metric_for_best_model: got {args.metric_for_best_model!r}; {', '.join(evaluator.names)} are measured; "
+            f"metric_for_best_model: got {shown(args.metric_for_best_model)}; {', '.join(evaluator.names)} are measured; "
             "name one of them, such as mean"
         )
     return evaluator
@@ -149,13 +150,19 @@ def load_tasks(data: str, tasks: Sequence[str] | None = None) -> DatasetDict:
         Rows by task, in the order of `TASKS`.
 
     Raises:
-        ValueError: Where a task is not there.
+        ValueError: Where the data or a task is not there.
     """
-    there = get_dataset_config_names(data)
+    try:
+        there = get_dataset_config_names(data)
+    except OSError as error:  # no such folder, no data in it, no connection
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"data: cannot read {shown(data)} ({reason[:QUOTED]}); a UVRD folder or Hub data set is accepted; check the path"
+        ) from error
     wanted = [task for task in TASKS if task in there] if not tasks else list(tasks)
     if missing := [task for task in wanted if task not in there] or ([] if wanted else list(TASKS)):
         raise ValueError(
-            f"tasks: got {', '.join(missing)}; {data!r} has {', '.join(there)}; choose among those or build the others"
+            f"tasks: got {', '.join(missing)}; {shown(data)} has {', '.join(there)[:QUOTED]}; choose among those or build the others"
         )
     loaded: dict[str, Dataset] = {task: load_dataset(data, task, split="train") for task in wanted}
     return DatasetDict(loaded)

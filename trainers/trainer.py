@@ -15,6 +15,7 @@ from transformers.trainer_utils import TrainOutput
 
 from gve.embedder_gve import EmbedderMixin
 from gve.frame_cache import FrameCache
+from gve.media_gve import shown
 from gve.sentence_gve import write_json
 from gve.trainers.arguments import GVETrainingArguments
 from gve.trainers.collator import PairCollator
@@ -55,16 +56,19 @@ class GVETrainer(SentenceTransformerTrainer):
         eval_dataset: As for SentenceTransformerTrainer, of UVRD rows.
         evaluator: As for SentenceTransformerTrainer.
         callbacks: Added to the defaults.
-        **kwargs: Passed on.
+        **kwargs: Passed on; `model_init` is refused, because the caches and the checkpoints belong to one model.
+
+    Raises:
+        ValueError: Where the model, the arguments or the data are missing or of another kind.
     """
 
     training_args_class = GVETrainingArguments
 
     def __init__(
         self,
-        model: SentenceTransformer,
-        args: GVETrainingArguments,
-        train_dataset: Mapping[str, Dataset],
+        model: SentenceTransformer | None = None,
+        args: GVETrainingArguments | None = None,
+        train_dataset: Mapping[str, Dataset] | None = None,
         *,
         prober: Encoder | None = None,
         eval_dataset: Any = None,
@@ -72,6 +76,7 @@ class GVETrainer(SentenceTransformerTrainer):
         callbacks: Sequence[TrainerCallback] | None = None,
         **kwargs: Any,
     ) -> None:
+        _check_parts(model, args, kwargs.pop("model_init", None))
         self.curriculum = CurriculumCallback()
         self.watch = WatchCallback()
         self.prober = prober
@@ -293,3 +298,20 @@ class GVETrainer(SentenceTransformerTrainer):
             Trainer._load_from_checkpoint(self, checkpoint_path, self.model_wrapped)
         else:
             super()._load_from_checkpoint(checkpoint_path)
+
+
+def _check_parts(model: Any, args: Any, model_init: Any) -> None:
+    """Refuse what is not one model with our arguments, before any work."""
+    if model_init is not None:
+        raise ValueError(
+            f"model_init: got {shown(model_init)}; accepted is a model, since caches, probabilities and checkpoints belong "
+            "to one; for a search of settings make a model and a trainer for each trial"
+        )
+    if not isinstance(model, SentenceTransformer):
+        raise ValueError(
+            f"model: got {type(model).__name__}; a SentenceTransformer is accepted; write SentenceTransformer(folder)"
+        )
+    if not isinstance(args, GVETrainingArguments):
+        raise ValueError(
+            f"args: got {type(args).__name__}; GVETrainingArguments are accepted; write GVETrainingArguments(output_dir=...)"
+        )

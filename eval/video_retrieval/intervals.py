@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .ranking import as_array
+
 _CELLS = 1 << 20  # resampled values held at once, 8 MB
 
 
@@ -49,7 +51,7 @@ def replicates(
     Raises:
         ValueError: Without scores, for nan, fewer than one sample or another statistic.
     """
-    values = np.asarray(scores, dtype=np.float64)
+    values = as_array(scores).astype(np.float64, copy=False)
     if values.ndim != 1 or not len(values) or np.isnan(values).any():
         raise ValueError(f"scores: shape {values.shape}; (queries,) numbers are accepted, at least one, none nan")
     if samples < 1:
@@ -57,7 +59,7 @@ def replicates(
             f"samples: {samples}; 1 or more is accepted; 2000 gives intervals to about a tenth of a width"
         )
     if statistic not in ("mean", "median"):
-        raise ValueError(f"statistic: {statistic!r}; 'mean' and 'median' are accepted; choose one")
+        raise ValueError(f"statistic: {statistic!r:.200}; 'mean' and 'median' are accepted; choose one")
     reduce = np.mean if statistic == "mean" else np.median
     generator = np.random.default_rng(seed)
     step = max(1, _CELLS // len(values))
@@ -134,7 +136,7 @@ def paired_bootstrap(
     Raises:
         ValueError: When the two have different lengths.
     """
-    before, after = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    before, after = (as_array(scores).astype(np.float64, copy=False) for scores in (first, second))
     if before.shape != after.shape:
         raise ValueError(
             f"second: shape {after.shape}; the first run has {before.shape}; give both runs the same queries"

@@ -173,7 +173,7 @@ def chance_error(
         variance = np.array([second - first**2 for first, second in pairs])
     else:
         raise ValueError(
-            f"metric: {metric!r} has no chance error; recall@k, hit@k, precision@k, ndcg@k and mrr have; choose one"
+            f"metric: {metric!r:.200} has no chance error; recall@k, hit@k, precision@k, ndcg@k and mrr have; choose one"
         )
     return float(np.sqrt(np.maximum(variance, 0).sum()) / len(total))
 
@@ -196,7 +196,7 @@ def parse_metric(metric: str) -> tuple[str, int]:
     if at and kind in _WITH_DEPTH and depth.isascii() and depth.isdigit() and int(depth) > 0:
         return kind, int(depth)
     raise ValueError(
-        f"metric: {metric!r}; recall@k, hit@k, precision@k, ndcg@k, map, map@k, mrr, mrr@k, mean_rank and median_rank "
+        f"metric: {metric!r:.200}; recall@k, hit@k, precision@k, ndcg@k, map, map@k, mrr, mrr@k, mean_rank and median_rank "
         "are accepted, k at least 1; write for example 'recall@1'"
     )
 

@@ -8,6 +8,7 @@ same (itself included). Nothing is sorted and no ranking is cut off.
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -40,9 +41,23 @@ class Counts:
     num_candidates: np.ndarray
 
 
+def as_array(values: Any) -> np.ndarray:
+    """An array of arrays, lists or tensors, also of those that numpy does not take: on a device, with a gradient, bfloat16.
+
+    Values of two bytes and less become float32, which holds them exactly. Tensors are known by their methods, since the
+    Hub Space has no torch.
+    """
+    if isinstance(values, list | tuple) and values and hasattr(values[0], "detach"):
+        return np.stack([as_array(row) for row in values])
+    if not hasattr(values, "detach"):
+        return np.asarray(values)
+    tensor = values.detach().cpu()
+    return (tensor if tensor.element_size() > 2 else tensor.float()).numpy()
+
+
 def count_ranks(
-    query_embeddings: np.ndarray,
-    corpus_embeddings: np.ndarray,
+    query_embeddings: Any,
+    corpus_embeddings: Any,
     positives: Sequence[Sequence[int] | np.ndarray],
     candidates: Sequence[Sequence[int] | np.ndarray] | None = None,
     *,
@@ -55,8 +70,8 @@ def count_ranks(
     on its rounding error are computed again.
 
     Args:
-        query_embeddings: (Q, D) floats.
-        corpus_embeddings: (N, D) floats.
+        query_embeddings: (Q, D) floats, an array or a tensor.
+        corpus_embeddings: (N, D) floats, an array or a tensor.
         positives: Q lists of corpus rows that answer the query.
         candidates: Q lists of corpus rows to rank, or None for the whole corpus.
         truncate_dim: Keep so many leading dimensions and bring every row back to unit length; None keeps rows as
@@ -121,7 +136,7 @@ def count_scores(
         num_candidates = np.array([len(pool) for pool in pools], dtype=np.int64)
     standing = []
     for number, wanted in enumerate(positive_rows):
-        row = np.asarray(scores[number])
+        row = as_array(scores[number])
         if row.shape != (num_candidates[number],):
             raise ValueError(
                 f"scores: row {number} has shape {row.shape}; {num_candidates[number]} candidates are ranked; "
@@ -209,12 +224,13 @@ def _counts(
     return Counts(np.repeat(np.arange(len(positives)), num_positives), above, tied, num_positives, num_candidates)
 
 
-def _embeddings(values: np.ndarray, name: str, truncate_dim: int | None) -> np.ndarray:
+def _embeddings(values: Any, name: str, truncate_dim: int | None) -> np.ndarray:
     """Check one embedding matrix and bring it to float32, which holds bfloat16 and float16 values exactly."""
     try:
-        array = np.asarray(values, dtype=np.float32)
-    except (TypeError, RuntimeError) as error:  # a tensor on a device, with a gradient or in bfloat16
-        raise ValueError(f"{name}: {error}; arrays are accepted; pass tensor.float().cpu().numpy()") from error
+        array = as_array(values).astype(np.float32, copy=False)
+    except (TypeError, ValueError, RuntimeError) as error:  # objects, texts, ragged lists, sparse tensors
+        reason = str(error)[:200]
+        raise ValueError(f"{name}: {reason}; an array or tensor of numbers is accepted; convert it") from error
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(f"{name}: shape {array.shape}; (rows, width) without zeros is accepted; stack the vectors")
     finite = np.isfinite(_lengths(array))
@@ -248,7 +264,7 @@ def _row_lists(
         raise ValueError(f"{name}: {len(lists)} lists for {num_queries} queries; give one list a query")
     checked = []
     for query, rows in enumerate(lists):
-        array = np.asarray(rows, dtype=np.int64)
+        array = as_array(rows).astype(np.int64, copy=False)
         if array.ndim != 1 or not len(array):
             raise ValueError(f"{name}: query {query} has no rows; at least one corpus row is needed; add it")
         if array.min() < 0 or array.max() >= num_rows:

@@ -5,12 +5,11 @@ from typing import Any
 
 import datasets
 import evaluate
-import numpy as np
 
 from .intervals import bootstrap_interval
 from .metrics import per_query as query_scores
 from .metrics import summarise, tied_queries
-from .ranking import Counts, count_ranked, count_ranks, count_scores
+from .ranking import Counts, as_array, count_ranked, count_ranks, count_scores
 
 _DESCRIPTION = (
     "Exact retrieval metrics from embeddings, scores or ranked ids: expected value under ties, several positives, "
@@ -21,7 +20,7 @@ Args:
     predictions: Query row numbers (int): which rows of `query_embeddings` or `scores` are scored, in which order. Or,
         without either, a list of ids (int or str) for each query, best first.
     references: For each query the list of corpus rows (int) that answer it; with ranked ids, of ids.
-    query_embeddings: (Q, D) floats, by keyword.
+    query_embeddings: (Q, D) floats, by keyword: an array, or a tensor of any floating type on any device.
     corpus_embeddings: (N, D) floats, by keyword.
     truncate_dim: Score with so many leading dimensions, brought back to unit length.
     scores: (Q, N) numbers instead of embeddings; with `candidates`, one row of scores for each query's candidates.
@@ -86,7 +85,7 @@ class VideoRetrieval(evaluate.Metric):
             pools = _chosen(candidates, rows, len(scores))
             counts = count_scores([scores[row] for row in rows], references, pools)
         elif query_embeddings is not None:
-            queries = np.asarray(query_embeddings)
+            queries = as_array(query_embeddings)
             rows = _rows(predictions, len(queries), "query_embeddings")
             pools = _chosen(candidates, rows, len(queries))
             counts = count_ranks(queries[rows], corpus_embeddings, references, pools, truncate_dim=truncate_dim)

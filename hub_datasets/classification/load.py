@@ -15,17 +15,18 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import av
 import numpy as np
-import pyarrow as pa
-from datasets import Dataset
 from tqdm import tqdm
 
 from gve.hub_datasets.classification.tasks import ClassificationTask
-from gve.hub_datasets.uvrb.load import EvaluationSet
-from gve.hub_datasets.uvrb.media import VIDEO_SUFFIXES
+from gve.hub_datasets.uvrb.load import EvaluationSet, id_text
+from gve.media_gve import shown
+from gve.video_gve import video_info
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,9 @@ def load_folder(folder: str | PathLike[str], task: ClassificationTask, *, strict
     """
     root = Path(folder)
     if not root.is_dir():
-        raise ValueError(f"{task.slug}: no folder {str(folder)!r}; a folder of videos is accepted; check the path")
+        raise ValueError(
+            f"{task.slug}: no folder {shown(str(folder))}; a folder of videos is accepted; check the path"
+        )
     present = [name for name in (QUERIES, LABELS) if (root / name).is_file()]
     if len(present) > 1:
         raise ValueError(f"{task.slug}: {root} has {QUERIES} and {LABELS}; one of them is accepted; remove the other")
@@ -113,7 +116,9 @@ def _read_classes(root: Path, task: ClassificationTask, *, has_labels: bool) -> 
     rows = {name: row for row, name in enumerate(names)}
     for path, label in pairs:
         if label not in rows:
-            raise ValueError(f"{task.slug}: {path}: unknown label {label!r}; those in {CLASSES} are accepted; add it")
+            raise ValueError(
+                f"{task.slug}: {path}: unknown label {shown(label)}; those in {CLASSES} are accepted; add it"
+            )
     answers = [rows[label] for _, label in pairs]
     return _Rows([path for path, _ in pairs], [root / path for path, _ in pairs], names, texts, answers, None)
 
@@ -125,7 +130,7 @@ def _labels_of_folders(root: Path, task: ClassificationTask) -> list[tuple[str, 
         files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
         if not files:
             raise ValueError(
-                f"{task.slug}: class {folder.name!r} has no video; at least one is needed; add one, or remove the "
+                f"{task.slug}: class {shown(folder.name)} has no video; at least one is needed; add one, or remove the "
                 f"folder and name the class in {CLASSES}"
             )
         pairs += [(path.relative_to(root).as_posix(), folder.name) for path in files]
@@ -138,7 +143,7 @@ def _labels_of_file(root: Path, task: ClassificationTask) -> list[tuple[str, str
         reader = csv.DictReader(file)
         if not {"path", "label"} <= set(reader.fieldnames or ()):
             raise ValueError(
-                f"{task.slug}: {LABELS} has the columns {reader.fieldnames}; path and label are needed; name them in "
+                f"{task.slug}: {LABELS} has the columns {shown(reader.fieldnames)}; path and label are needed; name them in "
                 "the first line"
             )
         pairs = []
@@ -159,7 +164,7 @@ def _read_queries(root: Path, task: ClassificationTask) -> _Rows:
         row = _parse(line, f"{task.slug}: {QUERIES} entry {number}")
         candidates = row["candidates"]
         pool = [corpus.setdefault(text, len(corpus)) for text in candidates]
-        query_ids.append(row.get("id") or row["video"])
+        query_ids.append(row["id"])
         paths.append(root / row["video"])
         pools.append(np.array(pool, dtype=np.int64))
         answers.append(pool[row["answer"]])
@@ -169,22 +174,25 @@ def _read_queries(root: Path, task: ClassificationTask) -> _Rows:
 
 
 def _parse(line: str, where: str) -> dict[str, Any]:
-    """One row {video, candidates, answer} and possibly an id."""
+    """One row {id, video, candidates, answer}; the id is the video's path where the line has none."""
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"{where}: no JSON ({error}); one object a line is accepted; correct it") from error
     if not isinstance(row, dict) or not {"video", "candidates", "answer"} <= row.keys():
         raise ValueError(f"{where}: video, candidates and answer are needed; fill them in")
-    if not all(isinstance(text, str) and text for text in (row["video"], row.get("id") or row["video"])):
-        raise ValueError(f"{where}: video {row['video']!r}, id {row.get('id')!r}; texts are accepted; correct it")
+    if not isinstance(row["video"], str) or not row["video"]:
+        raise ValueError(f"{where}: video {shown(row['video'])}; a path is accepted; correct it")
+    row["id"] = id_text(row["video"] if row.get("id") in (None, "") else row["id"], where)
     candidates, answer = row["candidates"], row["answer"]
     if not isinstance(candidates, list) or not all(isinstance(text, str) and text.strip() for text in candidates):
         raise ValueError(f"{where}: the candidates are no list of texts; texts are accepted; correct it")
     if len(set(candidates)) != len(candidates):
         raise ValueError(f"{where}: a candidate stands twice; different ones are accepted; remove the repetition")
     if type(answer) is not int or not 0 <= answer < len(candidates):
-        raise ValueError(f"{where}: answer {answer!r}; 0 to {len(candidates) - 1} is accepted, its place; correct it")
+        raise ValueError(
+            f"{where}: answer {shown(answer)}; 0 to {len(candidates) - 1} is accepted, its place; correct it"
+        )
     return row
 
 
@@ -203,20 +211,18 @@ def _problem(path: Path) -> str | None:
     """Why a file cannot be a query."""
     if not path.is_file():
         return "is no file"
-    if path.suffix.lower() not in VIDEO_SUFFIXES:
-        return f"is no video (suffix {path.suffix!r})"
     try:
-        with av.open(str(path)) as container:
-            return None if container.streams.video else "is no video (it has no such stream)"
-    except av.FFmpegError as error:
-        return f"is no video ({error.strerror})"
+        video_info(path)
+    except ValueError as error:
+        return f"is no video ({error})"
+    return None
 
 
 def _check_unique(values: Iterable[str], what: str, remedy: str) -> None:
     """Nothing may stand twice."""
     common = Counter(values).most_common(1)
     if common and common[0][1] > 1:
-        raise ValueError(f"{what} {common[0][0]!r} stands more than once; once is accepted; {remedy}")
+        raise ValueError(f"{what} {shown(common[0][0])} stands more than once; once is accepted; {remedy}")
 
 
 def _lines(path: Path) -> list[str]:
@@ -224,8 +230,11 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
 
 
-def _table(**columns: list[str] | None) -> Dataset:
+def _table(**columns: list[str] | None) -> "Dataset":
     """A dataset of texts; a column of None is null in every row."""
+    import pyarrow as pa
+    from datasets import Dataset  # a second to import, and commands ask for the names of tasks alone
+
     (length,) = {len(column) for column in columns.values() if column is not None}
     return Dataset(
         pa.table(

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gve.hub_datasets.uvrb.convert import Leniency, convert
 from gve.hub_datasets.uvrb.media import FORMATS, FrameSettings
 
 OK, BAD_USAGE, INCOMPLETE, INTERRUPTED = 0, 2, 3, 130
@@ -34,7 +33,6 @@ def make_parser() -> argparse.ArgumentParser:
         default=default.frames_fps,
         help="frames a second of folders in videos_frames (%(default)s)",
     )
-    options.add_argument("--reader", default=default.reader, help="module:function that reads videos (%(default)s)")
     options.add_argument("--workers", type=int, default=2, help="processes (%(default)s)")
     options.add_argument("--any-counts", action="store_true", help="accept other counts than the paper's")
     options.add_argument(
@@ -57,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 when every set was stored, 3 when some were not, 2 for archives with problems, 130 when interrupted.
     """
     arguments = make_parser().parse_args(argv)
+    from gve.hub_datasets.uvrb.convert import Leniency, convert  # a second to import, with datasets
+
     try:
         if not arguments.source.is_dir():
             raise ValueError(
@@ -66,9 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.source,
             arguments.target,
             sets=arguments.sets,
-            settings=FrameSettings(
-                arguments.frames, arguments.format, arguments.quality, arguments.frames_fps, arguments.reader
-            ),
+            settings=FrameSettings(arguments.frames, arguments.format, arguments.quality, arguments.frames_fps),
             leniency=Leniency(arguments.any_counts, arguments.without_pools, arguments.allow_missing),
             workers=arguments.workers,
             progress=not arguments.quiet,

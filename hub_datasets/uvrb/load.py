@@ -4,12 +4,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-from datasets import Dataset, DatasetInfo, Features, Image, Value, load_dataset
 
 from gve.hub_datasets.uvrb.tasks import ScoredTask, resolve
+from gve.media_gve import shown
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,8 @@ class EvaluationSet:
     """
 
     task: ScoredTask
-    queries: Dataset
-    corpus: Dataset
+    queries: "Dataset"
+    corpus: "Dataset"
     query_ids: list[str]
     corpus_ids: list[str]
     positives: list[np.ndarray]
@@ -59,16 +62,19 @@ def load_set(source: str | PathLike[str], name: str, split: str = "unseen") -> E
         The set with its relevance as row numbers.
 
     Raises:
-        ValueError: When the source, a configuration or the split is missing, when ids are repeated or unknown, when
-            a query lacks a modality or a positive, or when a positive is not among its query's candidates.
+        ValueError: When the source, a configuration, a column or the split is missing, when ids are repeated, unknown,
+            missing or neither texts nor whole numbers (which become texts), when a query lacks a modality or a positive,
+            or when a positive is not among its query's candidates.
     """
     (task,) = resolve([name])
     corpus = _load(source, f"{task.slug}-corpus", split)
     queries = _load(source, f"{task.slug}-queries", split)
     qrels = _load(source, f"{task.slug}-qrels", split)
     _check_modalities(queries, task.query_modalities, f"{task.slug}-queries")
-    queries = _with_all_parts(queries)
-    corpus_ids, query_ids = list(corpus["id"]), list(queries["id"])
+    query_ids = _ids(queries, "id", f"{task.slug}-queries")
+    corpus_ids = _ids(corpus, "id", f"{task.slug}-corpus")
+    queries = _with_all_parts(_with_ids(queries, query_ids))
+    corpus = _with_ids(corpus, corpus_ids)
     corpus_rows = _row_numbers(corpus_ids, f"{task.slug}-corpus")
     query_rows = _row_numbers(query_ids, f"{task.slug}-queries")
     positives = _read_positives(qrels, query_rows, corpus_rows, config=f"{task.slug}-qrels")
@@ -80,16 +86,60 @@ def load_set(source: str | PathLike[str], name: str, split: str = "unseen") -> E
     return EvaluationSet(task, queries, corpus, query_ids, corpus_ids, positives, pools)
 
 
-def _load(source: str | PathLike[str], config: str, split: str) -> Dataset:
+def _load(source: str | PathLike[str], config: str, split: str) -> "Dataset":
     """One split of one configuration, with an error that names all three."""
+    from datasets import load_dataset  # a second to import, and commands ask for the names of sets alone
+
     try:
         return load_dataset(str(source), config, split=split)
     except (ValueError, FileNotFoundError, ConnectionError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"source: cannot read split {split!r} of configuration {config!r} from {str(source)!r} ({reason}); "
+            f"source: cannot read split {split!r} of configuration {config!r} from {shown(str(source))} ({reason}); "
             "a folder or Hub repository in the UVRB layout is needed; check the path, the set and the split"
         ) from error
+
+
+def id_text(value: Any, place: str) -> str:
+    """An id as text, so that 7 in one file and "7" in another are the same.
+
+    Args:
+        value: A text or a whole number.
+        place: For messages.
+
+    Raises:
+        ValueError: For anything else, and for none.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1:  # pandas' 7.0
+        return str(int(value))
+    what = "no id" if value is None else f"the id {shown(value)} ({type(value).__name__})"
+    raise ValueError(f"{place}: got {what}; texts and whole numbers are accepted; correct it")
+
+
+def _column(rows: "Dataset", name: str, config: str) -> Any:
+    """The values of a column."""
+    if name not in rows.column_names:
+        raise ValueError(f"{config}: no column {name!r}; got {shown(rows.column_names)}; add it, or rename one")
+    return rows[name]
+
+
+def _ids(rows: "Dataset", name: str, config: str) -> list[str]:
+    """A column of ids as texts."""
+    return [id_text(value, f"{config}: row {row}") for row, value in enumerate(_column(rows, name, config))]
+
+
+def _with_ids(rows: "Dataset", ids: Sequence[str]) -> "Dataset":
+    """Rows with their ids as texts; `cast_column` would write every video once more."""
+    import pyarrow as pa
+    from datasets import Dataset, DatasetInfo, Features, Value
+
+    if rows.features["id"] == Value("string"):
+        return rows
+    table = rows.data.table
+    table = table.set_column(table.column_names.index("id"), "id", pa.array(ids, pa.string()))
+    return Dataset(table, info=DatasetInfo(features=Features(rows.features | {"id": Value("string")})))
 
 
 def _row_numbers(ids: Sequence[str], config: str) -> dict[str, int]:
@@ -100,24 +150,27 @@ def _row_numbers(ids: Sequence[str], config: str) -> dict[str, int]:
     if len(rows) != len(ids):
         repeated = Counter(ids).most_common(1)[0][0]
         raise ValueError(
-            f"{config}: id {repeated!r} stands more than once; ids must be unique; remove the repetitions"
+            f"{config}: id {shown(repeated)} stands more than once; ids must be unique; remove the repetitions"
         )
     return rows
 
 
-def _check_modalities(queries: Dataset, modalities: Sequence[str], config: str) -> None:
+def _check_modalities(queries: "Dataset", modalities: Sequence[str], config: str) -> None:
     """Every query must hold what the set's queries are made of."""
     for modality in modalities:
         if modality not in queries.column_names:
-            raise ValueError(f"{config}: no column {modality!r}; got {queries.column_names}; add it")
+            raise ValueError(f"{config}: no column {modality!r}; got {shown(queries.column_names)}; add it")
         missing = queries.data.column(modality).is_null().to_pylist()
         if any(missing):
             row = missing.index(True)
             raise ValueError(f"{config}: row {row} has no {modality}; every query of this set needs one; fill it in")
 
 
-def _with_all_parts(queries: Dataset) -> Dataset:
+def _with_all_parts(queries: "Dataset") -> "Dataset":
     """The columns id, text, image, video: null where the set has no such part, images as encoded files."""
+    import pyarrow as pa
+    from datasets import Dataset, DatasetInfo, Features, Image, Value
+
     table, features = queries.data.table, {}
     for column in ("id", "text", "image", "video"):
         if column in queries.column_names:
@@ -133,42 +186,50 @@ def _with_all_parts(queries: Dataset) -> Dataset:
 def _lookup(rows: Mapping[str, int], identity: str, what: str, config: str) -> int:
     """A row number, or an error that names the unknown id."""
     if identity not in rows:
-        raise ValueError(f"{config}: unknown {what} id {identity!r}; only ids of the {what} rows are accepted; fix it")
+        raise ValueError(f"{config}: unknown {what} id {shown(identity)}; ids of the {what} rows are accepted; fix it")
     return rows[identity]
 
 
 def _read_positives(
-    qrels: Dataset, query_rows: Mapping[str, int], corpus_rows: Mapping[str, int], *, config: str
+    qrels: "Dataset", query_rows: Mapping[str, int], corpus_rows: Mapping[str, int], *, config: str
 ) -> list[np.ndarray]:
     """The corpus rows with a score above zero, for each query."""
     found: list[set[int]] = [set() for _ in query_rows]
-    for query_id, corpus_id, score in zip(qrels["query-id"], qrels["corpus-id"], qrels["score"], strict=True):
+    pairs = zip(_ids(qrels, "query-id", config), _ids(qrels, "corpus-id", config), strict=True)
+    scores = _column(qrels, "score", config)
+    for number, ((query_id, corpus_id), score) in enumerate(zip(pairs, scores, strict=True)):
         query = _lookup(query_rows, query_id, "query", config)
         row = _lookup(corpus_rows, corpus_id, "corpus", config)
+        if not isinstance(score, int | float):
+            raise ValueError(f"{config}: row {number} has the score {shown(score)}; numbers are accepted; correct it")
         if score > 0:
             found[query].add(row)
     for query_id, rows in zip(query_rows, found, strict=True):
         if not rows:
-            raise ValueError(f"{config}: query {query_id!r} has no positive; each query needs at least one; add it")
+            raise ValueError(
+                f"{config}: query {shown(query_id)} has no positive; each query needs at least one; add it"
+            )
     return [np.array(sorted(rows), dtype=np.int64) for rows in found]
 
 
 def _read_pools(
-    top_ranked: Dataset, query_rows: Mapping[str, int], corpus_rows: Mapping[str, int], *, config: str
+    top_ranked: "Dataset", query_rows: Mapping[str, int], corpus_rows: Mapping[str, int], *, config: str
 ) -> list[np.ndarray]:
     """The candidates of each query, in the order of the file."""
     pools: list[np.ndarray | None] = [None] * len(query_rows)
-    for query_id, corpus_ids in zip(top_ranked["query-id"], top_ranked["corpus-ids"], strict=True):
+    listed = _column(top_ranked, "corpus-ids", config)
+    for number, (query_id, values) in enumerate(zip(_ids(top_ranked, "query-id", config), listed, strict=True)):
+        corpus_ids = [id_text(value, f"{config}: row {number}") for value in values or []]
         query = _lookup(query_rows, query_id, "query", config)
         if pools[query] is not None:
-            raise ValueError(f"{config}: query {query_id!r} has two pools; one is accepted; remove the other")
+            raise ValueError(f"{config}: query {shown(query_id)} has two pools; one is accepted; remove the other")
         if len(set(corpus_ids)) != len(corpus_ids):
-            raise ValueError(f"{config}: the pool of query {query_id!r} repeats an id; remove the repetition")
+            raise ValueError(f"{config}: the pool of query {shown(query_id)} repeats an id; remove the repetition")
         pools[query] = np.array([_lookup(corpus_rows, row, "corpus", config) for row in corpus_ids], dtype=np.int64)
     complete = [pool for pool in pools if pool is not None]
     if len(complete) != len(pools):
         lacking = next(query_id for query_id, pool in zip(query_rows, pools, strict=True) if pool is None)
-        raise ValueError(f"{config}: query {lacking!r} has no pool; every query of this set needs one; add it")
+        raise ValueError(f"{config}: query {shown(lacking)} has no pool; every query of this set needs one; add it")
     return complete
 
 
@@ -178,4 +239,4 @@ def _check_inside(
     """A positive outside its query's pool could never be found."""
     for query_id, rows, pool in zip(query_ids, positives, pools, strict=True):
         if not np.isin(rows, pool).all():
-            raise ValueError(f"{config}: a positive of query {query_id!r} is not in its pool; add it to the pool")
+            raise ValueError(f"{config}: a positive of query {shown(query_id)} is not in its pool; add it to the pool")

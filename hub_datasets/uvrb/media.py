@@ -4,37 +4,29 @@ Shapes: F frames, H height, W width.
 """
 
 import hashlib
-import io
 import math
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-VIDEO_SUFFIXES = frozenset((".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv"))
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp"))
-FORMATS = {"jpeg": (".mp4", 90_000), "webp": (".webp", 1_000)}
-"""Suffix of the stored file, and ticks a second of its clock, by format of the frames."""
+from gve.hub_datasets.walking import walk_files
+from gve.image_gve import open_image
+from gve.media_gve import MP4, WEBP, media_kind
+from gve.video_gve import Frames, read_video
+from gve.video_writer import JPEG_CLOCK, WEBP_CLOCK, encode_jpegs, encode_webp
+
+FORMATS: dict[str, tuple[str, int, Callable[..., bytes]]] = {
+    "jpeg": (MP4, JPEG_CLOCK, encode_jpegs),
+    "webp": (WEBP, WEBP_CLOCK, encode_webp),
+}
+"""Suffix of the stored file, ticks a second of its clock, and its writer, by format of the frames."""
 MAX_PIXELS, SIDE = 200 * 784, 28
 _SAMPLES, _SAMPLE = 16, 1 << 16
-
-
-class SampledFrames(Protocol):
-    """What a reader of videos gives."""
-
-    frames: np.ndarray
-    timestamps: list[float]
-    duration: float
-
-
-Reader = Callable[..., SampledFrames]
-"""Called as reader(path, num_frames, size): size gives (height, width) from the picture's own."""
+_JSON, _FOLDERS = "jsonl", "videos_frames"
+"""Folders of an archive: its tables, which hold no media, and the videos that are folders of frames."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +38,12 @@ class FrameSettings:
         format: "jpeg" or "webp".
         quality: Of the format, 1 to 100.
         frames_fps: Frames a second of a folder of frames, whose times nobody wrote down.
-        reader: "module:function" that reads videos; the package's own by default. It is given by name so that data
-            never import the model, and other processes find it.
     """
 
     frames: int = 8
     format: str = "jpeg"
     quality: int = 80
     frames_fps: float = 1.0
-    reader: str = "gve.video_gve:read_video"
 
     def __post_init__(self) -> None:
         if self.frames < 1 or not 1 <= self.quality <= 100 or self.format not in FORMATS or not self.frames_fps > 0:
@@ -92,18 +81,19 @@ class MediaIndex:
         self._videos: dict[str, list[Path]] = {}
         self._frames: dict[str, list[Path]] = {}
         self._images: dict[str, list[Path]] = {}
-        for where, folders, names in os.walk(folder):
-            folders[:] = sorted(name for name in folders if name != "jsonl")
-            place = Path(where)
-            pictures = [name for name in sorted(names) if Path(name).suffix.lower() in IMAGE_SUFFIXES]
-            if pictures and "videos_frames" in place.relative_to(folder).parts:
-                self._frames.setdefault(place.name, []).append(place)
+        frames: set[Path] = set()
+        for path in walk_files([folder]):
+            place = path.parent
+            inside = place.relative_to(folder).parts
+            if _JSON in inside or place in frames:
                 continue
-            for name in pictures:
-                self._images.setdefault(Path(name).stem, []).append(place / name)
-            for name in sorted(names):
-                if Path(name).suffix.lower() in VIDEO_SUFFIXES:
-                    self._videos.setdefault(Path(name).stem, []).append(place / name)
+            kind = media_kind(path)
+            if kind == "image" and _FOLDERS in inside:
+                frames.add(place)
+                self._frames.setdefault(place.name, []).append(place)
+            elif kind is not None:
+                known = self._images if kind == "image" else self._videos
+                known.setdefault(path.stem, []).append(path)
 
     def video(self, name: str) -> Path | None:
         """A video file, else a folder of frames.
@@ -178,12 +168,13 @@ def store_video(path: Path, settings: FrameSettings) -> StoredVideo:
 
     Raises:
         ValueError: When it cannot be read.
-        OSError: When a frame cannot be read.
+        FileNotFoundError: When it is gone.
     """
-    read = _read_frames if path.is_dir() else _load_reader(settings.reader)
-    rate = {"rate": settings.frames_fps} if path.is_dir() else {}
-    sampled = read(path, settings.frames, fit_size, **rate)
-    suffix, clock = FORMATS[settings.format]
+    if path.is_dir():
+        sampled = _read_frames(path, settings.frames, settings.frames_fps)
+    else:
+        sampled = read_video(path, settings.frames, fit_size)
+    _, clock, encode = FORMATS[settings.format]
     ticks = [round(time * clock) for time in sampled.timestamps]
     kept = [n for n in range(len(ticks)) if n == 0 or ticks[n] > ticks[n - 1]]  # a short video repeats its frames
     frames = [sampled.frames[n] for n in kept]
@@ -191,8 +182,7 @@ def store_video(path: Path, settings: FrameSettings) -> StoredVideo:
     spacing = times[-1] / (len(times) - 1) if len(times) > 1 else 1 / settings.frames_fps
     duration = sampled.duration if sampled.duration > times[-1] else times[-1] + spacing
     marks = [ticks[n] for n in kept] + [max(round(duration * clock), ticks[kept[-1]] + 1)]
-    encode = _encode_mp4 if suffix == ".mp4" else _encode_webp
-    return StoredVideo(encode(frames, marks, settings.quality), times, duration)
+    return StoredVideo(encode(frames, marks, quality=settings.quality), times, duration)
 
 
 def fit_size(height: int, width: int) -> tuple[int, int]:
@@ -211,73 +201,21 @@ def fit_size(height: int, width: int) -> tuple[int, int]:
     return tuple(max(SIDE, math.floor(side / scale / SIDE) * SIDE) for side in (height, width))  # type: ignore[return-value]
 
 
-@dataclass(frozen=True)
-class _Pictures:
-    """Frames of a folder, as a reader gives those of a file."""
-
-    frames: np.ndarray
-    timestamps: list[float]
-    duration: float
-
-
-def _read_frames(folder: Path, count: int, size: Callable[[int, int], tuple[int, int]], *, rate: float) -> _Pictures:
+def _read_frames(folder: Path, count: int, rate: float) -> Frames:
     """Evenly spread pictures of a folder, by the rule for videos."""
-    paths = sorted((path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES), key=_natural)
+    paths = sorted((path for path in folder.iterdir() if media_kind(path) == "image"), key=_natural)
+    if not paths:
+        raise ValueError(f"{folder}: no picture in it; the frames of a video are needed; unpack it again")
     places = np.linspace(0, len(paths) - 1, count).round().astype(int).tolist()
     frames = []
     for place in places:
-        with Image.open(paths[place]) as opened:
-            picture = ImageOps.exif_transpose(opened).convert("RGB")
-        height, width = size(picture.height, picture.width)
+        picture = open_image(paths[place])
+        height, width = fit_size(picture.height, picture.width)
         frames.append(np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC)))
-    return _Pictures(np.stack(frames), [place / rate for place in places], len(paths) / rate)
+    return Frames(np.stack(frames), [place / rate for place in places], len(paths) / rate)
 
 
 def _natural(path: Path) -> tuple[int, str]:
     """Order of numbered names, whether padded or not."""
     digits = "".join(character for character in path.stem if character.isdigit())
     return (int(digits) if digits else 0, path.name)
-
-
-def _load_reader(name: str) -> Reader:
-    module, _, function = name.partition(":")
-    return getattr(import_module(module), function)
-
-
-def _encode_mp4(frames: Sequence[np.ndarray], marks: Sequence[int], quality: int) -> bytes:
-    """JPEG files as the packets of a video; every player and reader of videos takes it."""
-    import av
-
-    height, width = frames[0].shape[:2]
-    base = Fraction(1, FORMATS["jpeg"][1])
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        stream: Any = container.add_stream("mjpeg", rate=30)
-        stream.width, stream.height, stream.pix_fmt, stream.time_base = width, height, "yuvj444p", base
-        for frame, start, end in zip(frames, marks, marks[1:], strict=False):
-            picture = io.BytesIO()
-            Image.fromarray(frame).save(picture, "JPEG", quality=quality, subsampling=0)
-            packet = av.Packet(picture.getvalue())
-            packet.stream, packet.time_base, packet.is_keyframe = stream, base, True
-            packet.pts = packet.dts = start
-            packet.duration = end - start
-            container.mux(packet)
-    return buffer.getvalue()
-
-
-def _encode_webp(frames: Sequence[np.ndarray], marks: Sequence[int], quality: int) -> bytes:
-    """A moving picture of whole frames."""
-    pictures = [Image.fromarray(frame) for frame in frames]
-    buffer = io.BytesIO()
-    pictures[0].save(
-        buffer,
-        "WEBP",
-        save_all=True,
-        append_images=pictures[1:],
-        duration=np.diff(marks).tolist(),
-        quality=quality,
-        method=4,
-        kmin=1,
-        kmax=1,
-    )
-    return buffer.getvalue()

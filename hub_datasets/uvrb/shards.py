@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from gve.hub_datasets.uvrb.media import FORMATS, FrameSettings, fingerprint, store_video
 from gve.hub_datasets.world.files import write_rows, write_text
+from gve.image_gve import open_image
 
 ROWS = 64
 """Videos a file: what a killed process loses at most."""
@@ -97,7 +98,7 @@ class Shard:
                 suffix = FORMATS[self.settings.format][0]
                 out["video"] = {"bytes": stored.content, "path": path.stem + suffix}
                 out |= {"timestamps": stored.timestamps, "duration": stored.duration}
-        except (OSError, ValueError, SyntaxError) as error:  # SyntaxError: what PIL raises on broken images
+        except (OSError, ValueError) as error:
             broken[row["id"]] = (str(error).strip() or type(error).__name__).splitlines()[0]
             return None
         return {"timestamps": None, "duration": None} | out
@@ -170,8 +171,5 @@ def _told(value: Any, prints: dict[Path, str]) -> Any:
 
 def _image_bytes(path: Path) -> bytes:
     """The file as it is, once it is known to open."""
-    from PIL import Image as Pictures
-
-    with Pictures.open(path) as picture:
-        picture.load()
+    open_image(path)
     return path.read_bytes()

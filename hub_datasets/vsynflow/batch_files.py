@@ -1,17 +1,20 @@
 """A captioner of files: requests go to a batch file, answers come from one, whoever runs it in between.
 
 The files are those of OpenAI's batch interface, one JSON object a line, which hosted services and `vllm run-batch`
-read and write. A run that waits for a batch fails its records as retryable; after `ingest` the next run finds them.
+read and write. A run that waits for a batch fails its records as retryable; when the answers are in the folder, `gve
+synth retry` finds them, and writes down again what was answered by an error.
 """
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from gve.hub_datasets.vsynflow.captioner import Answers, Done, Request, Response
-from gve.hub_datasets.vsynflow.endpoint import chat_body, read_completion
+from gve.hub_datasets.vsynflow.completions import chat_body, read_completion, with_words
 
 WAITING = "waiting-for-batch"
 
@@ -36,20 +39,21 @@ class BatchCaptioner:
         return self.model
 
     def answer(self, requests: Sequence[Request], done: Done) -> None:
-        """Answer what the response files hold; write the rest down, each request once."""
-        answered = read_responses(sorted(self.folder.glob("responses*.jsonl")))
-        waiting: dict[str, Request] = {}
+        """Answer what the response files hold; write the rest down, each request once for every error it met."""
+        files = sorted(self.folder.glob("responses*.jsonl"))
+        answered, came = read_responses(files), _counts(files)
+        written = _counts(self.folder.glob("requests-*.jsonl"))
+        new: dict[str, Request] = {}
         for number, request in enumerate(requests):
             name = request.key(self.name)
-            if name in answered:
-                done(number, answered[name])
-            else:
-                waiting[name] = request
-                done(number, Response(error=WAITING, retryable=True))
-        written = {line["custom_id"] for path in self.folder.glob("requests-*.jsonl") for line in _lines(path)}
-        new = {name: request for name, request in waiting.items() if name not in written}
+            response = answered.get(name, Response(error=WAITING, retryable=True))
+            if response.error and written[name] <= came[name]:
+                new[name] = request
+            done(number, response)
         if new:
-            write_requests(self.folder / f"requests-{min(new)}.jsonl", new, self.model, constrained=self.constrained)
+            again = max(written[name] for name in new)
+            path = self.folder / f"requests-{min(new)}{f'-{again}' if again else ''}.jsonl"
+            write_requests(path, new, self.model, constrained=self.constrained)
 
 
 def write_requests(path: Path, requests: dict[str, Request], model: str, *, constrained: bool = True) -> None:
@@ -74,7 +78,8 @@ def write_requests(path: Path, requests: dict[str, Request], model: str, *, cons
 def read_responses(paths: Iterable[Path]) -> dict[str, Response]:
     """The answers in batch output files, by the names of their requests.
 
-    A line that reports an error counts as an answer with that error; so does one of another shape.
+    A line that reports an error counts as an answer with that error; so does one of another shape. Where a request was
+    answered several times, what is no error counts.
 
     Args:
         paths: The files.
@@ -85,12 +90,20 @@ def read_responses(paths: Iterable[Path]) -> dict[str, Response]:
     found: dict[str, Response] = {}
     for path in paths:
         for line in _lines(path):
-            inner = line.get("response") or {}
-            response = read_completion(inner.get("body"))
-            if line.get("error") or inner.get("status_code", 200) != 200 or response is None:
-                response = Response(error=f"batch-{inner.get('status_code', 'error')}", retryable=True)
-            found[line["custom_id"]] = response
+            name, response = line["custom_id"], _response(line)
+            if name not in found or not response.error:
+                found[name] = response
     return found
+
+
+def _response(line: dict[str, Any]) -> Response:
+    inner = line["response"] if isinstance(line.get("response"), dict) else {}
+    status, body = inner.get("status_code", 200), inner.get("body")
+    response = read_completion(body) if status == 200 and not line.get("error") else None
+    if response is not None:
+        return response
+    code = f"batch-{'error' if status == 200 else status}"
+    return Response(error=with_words(code, line.get("error") or body), retryable=True)
 
 
 def ingest(paths: Iterable[Path], journal: Answers) -> int:
@@ -109,11 +122,18 @@ def ingest(paths: Iterable[Path], journal: Answers) -> int:
     return len(answered)
 
 
-def _lines(path: Path) -> list[dict]:
+def _counts(paths: Iterable[Path]) -> Counter[str]:
+    """How often each request stands in files of requests or of answers."""
+    return Counter(line["custom_id"] for path in paths for line in _lines(path))
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
     lines = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, text in enumerate(path.read_bytes().split(b"\n"), 1):  # a text may hold other ends of lines
+        if not text.strip():
+            continue
         try:
-            line = json.loads(text)
+            line = json.loads(text.decode("utf-8-sig"))
             line["custom_id"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(

@@ -1,16 +1,13 @@
 """From a finished run to a UVRD folder: `gve synth build`."""
 
-import argparse
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from gve.hub_datasets.schema import TASKS
 from gve.hub_datasets.vsynflow.decontamination import gate_report
 from gve.hub_datasets.vsynflow.files import read_json
 from gve.hub_datasets.vsynflow.runner import RUN
-from gve.hub_datasets.vsynflow.uvrd import LAYOUTS, Report, write_uvrd
+from gve.hub_datasets.vsynflow.uvrd import Report, write_uvrd
 from gve.hub_datasets.vsynflow.verify import read_table, verify_run
 
 
@@ -28,7 +25,7 @@ def build_uvrd(
     Args:
         work: The run's folder.
         folder: Where UVRD goes.
-        media: One of uvrd.LAYOUTS.
+        media: One of settings.LAYOUTS.
         local: Whether the set is for this machine alone; any other asks for a run that passed the gate.
         quotas: Proportions of the tasks; None for the paper's.
         total: Rows in all; None for as many as possible.
@@ -65,29 +62,3 @@ def _counts(work: Path, table: str) -> dict[str, int]:
     """Records of a table by the stage and the code that ended them, most first."""
     counts = Counter(f"{row['stage']}: {row['code']}" for row in read_table(work, table))
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-
-
-def add_arguments(command: argparse.ArgumentParser) -> None:
-    """The arguments of `gve synth build`."""
-    command.add_argument("out", type=Path, help="the run's folder")
-    command.add_argument("uvrd", type=Path, help="where the data set goes")
-    command.add_argument(
-        "--media", choices=LAYOUTS, default="embed", help="bytes in the rows (default), or files beside them"
-    )
-    command.add_argument("--local", action="store_true", help="for this machine alone: no gate is asked for")
-    command.add_argument("--total", type=int, help="rows in all (default: as many as possible)")
-    command.add_argument("--equal", action="store_true", help="as many rows of each task, not the paper's proportions")
-
-
-def run(arguments: argparse.Namespace) -> tuple[Any, int]:
-    """Build; returns the rows by task and the exit status."""
-    quotas = dict.fromkeys(TASKS, 1) if arguments.equal else None
-    report = build_uvrd(
-        arguments.out,
-        arguments.uvrd,
-        media=arguments.media,
-        local=arguments.local,
-        quotas=quotas,
-        total=arguments.total,
-    )
-    return {"rows": report.rows, "records": report.records}, 0

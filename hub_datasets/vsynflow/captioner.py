@@ -5,6 +5,7 @@ for is found again, and a rerun asks for the same thing.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
@@ -75,7 +76,8 @@ class Response:
         finish: "stop", or "length" where the answer was cut off.
         input_tokens: Tokens that were read, as the captioner counted them.
         output_tokens: Tokens that were written.
-        error: "" for an answer, else a short name of what broke, such as "deadline".
+        error: "" for an answer, else a short name of what broke, such as "deadline"; a server's own words stand behind
+            it, as in "http-400: at most 4 images".
         retryable: Whether another run may get an answer.
     """
 
@@ -85,6 +87,11 @@ class Response:
     output_tokens: int = 0
     error: str = ""
     retryable: bool = False
+
+
+def token_count(value: Any) -> int:
+    """A number of tokens as servers give it: a whole number, a float, or nothing."""
+    return int(value) if isinstance(value, (int, float)) and math.isfinite(value) else 0
 
 
 Done = Callable[[int, Response], None]
@@ -129,16 +136,27 @@ def answer_once(captioner: Captioner, requests: Sequence[Request], journal: Answ
         The responses, in the order of the requests.
     """
     keys = [request.key(captioner.name) for request in requests]
-    missing = {key: request for key, request in zip(keys, requests, strict=True) if journal.get(key) is None}
-    names, failed = list(missing), {}
+    answered = {key: kept for key in keys if (kept := _kept(journal.get(key))) is not None}
+    missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in answered}
+    names = list(missing)
 
     def keep(number: int, response: Response) -> None:
-        if response.error:
-            failed[names[number]] = response
-        else:
+        if not response.error:
             journal.add(names[number], asdict(response))
+        answered[names[number]] = response
 
     if missing:
         captioner.answer(list(missing.values()), keep)
-    kept = {key: journal.get(key) for key in keys if key not in failed}
-    return [failed[key] if key in failed else Response(**kept[key]) for key in keys]
+    return [answered[key] for key in keys]
+
+
+def _kept(value: Any) -> Response | None:
+    """An answer of a journal; None for what is none, such as a line of another version, which is asked for again."""
+    try:
+        response = Response(**value)
+    except TypeError:
+        return None
+    if not isinstance(response.text, str) or response.error:
+        return None
+    counts = {name: token_count(getattr(response, name)) for name in ("input_tokens", "output_tokens")}
+    return replace(response, **counts)

@@ -9,23 +9,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gve.hub_datasets.vsynflow import build
-from gve.hub_datasets.vsynflow.config import make_config, make_flow, read_config
-from gve.hub_datasets.vsynflow.decontamination import gate_report
-from gve.hub_datasets.vsynflow.encoders import encoder_name, load_encoder
+from gve.hub_datasets.schema import TASKS
 from gve.hub_datasets.vsynflow.engines import ENGINES, make_engine
-from gve.hub_datasets.vsynflow.files import commit_json, read_json
-from gve.hub_datasets.vsynflow.fingerprints import make_fingerprints
-from gve.hub_datasets.vsynflow.quality.measure import POOL
-from gve.hub_datasets.vsynflow.readers import READERS, Source, read_source
-from gve.hub_datasets.vsynflow.records import Record
-from gve.hub_datasets.vsynflow.runner import run_flow
-from gve.hub_datasets.vsynflow.shards import DEFAULT_SHARD_ROWS, make_plan
-from gve.hub_datasets.vsynflow.status import run_status
-from gve.hub_datasets.vsynflow.uvrb_items import uvrb_items
-from gve.hub_datasets.vsynflow.verify import verify_run
+from gve.hub_datasets.vsynflow.settings import HASHED_FRAMES, LAYOUTS, READERS, SHARD_ROWS
+
+if TYPE_CHECKING:
+    from gve.hub_datasets.vsynflow.readers import Source
+
+# the work of each command is imported where it is done: it takes a second, which usage need not wait for
 
 CONFIG, GATE = "config.json", "gate.json"
 
@@ -37,7 +30,7 @@ def make_parser() -> argparse.ArgumentParser:
     plan = commands.add_parser("plan", help="read a raw corpus and cut it into shards")
     plan.add_argument("out", type=Path, help="the run's folder")
     _add_source(plan)
-    plan.add_argument("--shard-rows", type=int, default=DEFAULT_SHARD_ROWS, help="videos a shard")
+    plan.add_argument("--shard-rows", type=int, default=SHARD_ROWS, help="videos a shard")
     plan.add_argument("--config", type=Path, help="YAML file of thresholds, encoder and captioner")
     for name, purpose in (("run", "run, or continue, the flow"), ("retry", "run it, failures that may pass included")):
         command = commands.add_parser(name, help=purpose)
@@ -49,7 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
         command.add_argument("--quiet", action="store_true", help="no progress bar")
     for name, purpose in (("status", "how far it is"), ("verify", "prove that nothing is lost or doubled")):
         commands.add_parser(name, help=purpose).add_argument("out", type=Path, help="the run's folder")
-    build.add_arguments(commands.add_parser("build", help="write the pairs of a finished run as a data set"))
+    _add_build(commands.add_parser("build", help="write the pairs of a finished run as a data set"))
     marks = commands.add_parser("fingerprint", help="take the fingerprints of a benchmark's videos and texts")
     marks.add_argument("out", type=Path, help="file to write (.safetensors)")
     _add_source(marks, more=("uvrb",))
@@ -58,9 +51,24 @@ def make_parser() -> argparse.ArgumentParser:
     marks.add_argument("--encoder", help="module:function or module:function:argument; also stores embeddings")
     marks.add_argument("--frames", type=int, default=8, help="frames of a video that the encoder sees (default: 8)")
     marks.add_argument(
-        "--hash-frames", type=int, default=POOL, help=f"frames of a video that are hashed at most (default: {POOL})"
+        "--hash-frames",
+        type=int,
+        default=HASHED_FRAMES,
+        help="frames of a video hashed at most (default: %(default)s)",
     )
     return parser
+
+
+def _add_build(command: argparse.ArgumentParser) -> None:
+    """Arguments of `gve synth build`."""
+    command.add_argument("out", type=Path, help="the run's folder")
+    command.add_argument("uvrd", type=Path, help="where the data set goes")
+    command.add_argument(
+        "--media", choices=LAYOUTS, default="embed", help="bytes in the rows (default), or files beside them"
+    )
+    command.add_argument("--local", action="store_true", help="for this machine alone: no gate is asked for")
+    command.add_argument("--total", type=int, help="rows in all (default: as many as possible)")
+    command.add_argument("--equal", action="store_true", help="as many rows of each task, not the paper's proportions")
 
 
 def _add_source(command: argparse.ArgumentParser, *, more: Sequence[str] = ()) -> None:
@@ -77,13 +85,16 @@ def _add_source(command: argparse.ArgumentParser, *, more: Sequence[str] = ()) -
     command.add_argument("--text-column", default="text", help="column of weak captions (default: text)")
     command.add_argument("--media", help="folder that a table's paths are relative to (default: the table's)")
     command.add_argument("--split", default="train", help="split of a dataset (default: train)")
+    command.add_argument(
+        "--encoding", help="encoding of a table or of text files (default: UTF-8, or what a mark says)"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one of the commands; what it found is printed as JSON.
 
     Returns:
-        0, or 1 where `verify` found something wrong or the arguments make no sense.
+        0; 1 where `verify` found something wrong or the machine refused; 2 for bad usage or broken data.
     """
     arguments = make_parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(message)s")
@@ -91,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "plan": _plan,
         "run": _run,
         "retry": _run,
-        "status": lambda given: (run_status(given.out), 0),
+        "status": _status,
         "verify": _verify,
         "build": _build,
         "fingerprint": _fingerprint,
@@ -100,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         found, code = commands[arguments.command](arguments)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"gve synth {arguments.command}: {error}{_advice(error)}\n")
-        return 1
+        return 2 if isinstance(error, ValueError) else 1
     sys.stdout.write(json.dumps(found, ensure_ascii=False) + "\n")
     return code
 
@@ -111,13 +122,20 @@ def _advice(error: Exception) -> str:
     return "; what is done is kept: make room, then give the same command again" if full else ""
 
 
-def _source(arguments: argparse.Namespace) -> Source:
-    names = ("id_column", "video_column", "text_column", "split", "media")
+def _source(arguments: argparse.Namespace) -> "Source":
+    from gve.hub_datasets.vsynflow.readers import Source
+
+    names = ("id_column", "video_column", "text_column", "split", "media", "encoding")
     options = {name: getattr(arguments, name) for name in names}
     return Source(arguments.kind, arguments.corpus, arguments.name, arguments.licence, **options)
 
 
 def _plan(arguments: argparse.Namespace) -> tuple[Any, int]:
+    from gve.hub_datasets.vsynflow.config import make_config, read_config
+    from gve.hub_datasets.vsynflow.files import commit_json
+    from gve.hub_datasets.vsynflow.readers import read_source
+    from gve.hub_datasets.vsynflow.shards import make_plan
+
     values = read_config(arguments.config)
     make_config(values)
     source = _source(arguments)
@@ -128,6 +146,11 @@ def _plan(arguments: argparse.Namespace) -> tuple[Any, int]:
 
 
 def _run(arguments: argparse.Namespace) -> tuple[Any, int]:
+    from gve.hub_datasets.vsynflow.config import make_config, make_flow, read_config
+    from gve.hub_datasets.vsynflow.files import commit_json, read_json
+    from gve.hub_datasets.vsynflow.runner import run_flow
+    from gve.hub_datasets.vsynflow.status import run_status
+
     path = arguments.out / CONFIG
     values = read_config(arguments.config) if arguments.config else read_json(path) if path.exists() else {}
     flow = make_flow(make_config(values))
@@ -138,34 +161,55 @@ def _run(arguments: argparse.Namespace) -> tuple[Any, int]:
     return {**asdict(report), **run_status(arguments.out)["ended"]}, 0
 
 
+def _status(arguments: argparse.Namespace) -> tuple[Any, int]:
+    from gve.hub_datasets.vsynflow.status import run_status
+
+    return run_status(arguments.out), 0
+
+
 def _verify(arguments: argparse.Namespace) -> tuple[Any, int]:
+    from gve.hub_datasets.vsynflow.verify import verify_run
+
     verdict = verify_run(arguments.out)
     return asdict(verdict), 1 if verdict.errors else 0
 
 
 def _build(arguments: argparse.Namespace) -> tuple[Any, int]:
     """Build, and leave the report of the gate beside the run."""
+    from gve.hub_datasets.vsynflow.build import build_uvrd
+    from gve.hub_datasets.vsynflow.decontamination import gate_report
+    from gve.hub_datasets.vsynflow.files import commit_json
+
     commit_json(arguments.out / GATE, gate_report(arguments.out))
-    return build.run(arguments)
+    report = build_uvrd(
+        arguments.out,
+        arguments.uvrd,
+        media=arguments.media,
+        local=arguments.local,
+        quotas=dict.fromkeys(TASKS, 1) if arguments.equal else None,
+        total=arguments.total,
+    )
+    return {"rows": report.rows, "records": report.records}, 0
 
 
 def _fingerprint(arguments: argparse.Namespace) -> tuple[Any, int]:
+    from gve.hub_datasets.vsynflow.encoders import encoder_name, make_encoder
+    from gve.hub_datasets.vsynflow.fingerprints import make_fingerprints
+    from gve.hub_datasets.vsynflow.readers import read_items
+    from gve.hub_datasets.vsynflow.uvrb_items import uvrb_items
+
     place = arguments.encoder
     options: dict[str, Any] = {"num_frames": arguments.frames, "hash_frames": arguments.hash_frames}
     if place is not None:
-        options |= {"encoder": load_encoder(place), "encoder_name": encoder_name(place)}
+        options |= {"encoder": make_encoder(place), "encoder_name": encoder_name(place)}
     with TemporaryDirectory() as scratch:
         if arguments.kind == "uvrb":
             items = uvrb_items(arguments.corpus, Path(scratch), sets=arguments.sets, splits=arguments.splits)
         else:
-            items = map(_item, read_source(_source(arguments), arguments.out.parent))
+            items = read_items(_source(arguments), Path(scratch))
         found = make_fingerprints(arguments.name, items, **options)
     found.save(arguments.out)
     return {**found.counts(), "encoder": found.encoder, "digest": found.digest()}, 0
-
-
-def _item(record: Record) -> dict[str, Any]:
-    return {"ids": [record["id"], record["video"]["path"]], "video": record["video"], "texts": [record["text"]]}
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import yaml
 
 from gve.hub_datasets.vsynflow.captioners import captioner_maker
 from gve.hub_datasets.vsynflow.decontamination import Decontamination
-from gve.hub_datasets.vsynflow.encoders import encoder_name, load_encoder
+from gve.hub_datasets.vsynflow.encoders import encoder_name, make_encoder
 from gve.hub_datasets.vsynflow.enrichment import Enrichment
 from gve.hub_datasets.vsynflow.extension.compositions import Compositions
 from gve.hub_datasets.vsynflow.extension.mining import Mining
@@ -147,7 +147,7 @@ def make_flow(config: Config) -> Flow:
         )
         # before the last stage, so that no leak is mined as a negative either
         stages.insert(len(stages) - (config.captioner is not None), gate)
-    encoder = None if config.encoder is None else partial(load_encoder, config.encoder)
+    encoder = None if config.encoder is None else partial(make_encoder, config.encoder)
     captioner = None if config.captioner is None else captioner_maker(config.captioner)[1]
     return Flow(tuple(stages), config.seed, config.deadline, encoder, captioner)
 

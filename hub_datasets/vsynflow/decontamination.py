@@ -10,7 +10,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pyarrow as pa
 
@@ -147,8 +146,8 @@ class Decontamination(BaseStage):
             for number, record in enumerate(records[start : start + _BATCH], start):
                 try:
                     shown[number] = frames_of(record["video"], known.num_frames)
-                except (av.FFmpegError, ValueError) as error:
-                    found[number] = Failed(f"decode-{type(error).__name__}", retryable=False)
+                except (ValueError, FileNotFoundError):
+                    found[number] = Failed("undecodable", retryable=False)
             if shown:
                 vectors = unit(encode_videos(context.encoder, list(shown.values())))  # (_BATCH, D)
                 for number, nearest in zip(shown, (vectors @ known.videos.T).max(axis=1), strict=True):

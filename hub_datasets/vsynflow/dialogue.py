@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from gve.hub_datasets.vsynflow.captioner import Answers, Captioner, Request, Response, answer_once
 from gve.hub_datasets.vsynflow.stages import Failed, Rejected
-from gve.hub_datasets.vsynflow.validation import Check, Checked, Violation, correction
+from gve.hub_datasets.vsynflow.validation import Check, Checked, Violation, correction, without_thinking
 
 ATTEMPTS = ("ask", "repair", "reseed", "repair")
 """What is tried, in this order, until an answer passes."""
@@ -88,7 +88,7 @@ def _again(step: str, ask: Ask, request: Request, reply: Response, answer: Answe
     if step == "reseed" or reply.finish == "length":
         # nothing of a cut answer is worth keeping in the conversation
         return replace(ask.request, seed=ask.request.seed + number)
-    return request.followed_by(reply.text, correction(answer.violations))
+    return request.followed_by(without_thinking(reply.text), correction(answer.violations))
 
 
 def _judged(answer: Answer, reply: Response, ask: Ask) -> Answer:

@@ -4,33 +4,33 @@ The flow never imports a model. What it needs is a function that gives an encode
 that changes with the weights, so that scores and fingerprints of different models never meet.
 """
 
-import importlib
 from hashlib import blake2b
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from gve.hub_datasets.vsynflow.stages import Encoder, SetupError
+from gve.media_gve import shown
 
 _SAMPLES, _SAMPLE = 64, 1 << 16
 _SUFFIXES = (".json", ".safetensors")
 
 
-def load_encoder(place: str) -> Encoder:
-    """Make an encoder.
+def make_encoder(place: str) -> Encoder:
+    """Call the function that a configuration names; `gve.eval.models:load_encoder:FOLDER` opens a model.
 
     Args:
-        place: "module:function", called with nothing, or "module:function:argument", such as
-            "gve.eval.models:load_encoder:FOLDER".
+        place: "module:function", called with nothing, or "module:function:argument".
 
     Raises:
         SetupError: If it is neither, or cannot be imported.
     """
-    module, function, argument = _parts(place)
+    function, argument = _parts(place)
     try:
-        make = getattr(importlib.import_module(module), function)
+        make = resolve_name(function)
     except (ImportError, AttributeError) as error:
         raise SetupError(
-            f"encoder: got {place!r}, which cannot be imported ({type(error).__name__}: {error}); "
+            f"encoder: got {shown(place)}, which cannot be imported ({type(error).__name__}: {error}); "
             "module:function is accepted, of a function that gives an encoder"
         ) from error
     return make() if argument is None else make(argument)
@@ -40,16 +40,16 @@ def encoder_name(place: str) -> str:
     """What tells an encoder from another: its function, and what the folder holds where its argument is one.
 
     Args:
-        place: As for `load_encoder`.
+        place: As for `make_encoder`.
 
     Raises:
-        SetupError: As `load_encoder` raises it.
+        SetupError: As `make_encoder` raises it.
     """
-    module, function, argument = _parts(place)
+    function, argument = _parts(place)
     if argument is None:
-        return f"{module}:{function}"
+        return function
     folder = Path(argument)
-    return f"{module}:{function}:{folder_digest(folder) if folder.is_dir() else argument}"
+    return f"{function}:{folder_digest(folder) if folder.is_dir() else argument}"
 
 
 def folder_digest(folder: Path) -> str:
@@ -65,15 +65,15 @@ def folder_digest(folder: Path) -> str:
     return found.hexdigest()
 
 
-def _parts(place: str) -> tuple[str, str, str | None]:
-    module, first, rest = place.partition(":")
-    function, second, argument = rest.partition(":")
-    if not module or not first or not function or (second and not argument):
+def _parts(place: str) -> tuple[str, str | None]:
+    """Function and argument."""
+    parts = place.split(":", 2)
+    if len(parts) < 2 or not all(parts):
         raise SetupError(
-            f"encoder: got {place!r}; module:function is accepted, of a function that gives an encoder, or "
+            f"encoder: got {shown(place)}; module:function is accepted, of a function that gives an encoder, or "
             "module:function:argument, such as gve.eval.models:load_encoder:FOLDER"
         )
-    return module, function, argument if second else None
+    return ":".join(parts[:2]), parts[2] if len(parts) > 2 else None
 
 
 def encode_videos(encoder: Encoder, videos: list[Any], *, batch_size: int = 32) -> Any:

@@ -4,7 +4,6 @@ Frames go as JPEG files, never as the video: a server that decodes videos is the
 """
 
 import asyncio
-import base64
 import email.utils
 import logging
 import random
@@ -16,7 +15,8 @@ from typing import Any
 
 import httpx2
 
-from gve.hub_datasets.vsynflow.captioner import Done, Request, Response, Turn
+from gve.hub_datasets.vsynflow.captioner import Done, Request, Response
+from gve.hub_datasets.vsynflow.completions import chat_body, error_status, read_completion, with_words
 
 logger = logging.getLogger(__name__)
 
@@ -25,50 +25,6 @@ _SCHEMA_REFUSED = (400, 415, 422)
 _LONGEST_PAUSE = 30.0
 _RESTS_AFTER, _REST = 3, 1.0
 """Failures in a row after which an endpoint is left alone, and for how many seconds."""
-
-
-def chat_body(request: Request, model: str, *, constrained: bool) -> dict[str, Any]:
-    """The JSON of a chat completion.
-
-    Args:
-        request: What to ask for.
-        model: The model's name at the server.
-        constrained: Whether to ask for decoding under the schema.
-    """
-    body: dict[str, Any] = {
-        "model": model,
-        "messages": [{"role": turn.role, "content": _content(turn)} for turn in request.turns],
-        "seed": request.seed,
-        "max_tokens": request.max_tokens,
-        "temperature": request.temperature,
-    }
-    if constrained:
-        schema = {"name": request.prompt.replace("/", "-"), "schema": dict(request.schema), "strict": True}
-        body["response_format"] = {"type": "json_schema", "json_schema": schema}
-    return body
-
-
-def _content(turn: Turn) -> str | list[dict[str, Any]]:
-    if not turn.images:
-        return turn.text
-    urls = [f"data:image/jpeg;base64,{base64.b64encode(image).decode()}" for image in turn.images]
-    return [
-        *({"type": "image_url", "image_url": {"url": url}} for url in urls),
-        {"type": "text", "text": turn.text},
-    ]
-
-
-def read_completion(body: Any) -> Response | None:
-    """The response in a chat completion's JSON, or None where it has another shape."""
-    try:
-        choice, usage = body["choices"][0], body.get("usage") or {}
-        text, finish = choice["message"]["content"], choice.get("finish_reason")
-    except (KeyError, IndexError, TypeError, AttributeError):
-        return None
-    if not isinstance(text, str):
-        return None
-    counts = [usage.get(name, 0) for name in ("prompt_tokens", "completion_tokens")]
-    return Response(text, "length" if finish == "length" else "stop", *counts)
 
 
 @dataclass
@@ -204,31 +160,33 @@ class EndpointCaptioner:
         except (httpx2.HTTPError, OSError) as error:
             endpoint.failed()
             return ("timeout" if isinstance(error, httpx2.TimeoutException) else "connection"), None
-        if got.status_code in _SCHEMA_REFUSED and constrained:
-            logger.warning("%s refuses a schema (%d); asking without", endpoint.url, got.status_code)
+        found = _body(got)
+        status = (error_status(found) if got.status_code == 200 else None) or got.status_code
+        if status in _SCHEMA_REFUSED and constrained:
+            logger.warning("%s; asking without a schema", with_words(f"{endpoint.url}: http-{status}", found))
             endpoint.constrained = False
             return "schema-refused", 0.0
-        if got.status_code in _BUSY or got.status_code >= 500:
+        if status in _BUSY or status >= 500:
             pause = retry_after(got.headers.get("Retry-After"))
-            if got.status_code >= 500:
+            if status >= 500:
                 endpoint.failed()
             elif pause is not None:  # the server is busy for every request, not only for this one
                 endpoint.rests_until = max(endpoint.rests_until, time.monotonic() + pause)
-            return f"http-{got.status_code}", pause
-        if got.status_code != 200:
-            if got.status_code in _SCHEMA_REFUSED:  # so it was not the schema
+            return with_words(f"http-{status}", found), pause
+        if status != 200:
+            if status in _SCHEMA_REFUSED:  # so it was not the schema
                 endpoint.constrained = self.constrained
-            return Response(error=f"http-{got.status_code}", retryable=got.status_code in (401, 403, 404)), None
+            return Response(error=with_words(f"http-{status}", found), retryable=True), None
         endpoint.worked()
-        return _completion(got)
+        return read_completion(found) or with_words("not-a-completion", found), None
 
 
-def _completion(got: httpx2.Response) -> tuple[Response | str, float | None]:
+def _body(got: httpx2.Response) -> Any:
+    """The JSON of an answer, or its text where it is none."""
     try:
-        response = read_completion(got.json())
-    except ValueError:
-        response = None
-    return ("not-a-completion", None) if response is None else (response, None)
+        return got.json()
+    except (ValueError, RecursionError):
+        return got.text
 
 
 async def _choose(endpoints: Sequence[Endpoint]) -> Endpoint:

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pyarrow as pa
 
@@ -97,8 +96,8 @@ class Enrichment(BaseStage):
         for number, record in enumerate(records):
             try:
                 stills, seconds = sample_stills(record, self.num_frames), float(read_times(record)[-1])
-            except (av.FFmpegError, ValueError, OSError) as error:
-                outcomes[number] = Failed(f"decode-{type(error).__name__}", retryable=False)
+            except (ValueError, FileNotFoundError):
+                outcomes[number] = Failed("undecodable", retryable=False)
                 continue
             profile = draw_profile(record["id"], "video", self.seed)
             shown = f"{self.num_frames} frames of a video of {seconds:.1f} seconds"

@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from gve.hub_datasets.vsynflow.encoders import encode_videos
 from gve.hub_datasets.vsynflow.files import commit_bytes
 from gve.hub_datasets.vsynflow.quality.captions import normal
-from gve.hub_datasets.vsynflow.quality.measure import POOL
 from gve.hub_datasets.vsynflow.quality.pdq import BITS, from_hex, pdq, to_hex
 from gve.hub_datasets.vsynflow.quality.worker import video_worker
+from gve.hub_datasets.vsynflow.settings import HASHED_FRAMES
 from gve.hub_datasets.vsynflow.stages import Encoder
 from gve.hub_datasets.vsynflow.views import views_of
+from gve.image_gve import open_image
 
 SCHEMA = "gve-fingerprints/1"
 RUN_LENGTH = 13
@@ -130,7 +130,7 @@ def make_fingerprints(
     encoder: Encoder | None = None,
     encoder_name: str = "",
     num_frames: int = 8,
-    hash_frames: int = POOL,
+    hash_frames: int = HASHED_FRAMES,
     deadline: float = 60.0,
 ) -> Fingerprints:
     """Take the fingerprints of test videos and texts.
@@ -187,7 +187,7 @@ def _hashes(item: dict[str, Any], most: int, deadline: float) -> list[str]:
         return [*plain, *turned]
     if item.get("image") is None:
         return []
-    grey = np.asarray(Image.open(item["image"]).convert("L"))
+    grey = np.asarray(open_image(item["image"]).convert("L"))
     return [to_hex(pdq(grey)), to_hex(pdq(np.ascontiguousarray(grey[:, ::-1])))]
 
 

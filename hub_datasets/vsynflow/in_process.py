@@ -6,7 +6,6 @@ For a laptop and for tests; a served model is much faster. A text model sees no 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from io import BytesIO
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from gve.hub_datasets.vsynflow.captioner import Done, Request, Response, Turn
 from gve.hub_datasets.vsynflow.stages import SetupError
+from gve.image_gve import open_image
 
 _TOKENS_A_CHARACTER = 0.5
 """More than any tokenizer of English takes."""
@@ -96,7 +96,7 @@ class InProcessCaptioner:
     def _write(self, model: Any, processor: Any, request: Request, *, sees: bool) -> Response:
         messages = [_message(turn, sees=sees) for turn in request.turns]
         start = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        pictures = [Image.open(BytesIO(image)).convert("RGB") for turn in request.turns for image in turn.images]
+        pictures = [open_image(image) for turn in request.turns for image in turn.images]
         scribe = _Scribe(model, processor, pictures if sees else [], request)
         if not self.constrained:
             text, whole = scribe.write(start, request.max_tokens)

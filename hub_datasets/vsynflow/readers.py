@@ -1,51 +1,31 @@
-"""Readers of raw corpora: a folder, a table, WebDataset archives, a dataset; each yields raw records in a fixed order.
+"""Readers of raw corpora: a folder, a table, WebDataset archives, a dataset; each yields its videos in a fixed order.
 
-Nothing is decoded and no video is copied, but for those that a dataset holds inside its tables.
+Nothing is decoded and no video is copied, but for those that a table or dataset holds itself.
 """
 
-import csv
+import codecs
 import hashlib
 import json
+import logging
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
-
-import pyarrow.parquet as pq
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 from gve.hub_datasets.vsynflow.files import commit_bytes
-from gve.hub_datasets.vsynflow.records import Record, digest, make_record
+from gve.hub_datasets.vsynflow.records import Record, digest, make_record, utf8
+from gve.hub_datasets.vsynflow.settings import READERS
+from gve.hub_datasets.vsynflow.tables import Cells, marked_encoding, table_kind, table_rows, undecoded
+from gve.hub_datasets.walking import walk_files
+from gve.media_gve import QUOTED, media_kind, shown, suffix_kind
 
-VIDEO_SUFFIXES = frozenset(
-    [
-        ".mp4",
-        ".m4v",
-        ".mov",
-        ".mkv",
-        ".webm",
-        ".avi",
-        ".flv",
-        ".mpg",
-        ".mpeg",
-        ".ts",
-        ".wmv",
-        ".asf",
-        ".3gp",
-        ".3g2",
-        ".ogv",
-        ".gif",
-        ".vob",
-        ".f4v",
-        ".swf",
-        ".rm",
-        ".m1v",
-        ".mxf",
-    ]
-)
+logger = logging.getLogger(__name__)
+
 TEXT_SUFFIXES = (".txt", ".json")
-READERS = ("folder", "manifest", "webdataset", "dataset")
+LICENCES = ("licence", "license")
 
 
 @dataclass(frozen=True)
@@ -54,14 +34,16 @@ class Source:
 
     Attributes:
         kind: One of READERS.
-        path: A folder of videos; a csv or parquet table; a tar file or a folder of them; a dataset's name or folder.
+        path: A folder of videos; a table of one of `tables.KINDS`; a tar file or a folder of them; a dataset's name or
+            folder.
         name: What the records give as their source.
         licence: What they give as their licence, where they have no column of that name.
-        id_column: Column of ids; None makes ids of the videos' names.
-        video_column: Column of paths, which may be relative to the table's folder, or of a dataset's videos.
+        id_column: Column of ids; None makes ids of the videos' names, or of the rows' numbers where they have none.
+        video_column: Column of paths, which may be relative to the table's folder, or of the videos themselves.
         text_column: Column of weak captions, or the key in the JSON beside a video.
         split: Split of a dataset.
         media: Folder that a table's paths are relative to; None is the table's own.
+        encoding: Encoding of a table or of text files; None is UTF-8, or UTF-16 with a mark.
     """
 
     kind: str
@@ -73,10 +55,29 @@ class Source:
     text_column: str = "text"
     split: str = "train"
     media: str | None = None
+    encoding: str | None = None
 
     def describe(self) -> dict[str, Any]:
         """The source as JSON, for the plan."""
         return asdict(self)
+
+
+class Entry(NamedTuple):
+    """A video of a corpus, with all its weak captions.
+
+    Attributes:
+        name: Its id.
+        path: Its file, or the archive that it is a member of.
+        texts: Its captions.
+        licence: Its own licence; None where it has none.
+        place: Offset and size of a member of an archive.
+    """
+
+    name: str
+    path: str
+    texts: Sequence[str]
+    licence: str | None = None
+    place: tuple[int, int] | None = None
 
 
 def read_source(source: Source, folder: Path) -> Iterator[Record]:
@@ -90,125 +91,204 @@ def read_source(source: Source, folder: Path) -> Iterator[Record]:
         Records, in an order that depends on the corpus alone.
 
     Raises:
-        ValueError: For an unknown kind, a path that is not there, or a missing column.
+        ValueError: For an unknown kind, a path that is not there, a table that cannot be read, a missing column, a cell
+            of the wrong type, or a corpus without videos.
     """
-    readers: dict[str, Callable[[], Iterator[Record]]] = {
+    return (_record(source, entry) for entry in _entries(source, folder))
+
+
+def read_items(source: Source, folder: Path) -> Iterator[dict[str, Any]]:
+    """The videos of a corpus as `make_fingerprints` takes them: with all captions of each. See `read_source`."""
+    for entry in _entries(source, folder):
+        record = _record(source, entry)
+        yield {"ids": [record["id"], entry.path], "video": record["video"], "texts": list(map(utf8, entry.texts))}
+
+
+def typical(texts: Sequence[str]) -> str:
+    """The one of several captions, of the first 50, that shares most words with the others; the first of equals."""
+    words = [set(text.lower().split()) for text in texts[:50]]
+    shared = [sum(len(some & other) / max(len(some | other), 1) for other in words) for some in words]
+    return texts[shared.index(max(shared))] if texts else ""
+
+
+def _record(source: Source, entry: Entry) -> Record:
+    # A record is a video: one record a caption would decode and pay for the same video many times, only for
+    # `duplicates` to drop all but the first; and joined captions are refused as repetitive. The caption that agrees
+    # best with the others is the least likely to be somebody's mistake.
+    name = entry.name.replace("#", f"~{digest(entry.name)[:8]}~") if "#" in entry.name else entry.name
+    text, licence = utf8(typical(entry.texts)), entry.licence or source.licence
+    record = make_record(name, entry.path, text, source=source.name, licence=licence)
+    if entry.place is None:
+        return record
+    return {**record, "video": {"path": entry.path, "offset": entry.place[0], "size": entry.place[1]}}
+
+
+def _entries(source: Source, folder: Path) -> Iterator[Entry]:
+    readers: dict[str, Callable[[Counter[str]], Iterator[Entry]]] = {
         "folder": partial(_folder, source),
-        "manifest": partial(_manifest, source),
+        "manifest": partial(_manifest, source, folder),
         "webdataset": partial(_webdataset, source),
         "dataset": partial(_dataset, source, folder),
     }
+    for name, value in source.describe().items():
+        if value is not None and utf8(value) != value:
+            raise ValueError(f"{name}: got {ascii(value)[:QUOTED]}, which is not UTF-8; plans are, so rename it")
     if source.kind not in readers:
-        raise ValueError(f"kind: got {source.kind!r}; {', '.join(READERS)} are accepted")
+        raise ValueError(f"kind: got {shown(source.kind)}; {', '.join(READERS)} are accepted")
     if source.kind != "dataset" and not Path(source.path).exists():
         raise ValueError(f"path: {source.path} is not there; an existing {source.kind} is accepted; check the path")
-    return readers[source.kind]()
+    if source.kind == "manifest":
+        table_kind(Path(source.path))
+    try:
+        codecs.lookup(source.encoding or "utf-8")
+    except LookupError as error:
+        raise ValueError(f"encoding: got {shown(source.encoding)}; a name such as cp1252 is accepted") from error
+    return _counted(source, readers[source.kind])
 
 
-def _folder(source: Source) -> Iterator[Record]:
+def _counted(source: Source, read: Callable[[Counter[str]], Iterator[Entry]]) -> Iterator[Entry]:
+    """The entries whose names UTF-8 can hold, as JSON and parquet must; says what else was there.
+
+    Raises:
+        ValueError: If there are no entries.
+    """
+    passed: Counter[str] = Counter()
+    found = several = 0
+    for entry in read(passed):
+        if utf8(entry.name + entry.path) != entry.name + entry.path:
+            logger.warning("passed over %s: its name is not UTF-8; rename it", ascii(entry.name)[:QUOTED])
+            passed["no UTF-8"] += 1
+            continue
+        found, several = found + 1, several + (len(entry.texts) > 1)
+        yield entry
+    others = ", ".join(f"{utf8(name)} ({count})" for name, count in passed.most_common())[:QUOTED]
+    if not found:
+        raise ValueError(
+            f"path: {source.path} gives no video to read as a {source.kind} (passed over: {others or 'nothing'}); "
+            "accepted are files that are videos by content or suffix, or rows that name them; check path and kind"
+        )
+    if others:
+        logger.warning("%s: passed over what is no video: %s", source.path, others)
+    if several:
+        logger.warning(
+            "%s: %d of %d videos have several captions; each is planned with one", source.path, several, found
+        )
+
+
+def _folder(source: Source, passed: Counter[str]) -> Iterator[Entry]:
     """Videos at any depth, each with the text of the .txt or .json file of the same name, or none."""
     root = Path(source.path).resolve()
-    for path in sorted(path for path in root.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES):
-        name = path.relative_to(root).as_posix()
-        beside = [path.with_suffix(suffix) for suffix in TEXT_SUFFIXES]
-        texts = (_sidecar(file.suffix, file.read_bytes(), source) for file in beside if file.is_file())
-        yield _record(source, name, str(path), next(texts, ""), {})
+    for path in walk_files([root]):
+        if path.suffix.lower() in TEXT_SUFFIXES:
+            continue
+        if media_kind(path) != "video":
+            passed[path.suffix.lower() or "no suffix"] += 1
+            continue
+        beside = (path.with_suffix(case) for suffix in TEXT_SUFFIXES for case in (suffix, suffix.upper()))
+        texts = (_sidecar(file.suffix.lower(), file.read_bytes(), source) for file in beside if file.is_file())
+        name = path.name if path == root else path.relative_to(root).as_posix()
+        yield Entry(name, str(path), next(texts, ()))
 
 
-def _manifest(source: Source) -> Iterator[Record]:
-    """Rows of a csv or parquet table."""
+def _manifest(source: Source, folder: Path, passed: Counter[str]) -> Iterator[Entry]:
     path = Path(source.path).resolve()
-    root = path.parent if source.media is None else Path(source.media).resolve()
-    rows = _csv_rows(path) if path.suffix == ".csv" else _parquet_rows(path)
+    rows = table_rows(path, _columns(source), source.encoding)
+    return _rows(source, folder, rows, path.parent if source.media is None else Path(source.media).resolve())
+
+
+def _dataset(source: Source, folder: Path, passed: Counter[str]) -> Iterator[Entry]:
+    from datasets import load_dataset
+
+    rows = load_dataset(source.path, split=source.split).to_iterable_dataset()
+    media = None if source.media is None else Path(source.media).resolve()
+    return _rows(source, folder, undecoded(rows, _columns(source)), media)
+
+
+def _columns(source: Source) -> list[str]:
+    named = (source.id_column, source.video_column, source.text_column, *LICENCES)
+    return [name for name in named if name is not None]
+
+
+def _rows(source: Source, folder: Path, rows: Iterable[Mapping[str, Any]], root: Path | None) -> Iterator[Entry]:
+    """Entries of the rows of a table or dataset; videos in them are written out once, named by their content."""
     for number, row in enumerate(rows):
-        named = _cell(row, source.video_column, path, number)
-        video = root / named if "://" not in named else named
-        name = named if source.id_column is None else _cell(row, source.id_column, path, number)
-        yield _record(source, name, str(video), _cell(row, source.text_column, path, number), row)
+        cells = Cells(row, f"row {number} of {source.path}")
+        video, texts = cells.video(source.video_column), cells.texts(source.text_column)
+        name = f"{number:08d}" if source.id_column is None else cells.name(source.id_column)
+        if isinstance(video, bytes):
+            video = _video_file(video, folder)
+        else:
+            name = video if source.id_column is None and source.kind == "manifest" else name
+            video = str(root / video) if root is not None and "://" not in video else video
+        licences = (cells.name(column) for column in LICENCES if row.get(column))
+        yield Entry(name, video, texts, next(licences, None))
 
 
-def _webdataset(source: Source) -> Iterator[Record]:
-    """Members of tar files that share a name up to the first dot: a video and a .txt or .json; read by offset."""
-    root = Path(source.path).resolve()
-    tars = [root] if root.is_file() else sorted(root.rglob("*.tar"))
-    for path in tars:
-        videos: dict[str, tuple[int, int]] = {}
-        texts: dict[str, str] = {}
-        with tarfile.open(path, "r:") as archive:
-            for member in archive:
-                head, dot, tail = member.name.rpartition("/")[2].partition(".")
-                key, suffix = f"{member.name[: -len(head + dot + tail)]}{head}", f".{tail.rpartition('.')[2].lower()}"
-                if member.isfile() and suffix in VIDEO_SUFFIXES:
-                    videos[key] = (member.offset_data, member.size)
-                elif member.isfile() and suffix in TEXT_SUFFIXES:
-                    file = archive.extractfile(member)
-                    assert file is not None
-                    texts[key] = _sidecar(suffix, file.read(), source)
-        stem = path.name if root.is_file() else path.relative_to(root).as_posix()
-        for key, (offset, size) in videos.items():
-            record = _record(source, f"{stem}/{key}", str(path), texts.get(key, ""), {})
-            yield {**record, "video": {"path": str(path), "offset": offset, "size": size}}
-
-
-def _dataset(source: Source, folder: Path) -> Iterator[Record]:
-    """Rows of a `datasets` dataset; videos inside its tables are written out once, named by their content."""
-    from datasets import Video, load_dataset
-
-    data = load_dataset(source.path, split=source.split)
-    for needed in (source.video_column, source.text_column):
-        if needed not in data.column_names:
-            raise ValueError(f"column: {source.path} has no {needed!r}; {', '.join(data.column_names)} are accepted")
-    if isinstance(data.features[source.video_column], Video):
-        data = data.cast_column(source.video_column, Video(decode=False))
-    for number, row in enumerate(data):
-        place = _video_file(row[source.video_column], folder)
-        name = f"{number:08d}" if source.id_column is None else _cell(row, source.id_column, source.path, number)
-        yield _record(source, name, place, _cell(row, source.text_column, source.path, number), row)
-
-
-def _video_file(video: Any, folder: Path) -> str:
-    if isinstance(video, str):
-        return video
-    if video["bytes"] is None:
-        return video["path"]
-    name = hashlib.blake2b(video["bytes"], digest_size=16).hexdigest()
+def _video_file(content: bytes, folder: Path) -> str:
+    name = hashlib.blake2b(content, digest_size=16).hexdigest()
     path = (folder / "media" / name[:2] / f"{name}.video").resolve()
     if not path.exists():
-        commit_bytes(path, video["bytes"])
+        commit_bytes(path, content)
     return str(path)
 
 
-def _record(source: Source, name: str, path: str, text: str, row: Mapping[str, Any]) -> Record:
-    licence = row.get("licence") or row.get("license") or source.licence
-    safe = name.replace("#", f"~{digest(name)[:8]}~") if "#" in name else name
-    return make_record(safe, path, text, source=source.name, licence=str(licence))
+def _webdataset(source: Source, passed: Counter[str]) -> Iterator[Entry]:
+    """Members of tar files that share a name up to the first dot: a video and a .txt or .json; read by offset."""
+    root = Path(source.path).resolve()
+    tars = [root] if root.is_file() else (path for path in walk_files([root]) if path.suffix.lower() == ".tar")
+    for path in tars:
+        try:
+            videos, texts = _members(source, path, passed)
+        except (tarfile.TarError, EOFError) as error:
+            raise ValueError(
+                f"path: {path} cannot be read as a tar file ({str(error)[:QUOTED]}); plain ones are accepted, whole and not "
+                "compressed; unpack or repair it"
+            ) from error
+        stem = path.name if root.is_file() else path.relative_to(root).as_posix()
+        for key, place in videos.items():
+            yield Entry(f"{stem}/{key}", str(path), texts.get(key, ()), None, place)
 
 
-def _sidecar(suffix: str, content: bytes, source: Source) -> str:
-    """The weak caption beside a video; a broken one is none, which quality control then says."""
-    text = content.decode("utf-8", errors="replace")
+def _members(
+    source: Source, path: Path, passed: Counter[str]
+) -> tuple[dict[str, tuple[int, int]], dict[str, Sequence[str]]]:
+    """Offsets and sizes of an archive's videos, and the captions beside them, by their keys."""
+    videos: dict[str, tuple[int, int]] = {}
+    texts: dict[str, Sequence[str]] = {}
+    with tarfile.open(path, "r:") as archive:
+        for member in archive:
+            if not member.isfile():
+                continue
+            name = PurePosixPath(member.name)
+            head, _, _ = name.name.partition(".")
+            key, suffix = member.name[: len(member.name) - len(name.name)] + head, name.suffix.lower()
+            file = archive.extractfile(member)
+            assert file is not None
+            if suffix in TEXT_SUFFIXES:
+                texts[key] = _sidecar(suffix, file.read(), source)
+            elif _member_kind(member.name, file) == "video":
+                videos[key] = (member.offset_data, member.size)
+            else:
+                passed[suffix or "no suffix"] += 1
+    return videos, texts
+
+
+def _member_kind(name: str, file: Any) -> str | None:
+    """By the name alone, but for pictures, which may move: archives hold much that is neither."""
+    kind = suffix_kind(name)
+    return (media_kind(file) or kind) if kind == "image" else kind
+
+
+def _sidecar(suffix: str, content: bytes, source: Source) -> Sequence[str]:
+    """The weak captions beside a video; a broken file has none, which quality control then says."""
     if suffix == ".txt":
-        return text.strip()
+        encoding = source.encoding or marked_encoding(content) or "utf-8"
+        text = content.decode(encoding, errors="replace").strip()
+        return [text] if text else []
     try:
-        value = json.loads(text)
-    except ValueError:
-        return ""
-    found = value.get(source.text_column, "") if isinstance(value, dict) else ""
-    return found if isinstance(found, str) else ""
-
-
-def _cell(row: Mapping[str, Any], column: str, path: Any, number: int) -> str:
-    if column not in row:
-        raise ValueError(f"column: {path} has no {column!r} in row {number}; {', '.join(row)} are accepted")
-    return "" if row[column] is None else str(row[column])
-
-
-def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        yield from csv.DictReader(file)
-
-
-def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=4096):
-            yield from batch.to_pylist()
+        value = json.loads(content.decode(source.encoding) if source.encoding else content)
+    except (ValueError, RecursionError):
+        return []
+    found = value.get(source.text_column) if isinstance(value, dict) else None
+    found = found if isinstance(found, list) else [found]
+    return [text for text in found if isinstance(text, str) and text]

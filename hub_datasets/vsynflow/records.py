@@ -4,11 +4,10 @@ A record names its video by place, never by content: bytes are read where they a
 """
 
 import hashlib
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 
@@ -51,15 +50,18 @@ def digest(*parts: Any) -> str:
     return hashed.hexdigest()
 
 
-def open_video(record: Mapping[str, Any]) -> str | BinaryIO:
-    """What `av.open` takes for a record's video: the file's path, or a file in memory for a member of an archive."""
-    place = record["video"]
-    return place["path"] if place["offset"] is None else io.BytesIO(read_video(record))
+def utf8(text: str) -> str:
+    """A text that UTF-8 can hold: halves of surrogate pairs, as broken JSON and names of files give, become "?"."""
+    return text.encode(errors="replace").decode()
 
 
-def read_video(record: Mapping[str, Any]) -> bytes:
-    """The encoded bytes of a record's video."""
-    place = record["video"]
+def open_place(place: Mapping[str, Any]) -> str | bytes:
+    """What the reader takes for a record's `video`: the file's path, or the bytes of a member of an archive."""
+    return place["path"] if place["offset"] is None else read_place(place)
+
+
+def read_place(place: Mapping[str, Any]) -> bytes:
+    """The encoded bytes of a record's `video`."""
     with Path(place["path"]).open("rb") as file:
         if place["offset"] is None:
             return file.read()

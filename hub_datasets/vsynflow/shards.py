@@ -8,8 +8,9 @@ from typing import Any
 
 from gve.hub_datasets.vsynflow.files import commit_json, commit_rows, read_json, read_rows
 from gve.hub_datasets.vsynflow.records import BASE_COLUMNS, CHILD_MARK, Record, digest
+from gve.hub_datasets.vsynflow.settings import SHARD_ROWS
+from gve.media_gve import shown
 
-DEFAULT_SHARD_ROWS = 256
 PLAN = "plan.json"
 
 
@@ -57,7 +58,7 @@ def read_manifest(folder: Path, shard: Shard) -> list[Record]:
 
 
 def make_plan(
-    folder: Path, records: Iterable[Record], source: dict[str, Any], *, shard_rows: int = DEFAULT_SHARD_ROWS
+    folder: Path, records: Iterable[Record], source: dict[str, Any], *, shard_rows: int = SHARD_ROWS
 ) -> Plan:
     """Cut a corpus into shards on disk; an earlier plan of the same corpus is taken as it is.
 
@@ -125,8 +126,10 @@ def _unique(records: Iterable[Record]) -> Iterator[Record]:
     for record in records:
         name = record["id"]
         if name in seen:
-            raise ValueError(f"id: got {name!r} twice; ids that differ are accepted; rename or remove one of the rows")
+            raise ValueError(
+                f"id: got {shown(name)} twice; ids that differ are accepted; rename or remove one of the rows"
+            )
         if CHILD_MARK in name or not name:
-            raise ValueError(f"id: got {name!r}; a name without {CHILD_MARK!r} is accepted, which marks children")
+            raise ValueError(f"id: got {shown(name)}; a name without {CHILD_MARK!r} is accepted, which marks children")
         seen.add(name)
         yield record

@@ -19,14 +19,16 @@ def run_status(folder: Path) -> dict[str, Any]:
 
     Returns:
         JSON: `shards`, `records`, `done` (shards), `ended` (kept, rejected, failed and retryable records),
-        `stages` (stored shards and outcomes by stage), `reasons` ("stage: code" to a count), `redacted` (kept rows
-        whose weak caption had personal data taken out).
+        `stages` (stored shards and outcomes by stage), `reasons` ("stage: code" to a count), `words` (of each such code
+        that came with a server's own words, the first of them), `redacted` (kept rows whose weak caption had personal
+        data taken out).
 
     Raises:
         ValueError: If the folder holds no plan.
     """
     plan = read_plan(folder)
     ended, reasons, done, changed = Counter[str](), Counter[str](), 0, 0
+    words: dict[str, str] = {}
     for shard in plan.shards:
         path = done_file(folder, shard)
         if not path.exists():
@@ -37,7 +39,12 @@ def run_status(folder: Path) -> dict[str, Any]:
         changed += _redacted(folder / "kept" / f"{shard.name}.parquet")
         for table in ("rejected", "failed"):
             rows = read_rows(folder / table / f"{shard.name}.parquet")
-            reasons.update(f"{row['stage']}: {row['code']}" for row in rows)
+            for row in rows:
+                code, _, said = row["code"].partition(": ")
+                reason = f"{row['stage']}: {code}"
+                reasons[reason] += 1
+                if said:
+                    words.setdefault(reason, said)
     return {
         "shards": len(plan.shards),
         "records": plan.rows,
@@ -45,6 +52,7 @@ def run_status(folder: Path) -> dict[str, Any]:
         "ended": dict(ended),
         "stages": _stages(folder, plan),
         "reasons": dict(reasons.most_common()),
+        "words": words,
         "redacted": changed,
     }
 

@@ -26,6 +26,7 @@ from gve.hub_datasets.world.captions import (
     name_thing,
 )
 from gve.hub_datasets.world.spec import Clip, Thing, choice
+from gve.media_gve import MP4
 
 TRUTH_NAME = "world-truth"
 _TRIES = 200
@@ -60,7 +61,7 @@ class TruthCaptioner:
 
     def _clip(self, subject: Mapping[str, Any]) -> Clip | None:
         """What a request is about; a repaired file has another name, and only the raw record's id tells."""
-        names = (subject["file"], Path(subject["origin"]).name, f"{Path(subject['origin']).stem}.mp4")
+        names = (subject["file"], Path(subject["origin"]).name, f"{Path(subject['origin']).stem}{MP4}")
         return next((self._clips[name] for name in names if name in self._clips), None)
 
 

@@ -18,6 +18,7 @@ from gve.hub_datasets.schema import TASKS, pair_features
 from gve.hub_datasets.vsynflow.extension.pairs import Candidate, Side, candidates_of, choose, lineage, source_fact
 from gve.hub_datasets.vsynflow.files import commit_json, read_json
 from gve.hub_datasets.vsynflow.records import Record
+from gve.hub_datasets.vsynflow.settings import LAYOUTS
 from gve.hub_datasets.vsynflow.uvrd_card import uvrd_card
 from gve.hub_datasets.vsynflow.uvrd_store import (
     BLOCK_BYTES,
@@ -31,7 +32,6 @@ from gve.hub_datasets.vsynflow.uvrd_store import (
 )
 from gve.hub_datasets.world.files import write_text
 
-LAYOUTS = ("embed", "reference")
 FACTS = "facts.json"
 
 

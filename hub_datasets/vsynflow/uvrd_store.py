@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 from datasets import Features
 
 from gve.hub_datasets.vsynflow.extension.pairs import Candidate, Side
-from gve.hub_datasets.vsynflow.records import Record, read_video
+from gve.hub_datasets.vsynflow.records import Record, read_place
+from gve.media_gve import MP4
 
 SHARD_ROWS, SHARD_BYTES = 1000, 512 << 20
 BLOCK_ROWS, BLOCK_BYTES = 128, 64 << 20
@@ -56,7 +57,9 @@ class MediaStore:
 
     def _media(self, record: Record, shows: str) -> dict[str, Any]:
         if self.embed:
-            content = read_video(record) if shows == "video" else (self.work / record[shows]["path"]).read_bytes()
+            content = (
+                read_place(record["video"]) if shows == "video" else (self.work / record[shows]["path"]).read_bytes()
+            )
             return {"bytes": content, "path": None}
         path = self._video(record) if shows == "video" else self._placed(self.work / record[shows]["path"])
         return {"bytes": None, "path": str(path)}
@@ -65,10 +68,10 @@ class MediaStore:
         """A record's video in the folder, copied at its first use."""
         name = repr(sorted(record["video"].items()))
         if name not in self._videos:
-            content = read_video(record)
+            content = read_place(record["video"])
             digest = blake2b(content, digest_size=16).hexdigest()
-            suffix = Path(record["video"]["path"]).suffix if record["video"]["offset"] is None else ".mp4"
-            path = self.folder / "media" / digest[:2] / f"{digest}{suffix or '.mp4'}"
+            suffix = Path(record["video"]["path"]).suffix if record["video"]["offset"] is None else ""
+            path = self.folder / "media" / digest[:2] / f"{digest}{suffix or MP4}"
             if not path.is_file():
                 _write(path, content)
             self._videos[name] = path

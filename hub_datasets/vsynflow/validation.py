@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gve.hub_datasets.vsynflow.prompts.composed import BINDINGS
+from gve.hub_datasets.vsynflow.records import utf8
 from gve.hub_datasets.vsynflow.styles import STYLES, Style
 
 ABSENCE = re.compile(
@@ -19,6 +20,10 @@ SPECULATION = re.compile(
 )
 VAGUE = re.compile(r"\b(something|somewhere|a thing|the thing|things|an area|the area)\b")
 EXACT_TIME = re.compile(r"\b\d+(?:[.:]\d+)?\s*(?:s|sec|secs|seconds?|minutes?|ms)\b|\b\d{1,2}:\d{2}\b")
+BLANK = "\ufeff \t\r\n"
+THINKING = re.compile(r"<(?:think|thinking|thought|reasoning)>|\[THINK\]|\u25c1think\u25b7", re.IGNORECASE)
+THOUGHT = re.compile(r"</(?:think|thinking|thought|reasoning)>|\[/THINK\]|\u25c1/think\u25b7", re.IGNORECASE)
+"""Where thoughts begin and end; chat templates often write the beginning, so that the answer holds the end alone."""
 LETTERS = re.compile(r"[A-Za-z]")
 ENGLISH_SHARE = 0.9
 SHORT_WORDS = 20
@@ -52,20 +57,57 @@ class Checked(NamedTuple):
 Check = Callable[[str], Checked]
 
 
-def parse_texts(answer: str, schema: Mapping[str, Any]) -> Checked:
-    """Read the object of texts that a schema of `prompts.prompt.text_schema` describes.
+def without_thinking(answer: str) -> str:
+    """An answer without the thoughts that a reasoning model wrote before it."""
+    return THOUGHT.split(answer.strip(BLANK))[-1].strip(BLANK)
 
-    A code fence around the object is taken off; anything else around it is a breach.
+
+def is_thinking(answer: str) -> bool:
+    """Whether an answer begins with thoughts that come to no end."""
+    return THINKING.match(answer.strip(BLANK)) is not None and THOUGHT.search(answer) is None
+
+
+def read_json(answer: str) -> Any:
+    """The JSON value of an answer, or the one object in it, whatever thoughts, fences and words stand around that.
+
+    Raises:
+        ValueError: If it holds none, or several that differ.
+    """
+    text = answer.strip(BLANK)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        found = _objects(without_thinking(text))
+        if len(found) != 1:
+            raise ValueError(f"{len(found)} different objects in it" if found else str(error)[:80]) from error
+        return found[0]
+
+
+def _objects(text: str) -> list[Any]:
+    """The different JSON objects in a text, those within others left out."""
+    found: list[Any] = []
+    decoder, place = json.JSONDecoder(), text.find("{")
+    while place >= 0:
+        try:
+            value, place = decoder.raw_decode(text, place)
+            found += [value] if value not in found else []
+        except (ValueError, RecursionError):
+            place += 1
+        place = text.find("{", place)
+    return found
+
+
+def parse_texts(answer: str, schema: Mapping[str, Any]) -> Checked:
+    """Read the object of texts that a schema of `prompts.prompt.text_schema` describes; see `read_json`.
 
     Args:
         answer: What the captioner wrote.
         schema: Its schema.
     """
-    body = re.sub(r"^```(?:json)?\s*|\s*```$", "", answer.strip())
     try:
-        found = json.loads(body)
+        found = read_json(answer)
     except ValueError as error:
-        return Checked({}, (Violation("json", "", f"the answer is not JSON ({str(error)[:80]})"),))
+        return Checked({}, (Violation("json", "", f"the answer is not JSON ({error})"),))
     if not isinstance(found, dict):
         return Checked({}, (Violation("schema", "", f"a JSON {type(found).__name__} came, an object is wanted"),))
     wanted = schema["properties"]
@@ -76,7 +118,9 @@ def parse_texts(answer: str, schema: Mapping[str, Any]) -> Checked:
         elif not rule["minLength"] <= len(found[key].strip()) <= rule["maxLength"]:
             lengths = f"{rule['minLength']} to {rule['maxLength']}"
             broken.append(Violation("schema", key, f"{len(found[key])} characters came, {lengths} are wanted"))
-    texts = {key: " ".join(text.split()) for key, text in found.items() if key in wanted and isinstance(text, str)}
+    texts = {
+        key: utf8(" ".join(text.split())) for key, text in found.items() if key in wanted and isinstance(text, str)
+    }
     for key in texts:
         if "\n" in found[key].strip():
             broken.append(Violation("paragraph", key, "one paragraph without line breaks is wanted"))

@@ -15,6 +15,7 @@ from gve.hub_datasets.world.files import write_bytes, write_rows
 from gve.hub_datasets.world.rows import Side
 from gve.hub_datasets.world.sets import CORPUS_OF, MiniSet, Sizes, build_sets
 from gve.hub_datasets.world.video import video_bytes
+from gve.media_gve import MP4
 
 TABLES = ("corpus", "queries", "qrels", "top_ranked")
 FOLDER_SETS = tuple(name for name, task in SETS.items() if CORPUS_OF.get(name, task.slug) == task.slug)
@@ -77,7 +78,7 @@ def write_table(path: Path, table: str, name: str, split: str, seed: int, sizes:
 
 def video_file(name: str, corpus_id: str) -> str:
     """File name of a set's candidate in the folder of videos, such as "crb-s-g07-2.mp4"."""
-    return f"{CORPUS_OF.get(name, name.lower())}-{corpus_id.replace('/', '-')}.mp4"
+    return f"{CORPUS_OF.get(name, name.lower())}-{corpus_id.replace('/', '-')}{MP4}"
 
 
 def video_files(folder: Path, sets: Mapping[str, MiniSet]) -> dict[str, list[Path]]:

@@ -26,6 +26,7 @@ from gve.hub_datasets.world.pairs import build_pairs
 from gve.hub_datasets.world.raw import write_raw_videos, write_titles
 from gve.hub_datasets.world.sets import CORPUS_OF, DEFAULT_SIZES, Sizes, build_sets
 from gve.hub_datasets.world.spec import SPLITS
+from gve.media_gve import MP4
 
 DEFAULT_PAIRS = {"t2v": 12000, "t2t": 3000, "t2i": 4000, "ti2v": 3000, "tv2v": 2400, "i2v": 2000, "v2v": 1500}
 SHARD_ROWS = 500
@@ -151,7 +152,7 @@ def _set_parts(folder: Path, seed: int, sizes: Sizes) -> Iterator[Part]:
 def _raw_parts(folder: Path, count: int, seed: int) -> Iterator[Part]:
     for start in range(0, count, _RAW_PART):
         stop = min(start + _RAW_PART, count)
-        marks = tuple(folder / "videos" / f"v{number:05d}.mp4" for number in range(start, stop))
+        marks = tuple(folder / "videos" / f"v{number:05d}{MP4}" for number in range(start, stop))
         yield Part(marks, stop - start, partial(write_raw_videos, folder, count, seed, start, stop))
     if count:
         marks = (folder / "titles.csv", folder / "truth.jsonl")

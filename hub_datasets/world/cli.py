@@ -5,8 +5,6 @@ import json
 import sys
 from collections.abc import Sequence
 
-from gve.hub_datasets.world.build import DEFAULT_PAIRS, build_world
-
 
 def make_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
@@ -26,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_parser().parse_args(argv)
     if arguments.pairs_scale < 0 or arguments.raw < 0:
         make_parser().error("--pairs-scale and --raw: a negative number; 0 or more is accepted")
+    from gve.hub_datasets.world.build import DEFAULT_PAIRS, build_world  # a second to import, with datasets
+
     world = build_world(
         arguments.out,
         seed=arguments.seed,

@@ -19,6 +19,7 @@ from gve.hub_datasets.world.files import write_bytes, write_text
 from gve.hub_datasets.world.rows import stream
 from gve.hub_datasets.world.spec import COLORS, SCENES, Clip, choice, sample_clip
 from gve.hub_datasets.world.video import video_bytes
+from gve.media_gve import MP4
 
 TITLE_KINDS = {"plain": 0.6, "wrong color": 0.13, "wrong scene": 0.12, "vague": 0.1, "duplicate": 0.05}
 """Shares of the titles by kind; a duplicate shows an earlier clip again under another title."""
@@ -77,7 +78,7 @@ def raw_videos(count: int, seed: int) -> list[RawVideo]:
         kind = str(rng.choice(list(TITLE_KINDS), p=list(TITLE_KINDS.values())))
         originals = [video for video in videos if video.kind != "duplicate"]
         kind = "plain" if kind == "duplicate" and not originals else kind
-        clip, original, file = sample_clip(rng, "seen"), "", f"v{number:05d}.mp4"
+        clip, original, file = sample_clip(rng, "seen"), "", f"v{number:05d}{MP4}"
         if kind == "duplicate":
             earlier = choice(rng, originals)
             clip, original = earlier.clip, earlier.file
@@ -121,7 +122,7 @@ def raw_rows(folder: Path) -> list[dict[str, Any]]:
         titles = list(csv.DictReader(file))
     return [
         {
-            "id": f"collected-{entry['file'].removesuffix('.mp4')}",
+            "id": f"collected-{entry['file'].removesuffix(MP4)}",
             "task": "t2v",
             "kind": "collected",
             "instruction": SETS["MSRVTT"].instruction,

@@ -3,8 +3,10 @@
 As a Space it searches the videos in its folder `assets` with the model that its README.md names.
 """
 
+import hashlib
 import html
 import logging
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from urllib.parse import quote
 
 from huggingface_hub import RepoCard
 
-from gve.eval.console import fail
+from gve.eval.console import fail, printable
 from gve.model_cards.catalogue import Catalogue, Found, default_instruction, open_catalogue, query_row
 from gve.model_cards.playing import playable
 
@@ -57,23 +59,23 @@ def answer(
         used = (instruction or "").strip() or default_instruction(row)
         found = catalogue.find(row, int(count), instruction=used)
     except ValueError as error:
-        shown = str(error)
+        told = str(error)
         for name in asked["files"]:  # an upload's folder means nothing to its sender
-            shown = shown.replace(name, Path(name).name)
-        return f'<p class="gve-alert" role="alert">{html.escape(shown)}</p>'
+            told = told.replace(name, Path(name).name)
+        return f'<p class="gve-alert" role="alert">{_escape(told)}</p>'
     said = "the model's own" if used is None else used
     note = f"{' + '.join(row)} query over {len(catalogue.paths)} files. Instruction: {said}"
     cards = "".join(_card(rank, hit, copies) for rank, hit in enumerate(found, start=1))
-    return f'<p class="gve-note">{html.escape(note)}</p><div class="gve-hits">{cards}</div>'
+    return f'<p class="gve-note">{_escape(note)}</p><div class="gve-hits">{cards}</div>'
 
 
 def _card(rank: int, hit: Found, copies: Path) -> str:
     """One hit."""
-    name = html.escape(hit.path.name)
+    name = _escape(hit.path.name)
     try:
-        kind, path = playable(hit.path, copies)
+        kind, path = playable(_addressable(hit.path, copies), copies)
     except (OSError, ValueError) as error:
-        logger.warning("cannot show %s: %s", hit.path, error)
+        logger.warning("cannot show %s: %s", printable(hit.path), printable(error))
         medium = '<div class="gve-lost">cannot be shown</div>'
     else:
         address = html.escape(_FILES + quote(str(path)))
@@ -86,6 +88,24 @@ def _card(rank: int, hit: Found, copies: Path) -> str:
         f'<figure class="gve-hit">{medium}<figcaption><span>{rank}</span><span class="gve-name" title="{name}">{name}'
         f'</span><span class="gve-score">{hit.score:.3f}</span></figcaption></figure>'
     )
+
+
+def _escape(text: object) -> str:
+    """Text as HTML; half characters would stop the server's JSON."""
+    return html.escape(printable(text))
+
+
+def _addressable(path: Path, copies: Path) -> Path:
+    """The file itself, or a link to it where its name is not UTF-8: servers read addresses as such."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        suffix = path.suffix if path.suffix.isascii() else ""
+        link = copies / f"{hashlib.blake2b(os.fsencode(path), digest_size=12).hexdigest()}{suffix}"
+        if not link.is_symlink():
+            link.symlink_to(path.absolute())
+        return link
+    return path
 
 
 def build(catalogue: Catalogue, copies: Path) -> Any:

@@ -45,7 +45,8 @@ def run_gve(queries, targets, index="exact"):
     from types import SimpleNamespace
 
     from gve.trainers.mining.nearest import make_index
-    from gve.trainers.mining.negatives import MiningSettings, mine_rows
+    from gve.trainers.mining.negatives import mine_rows
+    from gve.trainers.mining.settings import MiningSettings
 
     class Table(SimpleNamespace):
         def __len__(self):

@@ -24,10 +24,9 @@ import transformers
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from gve.container_gve import Container
-from gve.groups_gve import GroupDecoder
-from gve.limits_gve import Budget, Limits
+from gve.index_gve import GroupDecoder
 from gve.scan_gve import Table, scan
-from gve.source_gve import open_source
+from gve.source_gve import Budget, Limits, open_source
 from gve.video_gve import read_video, resize_frames, uniform_indices
 
 SIZES = {"360p": (640, 360), "720p": (1280, 720), "1080p": (1920, 1080), "2160p": (3840, 2160)}

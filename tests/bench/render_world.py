@@ -12,7 +12,7 @@ import numpy as np
 
 from gve.hub_datasets.world.render import frame_times, render
 from gve.hub_datasets.world.spec import sample_clip
-from gve.hub_datasets.world.video import encode_mp4
+from gve.video_writer import encode_mp4
 
 FRAMES, FPS, ROUNDS = 16, 8, 5
 

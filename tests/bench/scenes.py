@@ -17,9 +17,9 @@ import numpy as np
 import scenedetect
 
 from gve.hub_datasets.vsynflow.quality.measure import measure
-from gve.hub_datasets.vsynflow.stills import encode_mp4
 from gve.hub_datasets.world.render import render_long
 from gve.hub_datasets.world.spec import sample_clip
+from gve.video_writer import encode_mp4
 
 BIKES = (1.2, 3.04, 5.48, 7.48, 9.68)
 SESSION = (

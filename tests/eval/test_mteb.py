@@ -4,10 +4,12 @@ import sys
 import zlib
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from datasets import disable_progress_bars, enable_progress_bars
-from uvrb_folder import NUM_CLIPS, WordEncoder, make_tables, read_number, write_uvrb
+from sentence_transformers import SentenceTransformer
+from uvrb_folder import NUM_CLIPS, WordEncoder, make_tables, numbered, read_number, write_uvrb
 
 from gve import build_tiny, save_embedder
 from gve.eval.benchmark import score_sets
@@ -218,6 +220,27 @@ def test_takes_frames_of_mteb(tiny):
         [{"text": "a ball", "video": frames}, {"text": "a box", "video": frames.flip(0)}], prompt="Find it."
     )
     assert vectors == pytest.approx(direct, abs=1e-5)
+
+
+def test_empty_texts_are_the_bare_template(tiny):
+    """Public sets have such rows, and MTEB hands them to sentence-transformers' own wrapper as strings."""
+    model = mteb_model(tiny)
+    assert encode(model, {"text": ["", "a ball", None]}) == pytest.approx(encode(model, {"text": ["", "a ball", ""]}))
+    plain = SentenceTransformer(tiny)
+    template = plain[0].processor.prepare([{"text": ""}], instruction="Find it.")["input_ids"][0]
+    assert "Find it.<|im_end|>\n<|im_start|>user\n<|im_end|>" in plain.tokenizer.decode(template)
+    for text in ("", " ", "\n"):
+        vector = encode(model, {"text": [text]})
+        assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
+        assert vector == pytest.approx(plain.encode([text], prompt="Find it."), abs=1e-5)
+        assert vector == pytest.approx(model.model.encode_query([{"text": text}], prompt="Find it."), abs=1e-5)
+
+
+def test_whole_numbers_as_ids_reach_mteb_as_texts(tmp_path):
+    folder = write_uvrb(tmp_path, {name: make_tables(name) for name in ("MSRVTT", "MS-TI")})
+    numbered(folder, pa.int64())
+    tasks = uvrb_tasks(folder, sets=["msrvtt", "ms-ti"])
+    assert evaluate(mteb_model(WordEncoder()), tasks) == {"UVRB-MSRVTT": 1.0, "UVRB-MS-TI": 1.0}
 
 
 def test_takes_decoders_of_torchcodec():

@@ -162,12 +162,48 @@ def test_bad_embeddings_are_named(arguments, options, message):
         count_ranks(*arguments, **options)
 
 
-def test_tensors_that_numpy_cannot_read_are_named():
+class OnDevice:
+    """A tensor of another device: numpy cannot read it before it is brought here."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+    def __array__(self, *args, **options):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+    def detach(self):
+        return self
+
+    def cpu(self):
+        return self.tensor
+
+
+def test_tensors_that_numpy_cannot_read_are_widened():
     torch = pytest.importorskip("torch")
-    with pytest.raises(ValueError, match=r"query_embeddings: .*pass tensor\.float\(\)\.cpu\(\)\.numpy\(\)"):
-        count_ranks(torch.eye(2, dtype=torch.bfloat16), torch.eye(2), [[0], [1]])
-    with pytest.raises(ValueError, match="corpus_embeddings: "):
-        count_ranks(torch.eye(2), torch.eye(2, requires_grad=True), [[0], [1]])
+    draw = torch.Generator().manual_seed(0)
+    queries, corpus = torch.randn(6, 8, generator=draw), torch.randn(30, 8, generator=draw)
+    positives = [[row, row + 7] for row in range(6)]
+    pools = [list(range(15))] * 6
+    for kind in (torch.bfloat16, torch.float16, torch.float32, torch.float64):
+        narrow = queries.to(kind), corpus.to(kind)
+        wanted = count_ranks(*(part.float().numpy() for part in narrow), positives, pools)
+        scores = narrow[0].double() @ narrow[1][:15].double().T
+        for pair in (
+            narrow,
+            [part.clone().requires_grad_() for part in narrow],
+            [list(part) for part in narrow],  # what encode(..., convert_to_numpy=False) returns
+            [OnDevice(part) for part in narrow],
+        ):
+            same(count_ranks(*pair, torch.tensor(positives), list(torch.tensor(pools))), wanted)
+        same(
+            count_scores(scores.to(kind), positives, pools),
+            count_scores(scores.to(kind).double().numpy(), positives, pools),
+        )
+
+
+def same(counts, wanted):
+    for name in ("owner", "above", "tied", "num_positives", "num_candidates"):
+        np.testing.assert_array_equal(getattr(counts, name), getattr(wanted, name))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 import evaluate
 import numpy as np
 import pytest
+import torch
 
 import gve.eval.video_retrieval
 from gve.eval.video_retrieval import app
@@ -61,6 +62,18 @@ def test_embeddings_scores_and_ranked_ids_agree(metric, data):
     cut = metric.compute(predictions=[ids[:3] for ids in names], references=answers, num_candidates=40)
     assert cut["recall@1"] == whole["recall@1"]
     assert cut["tied_queries"] > 0
+
+
+def test_tensors_of_any_kind_are_taken(metric, data):
+    queries, corpus = (torch.from_numpy(part).bfloat16() for part in data[:2])
+    rows = {"predictions": list(range(12)), "references": data[2], "per_query": True, "confidence": 0.9}
+    wide = {"query_embeddings": queries.float().numpy(), "corpus_embeddings": corpus.float().numpy()}
+    narrow = {"query_embeddings": queries.requires_grad_(), "corpus_embeddings": corpus}
+    assert metric.compute(**rows, **narrow) == metric.compute(**rows, **wide)
+    scores = torch.from_numpy(score_block(*data[:2])).half()
+    assert metric.compute(**rows, scores=scores) == metric.compute(**rows, scores=scores.double().numpy())
+    found = torch.rand(12, generator=torch.Generator().manual_seed(0)).bfloat16()
+    assert bootstrap_interval(found) == bootstrap_interval(found.double().numpy())
 
 
 def test_predictions_choose_rows_and_their_pools(metric, data):

@@ -6,15 +6,17 @@ import re
 import numpy as np
 import pytest
 from huggingface_hub import RepoCard
+from make_videos import SPECS, make
 from PIL import Image
 
 from gve.eval.encoders import FunctionEncoder
 from gve.hub_datasets.uvrb import SETS
-from gve.hub_datasets.world.video import encode_mp4
 from gve.model_cards.app import main
 from gve.model_cards.catalogue import Catalogue, default_instruction, query_row
 from gve.model_cards.playing import playable
 from gve.model_cards.space.app import answer, open_space
+from gve.video_gve import video_info
+from gve.video_writer import encode_mp4
 
 COLORS = ("red", "green", "blue")
 
@@ -99,6 +101,47 @@ def test_what_browsers_do_not_play_is_copied_once(tmp_path):
     assert (kind, copy.suffix) == ("image", ".png")
     before = copy.stat().st_mtime_ns
     assert playable(picture, tmp_path)[1].stat().st_mtime_ns == before
+
+
+def test_what_browsers_play_is_told_by_content(tmp_path):
+    """By its container, codec and pixels, and by the type under which a server sends a file of that name."""
+    files = {
+        "h264_gop12.mp4": ("video", "a.mp4", True),
+        "h264_10bit.mkv": ("video", "b.mp4", False),
+        "h264_444.mp4": ("video", "c.mp4", False),
+        "vp9.webm": ("video", "d.webm", True),
+        "hevc.mp4": ("video", "e.mp4", False),
+        "h264.ts": ("video", "f", False),
+    }
+    for source, (kind, name, kept) in files.items():
+        path = tmp_path / name
+        path.write_bytes(make(SPECS[source]))
+        shown, file = playable(path, tmp_path)
+        assert (shown, file == path) == (kind, kept), name
+        if not kept:
+            info = video_info(file)
+            assert (info.codec, file.suffix) == ("h264", ".mp4") and playable(file, tmp_path) == ("video", file)
+
+
+def test_copies_of_pictures_are_upright_and_on_white(tmp_path):
+    clear = Image.new("RGBA", (64, 32), (255, 0, 0, 0))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    clear.save(tmp_path / "a.tiff", exif=exif, compression="tiff_lzw")
+    kind, copy = playable(tmp_path / "a.tiff", tmp_path)
+    with Image.open(copy) as image:
+        assert (kind, image.size, image.getpixel((3, 3))) == ("image", (32, 64), (255, 255, 255))
+    clear.convert("RGB").save(tmp_path / "b.png", format="TIFF")
+    assert playable(tmp_path / "b.png", tmp_path)[1] != tmp_path / "b.png", "called a PNG, which a browser believes"
+    frames = [clear.convert("RGB"), Image.new("RGB", (64, 32), "blue")]
+    for name in ("c.gif", "d.webp"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], duration=200)
+        assert playable(tmp_path / name, tmp_path) == ("image", tmp_path / name)
+    (tmp_path / "e.txt").write_text("words")
+    with pytest.raises(ValueError, match="neither a video nor an image"):
+        playable(tmp_path / "e.txt", tmp_path)
+    with pytest.raises(FileNotFoundError):
+        playable(tmp_path / "gone.mp4", tmp_path)
 
 
 def test_export_needs_a_demo_and_a_name(tmp_path, capsys):

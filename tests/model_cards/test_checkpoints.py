@@ -9,7 +9,7 @@ from conversion import read, refused, run
 from safetensors.torch import load_file, save_file
 from stock_twin import publish
 
-from gve.model_cards import convert
+from gve.model_cards import conversion, convert
 from gve.model_cards.checkpoints import FAMILIES, family_of, open_checkpoint
 from gve.model_cards.stock import stock_name
 
@@ -21,7 +21,7 @@ NEW_LAYOUT = {"model.language_model.": "model.language_model."}
 def test_published_layouts(tiny, tmp_path, prefixes, drop_head):
     source = publish(tmp_path, *tiny, prefixes=prefixes, drop_head=drop_head)
     arguments = convert._parser().parse_args([str(source), "unused"])
-    model, _ = convert._load(open_checkpoint(str(source)), arguments)
+    model, _ = conversion._load(open_checkpoint(str(source)), arguments)
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in tiny[0].state_dict().items())
 
 

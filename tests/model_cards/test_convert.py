@@ -20,7 +20,7 @@ from transformers import (
 import gve
 from gve.adapters import LORA_TARGETS
 from gve.hub_datasets.uvrb import instructions
-from gve.model_cards import convert
+from gve.model_cards import conversion, convert
 
 
 def test_published_to_ours(tiny, ours):
@@ -151,7 +151,7 @@ def test_force_replaces_a_model(published, ours, tmp_path):
 
 def test_too_little_room(published, tmp_path, capsys, monkeypatch):
     usage = types.SimpleNamespace(free=1 << 20)
-    monkeypatch.setattr(convert.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(conversion.shutil, "disk_usage", lambda path: usage)
     message = refused([published, tmp_path / "deep" / "ours"], capsys)
     assert "has 0.00 GiB free; 0.07 GiB are needed" in message
     assert not (tmp_path / "deep").exists()
@@ -173,15 +173,15 @@ def test_a_failure_leaves_nothing(published, tmp_path, monkeypatch, step):
     def fail(*args, **kwargs):
         raise OSError("no space")
 
-    monkeypatch.setattr(convert, "_compare", lambda *args, **kwargs: {"text": 0.0})
-    monkeypatch.setattr(convert, step, fail)
+    monkeypatch.setattr(conversion, "_compare", lambda *args, **kwargs: {"text": 0.0})
+    monkeypatch.setattr(conversion, step, fail)
     with pytest.raises(OSError, match="no space"):
         convert.main([str(published), str(tmp_path / "ours")])
     assert not list(tmp_path.iterdir())
 
 
 def test_other_vectors_are_an_error(published, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(convert, "_compare", lambda *args, **kwargs: {"text": float("nan"), "image": 0.0})
+    monkeypatch.setattr(conversion, "_compare", lambda *args, **kwargs: {"text": float("nan"), "image": 0.0})
     assert "the result's vectors differ by nan; nothing was written" in refused([published, tmp_path / "o"], capsys)
     assert not list(tmp_path.iterdir())
 

@@ -8,7 +8,7 @@ from browser import foreign_requests, open_browser, serve, skip_without_browser,
 from snippets import ROOT
 
 from gve import save_embedder
-from gve.hub_datasets.world.video import encode_mp4
+from gve.video_writer import encode_mp4
 
 pytestmark = pytest.mark.browser
 skip_without_browser()

@@ -15,9 +15,9 @@ from gve.hub_datasets.uvrb import SETS
 from gve.hub_datasets.vsynflow.uvrd import uvrd_features
 from gve.hub_datasets.world.build import build_world
 from gve.hub_datasets.world.sets import Sizes
-from gve.hub_datasets.world.video import encode_mp4
 from gve.model_cards.push_data import FREE, check_data, same_video
 from gve.model_cards.push_files import KINDS, collect
+from gve.video_writer import encode_mp4
 
 SMALL = Sizes(base=3, groups=1, programs=2, themes=2, longs=2, composed=2)
 

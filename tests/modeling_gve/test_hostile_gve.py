@@ -1,12 +1,8 @@
 import io
-import os
 import resource
-import socket
 import struct
-import threading
 import time
 import zlib
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import av
 import numpy as np
@@ -16,8 +12,7 @@ from make_broken import DAMAGE, broken
 from make_videos import SPECS, make, remux
 
 from gve.av1_gve import LeafUnits
-from gve.limits_gve import Limits
-from gve.video_gve import read_video, video_info
+from gve.video_gve import Limits, read_video, video_info
 
 PATIENCE = 10
 """Seconds that no file of a few kilobytes may take."""
@@ -93,7 +88,7 @@ def test_visible_damage_is_flagged():
 def test_what_is_no_video_is_refused(tmp_path):
     rng = np.random.default_rng(0)
     cases = {
-        "empty.mp4": b"",
+        **{f"empty{suffix}": b"" for suffix in (".mp4", ".MTS", ".gif", ".webp", ".h264", "")},
         "one.mp4": b"\0",
         "words.mp4": b"hello " * 500,
         "noise.mp4": rng.bytes(20_000),
@@ -143,7 +138,6 @@ def test_playlists_and_scripts_open_nothing(victim, tmp_path):
     for trick in (
         "concat:{0}|{0}",
         "subfile,,start,0,end,0,,:{0}",
-        "file:{0}",
         "async:{0}",
         "data:video/mp4;base64,AAAA",
     ):
@@ -151,60 +145,8 @@ def test_playlists_and_scripts_open_nothing(victim, tmp_path):
             read_video(trick.format(victim))
 
 
-def test_names_that_look_like_patterns_are_names(tmp_path):
-    for index in range(3):
-        PIL.Image.new("RGB", (32, 32), (60 * index,) * 3).save(tmp_path / f"p{index}.png")
-    for name in ("p%d.png", "p[0-2].png", "p*.png"):
-        PIL.Image.new("RGB", (32, 32), (250, 0, 0)).save(tmp_path / name, "PNG")
-        clip = read_video(tmp_path / name, 3)
-        assert (clip.frames == [250, 0, 0]).all()
-        with (tmp_path / name).open("rb") as opened:
-            assert np.array_equal(read_video(opened, 3).frames, clip.frames)
-
-
-def test_paths_that_are_no_files(tmp_path):
-    os.mkfifo(tmp_path / "pipe.mp4")
-    (tmp_path / "loop.mp4").symlink_to(tmp_path / "loop.mp4")
-    (tmp_path / "folder.mp4").mkdir()
-    (tmp_path / "dangling.mp4").symlink_to(tmp_path / "nothing")
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(tmp_path / "s.mp4"))
-        for name, reason in (
-            ("pipe.mp4", "a pipe"),
-            ("loop.mp4", "cannot be opened"),
-            ("folder.mp4", "a folder"),
-            ("s.mp4", "socket"),
-        ):
-            for call in (read_video, video_info):
-                with pytest.raises(ValueError, match=f"{name}.*{reason}"):
-                    call(tmp_path / name)
-    with pytest.raises(FileNotFoundError, match=r"dangling\.mp4"):
-        read_video(tmp_path / "dangling.mp4")
-    with pytest.raises(ValueError, match="NUL"):
-        read_video(str(tmp_path / "a\0b.mp4"))
-    with pytest.raises(ValueError, match="device"):
-        read_video("/dev/zero")
-
-
-class Unseekable(io.RawIOBase):
-    def readable(self):
-        return True
-
-    def readinto(self, buffer):
-        return 0
-
-
-def test_file_objects_that_do_not_serve(tmp_path):
-    with pytest.raises(ValueError, match="cannot seek"):
-        read_video(Unseekable())
-    with pytest.raises(ValueError, match="opened as text"):
-        read_video(io.StringIO("words"))
-    with pytest.raises(ValueError, match="0 bytes"):
-        read_video(io.BytesIO())
-
-
 def png_bomb(side):
-    """A picture of side x side pixels in a few kilobytes."""
+    """A picture of side x side pixels, which says that it moves, in a few kilobytes."""
 
     def chunk(kind, data):
         body = kind + data
@@ -213,14 +155,20 @@ def png_bomb(side):
     packed = zlib.compressobj(9)
     rows = b"".join(packed.compress(bytes(1 + side // 8)) for _ in range(side)) + packed.flush()
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"acTL", bytes([0, 0, 0, 2]) * 2)
+        + chunk(b"IDAT", rows)
+        + chunk(b"IEND", b"")
+    )
 
 
 def test_a_bomb_is_refused_before_it_takes_memory():
     bomb = png_bomb(24_000)
     assert len(bomb) < 100_000
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(ValueError, match=r"no frame in it can be decoded.*max_pixels"):
+    with pytest.raises(ValueError, match=r"<bytes>.*no frame in it can be decoded"):
         read_video(bomb)
     gif = b"GIF89a" + struct.pack("<HH", 60_000, 60_000) + b"\xf0\0\0\0\0\0\xff\xff\xff"
     with pytest.raises(ValueError, match="<bytes>"):
@@ -291,58 +239,6 @@ def test_headers_of_noise_are_never_believed(seed):
     leaves = LeafUnits(b"\x81\0\0\0" + noise)
     assert not leaves.is_leaf(noise, keyframe=True)
     assert leaves.is_leaf(noise[::-1], keyframe=False) in (False, True)
-
-
-class Handler(BaseHTTPRequestHandler):
-    data = b""
-
-    def do_GET(self):
-        if self.path == "/moved.mp4":
-            self.send_response(302)
-            self.send_header("Location", "/a.mp4")
-            self.end_headers()
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(self.data)))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(self.data)
-
-    do_HEAD = do_GET  # noqa: N815
-
-    def log_message(self, *_):
-        pass
-
-
-def test_urls_are_off_unless_their_host_is_allowed():
-    fsspec = pytest.importorskip("fsspec")
-    data = make(SPECS["h264_gop12.mp4"])
-    for url in ("http://localhost:9/a.mp4", "https://example.org/a.mp4", "rtsp://example.org/a", "memory://x/a.mp4"):
-        with pytest.raises(ValueError, match="allow_urls"):
-            read_video(url)
-    fsspec.filesystem("memory").pipe("/clips/a.mp4", data)
-    allowed = Limits(allow_urls=("memory://clips",))
-    assert np.array_equal(read_video("memory://clips/a.mp4", limits=allowed).frames, read_video(data).frames)
-    with pytest.raises(FileNotFoundError, match="memory://clips/b"):
-        read_video("memory://clips/b.mp4", limits=allowed)
-    with pytest.raises(ValueError, match="max_bytes"):
-        read_video("memory://clips/a.mp4", limits=Limits(max_bytes=10, allow_urls=("memory://clips",)))
-
-
-def test_a_redirect_is_not_followed():
-    pytest.importorskip("aiohttp")
-    Handler.data = make(SPECS["h264_gop12.mp4"])
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    host = f"http://127.0.0.1:{server.server_port}"
-    try:
-        limits = Limits(allow_urls=(host,), timeout=PATIENCE)
-        assert read_video(f"{host}/a.mp4", limits=limits).frames.shape[0] == 8
-        with pytest.raises((ValueError, FileNotFoundError)):
-            read_video(f"{host}/moved.mp4", limits=limits)
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def test_a_partial_decode_does_not_hide_behind_a_count():

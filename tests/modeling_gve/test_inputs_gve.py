@@ -136,7 +136,8 @@ def test_missing_media_is_never_a_text(name):
 
 def test_texts_that_name_files(media):
     path = str(media / "b.webm")
-    assert resolve_path(user({"type": "text", "text": path})) == user({"type": "video", "video": path})
+    found = resolve_path(user({"type": "text", "text": path}))
+    assert found == user({"type": "video", "video": Form(file=path, size=(48, 64))})
     for other in (user({"type": "text", "text": "a film called movie.mp4"}), {"role": "system", "content": path}):
         assert resolve_path(other) is other
     assert media_kind("the camera films a file called movie.mp4 and more") is None
@@ -204,9 +205,9 @@ def test_refused_images(media, tmp_path):
         (np.zeros((2, 8, 8, 3), np.uint8), r"got a video, an array of shape \(2, 8, 8, 3\)"),
         (FRAMES, "got Frames"),
         (4, "image: got int"),
-        ({"bytes": None, "path": None}, "got NoneType"),
+        ({"bytes": None, "path": None}, "one of them must be set"),
         ({"frames": 1}, r"got a dict of \['frames'\]"),
-        ("data:image/png;base64,&", "not base64"),
+        ("data:image/png;base64,&", "data address that cannot be read"),
         ("https://x.org/i.png", "got the address"),
         (np.zeros((4, 4), np.uint8), r"shape \(4, 4\)"),
         (np.zeros((4, 4, 4), np.uint8), r"shape \(4, 4, 4\); accepted are 1 or 3 channels"),

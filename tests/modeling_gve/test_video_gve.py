@@ -81,17 +81,16 @@ def test_rotation_gives_upright_frames(quarter, encoded):
     assert turned.shape[1:3] == ((64, 48) if quarter % 2 else (48, 64))
 
 
-def test_one_frame_files_and_animations(tmp_path):
+def test_animations_and_one_page_of_one(tmp_path):
     pages = [PIL.Image.new("RGB", (64, 48), (20 + 30 * i,) * 3) for i in range(5)]
     for name in ("a.gif", "a.webp"):
         pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:], duration=250)
         clip = read_video(tmp_path / name, 5)
         assert np.abs(levels(clip) - [20, 50, 80, 110, 140]).max() <= 6
         assert clip.timestamps == pytest.approx([0, 0.25, 0.5, 0.75, 1.0]) and clip.duration == pytest.approx(1.25)
-    for name in ("one.png", "one.jpg", "one.webp"):
-        pages[2].save(tmp_path / name)
-        clip = read_video(tmp_path / name, 4)
-        assert clip.frames.shape == (4, 48, 64, 3) and np.abs(levels(clip) - 80).max() <= 3
+    pages[2].save(tmp_path / "one.gif")
+    clip = read_video(tmp_path / "one.gif", 4)
+    assert clip.frames.shape == (4, 48, 64, 3) and np.abs(levels(clip) - 80).max() <= 3
 
 
 def test_every_source_gives_the_same_frames(media, encoded):

@@ -70,6 +70,24 @@ def test_model_and_data_are_asked_for(tmp_path):
             parse([*words, "--use_cpu", "--output", str(tmp_path)])
 
 
+def test_data_that_are_not_there_are_refused(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    for where in (tmp_path / "nowhere", tmp_path / "empty"):
+        words = [
+            "--model",
+            "m",
+            "--data",
+            str(where),
+            "--use_cpu",
+            "--bf16",
+            "false",
+            "--output",
+            str(tmp_path / "run"),
+        ]
+        assert main(words) == 2
+        assert f"gve train: data: cannot read '{where}'" in capsys.readouterr().err
+
+
 def test_a_recipe_for_more_devices_is_refused_with_the_numbers(tmp_path, capsys):
     words = ["--model", "m", "--data", "d", "--use_cpu", "--output", str(tmp_path)]
     assert main(["gve-3b", *words]) == 2

@@ -178,3 +178,20 @@ def test_a_checkpoint_of_other_tasks_is_refused(tmp_path, load, tasks):
 def test_wrong_training_sets_are_refused(tmp_path, embedder, tasks, sets, message):
     with pytest.raises(ValueError, match=message):
         GVETrainer(embedder, arguments(tmp_path), sets(tasks))
+
+
+def test_what_does_not_make_a_run_is_refused_before_any_work(tmp_path, embedder, tasks):
+    args, stream = arguments(tmp_path), {"t2v": tasks["t2v"].to_iterable_dataset()}
+    for given, message in (
+        (
+            {"args": args, "train_dataset": tasks, "model_init": lambda: embedder},
+            "model_init: got .*; accepted is a model",
+        ),
+        ({"model": embedder, "args": args, "train_dataset": tasks, "model_init": lambda: embedder}, "model_init: got"),
+        ({"args": args, "train_dataset": tasks}, "model: got NoneType; a SentenceTransformer is accepted"),
+        ({"model": embedder, "train_dataset": tasks}, "args: got NoneType; GVETrainingArguments are accepted"),
+        ({"model": embedder, "args": args}, "train_dataset: got NoneType; a DatasetDict"),
+        ({"model": embedder, "args": args, "train_dataset": stream}, "train_dataset: got IterableDataset for t2v"),
+    ):
+        with pytest.raises(ValueError, match=f"^{message}"):
+            GVETrainer(**given)

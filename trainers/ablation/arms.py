@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from datasets import Dataset, DatasetDict
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
 
 COLLECTED = "t2v-collected"
 """The source of videos with the weak, partly wrong titles that their uploaders wrote."""
@@ -100,7 +103,7 @@ def chosen(names: list[str] | None) -> tuple[Arm, ...]:
     return tuple(arm for arm in ARMS if arm.name in wanted)
 
 
-def sources_of(arm: Arm, sources: Mapping[str, Dataset], *, seed: int) -> DatasetDict:
+def sources_of(arm: Arm, sources: Mapping[str, "Dataset"], *, seed: int) -> "DatasetDict":
     """The training rows of an arm.
 
     Args:
@@ -108,13 +111,15 @@ def sources_of(arm: Arm, sources: Mapping[str, Dataset], *, seed: int) -> Datase
         sources: Rows by source, the collected ones among them.
         seed: Of the rows that a smaller share keeps; whole groups stay together.
     """
+    from datasets import DatasetDict  # a second to import, and `gve ablate --help` names the arms
+
     kept = {name: rows for name, rows in sources.items() if not arm.collected_only or name == COLLECTED}
     if arm.share == 1:
         return DatasetDict(kept)
     return DatasetDict({name: _fewer(rows, arm.share, seed) for name, rows in kept.items()})
 
 
-def _fewer(rows: Dataset, share: float, seed: int) -> Dataset:
+def _fewer(rows: "Dataset", share: float, seed: int) -> "Dataset":
     units: dict[str, list[int]] = {}
     for place, (row, group) in enumerate(zip(rows["id"], rows["group"], strict=True)):
         units.setdefault(group or row, []).append(place)

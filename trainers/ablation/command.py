@@ -8,15 +8,16 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
-from transformers.utils import logging as transformers_logging
 
 from gve.eval.console import run_command
 from gve.hub_datasets.world.sets import Sizes
 from gve.trainers.ablation.arms import ARMS, BASELINE, chosen
-from gve.trainers.ablation.report import Start, difference, write_report
-from gve.trainers.ablation.study import PAIRS, Study, finished, prepare, run_one, score_start, set_threads
+
+if TYPE_CHECKING:
+    from gve.trainers.ablation.study import Study
 
 LEAST_STEPS = 20
 
@@ -52,6 +53,11 @@ def _ablate(arguments: argparse.Namespace) -> int:
             raise ValueError(f"--{name}: got {getattr(arguments, name)}; {least} or more is accepted; raise it")
     if not 0.01 <= arguments.share <= 10:
         raise ValueError(f"--share: got {arguments.share:g}; 0.01 to 10 is accepted; 1 is the default")
+    from transformers.utils import logging as transformers_logging  # this and a study take seconds to import
+
+    from gve.trainers.ablation.report import Start, difference, write_report
+    from gve.trainers.ablation.study import finished, prepare, score_start
+
     study = plan(arguments.out, steps=arguments.steps, lessons=arguments.lessons, share=arguments.share)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
     transformers_logging.set_verbosity_error()
@@ -66,7 +72,7 @@ def _ablate(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def plan(root: Path, *, steps: int, lessons: int, share: float = 1.0) -> Study:
+def plan(root: Path, *, steps: int, lessons: int, share: float = 1.0) -> "Study":
     """The study of so many steps on a share of the default data.
 
     Args:
@@ -75,12 +81,14 @@ def plan(root: Path, *, steps: int, lessons: int, share: float = 1.0) -> Study:
         lessons: Of the pre-training.
         share: Of the default number of pairs and raw videos.
     """
+    from gve.trainers.ablation.study import PAIRS, Study
+
     pairs = {task: max(80, int(count * share) // 4 * 4) for task, count in PAIRS.items()}
     small = Sizes() if share >= 0.5 else Sizes(base=12, groups=3, programs=6, themes=8, longs=8, composed=6)
     return Study(root, steps, lessons, pairs, raw=max(80, int(1600 * share)), sizes=small)
 
 
-def run_all(study: Study, arms: Sequence[str], seeds: Sequence[int], *, processes: int) -> None:
+def run_all(study: "Study", arms: Sequence[str], seeds: Sequence[int], *, processes: int) -> None:
     """Every arm with every seed; seeds first, so that an interrupted study has whole seeds.
 
     Args:
@@ -89,6 +97,8 @@ def run_all(study: Study, arms: Sequence[str], seeds: Sequence[int], *, processe
         seeds: Of the runs.
         processes: Runs side by side.
     """
+    from gve.trainers.ablation.study import run_one, set_threads
+
     jobs = [(arm, seed) for seed in seeds for arm in arms]
     context = multiprocessing.get_context("spawn")
     with (

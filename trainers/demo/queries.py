@@ -1,19 +1,19 @@
 """The demo's five queries over one corpus: text, image, video, text with image, text with video."""
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
 
 from gve.eval.encode import Encoder, encode_rows
 from gve.eval.files import FileEmbeddings, embed_files, find_files, model_fingerprint, save_embeddings
 from gve.eval.search import top_k
 from gve.hub_datasets.uvrb import EvaluationSet, load_set, resolve
 from gve.hub_datasets.world.benchmark import video_file
+from gve.image_gve import open_image
+from gve.media_gve import PNG
 from gve.trainers.demo.pictures import Hit, Sheet, draw_sheet
 from gve.trainers.demo.workspace import Workspace
 from gve.video_gve import read_video
@@ -86,7 +86,7 @@ def answer(encoder: Encoder, workspace: Workspace, write: Callable[[str], Any]) 
             {"name": name, "score": round(float(score), 4), "right": name in query.right}
             for name, score in zip(names[:HITS], scores[:HITS], strict=True)
         ]
-        target = workspace.root / "queries" / f"{query.name.replace('+', '-')}.png"
+        target = workspace.root / "queries" / f"{query.name.replace('+', '-')}{PNG}"
         target.parent.mkdir(exist_ok=True)
         draw_sheet(_sheet(query, corpus, order[:HITS], best, first), target)
         results.append({"query": query.name, "text": query.row["text"], "first_right": first, "hits": best})
@@ -103,7 +103,7 @@ def _sheet(query: Query, corpus: FileEmbeddings, order: np.ndarray, best: list[d
     sheet = Sheet(
         title=f"{query.name} query over {len(corpus.paths)} videos: the one it was made for is at rank {first}",
         text=query.row["text"],
-        image=None if image is None else np.asarray(PIL.Image.open(io.BytesIO(image["bytes"])).convert("RGB")),
+        image=None if image is None else np.asarray(open_image(image)),
         video=None if video is None else read_video(video, SHOWN_FRAMES).frames,
     )
     for index, hit in zip(order, best, strict=True):

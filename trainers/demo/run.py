@@ -6,15 +6,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
-
-from transformers.utils import logging as transformers_logging
+from typing import TYPE_CHECKING, Any
 
 from gve.eval.console import run_command
-from gve.trainers.demo.estimate import Plan, make_plan
-from gve.trainers.demo.stages import STAGES, Job
-from gve.trainers.demo.summary import summarise
-from gve.trainers.demo.workspace import Workspace, open_workspace
+
+if TYPE_CHECKING:
+    from gve.trainers.demo.estimate import Plan
+    from gve.trainers.demo.workspace import Workspace
 
 LEAST_MINUTES, MOST_MINUTES = 1, 24 * 60
 START_AND_END = 10.0
@@ -49,6 +47,10 @@ def _demo(arguments: argparse.Namespace) -> int:
         )
     if arguments.seed < 0:
         raise ValueError(f"--seed: got {arguments.seed}; 0 or more is accepted; choose another")
+    from transformers.utils import logging as transformers_logging  # seconds to import
+
+    from gve.trainers.demo.workspace import open_workspace
+
     transformers_logging.set_verbosity_error()
     workspace = open_workspace(arguments.out, minutes=arguments.minutes, seed=arguments.seed, resume=arguments.resume)
     try:
@@ -59,7 +61,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def run(workspace: Workspace, write: Callable[[str], Any], plan: Plan | None = None) -> None:
+def run(workspace: "Workspace", write: Callable[[str], Any], plan: "Plan | None" = None) -> None:
     """Run every stage that is not done yet, then show the summary.
 
     Args:
@@ -67,6 +69,10 @@ def run(workspace: Workspace, write: Callable[[str], Any], plan: Plan | None = N
         write: Shows a line to the user.
         plan: What to make; None plans by the workspace's minutes.
     """
+    from gve.trainers.demo.estimate import make_plan  # with the stages, all of the project
+    from gve.trainers.demo.stages import STAGES, Job
+    from gve.trainers.demo.summary import summarise
+
     begun = time.monotonic() - sum(workspace.stages.values())
     plan = make_plan(workspace.minutes) if plan is None else plan
     write(f"gve demo in {workspace.root}: about {sum(plan.seconds.values()) / 60:.0f} minutes on this machine")

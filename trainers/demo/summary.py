@@ -3,6 +3,7 @@
 import json
 
 from gve.eval.report import to_table
+from gve.media_gve import PNG
 from gve.trainers.demo.workspace import Workspace
 
 
@@ -31,7 +32,7 @@ def summarise(workspace: Workspace) -> str:
             "",
             f"model       {root / 'model'}",
             f"report      {root / 'report.md'}, {root / 'report.json'}",
-            f"pictures    {root / 'radar.png'}, {root / 'bars.png'}, {root / 'curriculum.png'}, {root / 'queries'}/*.png",
+            f"pictures    {root / 'radar.png'}, {root / 'bars.png'}, {root / 'curriculum.png'}, {root / 'queries'}/*{PNG}",
             f"videos      {root / 'data' / 'uvrb' / 'videos'}",
             "",
             f"next        {search} {root / 'corpus.safetensors'} 'a red ring and a blue square in the snow'",

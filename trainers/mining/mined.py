@@ -24,7 +24,8 @@ import torch
 from datasets import Dataset
 
 from gve.eval.files import write_atomic
-from gve.trainers.mining.negatives import Mined, MiningSettings
+from gve.trainers.mining.negatives import Mined
+from gve.trainers.mining.settings import MiningSettings
 from gve.trainers.mining.targets import TargetTable, ids_digest, read_rows
 from gve.trainers.rows import PairRows
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from gve.trainers.mining.faiss_index import FaissIndex
+from gve.trainers.mining.settings import INDEXES
 
-INDEXES = ("exact", "faiss")
 SCORE_CELLS = 1 << 24
 """Scores held at once, 64 MiB of float32."""
 _WIDE_CELLS = 1 << 16  # embedding values held at once in float64, 512 KiB: larger blocks leave the cache

@@ -9,85 +9,16 @@ from hashlib import blake2b
 
 import numpy as np
 
-from gve.trainers.mining.nearest import INDEXES, Index, nearest
-from gve.trainers.mining.targets import EXCLUSIONS, TargetTable
+from gve.trainers.mining.nearest import Index, nearest
+from gve.trainers.mining.settings import MiningSettings
+from gve.trainers.mining.targets import TargetTable
 
-SAMPLES = ("top", "random")
-SHORT = ("keep", "drop", "fill")
 QUERY_BLOCK = 256
 """Queries scored at once."""
 _DRAWS = 64  # random targets tried at a time for a row that is short of negatives
 
 EmbedQueries = Callable[[np.ndarray], np.ndarray]
 """Places of n rows to (n, D) vectors of their queries."""
-
-
-@dataclass(frozen=True)
-class MiningSettings:
-    """Which of the targets that resemble a query become its hard negatives.
-
-    Ranks count the targets that may be negatives at all, from 1: own and other true targets are not among them.
-
-    Args:
-        min_rank: First rank of the window.
-        max_rank: Last rank of the window.
-        ceiling: Highest score of a negative as a share of its positive's score; None for no ceiling.
-        margin: Least distance in cosine between a negative and its positive; None for none.
-        sample: `top` takes the first of the window, `random` any of it.
-        exclude: Whose targets are left out beside true ones; see `gve.trainers.mining.targets.EXCLUSIONS`.
-        short: What becomes of a row with too few: it may `keep` those it has, `drop` out, or `fill` up with targets
-            drawn at random, whatever their rank and score.
-        index: How targets are searched; one of `gve.trainers.mining.nearest.INDEXES`.
-        seed: Of everything drawn.
-
-    Raises:
-        ValueError: For a value out of range.
-    """
-
-    min_rank: int = 1
-    max_rank: int = 100
-    ceiling: float | None = 0.95
-    margin: float | None = None
-    sample: str = "top"
-    exclude: str = "none"
-    short: str = "keep"
-    index: str = "exact"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, accepted in (("sample", SAMPLES), ("exclude", EXCLUSIONS), ("short", SHORT), ("index", INDEXES)):
-            if getattr(self, name) not in accepted:
-                raise ValueError(
-                    f"{name}: got {getattr(self, name)!r}; {', '.join(accepted)} are accepted; choose one"
-                )
-        if not 1 <= self.min_rank <= self.max_rank:
-            raise ValueError(
-                f"min_rank, max_rank: got {self.min_rank} and {self.max_rank}; 1 <= min_rank <= max_rank is accepted; "
-                "correct the window"
-            )
-        if self.ceiling is not None and not 0 < self.ceiling <= 1:
-            raise ValueError(f"ceiling: got {self.ceiling}; above 0 and at most 1 is accepted; None turns it off")
-        if self.margin is not None and not 0 <= self.margin <= 2:
-            raise ValueError(f"margin: got {self.margin}; 0 to 2 is accepted; None turns it off")
-
-    def limits(self, positives: np.ndarray) -> np.ndarray:
-        """The highest score that a negative may have.
-
-        A positive below zero would turn a share of it into a higher limit, so the ceiling counts down from it.
-
-        Args:
-            positives: (n,) scores of the rows' own targets.
-
-        Returns:
-            (n,) float64.
-        """
-        scores = positives.astype(np.float64)
-        limits = np.full(len(scores), np.inf)
-        if self.ceiling is not None:
-            limits = np.minimum(limits, scores - (1 - self.ceiling) * np.abs(scores))
-        if self.margin is not None:
-            limits = np.minimum(limits, scores - self.margin)
-        return limits
 
 
 @dataclass

@@ -18,7 +18,8 @@ from tqdm.auto import tqdm
 
 from gve.trainers.mining.mined import HEADER, MiningJob, write_header, write_task
 from gve.trainers.mining.nearest import make_index
-from gve.trainers.mining.negatives import Mined, MiningSettings, check_counts, mine_rows
+from gve.trainers.mining.negatives import Mined, check_counts, mine_rows
+from gve.trainers.mining.settings import MiningSettings
 from gve.trainers.mining.side_encoders import Side, SideEncoder, gather_rows
 from gve.trainers.mining.targets import TargetTable, read_rows
 from gve.trainers.prober import share

@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from gve.trainers.mining.settings import EXCLUSIONS
 from gve.trainers.rows import target_digest
 
-EXCLUSIONS = ("none", "group", "source")
-"""Whose targets are left out beside true ones: nobody's, those of the row's group, or those of its raw video."""
 _READ_ROWS = 512
 _CACHED_ANSWERS = 1 << 12
 

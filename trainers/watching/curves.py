@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import get_last_checkpoint
 
 from gve.eval.charts import new_figure, write_figure
 from gve.eval.console import run_command
 from gve.hub_datasets.schema import task_of
-from gve.trainers.watching.meters import CURVES
+from gve.media_gve import PNG
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,12 +21,13 @@ if TYPE_CHECKING:
 Series = Mapping[str, tuple[list[float], list[float]]]
 """By label the places on the horizontal axis and the values."""
 
-_TITLES = {
+CURVES = {
     "loss": "loss",
     "score_positive": "mean cosine of positives",
     "score_mean": "mean cosine of all pairs",
     "score_gap": "positive minus hardest negative",
 }
+"""What the paper plots (Figures 9, 10), with titles; in the log `score_gap` over all tasks, and `score_gap/t2v` of one."""
 _EPOCH_PANELS = {"R": "R", "R_centred": "R' (R minus the mean of negatives)", "accuracy": "accuracy of the probe"}
 _PACE = {
     "tokens_per_second": "tokens a second",
@@ -85,8 +84,8 @@ def draw_run(run: str | PathLike[str], out: Path | None = None) -> list[Path]:
         ("evaluation", _draw_evaluation),
     ):
         if (figure := draw(history)) is not None:
-            write_figure(figure, folder / f"{name}.png")
-            drawn.append(folder / f"{name}.png")
+            write_figure(figure, folder / f"{name}{PNG}")
+            drawn.append(folder / f"{name}{PNG}")
     return drawn
 
 
@@ -104,6 +103,9 @@ def find_state(run: Path) -> Path:
     """
     if run.is_file():
         return run
+    from transformers.trainer import TRAINER_STATE_NAME  # seconds to import, which usage need not wait for
+    from transformers.trainer_utils import get_last_checkpoint
+
     last = get_last_checkpoint(run) if run.is_dir() else None
     for folder in (run, *([Path(last)] if last else [])):
         if (folder / TRAINER_STATE_NAME).is_file():
@@ -167,7 +169,7 @@ def _draw_tasks(history: Sequence[Mapping[str, Any]]) -> Any:
         steps, values = [row["step"] for row in rows], [row[name] for row in rows]
         axes.plot(steps, values, color="black", linewidth=1, alpha=0.35, label="all tasks")
         _lines(axes, by_task[name], colours)
-        axes.set(title=_TITLES[name], xlabel="optimizer step")
+        axes.set(title=CURVES[name], xlabel="optimizer step")
     _legend(figure)
     return figure
 

@@ -15,10 +15,6 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from gve.trainers.sampler import PyramidBatchSampler
 
-CURVES = ("loss", "score_positive", "score_mean", "score_gap")
-"""What the paper plots (Figures 9, 10): loss, mean cosine of positives, of all pairs, and positive minus hardest
-negative; in the log `score_gap` over all tasks, and `score_gap/t2v` of one."""
-
 
 class TaskMeters:
     """Sums of what a loss measures, by task and over all.

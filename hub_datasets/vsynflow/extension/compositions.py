@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import av
 import pyarrow as pa
 
 from gve.hub_datasets.vsynflow.captioner import Request, Turn
@@ -66,8 +65,8 @@ class Compositions(BaseStage):
         for number, record in enumerate(records):
             try:
                 asked += [(number, kind, ask) for kind, ask in self._asks(record)]
-            except (av.FFmpegError, ValueError) as error:
-                broken[number] = Failed(f"decode-{type(error).__name__}", retryable=False)
+            except (ValueError, FileNotFoundError):
+                broken[number] = Failed("undecodable", retryable=False)
         answers = converse([ask for *_, ask in asked], context.captioner, context.journal)
         found: list[dict[str, Answer]] = [{} for _ in records]
         for (number, kind, _), answer in zip(asked, answers, strict=True):

@@ -5,7 +5,6 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pyarrow as pa
 from numpy.random import Generator
@@ -15,6 +14,7 @@ from gve.hub_datasets.vsynflow.records import Record
 from gve.hub_datasets.vsynflow.stages import BaseStage, Context, Failed, Kept, Outcome
 from gve.hub_datasets.vsynflow.stills import Still, cut_clip, grey, jpeg, read_stills, read_times, sharpness
 from gve.hub_datasets.vsynflow.styles import generator
+from gve.media_gve import JPEG, MP4
 
 FRAME = pa.struct(
     {"path": pa.string(), "time": pa.float64(), "share": pa.float64(), "sharpness": pa.float32(), "luma": pa.float32()}
@@ -127,8 +127,8 @@ class References(BaseStage):
         for record in records:
             try:
                 outcomes.append(Kept(self._chosen(record, context)))
-            except (av.FFmpegError, ValueError) as error:
-                outcomes.append(Failed(f"decode-{type(error).__name__}", retryable=False))
+            except (ValueError, FileNotFoundError):
+                outcomes.append(Failed("undecodable", retryable=False))
         return outcomes
 
     def _chosen(self, record: Record, context: Context) -> dict[str, Any]:
@@ -149,7 +149,7 @@ class References(BaseStage):
 
 
 def _frame(still: Still, seconds: float, folder: Path) -> dict[str, Any]:
-    path = keep_media(folder, jpeg(still.pixels, most_pixels=_MOST_FRAME_PIXELS, quality=95), "jpg")
+    path = keep_media(folder, jpeg(still.pixels, most_pixels=_MOST_FRAME_PIXELS, quality=95), JPEG)
     measures = {"sharpness": sharpness(still.pixels), "luma": float(grey(still.pixels).mean())}
     return {"path": path, "time": still.time, "share": still.time / seconds, **measures}
 
@@ -161,7 +161,7 @@ def _clip(record: Record, span: tuple[float, float] | None, seconds: float, fold
         content = cut_clip(record, *span)
     except ValueError:  # too few frames lie between for a clip
         return None
-    path = keep_media(folder, content, "mp4")
+    path = keep_media(folder, content, MP4)
     return {"path": path, "start": span[0], "end": span[1], "share": sum(span) / 2 / seconds}
 
 
@@ -171,13 +171,13 @@ def keep_media(folder: Path, content: bytes, suffix: str) -> str:
     Args:
         folder: The work folder.
         content: An encoded file.
-        suffix: Its kind, such as "jpg".
+        suffix: Of its name.
 
     Returns:
         Its path in the folder, equal on every machine.
     """
     name = blake2b(content, digest_size=16).hexdigest()
-    path = f"{MEDIA}/{name[:2]}/{name}.{suffix}"
+    path = f"{MEDIA}/{name[:2]}/{name}{suffix}"
     if not (folder / path).is_file():
         commit_bytes(folder / path, content)
     return path

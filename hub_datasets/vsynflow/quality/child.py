@@ -8,8 +8,6 @@ import time
 from threading import Thread
 from typing import Any
 
-import av
-
 from gve.hub_datasets.vsynflow.quality.measure import fingerprint_hashes, measure, sample_frames
 from gve.hub_datasets.vsynflow.quality.repair import repair
 
@@ -33,7 +31,6 @@ FUNCTIONS = {
 
 def serve() -> None:
     """Answer calls until the parent is gone."""
-    av.logging.restore_default_callback()  # PyAV's own callback takes a lock and can block for ever
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not get between the answers
     Thread(target=_watch, args=(os.getppid(),), daemon=True).start()

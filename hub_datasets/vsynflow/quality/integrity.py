@@ -15,6 +15,7 @@ from gve.hub_datasets.vsynflow.quality.shots import SceneRules
 from gve.hub_datasets.vsynflow.quality.worker import VideoError, WorkerError, video_worker
 from gve.hub_datasets.vsynflow.records import BASE_COLUMNS, Record, digest
 from gve.hub_datasets.vsynflow.stages import BaseStage, Context, Failed, Kept, Outcome, Rejected
+from gve.media_gve import MP4
 
 _SCORES = ("duration", "fps", "errors", "damage", "blank", "black", "motion", "moving", "hash_quality")
 
@@ -152,7 +153,7 @@ class Integrity(BaseStage):
         except VideoError as error:
             measured, problem, damage = None, error, None
         for method in METHODS:
-            target = context.folder.resolve() / "media" / "repaired" / f"{digest(record['id'], method)}.mp4"
+            target = context.folder.resolve() / "media" / "repaired" / f"{digest(record['id'], method)}{MP4}"
             fixed = {"path": str(target), "offset": None, "size": None}
             try:
                 worker.call("repair", place, method, str(target), deadline=deadline)

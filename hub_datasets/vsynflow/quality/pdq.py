@@ -9,7 +9,6 @@ from PIL import Image
 SIDE, BITS = 64, 256
 _FREQUENCIES = np.arange(1, 17)[:, None] * (2 * np.arange(SIDE)[None] + 1)
 _DCT = (np.sqrt(2 / SIDE) * np.cos(np.pi / (2 * SIDE) * _FREQUENCIES)).astype(np.float64)  # (16, 64)
-_BAR = 24
 
 
 def pdq(grey: np.ndarray) -> np.ndarray:
@@ -48,12 +47,3 @@ def distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Differing bits of every pair, (N, M), of hashes (N, 256) and (M, 256)."""
     left, right = first.astype(np.float32) * 2 - 1, second.astype(np.float32) * 2 - 1
     return np.rint((BITS - left @ right.T) / 2).astype(np.int16)
-
-
-def without_bars(frames: np.ndarray) -> np.ndarray:
-    """Cut off the bars that stay black in all frames, (F, H, W) uint8; a video without a picture is left whole."""
-    bright = frames.max(axis=0) > _BAR
-    rows, columns = np.flatnonzero(bright.mean(axis=1) > 0.05), np.flatnonzero(bright.mean(axis=0) > 0.05)
-    if len(rows) < frames.shape[1] // 4 or len(columns) < frames.shape[2] // 4:
-        return frames
-    return frames[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]

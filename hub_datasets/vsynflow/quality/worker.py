@@ -7,20 +7,9 @@ import struct
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
-_ROOT = Path(__file__).parents[2]
-# the child needs neither the model nor torch, which `import gve` brings: a second to start instead of many
-_BOOT = f"""
-import sys, types
-for name, path in (("gve", []), ("gve.hub_datasets", [{str(_ROOT)!r}])):
-    module = types.ModuleType(name)
-    module.__path__ = path
-    sys.modules[name] = module
-from gve.hub_datasets.vsynflow.quality.child import serve
-serve()
-"""
+_BOOT = "from gve.hub_datasets.vsynflow.quality.child import serve; serve()"
 
 
 class VideoError(Exception):

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 from labelled_folder import COLOURS, clip, write_flat, write_folders, write_labels, write_queries
+from PIL import Image
 
 from gve.hub_datasets.classification import CLASSIFICATION, load_folder
 from gve.hub_datasets.classification.load import label_words
@@ -73,12 +74,12 @@ def test_labels_in_a_file_and_classes_without_videos(tmp_path):
 def test_candidates_of_each_query(tmp_path):
     root = write_flat(tmp_path)
     other = {"video": "clips/cut_bread.mp4", "candidates": ["bread is cut", "a dog runs", "a hand waves"], "answer": 0}
-    write_queries(root, [ROW, other, {**ROW, "id": "again", "answer": 1}])
+    write_queries(root, [ROW, other, {**ROW, "id": "again", "answer": 1}, {**ROW, "id": 0}])
     data = load_folder(root, TASK)
-    assert data.query_ids == ["clips/Wave.mp4", "clips/cut_bread.mp4", "again"]
+    assert data.query_ids == ["clips/Wave.mp4", "clips/cut_bread.mp4", "again", "0"]
     assert data.corpus["text"][:] == ["a hand waves", "bread is cut", "a dog runs"]
-    assert [pool.tolist() for pool in data.pools] == [[0, 1], [1, 2, 0], [0, 1]]
-    assert [rows.tolist() for rows in data.positives] == [[0], [1], [1]]
+    assert [pool.tolist() for pool in data.pools] == [[0, 1], [1, 2, 0], [0, 1], [0, 1]]
+    assert [rows.tolist() for rows in data.positives] == [[0], [1], [1], [0]]
 
 
 def test_refuses_folders(tmp_path):
@@ -97,11 +98,23 @@ def test_refuses_folders(tmp_path):
         load_folder(root, TASK)
 
 
+def test_videos_are_known_by_what_they_hold(tmp_path):
+    root = write_folders(tmp_path, each=1)
+    (root / "Wave" / "old.MTS").write_bytes(clip(COLOURS["Wave"]))
+    (root / "Wave" / "plain").write_bytes(clip(COLOURS["Wave"]))
+    frames = [Image.new("RGB", (32, 32), (80 * number, 0, 0)) for number in range(3)]
+    frames[0].save(root / "Wave" / "moves.gif", save_all=True, append_images=frames[1:])
+    assert len(load_folder(root, TASK).queries) == 6
+    frames[0].save(root / "Wave" / "still.mp4", format="PNG")
+    with pytest.raises(ValueError, match=r"still\.mp4 is no video \("):
+        load_folder(root, TASK)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("notes.txt", b"red", r"notes\.txt is no video \(suffix '\.txt'\)"),
-        ("broken.mp4", b"no video at all", r"broken\.mp4 is no video \(Invalid data"),
+        ("notes.txt", b"red", r"notes\.txt is no video \("),
+        ("broken.mp4", b"no video at all", r"broken\.mp4 is no video \("),
         ("empty.mp4", b"", r"empty\.mp4 is no video \("),
     ],
 )
@@ -141,7 +154,8 @@ def test_refuses_labels(tmp_path, pairs, header, message):
         ({"answer": True}, "answer True; 0 to 1"),
         ({"candidates": ["one", "one"]}, "a candidate stands twice"),
         ({"candidates": "one"}, "no list of texts"),
-        ({"video": 3}, "video 3, id None; texts are accepted"),
+        ({"video": 3}, "video 3; a path is accepted"),
+        ({"id": [1]}, r"entry 1: got the id \[1\]"),
         ({"video": "clips/None.mp4"}, "is no file"),
     ],
 )

@@ -1,10 +1,15 @@
 """Loading a set from a parquet folder, and every way in which one may be broken."""
 
+import json
+
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from uvrb_folder import NUM_CLIPS, clip_bytes, make_tables, write_uvrb
+from uvrb_folder import NUM_CLIPS, clip_bytes, make_tables, numbered, write_uvrb
 
 from gve.hub_datasets.uvrb import load_set
+from gve.hub_datasets.uvrb.load import id_text
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +50,61 @@ def test_reads_pools_in_the_order_of_queries(folder):
     assert data.num_candidates.tolist() == [10] * NUM_CLIPS
 
 
+@pytest.mark.parametrize(
+    ("kind", "only"),
+    [
+        (pa.int64(), ("corpus", "queries", "qrels", "top_ranked")),
+        (pa.uint8(), ("corpus", "queries", "qrels", "top_ranked")),
+        (pa.float64(), ("corpus", "queries", "qrels", "top_ranked")),
+        (pa.large_string(), ("corpus", "queries", "qrels", "top_ranked")),
+        (pa.int64(), ("corpus", "top_ranked")),
+    ],
+)
+def test_ids_of_any_type_become_texts(folder, kind, only):
+    wanted = load_set(write_uvrb(folder, {"MS-TI": make_tables("MS-TI")}), "MS-TI")
+    again = folder / "again"
+    again.mkdir()
+    write_uvrb(again, {"MS-TI": make_tables("MS-TI")})
+    numbered(again, kind, only)
+    numbered(again, pa.string(), {"corpus", "queries", "qrels", "top_ranked"} - set(only))
+    data = load_set(again, "MS-TI")
+    assert data.query_ids == data.corpus_ids == [str(number) for number in range(NUM_CLIPS)]
+    assert data.queries["id"][:] == data.query_ids and data.corpus["id"][:] == data.corpus_ids
+    for name in ("positives", "pools"):
+        for rows, expected in zip(getattr(data, name), getattr(wanted, name), strict=True):
+            np.testing.assert_array_equal(rows, expected)
+    assert data.corpus[3]["video"]["bytes"] == clip_bytes(3)
+    assert data.queries[3]["image"]["bytes"] and data.queries[3]["text"] == "clip 3"
+
+
+def test_ids_that_are_none_are_refused_with_their_row():
+    for value, told in (
+        (None, "no id"),
+        (1.5, "1.5"),
+        (float("nan"), "nan"),
+        (True, "True"),
+        (b"x", "bytes"),
+        ([], "list"),
+    ):
+        with pytest.raises(ValueError, match=f"^msrvtt-queries: row 3: got .*{told}.*texts and whole numbers"):
+            id_text(value, "msrvtt-queries: row 3")
+    with pytest.raises(ValueError) as told:
+        id_text({"x": "y" * 10_000}, "msrvtt-queries: row 3")
+    assert len(str(told.value)) < 400
+
+
+def test_ids_that_are_equal_as_texts_are_refused(folder):
+    """JSON lines may hold numbers and texts in one column."""
+    lines = ["---", "configs:"]
+    for kind in ("corpus", "queries", "qrels"):
+        rows = {"queries": [{"id": identity, "text": "clip 1"} for identity in (1, "x", "1")]}.get(kind, [{"id": 1}])
+        (folder / f"{kind}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        lines += [f"- config_name: msrvtt-{kind}", "  data_files:", "  - split: unseen", f"    path: {kind}.jsonl"]
+    (folder / "README.md").write_text("\n".join([*lines, "---", ""]))
+    with pytest.raises(ValueError, match="msrvtt-queries: id '1' stands more than once"):
+        load_set(folder, "MSRVTT")
+
+
 def unknown_corpus(tables):
     tables["qrels"][2]["corpus-id"] = "c99"
 
@@ -59,6 +119,18 @@ def no_positive(tables):
 
 def only_irrelevant(tables):
     tables["qrels"][4]["score"] = 0
+
+
+def no_score(tables):
+    tables["qrels"][4]["score"] = None
+
+
+def no_id(tables):
+    tables["corpus"][5]["id"] = None
+
+
+def no_candidates(tables):
+    tables["top_ranked"][6]["corpus-ids"] = None
 
 
 def repeated_corpus(tables):
@@ -100,6 +172,9 @@ def unknown_candidate(tables):
         (unknown_query, "ms-ti-qrels: unknown query id 'q99'"),
         (no_positive, "ms-ti-qrels: query 'q4' has no positive"),
         (only_irrelevant, "ms-ti-qrels: query 'q4' has no positive"),
+        (no_score, "ms-ti-qrels: row 4 has the score None"),
+        (no_id, "ms-ti-corpus: row 5: got no id"),
+        (no_candidates, "ms-ti-top_ranked: a positive of query 'q6' is not in its pool"),
         (repeated_corpus, "ms-ti-corpus: id 'c0' stands more than once"),
         (repeated_query, "ms-ti-queries: id 'q0' stands more than once"),
         (no_image, "ms-ti-queries: row 3 has no image"),
@@ -115,6 +190,15 @@ def test_broken_data_are_named(folder, damage, message):
     damage(tables)
     with pytest.raises(ValueError, match=message):
         load_set(write_uvrb(folder, {"MS-TI": tables}), "MS-TI")
+
+
+@pytest.mark.parametrize(("kind", "column"), [("qrels", "corpus-id"), ("top_ranked", "corpus-ids"), ("corpus", "id")])
+def test_missing_columns_are_named(folder, kind, column):
+    write_uvrb(folder, {"MS-TI": make_tables("MS-TI")})
+    path = folder / f"ms-ti-{kind}" / "unseen.parquet"
+    pq.write_table(pq.read_table(path).replace_schema_metadata(None).rename_columns({column: "_id"}), path)
+    with pytest.raises(ValueError, match=f"ms-ti-{kind}: no column '{column}'; got .*'_id'"):
+        load_set(folder, "MS-TI")
 
 
 def test_missing_parts_are_named(folder, tmp_path):

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from gve.hub_datasets.uvrb.media import FrameSettings, MediaIndex, fingerprint, fit_size, store_video
-from gve.hub_datasets.world.video import encode_mp4
 from gve.video_gve import read_video
+from gve.video_writer import encode_mp4
 
 
 @pytest.fixture
@@ -92,6 +92,50 @@ def test_names_with_and_without_folders_and_suffixes(tmp_path):
     assert index.video("part0/d.1") == tmp_path / "videos_frames" / "part0" / "d.1"
     assert index.video("z.mp4") is None
     assert index.image("a.png") == tmp_path / "images" / "a.png"
+
+
+def test_files_are_what_they_hold(tmp_path):
+    """Whatever their suffix, in linked folders, and moving pictures are videos."""
+    inside, outside = tmp_path / "archive" / "videos", tmp_path / "elsewhere"
+    inside.mkdir(parents=True)
+    outside.mkdir()
+    (tmp_path / "archive" / "linked").symlink_to(outside)
+    (outside / "back").symlink_to(tmp_path / "archive")
+    clip = encode_mp4(np.full((3, 48, 48, 3), 90, np.uint8), 2)
+    (inside / "plain").write_bytes(clip)
+    (outside / "old.MTS").write_bytes(clip)
+    frames = [Image.new("RGB", (32, 32), (80 * number, 0, 0)) for number in range(3)]
+    frames[0].save(inside / "moves.gif", save_all=True, append_images=frames[1:], duration=500)
+    frames[2].save(inside / "still.gif")
+    frames[2].save(inside / "named.mp4", format="PNG")
+    frames[2].save(inside / "photo.TIFF")
+    (inside / "notes.txt").write_text("words")
+    index = MediaIndex(tmp_path / "archive")
+    for name, path in {"plain": inside / "plain", "old.mp4": tmp_path / "archive" / "linked" / "old.MTS"}.items():
+        assert index.video(name) == path
+        assert store_video(path, FrameSettings()).timestamps == [0.0, 0.5, 1.0]
+    assert index.video("moves") == inside / "moves.gif" and index.image("moves") is None
+    assert store_video(inside / "moves.gif", FrameSettings()).duration == pytest.approx(1.5)
+    for name in ("still.gif", "photo.jpg", "named.mp4"):
+        assert index.image(name) is not None and index.video(name) is None
+    assert index.image("notes.txt") is None and index.video("notes") is None
+
+
+def test_a_folder_of_transparent_and_turned_frames(tmp_path):
+    """As every reader of ours opens them: white beneath transparency, upright."""
+    for number in range(2):
+        Image.new("RGBA", (32, 32), (255, 0, 0, 0)).save(tmp_path / f"{number}.png")
+    stored = store_video(tmp_path, FrameSettings(frames=2, quality=95))
+    assert read_video(stored.content, 1).frames.min() > 250
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for number in range(2):
+        Image.new("RGB", (40, 20)).save(tmp_path / f"{number}.png", exif=exif)
+    assert read_video(store_video(tmp_path, FrameSettings(frames=2)).content, 1).frames.shape == (1, 40, 20, 3)
+    for number in range(2):
+        (tmp_path / f"{number}.png").unlink()
+    with pytest.raises(ValueError, match="no picture in it"):
+        store_video(tmp_path, FrameSettings())
 
 
 def test_fingerprints_see_content(tmp_path):

@@ -50,7 +50,7 @@ def test_from_videos_to_pairs(raw, tmp_path, capsys):
     assert call(capsys, "verify", run)[1]["errors"] == []
     assert call(capsys, "status", run)[1]["done"] == 3
     code, error = call(capsys, "build", run, tmp_path / "uvrd")
-    assert code == 1
+    assert code == 2
     assert "gate" in error
     code, built = call(capsys, "build", run, tmp_path / "uvrd", "--local")
     assert code == 0
@@ -64,9 +64,9 @@ def test_from_videos_to_pairs(raw, tmp_path, capsys):
 
 def test_what_is_wrong_is_said(raw, tmp_path, capsys):
     code, error = call(capsys, "run", tmp_path / "nothing", "--quiet")
-    assert code == 1
+    assert code == 2
     assert "holds no plan.json" in error
-    assert call(capsys, "plan", tmp_path, tmp_path / "absent", "--licence", "x")[0] == 1
+    assert call(capsys, "plan", tmp_path, tmp_path / "absent", "--licence", "x")[0] == 2
     with pytest.raises(ValueError, match="config: got 'sed'"):
         make_config({"sed": 1})
     with pytest.raises(ValueError, match="video: got 'side'"):

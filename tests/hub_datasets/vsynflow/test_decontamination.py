@@ -176,6 +176,24 @@ def test_copies_are_caught_by_embeddings_alone(planted, tmp_path):
     assert caught("c", 2 * COUNT) == 0
 
 
+def test_a_picture_has_the_hashes_of_what_every_reader_sees(tmp_path):
+    """White beneath transparency, upright."""
+    noise = np.random.default_rng(0).integers(0, 255, (8, 12, 3)).astype(np.uint8)
+    seen = Image.fromarray(noise).resize((96, 64))
+    stored = seen.convert("RGBA")
+    stored.paste((0, 0, 0, 0), (0, 0, 30, 64))
+    seen.paste((255, 255, 255), (0, 0, 30, 64))
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    stored.rotate(180).save(tmp_path / "a.png", exif=exif)
+    seen.save(tmp_path / "b.png")
+    one, other = (
+        make_fingerprints("test", [{"ids": [], "video": None, "image": tmp_path / name, "texts": []}])
+        for name in ("a.png", "b.png")
+    )
+    assert np.array_equal(one.hashes, other.hashes) and len(one.hashes) == 2
+
+
 def test_a_video_that_is_gone_fails_and_the_others_go_on(planted, tmp_path):
     path, train = planted
     known = make_fingerprints(
@@ -194,7 +212,7 @@ def test_a_video_that_is_gone_fails_and_the_others_go_on(planted, tmp_path):
         )
     ]
     broken, good = stage.run(rows, Context(tmp_path, "s", Journal(tmp_path / "j"), encoder=Colours()))
-    assert broken == Failed("decode-InvalidDataError", retryable=False)
+    assert broken == Failed("undecodable", retryable=False)
     assert 0 < good.columns["leak_video"] < 1
 
 

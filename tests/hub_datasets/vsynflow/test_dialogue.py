@@ -4,7 +4,7 @@ import json
 from functools import partial
 
 import pytest
-from stub_endpoint import WORDS, StubEndpoint
+from stub_endpoint import WORDS, WRAPPINGS, StubEndpoint
 
 from gve.hub_datasets.vsynflow.batch_files import WAITING, BatchCaptioner, ingest, read_responses
 from gve.hub_datasets.vsynflow.captioner import Request, Response, Turn
@@ -91,6 +91,22 @@ def test_every_bad_answer_of_a_server_is_mended(tmp_path, fault):
     assert [name for _, name, _ in stub.calls] == ["429", fault, "500", "ok"]
 
 
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+def test_a_right_answer_passes_at_once_however_a_server_wraps_it(tmp_path, wrapping):
+    with StubEndpoint([wrapping]) as stub:
+        (answer,) = converse([ask()], EndpointCaptioner([stub.url], "stub"), Journal(tmp_path))
+    assert (answer.texts, answer.attempts, len(stub.calls)) == (WORDS, 1, 1)
+    counts = {"null-counts": (0, 0), "no-counts": (0, 0), "float-counts": (5, 5)}
+    assert (answer.input_tokens, answer.output_tokens) == counts.get(wrapping, (90, 30))
+
+
+def test_thoughts_are_not_sent_back(tmp_path):
+    bad = Response("<think>hm</think>" + json.dumps({**WORDS, "1": "A dog runs along here."}))
+    captioner = Scripted(bad, right())
+    converse([ask()], captioner, Journal(tmp_path))
+    assert captioner.seen[1].turns[1].text.startswith('{"1"')
+
+
 def test_wrong_attempts(tmp_path):
     with pytest.raises(ValueError, match="attempts: got"):
         converse([ask()], Scripted(), Journal(tmp_path), attempts=("repair",))
@@ -115,6 +131,33 @@ def test_batch_files_go_out_and_come_back(tmp_path):
         assert ingest([out], journal) == len(journal) == 1
     answers = converse(asks, captioner, Journal(tmp_path / "journal"))
     assert sorted(one.texts == WORDS for one in answers) == [False, True]
+
+
+def test_what_a_batch_answered_by_an_error_is_written_down_again_once(tmp_path):
+    captioner, folder = BatchCaptioner(tmp_path / "batch", "stub"), tmp_path / "batch"
+
+    def verdicts():
+        answers = converse([ask(0), ask(1)], captioner, Journal(tmp_path / "journal"))
+        return [one.texts == WORDS or one.failure.code for one in answers], len(list(folder.glob("requests-*.jsonl")))
+
+    assert verdicts() == ([WAITING, WAITING], 1)
+    first, second = (one.request.key("stub") for one in (ask(0), ask(1)))
+    body = {"choices": [{"message": {"content": json.dumps(WORDS) + "\u2028"}}], "usage": {"prompt_tokens": None}}
+    lines = [
+        {"custom_id": first, "response": {"status_code": 400, "body": {"error": {"message": "at most 4 images"}}}},
+        {"custom_id": second, "response": {"status_code": 200, "body": body}},
+    ]
+    text = "\n\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+    (folder / "responses-2.jsonl").write_text(f"\ufeff{text}\n", encoding="utf-8")
+    for _ in range(2):
+        assert verdicts() == (["batch-400: at most 4 images", True], 2)
+    lines[0]["response"] = None
+    lines[0]["error"] = {"code": "batch_expired", "message": "too late"}
+    (folder / "responses-3.jsonl").write_text(json.dumps(lines[0]))
+    assert verdicts() == (["batch-400: at most 4 images", True], 3)
+    lines[0].update(lines[1] | {"custom_id": first}, error=None)
+    (folder / "responses-1.jsonl").write_text(json.dumps(lines[0]))
+    assert verdicts() == ([True, True], 3)
 
 
 def test_a_broken_batch_file(tmp_path):

@@ -4,14 +4,14 @@ import pytest
 from synth_stages import Colours
 
 from gve.hub_datasets.vsynflow.config import make_config, make_flow
-from gve.hub_datasets.vsynflow.encoders import encoder_name, folder_digest, load_encoder
+from gve.hub_datasets.vsynflow.encoders import encoder_name, folder_digest, make_encoder
 from gve.hub_datasets.vsynflow.fingerprints import Fingerprints
 from gve.hub_datasets.vsynflow.stages import SetupError
 
 
 def test_encoders_by_name(tmp_path):
-    assert isinstance(load_encoder("synth_stages:Colours"), Colours)
-    assert load_encoder("synth_stages:Colours:/a:b").folder == "/a:b"
+    assert isinstance(make_encoder("synth_stages:Colours"), Colours)
+    assert make_encoder("synth_stages:Colours:/a:b").folder == "/a:b"
     assert encoder_name("synth_stages:Colours") == "synth_stages:Colours"
     assert encoder_name("synth_stages:Colours:name") == "synth_stages:Colours:name"
 
@@ -37,7 +37,7 @@ def test_wrong_names(place):
 
 def test_an_encoder_that_cannot_be_imported():
     with pytest.raises(SetupError, match="cannot be imported"):
-        load_encoder("gve.nothing:here")
+        make_encoder("gve.nothing:here")
 
 
 def test_the_gate_refuses_fingerprints_of_another_encoder(tmp_path):

@@ -8,9 +8,11 @@ import pytest
 from stub_endpoint import StubEndpoint
 
 from gve.hub_datasets.vsynflow.captioner import Request, Response, Turn, answer_once
-from gve.hub_datasets.vsynflow.endpoint import EndpointCaptioner, read_completion, retry_after
+from gve.hub_datasets.vsynflow.completions import read_completion, with_words
+from gve.hub_datasets.vsynflow.endpoint import EndpointCaptioner, retry_after
 from gve.hub_datasets.vsynflow.journal import Journal
 from gve.hub_datasets.vsynflow.prompts import VIDEO_CAPTIONS
+from gve.hub_datasets.vsynflow.validation import parse_texts
 
 
 def request(number=0, **changes):
@@ -75,10 +77,10 @@ def test_retry_after_is_kept_to():
 def test_errors_that_stay_are_named():
     with StubEndpoint(["500"] * 9) as stub:
         (response,) = ask(captioner(stub, retries=1), [request()])
-    assert (response.error, response.retryable) == ("http-500", True)
+    assert (response.error, response.retryable) == ("http-500: injected", True)
     with StubEndpoint(["418"]) as stub:
         (response,) = ask(captioner(stub), [request()])
-    assert (response.error, response.retryable) == ("http-418", False)
+    assert (response.error, response.retryable, len(stub.calls)) == ("http-418: injected", True, 1)
     with StubEndpoint() as stub:
         down = captioner(stub, retries=1)
     (response,) = ask(down, [request()])  # nobody listens there any more
@@ -129,7 +131,7 @@ def test_a_server_that_refuses_schemas_is_asked_without():
 def test_a_request_that_is_wrong_by_itself_keeps_the_schema_for_the_others():
     with StubEndpoint(["400", "400"], shared=True) as stub:
         wrong, right = ask(captioner(stub, in_flight=1), [request(0), request(1)])
-    assert (wrong.error, wrong.retryable) == ("http-400", False) and right.text
+    assert wrong.error == "http-400: injected" and right.text
     assert ["response_format" in body for _, _, body in stub.calls] == [True, False, True]
 
 
@@ -158,7 +160,7 @@ def test_nothing_is_paid_for_twice(tmp_path):
         assert answer_once(captioner(stub), requests, Journal(tmp_path)) == first
         assert len(stub.calls) == 2
     with StubEndpoint(["500"] * 9) as stub, Journal(tmp_path / "other") as journal:
-        assert answer_once(captioner(stub, retries=0), requests[:1], journal)[0].error == "http-500"
+        assert answer_once(captioner(stub, retries=0), requests[:1], journal)[0].error == "http-500: injected"
         assert len(journal) == 0, "an error is asked for again"
 
 
@@ -173,11 +175,91 @@ def test_a_key_is_all_that_the_answer_depends_on():
 
 
 def test_completions_of_another_shape():
-    assert read_completion({"choices": [{"message": {"content": None}}]}) is None
-    assert read_completion("text") is None
+    for other in ("text", None, [], {}, {"choices": None}, {"choices": [None]}, {"choices": [{"message": None}]}):
+        assert read_completion(other) is None
     assert read_completion({"choices": [{"message": {"content": "x"}, "finish_reason": "length"}]}) == Response(
         "x", "length"
     )
+
+
+@pytest.mark.parametrize(
+    ("usage", "counts"),
+    [
+        ({"prompt_tokens": None, "completion_tokens": 3}, (0, 3)),
+        ({"prompt_tokens": 90.0, "completion_tokens": float("nan")}, (90, 0)),
+        ({"prompt_tokens": "many"}, (0, 0)),
+        (None, (0, 0)),
+        ([1], (0, 0)),
+    ],
+)
+def test_counts_of_all_kinds(usage, counts):
+    response = read_completion({"choices": [{"message": {"content": "x"}}], "usage": usage})
+    assert (response.input_tokens, response.output_tokens) == counts
+    assert all(type(count) is int for count in counts)
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        ("error-object", "server-error: no endpoints that support image input"),
+        ("refusal", "no-answer: I see a face"),
+        ("empty", "no-answer: content is empty, finish_reason stop"),
+        ("cut-thinking", "no-answer: thinking took all max_tokens"),
+        ("cut-thinking-apart", "no-answer: thinking took all max_tokens"),
+    ],
+)
+def test_what_asking_again_would_not_change_costs_one_call(fault, error):
+    with StubEndpoint([fault] * 9) as stub:
+        (response,) = ask(captioner(stub), [request()])
+    assert response.error.startswith(error) and response.retryable
+    assert len(response.error) <= 220 and len(stub.calls) == 1
+
+
+def test_an_error_object_may_say_that_the_server_is_busy():
+    with StubEndpoint(["busy-object"]) as stub:
+        (response,) = ask(captioner(stub), [request()])
+    assert response.text and [fault for _, fault, _ in stub.calls] == ["busy-object", "ok"]
+    with StubEndpoint(["busy-object"] * 9) as stub:
+        (response,) = ask(captioner(stub, retries=1), [request()])
+    assert response.error.startswith("http-503: no endpoints")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "too long", "code": None}},
+        {"error": "too long"},
+        {"object": "error", "message": "too long"},
+        {"detail": [{"loc": ["body"], "msg": "too long"}]},
+        "too\n long",
+    ],
+)
+def test_the_servers_own_words(body):
+    assert with_words("http-400", body) == "http-400: too long"
+    assert with_words("http-400", {"choices": []}) == with_words("http-400", None) == "http-400"
+
+
+def test_halves_of_letters_do_not_reach_the_journal(tmp_path):
+    with StubEndpoint(answer=lambda body: {"1": "a dog \ud83d"}) as stub, Journal(tmp_path) as journal:
+        (response,) = answer_once(captioner(stub), [request()], journal)
+    assert parse_texts(response.text, VIDEO_CAPTIONS.schema).texts == {"1": "a dog ?"}
+    assert read_completion({"choices": [{"message": {"content": "a \ud83d"}}]}).text == "a ?"
+
+
+@pytest.mark.parametrize("kept", [{"text": None}, {"text": "x", "of_another_version": 1}, "text", ["text"]])
+def test_what_is_no_answer_in_a_journal_is_asked_for_again(tmp_path, kept):
+    with StubEndpoint() as stub, Journal(tmp_path) as journal:
+        journal.add(request().key("stub"), kept)
+        (response,) = answer_once(captioner(stub), [request()], journal)
+    assert response.text.startswith('{"1"') and len(stub.calls) == 1
+
+
+def test_an_answer_without_counts_in_a_journal_is_an_answer(tmp_path):
+    with Journal(tmp_path) as journal:
+        journal.add(request().key("stub"), {"text": "x", "finish": "stop", "input_tokens": None, "output_tokens": 4.0})
+        assert answer_once(EndpointCaptioner(["http://127.0.0.1:1/v1"], "stub"), [request()], journal) == [
+            Response("x", "stop", 0, 4)
+        ]
 
 
 @pytest.mark.parametrize(("changes", "match"), [({"urls": ["host:80"]}, "urls: got"), ({"urls": []}, "urls: got")])

@@ -5,6 +5,7 @@ import io
 import av
 import numpy as np
 import pytest
+from video_corpus import matrix
 
 from gve.hub_datasets.vsynflow.extension.mining import Mining, hard_negatives, needs_both
 from gve.hub_datasets.vsynflow.extension.pairs import Candidate, Side, choose
@@ -13,7 +14,18 @@ from gve.hub_datasets.vsynflow.extension.references import References, choose_cl
 from gve.hub_datasets.vsynflow.journal import Journal
 from gve.hub_datasets.vsynflow.records import make_record
 from gve.hub_datasets.vsynflow.stages import Context, Failed, Kept
-from gve.hub_datasets.vsynflow.stills import Still, cut_clip, encode_mp4, jpeg, read_stills, read_times, sample_stills
+from gve.hub_datasets.vsynflow.stills import (
+    Still,
+    cut_clip,
+    jpeg,
+    read_stills,
+    read_times,
+    sample_stills,
+    without_bars,
+)
+from gve.hub_datasets.vsynflow.views import frames_of
+from gve.video_gve import read_video
+from gve.video_writer import encode_mp4
 
 
 def noise(seed=0):
@@ -83,7 +95,7 @@ def test_a_black_video_has_no_frame_and_a_short_one_no_clip(tmp_path):
 def test_a_broken_video_fails(tmp_path):
     (tmp_path / "v.mp4").write_bytes(b"no video")
     record = make_record("v", str(tmp_path / "v.mp4"), "t", source="s", licence="x")
-    assert References().run([record], context(tmp_path)) == [Failed("decode-InvalidDataError", False)]
+    assert References().run([record], context(tmp_path)) == [Failed("undecodable", False)]
 
 
 def test_clips_lie_inside_one_shot_and_are_at_most_half():
@@ -118,6 +130,44 @@ def test_a_clip_shows_its_part(tmp_path):
     assert len(found) == 16 and abs(found[0] - 72) < 4 and abs(found[-1] - 132) < 4
     with pytest.raises(ValueError, match=r"start, end: got 1\.0 and 1\.1"):
         cut_clip(record, 1.0, 1.1)
+
+
+@pytest.mark.parametrize("number", range(2, 9))
+def test_stills_and_clips_are_upright(tmp_path, number):
+    """As the model sees the video, whichever of the eight display matrices it has."""
+    frames = [np.repeat(np.repeat(noise(seed)[:8, :12], 4, 0), 4, 1) for seed in range(24)]
+    record = video(tmp_path / "v.mp4", frames)
+    path = tmp_path / "v.mp4"
+    path.write_bytes(matrix(number, 48, 32)(path.read_bytes()))
+    times = read_times(record)
+    seen = read_video(path, timestamps=times.tolist()).frames
+    stills = read_stills(record, times)
+    np.testing.assert_array_equal([still.pixels for still in stills], seen)
+    (cut,) = read_video(cut_clip(record, 1.0, 2.0), 1).frames
+    assert cut.shape == seen[8].shape and np.abs(cut.astype(int) - seen[8]).mean() < 20
+    (whole,) = frames_of(record["video"], 1)
+    assert whole.size == seen[0].shape[1::-1]
+
+
+def test_a_video_inside_an_archive(tmp_path):
+    record = video(tmp_path / "v.mp4", shades())
+    content = (tmp_path / "v.mp4").read_bytes()
+    (tmp_path / "a.tar").write_bytes(b"x" * 100 + content + b"y" * 100)
+    inside = {**record, "video": {"path": str(tmp_path / "a.tar"), "offset": 100, "size": len(content)}}
+    assert cut_clip(inside, 1.0, 3.0) == cut_clip(record, 1.0, 3.0)
+    assert [still.time for still in sample_stills(inside, 4)] == [still.time for still in sample_stills(record, 4)]
+
+
+def test_bars_are_cut_off_grey_and_coloured_frames_alike():
+    frames = np.zeros((3, 40, 60, 3), np.uint8)
+    frames[:, 8:30, 5:50] = 200
+    assert without_bars(frames).shape == (3, 22, 45, 3)
+    assert without_bars(frames[..., 0]).shape == (3, 22, 45)
+    frames[:, 5, 7] = 255  # a logo in the bar is no picture
+    assert without_bars(frames).shape == (3, 22, 45, 3)
+    small = np.zeros((3, 40, 60), np.uint8)
+    small[:, :9] = 200
+    assert without_bars(small).shape == small.shape, "less than a quarter of picture is left whole"
 
 
 def test_frames_are_sent_small():

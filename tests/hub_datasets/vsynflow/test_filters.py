@@ -25,8 +25,8 @@ from gve.hub_datasets.vsynflow.runner import run_flow
 from gve.hub_datasets.vsynflow.shards import make_plan
 from gve.hub_datasets.vsynflow.stages import Context, Failed, Kept, Rejected, SetupError
 from gve.hub_datasets.vsynflow.status import run_status
-from gve.hub_datasets.vsynflow.stills import encode_mp4
 from gve.hub_datasets.vsynflow.verify import verify_run
+from gve.video_writer import encode_mp4
 
 RED, GREY = (220, 20, 20), (120, 120, 120)
 

@@ -106,6 +106,18 @@ def test_a_server_that_stays_down_fails_rows_that_a_retry_brings(raw, whole, tmp
     assert tables_digest(tmp_path) == whole
 
 
+def test_what_a_server_refuses_is_told_in_its_words_and_asked_again_by_a_retry(raw, whole, tmp_path):
+    plan(raw, tmp_path)
+    with StubEndpoint(["400"] * 9) as refuses:
+        caption(tmp_path, refuses.server.server_address[1])
+    status = run_status(tmp_path)
+    assert status["reasons"] == {"enrichment: http-400": COUNT}
+    assert status["words"] == {"enrichment: http-400": "injected"}
+    with StubEndpoint() as stub:
+        caption(tmp_path, stub.server.server_address[1])
+    assert tables_digest(tmp_path) == whole
+
+
 @contextmanager
 def largest_file(size):
     """No file of this process may grow larger; writing on is an OSError, as on a full disk."""

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import time
 from fractions import Fraction
 from importlib.util import find_spec
@@ -15,11 +17,13 @@ from gve.hub_datasets.vsynflow.quality.captions import Multiplicity, NearCaption
 from gve.hub_datasets.vsynflow.quality.duplicates import Duplicates, nearest_earlier
 from gve.hub_datasets.vsynflow.quality.integrity import Integrity, VideoLimits
 from gve.hub_datasets.vsynflow.quality.measure import measure
-from gve.hub_datasets.vsynflow.quality.pdq import distances, from_hex, pdq, quality, to_hex, without_bars
+from gve.hub_datasets.vsynflow.quality.pdq import distances, from_hex, pdq, quality, to_hex
 from gve.hub_datasets.vsynflow.quality.rectification import CaptionLimits, Rectification, clean, measure_caption
+from gve.hub_datasets.vsynflow.quality.repair import METHODS
 from gve.hub_datasets.vsynflow.quality.worker import VideoError, VideoWorker, WorkerError
 from gve.hub_datasets.vsynflow.records import make_record
 from gve.hub_datasets.vsynflow.stages import Context, Failed, Kept, Rejected
+from gve.hub_datasets.vsynflow.stills import without_bars
 
 SIZE = (96, 64)
 GOOD = (
@@ -174,6 +178,22 @@ def test_a_decoder_that_hangs_or_dies_costs_a_call():
         worker.call("measure", {"path": "nowhere.mp4", "offset": None, "size": None}, deadline=5)
     worker.close()
     assert time.monotonic() - start < 30
+
+
+def test_a_worker_loads_no_model(tmp_path):
+    """Whatever it is asked for: a process of its own starts in less than a second, and many run side by side."""
+    path = tmp_path / "a.mp4"
+    path.write_bytes(make(SPECS["h264_rotated.mp4"]))
+    place = {"path": str(path), "offset": None, "size": None}
+    calls = (("measure", place), ("fingerprint_hashes", place), ("sample_frames", place, [0.5], 32))
+    calls += tuple(("repair", place, method, str(tmp_path / "b.mp4")) for method in METHODS)
+    code = (
+        "import sys; from gve.hub_datasets.vsynflow.quality.child import FUNCTIONS\n"
+        f"for name, *arguments in {calls!r}: FUNCTIONS[name](*arguments)\n"
+        "print({'torch', 'transformers', 'datasets'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("set()\n", "")
 
 
 def test_lost_workers_fail_the_row(monkeypatch, corpus, context):

@@ -1,5 +1,7 @@
+import gzip
 import io
 import json
+import os
 import tarfile
 import time
 
@@ -7,9 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, Features, Value, Video
+from PIL import Image
 
-from gve.hub_datasets.vsynflow.readers import Source, read_source
-from gve.hub_datasets.vsynflow.records import read_video
+from gve.hub_datasets.vsynflow.quality.duplicates import Duplicates
+from gve.hub_datasets.vsynflow.readers import Source, read_items, read_source
+from gve.hub_datasets.vsynflow.records import read_place
 from gve.hub_datasets.vsynflow.shards import make_plan
 
 
@@ -32,7 +36,7 @@ def test_folder(tmp_path):
     assert [row["text"] for row in rows] == ["a box", "", "a ball"]
     assert "#" not in rows[0]["id"]
     assert rows[2]["id"].startswith("\u00fcn\u00efcode \u7403/")
-    assert [read_video(row) for row in rows] == [b"video a", b"video c", b"video b"]
+    assert [read_place(row["video"]) for row in rows] == [b"video a", b"video c", b"video b"]
     assert {(row["source"], row["licence"], row["parent"]) for row in rows} == {("test", "CC0", None)}
 
 
@@ -65,7 +69,7 @@ def test_webdataset_members_are_read_in_place(tmp_path):
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     rows = read(tmp_path, "webdataset", tmp_path)
-    assert [(row["id"], row["text"], read_video(row)) for row in rows] == [
+    assert [(row["id"], row["text"], read_place(row["video"])) for row in rows] == [
         ("a.tar/k/1", "one", b"first"),
         ("a.tar/k/2", "two", b"second"),
     ]
@@ -77,8 +81,94 @@ def test_dataset_videos_are_written_once(tmp_path):
     (tmp_path / "data").mkdir()
     Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "data" / "train.parquet")
     found = read(tmp_path, "dataset", tmp_path / "data")
-    assert [read_video(row) for row in found] == [b"same", b"same"]
+    assert [read_place(row["video"]) for row in found] == [b"same", b"same"]
     assert len([path for path in (tmp_path / "run" / "media").rglob("*") if path.is_file()]) == 1
+
+
+def test_a_folder_is_read_by_content_and_what_is_passed_over_is_counted(tmp_path, caplog):
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    transport = (b"\x47" + bytes(187)) * 6
+    (corpus / "00001.MTS").write_bytes(transport)
+    (corpus / "1.m2ts").write_bytes(transport)
+    (corpus / "2 without suffix").write_bytes(transport)
+    (corpus / "3.mp4").write_bytes(b"\xff\xd8\xff a picture")
+    still, moving = Image.new("RGB", (4, 4)), Image.new("RGB", (4, 4), "red")
+    still.save(corpus / "4.gif")
+    still.save(corpus / "5.gif", save_all=True, append_images=[moving])
+    (corpus / "6.pdf").write_bytes(b"")
+    (corpus / "00001.TXT").write_bytes("\ufeffa box\n".encode("utf-16-le"))
+    (corpus / os.fsdecode(b"7\xe9.mts")).write_bytes(transport)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "8.avi").write_bytes(b"RIFF    AVI ")
+    (corpus / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(corpus)
+    rows = read(tmp_path, "folder", corpus)
+    assert [row["id"] for row in rows] == ["00001.MTS", "1.m2ts", "2 without suffix", "5.gif", "linked/8.avi"]
+    assert [row["text"] for row in rows] == ["a box", "", "", "", ""]
+    assert "7\\udce9.mts': its name is not UTF-8" in caplog.text
+    assert caplog.records[-1].getMessage().endswith(".mp4 (1), .gif (1), .pdf (1), no UTF-8 (1)")
+    plan = make_plan(tmp_path / "run", rows, {})
+    assert plan.rows == 5
+
+
+@pytest.mark.parametrize("kind", ["folder", "manifest", "webdataset"])
+def test_a_corpus_without_videos_is_refused(tmp_path, kind):
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "a.pdf").write_bytes(b"")
+    (tmp_path / "corpus" / "a.csv").write_text("video,text\n")
+    with tarfile.open(tmp_path / "corpus" / "a.tar", "w"):
+        pass
+    path = tmp_path / "corpus" / {"folder": "", "manifest": "a.csv", "webdataset": "a.tar"}[kind]
+    passed = r"\(passed over: .*\.pdf \(1\)" if kind == "folder" else r"\(passed over: nothing\)"
+    source = Source(kind, str(path), "test", "CC0")
+    with pytest.raises(ValueError, match=f"gives no video.*{passed}"):
+        make_plan(tmp_path / "run", read_source(source, tmp_path / "run"), source.describe())
+    assert not (tmp_path / "run" / "plan.json").exists()
+
+
+def test_webdataset_of_any_suffix_and_case(tmp_path):
+    moving = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(moving, "GIF", save_all=True, append_images=[Image.new("RGB", (4, 4), "red")])
+    content = {
+        "1.MTS": b"first",
+        "1.TXT": b"one",
+        "1.jpg": b"\xff\xd8\xff",
+        "2.gif": moving.getvalue(),
+        "2.json": b'{"text": ["two", "a two", "two two"]}',
+        os.fsdecode(b"3\xe9.mp4"): b"third",
+    }
+    with tarfile.open(tmp_path / "A.TAR", "w") as archive:
+        for name, data in content.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    rows = read(tmp_path, "webdataset", tmp_path)
+    assert [(row["id"], row["text"], read_place(row["video"])) for row in rows] == [
+        ("A.TAR/1", "one", b"first"),
+        ("A.TAR/2", "two", moving.getvalue()),
+    ]
+    (tmp_path / "A.TAR").write_bytes(gzip.compress((tmp_path / "A.TAR").read_bytes()))
+    with pytest.raises(ValueError, match="cannot be read as a tar file"):
+        read(tmp_path, "webdataset", tmp_path)
+
+
+CAPTIONS = ["a cat", "a man plays a guitar", "a man plays an old guitar", "a man sits and plays a guitar"]
+
+
+def test_of_several_captions_the_typical_one_is_planned_and_all_are_fingerprinted(tmp_path):
+    """One record a caption would not survive: `Duplicates` drops all but the first record of a video."""
+    table = pa.table({"video": ["1.mp4", "2.mp4"], "text": [CAPTIONS, [None, "b"]]})
+    pq.write_table(table, tmp_path / "m.parquet")
+    rows = read(tmp_path, "manifest", tmp_path / "m.parquet")
+    assert [(row["id"], row["text"]) for row in rows] == [("1.mp4", "a man plays a guitar"), ("2.mp4", "b")]
+    source = Source("manifest", str(tmp_path / "m.parquet"), "test", "CC0")
+    items = list(read_items(source, tmp_path))
+    assert [item["texts"] for item in items] == [CAPTIONS, ["b"]]
+    assert items[0]["ids"] == ["1.mp4", str(tmp_path / "1.mp4")]
+    twice = [{**rows[0], "digest": "x", "hashes": ["0" * 64] * 8, "mirrored": ["f" * 64] * 8} for _ in range(2)]
+    first, second = Duplicates().run(twice, None)
+    assert Duplicates().judge(second.columns) and not Duplicates().judge(first.columns)
 
 
 def test_what_is_not_there_is_said(tmp_path):
@@ -86,6 +176,12 @@ def test_what_is_not_there_is_said(tmp_path):
         read(tmp_path, "folder", tmp_path / "nowhere")
     with pytest.raises(ValueError, match="folder, manifest, webdataset, dataset are accepted"):
         read(tmp_path, "zip", tmp_path)
+    with pytest.raises(ValueError, match=r"path: got '.*\\udce9', which is not UTF-8"):
+        read(tmp_path, "folder", tmp_path / os.fsdecode(b"\xe9"))
+    (tmp_path / "m.csv").write_text(f"video,text\n{'x' * 999}.mp4,a\n{'x' * 999}.mp4,b\n")
+    with pytest.raises(ValueError, match="twice; ids that differ are accepted") as caught:
+        make_plan(tmp_path / "run", read(tmp_path, "manifest", tmp_path / "m.csv"), {})
+    assert len(str(caught.value)) < 400
 
 
 def test_a_manifest_of_100k_rows_is_planned_in_seconds(tmp_path):

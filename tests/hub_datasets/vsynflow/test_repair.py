@@ -6,13 +6,18 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from PIL import Image
+from video_corpus import matrix
 
 from gve.hub_datasets.vsynflow.journal import Journal
 from gve.hub_datasets.vsynflow.quality.integrity import Integrity, VideoLimits
 from gve.hub_datasets.vsynflow.quality.measure import fingerprint_hashes, measure, sample_frames
-from gve.hub_datasets.vsynflow.quality.repair import repair
-from gve.hub_datasets.vsynflow.records import make_record
+from gve.hub_datasets.vsynflow.quality.pdq import distances, from_hex
+from gve.hub_datasets.vsynflow.quality.repair import METHODS, repair
+from gve.hub_datasets.vsynflow.records import make_record, open_place
 from gve.hub_datasets.vsynflow.stages import Context, Kept, Rejected
+from gve.video_gve import read_video
+from gve.video_writer import encode_mp4
 
 FRAMES, RATE = 30, 10
 LIMITS = VideoLimits(least_frames=8, least_side=32, least_motion=0.0)
@@ -142,6 +147,61 @@ def test_what_is_no_video_is_rejected_by_every_reader(tmp_path, content):
             read(place)
     with pytest.raises(ValueError, match="unrepairable: "):
         repair(place, "remux", str(tmp_path / "fixed.mp4"))
+
+
+def test_a_file_that_was_cut_off_is_made_whole(tmp_path):
+    """Its index names packets that are not there, for which every reader refuses it."""
+    whole, path = io.BytesIO(encoded("mp4", "libx264", g="5", bf="0")), tmp_path / "whole.mp4"
+    options = {"movflags": "faststart"}
+    with av.open(whole) as source, av.open(str(path), "w", format="mp4", options=options) as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                output.mux(packet)
+    content = path.read_bytes()
+    cut = content[: -len(content) // 3]
+    with pytest.raises(ValueError, match="truncated"):
+        read_video(cut)
+    outcome, verdict = run(tmp_path, cut)
+    columns = outcome.columns
+    assert verdict is None and columns["repaired"] in METHODS and columns["errors"] == 0.0
+    assert columns["frames"] < FRAMES and columns["damage"] == pytest.approx(1 - columns["frames"] / FRAMES)
+    assert len(read_video(open_place(columns["video"])).frames) == 8
+
+
+@pytest.mark.parametrize("number", range(2, 9))
+def test_turned_and_mirrored_videos_are_measured_and_repaired_upright(tmp_path, whole, number):
+    turned = place_of(tmp_path, matrix(number, 64, 48)(whole))
+    shown = read_video(turned["path"], FRAMES).frames
+    (tmp_path / "upright.mp4").write_bytes(encode_mp4(shown, RATE))
+    upright = {**turned, "path": str(tmp_path / "upright.mp4")}
+    one, other = measure(turned), measure(upright)
+    assert (one["height"], one["width"]) == (other["height"], other["width"]) == shown.shape[1:3]
+    # a hash differs by some 25 bits after another encoding, and by about 128 from that of another picture
+    nearest = distances(from_hex(one["hashes"]), from_hex(other["hashes"])).min(axis=1)
+    assert nearest.max() <= 40
+    plain, _ = fingerprint_hashes(turned)
+    assert distances(from_hex(plain), from_hex(other["hashes"])).min(axis=0).max() <= 40
+    height, width = shown.shape[1:3]
+    (frame,) = sample_frames(turned, [0.0], 32)
+    assert frame.shape[:2] == (round(height / max(height, width) * 32), round(width / max(height, width) * 32))
+    for method in METHODS:
+        repair(turned, method, str(tmp_path / "fixed.mp4"))
+        again = read_video(tmp_path / "fixed.mp4", FRAMES).frames
+        assert again.shape == shown.shape and np.abs(again[0].astype(int) - shown[0]).mean() < 12
+
+
+def test_a_moving_picture_is_measured_on_white(tmp_path):
+    clear = Image.new("RGBA", (64, 48), (0, 0, 0, 0))
+    frames = [clear.copy() for _ in range(10)]
+    for number, frame in enumerate(frames):
+        frame.paste((255, 0, 0, 255), (4 * number, 8, 4 * number + 12, 30))
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], duration=100, lossless=True)
+    row = measure(place_of(tmp_path, buffer.getvalue()))
+    assert (row["frames"], row["errors"], row["black"]) == (10, 0.0, 0.0)
+    assert row["duration"] == pytest.approx(1.0, abs=0.01)
 
 
 def test_a_stream_without_a_decoder_is_rejected_not_crashed(tmp_path, whole):

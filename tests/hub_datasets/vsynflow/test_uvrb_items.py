@@ -49,5 +49,5 @@ def test_fingerprints_of_a_folder_in_one_command(tmp_path, capsys):
     assert (known.name, known.encoder, known.num_frames) == ("mini", encoder_name(place), 3)
     assert found == {**known.counts(), "encoder": known.encoder, "digest": known.digest()}
     assert found["videos"] == 4 * 3 and found["texts"] == 3 and 3 * 2 * 2 <= found["hashes"] <= 3 * 2 * 4
-    assert main(["fingerprint", str(out), str(folder), "--kind", "uvrb"]) == 1
+    assert main(["fingerprint", str(out), str(folder), "--kind", "uvrb"]) == 2
     assert "cannot read split 'unseen' of configuration" in capsys.readouterr().err

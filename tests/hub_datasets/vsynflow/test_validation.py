@@ -30,6 +30,30 @@ def test_a_right_answer_passes():
 
 
 @pytest.mark.parametrize(
+    "answer",
+    [
+        "<think>\n\n</think>\n\n%s",
+        "I look at {frames}.\n</think>%s",
+        "<think>No end, but then %s",
+        "[THINK]hm[/THINK]%s",
+        "<thinking>{}</thinking>%s",
+        "\ufeff```JSON\n%s\n```",
+        "```\n%s",
+        "Sure {again}! %s\nAnything else?",
+        "%s\nOnce more: %s",
+        "<|begin_of_box|>%s<|end_of_box|>",
+    ],
+)
+def test_what_stands_around_an_answer_is_taken_off(answer):
+    assert codes(answer.replace("%s", json.dumps(WORDS))) == set()
+
+
+def test_marks_of_thoughts_within_a_caption_stay():
+    caption = "A person writes </think> with chalk on a wide and dark green board."
+    assert parse_texts(json.dumps({"1": caption}), VIDEO_CAPTIONS.schema).texts == {"1": caption}
+
+
+@pytest.mark.parametrize(
     ("key", "text", "code"),
     [
         ("1", "A person walks a dog.", "words"),
@@ -60,6 +84,14 @@ def test_each_rule_has_a_name(key, text, code):
     ("answer", "code"),
     [
         ("Sure! {", "json"),
+        ("", "json"),
+        ("<think>" + json.dumps(WORDS) + "</think>", "json"),
+        (json.dumps(WORDS)[:-1] + ",}", "json"),
+        (str(WORDS), "json"),
+        ("{" * 5000, "json"),
+        ('[{"1":' * 3000, "json"),
+        (f"First {json.dumps({'1': 'x'})}, better {json.dumps(WORDS)}", "json"),
+        (json.dumps([WORDS]), "schema"),
         ("[1]", "schema"),
         ('{"1": "only one"}', "schema"),
         (json.dumps({**WORDS, "6": "x"}), "schema"),

@@ -2,12 +2,12 @@ import io
 
 import av
 import numpy as np
-import pytest
 from PIL import Image
 
 from gve.hub_datasets.world.render import frame_times, render, render_long
 from gve.hub_datasets.world.spec import sample_clip
-from gve.hub_datasets.world.video import encode_mp4, encode_png, picture_bytes, video_bytes
+from gve.hub_datasets.world.video import picture_bytes, video_bytes
+from gve.video_writer import encode_png
 
 
 def clips(count, seed=0):
@@ -54,17 +54,3 @@ def test_picture_is_lossless():
     clip = clips(1)[0]
     decoded = np.asarray(Image.open(io.BytesIO(picture_bytes(clip, 0.5))))
     np.testing.assert_array_equal(decoded, render(clip, [0.5])[0])
-
-
-@pytest.mark.parametrize(
-    "frames",
-    [
-        np.zeros((2, 47, 48, 3), np.uint8),
-        np.zeros((2, 48, 48, 3), np.float32),
-        np.zeros((48, 48, 3), np.uint8),
-        np.zeros((0, 48, 48, 3), np.uint8),
-    ],
-)
-def test_wrong_frames_are_refused(frames):
-    with pytest.raises(ValueError, match="frames: got"):
-        encode_mp4(frames, 8)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
+import gve
 from gve import build_tiny, lora_config
 from gve.trainers import GVETrainer, GVETrainingArguments, PairCollator
 from gve.trainers.media import vision_cache
@@ -184,9 +185,10 @@ def test_two_runs_fill_one_folder(tmp_path, load, tasks):
 
 def test_frames_are_decoded_once_for_a_tower_that_is_trained(tmp_path, load, tasks, monkeypatch):
     plain = train(load(), arguments(tmp_path / "plain"), tasks)
-    reader = type(plain.model.processor.video_processor)
-    read, loaded = reader.load, []
-    monkeypatch.setattr(reader, "load", lambda self, *args, **kwargs: loaded.append(1) or read(self, *args, **kwargs))
+    read, loaded = gve.read_video, []
+    monkeypatch.setattr(
+        "gve.video_processing_gve.read_video", lambda *args, **kwargs: loaded.append(1) or read(*args, **kwargs)
+    )
     cached = {"frame_cache_dir": str(tmp_path / "frames")}
     cold = train(load(), arguments(tmp_path / "cold", **cached), tasks)
     assert 0 < len(loaded) <= 12

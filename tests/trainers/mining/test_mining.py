@@ -6,7 +6,8 @@ from datasets import Dataset, Features, Value
 
 from gve.hub_datasets.schema import media, pair_features
 from gve.trainers.mining.nearest import ExactIndex, make_index
-from gve.trainers.mining.negatives import Mined, MiningSettings, mine_rows
+from gve.trainers.mining.negatives import Mined, mine_rows
+from gve.trainers.mining.settings import MiningSettings
 from gve.trainers.mining.targets import TargetTable
 
 LINEAGE = Features({**pair_features(), "lineage": {"origin": Value("string")}})

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from gve.trainers import GVETrainer, GVETrainingArguments
-from gve.trainers.watching.meters import CURVES, TaskMeters, WatchCallback
+from gve.trainers.watching.curves import CURVES
+from gve.trainers.watching.meters import TaskMeters, WatchCallback
 
 
 def arguments(folder, **changes):

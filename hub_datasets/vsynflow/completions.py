@@ -1,0 +1,113 @@
+"""Chat completions as JSON: what is asked for, and what servers of that interface answer, or say instead."""
+
+import base64
+from typing import Any
+
+from gve.hub_datasets.vsynflow.captioner import Request, Response, Turn, token_count
+from gve.hub_datasets.vsynflow.records import utf8
+from gve.hub_datasets.vsynflow.validation import is_thinking, read_json
+from gve.media_gve import QUOTED
+
+OUT_OF_TOKENS = "no-answer: thinking took all max_tokens; turn thinking off at the server"
+REASONING = ("reasoning_content", "reasoning")
+"""Where servers put thoughts apart from the answer: vLLM and SGLang the first; newer vLLM and OpenRouter the second."""
+
+
+def chat_body(request: Request, model: str, *, constrained: bool) -> dict[str, Any]:
+    """The JSON of a chat completion.
+
+    Args:
+        request: What to ask for.
+        model: The model's name at the server.
+        constrained: Whether to ask for decoding under the schema.
+    """
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": [{"role": turn.role, "content": _content(turn)} for turn in request.turns],
+        "seed": request.seed,
+        "max_tokens": request.max_tokens,
+        "temperature": request.temperature,
+    }
+    if constrained:
+        schema = {"name": request.prompt.replace("/", "-"), "schema": dict(request.schema), "strict": True}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    return body
+
+
+def _content(turn: Turn) -> str | list[dict[str, Any]]:
+    if not turn.images:
+        return turn.text
+    urls = [f"data:image/jpeg;base64,{base64.b64encode(image).decode()}" for image in turn.images]
+    return [
+        *({"type": "image_url", "image_url": {"url": url}} for url in urls),
+        {"type": "text", "text": turn.text},
+    ]
+
+
+def read_completion(body: Any) -> Response | None:
+    """The response in a chat completion's JSON.
+
+    Returns:
+        An answer; or an error, where the server reports one or gives an answer without content, which asking again
+        would not change; or None for JSON of another shape.
+    """
+    choice = _first(body, "choices")
+    reported = _error(choice) or (_error(body) if choice is None else None)
+    if reported:
+        return Response(error=with_words("server-error", reported), retryable=True)
+    message = choice.get("message") if choice else None
+    if choice is None or not isinstance(message, dict):
+        return None
+    text, finish = _text(message.get("content")), "length" if choice.get("finish_reason") == "length" else "stop"
+    if finish == "length" and (not text.strip() or is_thinking(text)):
+        return Response(error=OUT_OF_TOKENS, retryable=True)
+    if not text.strip():
+        text = next((found for name in REASONING if (found := _thought_answer(message.get(name)))), text)
+    if not text.strip() and (message.get("content") is None or message.get("refusal")):
+        reason = message.get("refusal") or f"content is empty, finish_reason {choice.get('finish_reason')}"
+        return Response(error=with_words("no-answer", reason), retryable=True)
+    usage = body.get("usage") if isinstance(body.get("usage"), dict) else {}
+    return Response(text, finish, *(token_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")))
+
+
+def _first(body: Any, name: str) -> dict[str, Any] | None:
+    found = body.get(name) if isinstance(body, dict) else None
+    return found[0] if isinstance(found, list) and found and isinstance(found[0], dict) else None
+
+
+def _error(value: Any) -> Any:
+    return value.get("error") if isinstance(value, dict) else None
+
+
+def _text(content: Any) -> str:
+    """The words of a message, whose content may come in parts, some of them thoughts."""
+    parts = content if isinstance(content, list) else [content]
+    texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
+    return utf8("".join(text for text in texts if isinstance(text, str)))
+
+
+def _thought_answer(thought: Any) -> str:
+    """The answer that a server took for thoughts, as vLLM does where the model was told not to think; else ""."""
+    try:
+        return utf8(thought) if isinstance(thought, str) and isinstance(read_json(thought), dict) else ""
+    except ValueError:
+        return ""
+
+
+def error_status(body: Any) -> int | None:
+    """The HTTP status that an error object names, as it may under status 200."""
+    error = _error(body) if _first(body, "choices") is None else None
+    code = error.get("code") if isinstance(error, dict) else None
+    code = int(code) if isinstance(code, str) and code.isdecimal() else code
+    return code if isinstance(code, int) and 400 <= code < 600 else None
+
+
+def with_words(code: str, body: Any) -> str:
+    """A short name of an error and the server's own words for it, such as "http-400: at most 4 images"."""
+    for _ in range(4):  # {"error": {"message"}}, {"message"}, {"detail": [{"msg"}]}
+        if isinstance(body, dict):
+            body = next((body[name] for name in ("error", "message", "detail", "msg") if body.get(name)), "")
+        elif isinstance(body, list):
+            body = body[0] if body else ""
+    words = utf8(" ".join(str(body or "").split()))
+    return f"{code}: {words[:QUOTED]}" if words else code

@@ -1,0 +1,184 @@
+"""Rows of a table that lists videos, by the readers of `datasets`, and what its cells may hold."""
+
+import bz2
+import codecs
+import glob
+import gzip
+import lzma
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gve.hub_datasets.vsynflow.records import utf8
+from gve.media_gve import QUOTED, local_source, located, shown
+
+KINDS = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    **dict.fromkeys((".json", ".jsonl", ".ndjson"), "json"),
+}
+"""Suffix -> the reader of `datasets`."""
+OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+SEPARATORS = (",", ";", "|")
+"""What may stand for the comma: spreadsheets write the semicolon where numbers have a decimal comma."""
+MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+BATCH_ROWS = 64
+"""Rows of parquet that are held at a time, since each may hold a video."""
+BROKEN = (ValueError, OSError, EOFError, lzma.LZMAError)
+"""What the readers raise on broken files."""
+
+
+def table_kind(path: Path) -> str:
+    """The reader of a table, by its suffix in any case; compressed ones have a second suffix.
+
+    Raises:
+        ValueError: For another suffix.
+    """
+    kind = KINDS.get(Path(path.stem if path.suffix.lower() in OPENERS else path.name).suffix.lower())
+    if kind is None or not path.is_file():
+        raise ValueError(
+            f"path: got {shown(str(path))}, no table; accepted are files {', '.join(KINDS)}, and the same with "
+            f"{', '.join(OPENERS)} behind; convert it, or pass another kind of corpus"
+        )
+    return kind
+
+
+def marked_encoding(head: bytes) -> str | None:
+    """The encoding that the first bytes of a text name, or None."""
+    return next((name for mark, name in MARKS.items() if head.startswith(mark)), None)
+
+
+def table_rows(path: Path, columns: Iterable[str], encoding: str | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of a table, as they are stored: media are not decoded, and a cell of a csv file is a string.
+
+    Args:
+        path: The table.
+        columns: Names of the columns to read; those that are not there are left out.
+        encoding: Encoding of a text; None takes UTF-8, or UTF-16 with a mark. Nothing else is guessed: a wrong guess
+            would give captions of other letters without a word.
+
+    Raises:
+        ValueError: If the table is of no accepted kind, cannot be read, or is no text of that encoding.
+    """
+    kind = table_kind(path)
+    try:
+        with _opened(path) as file:
+            encoding = encoding or marked_encoding(file.read(4)) or "utf-8"
+        yield from _read(path, kind, set(columns), encoding)
+    except UnicodeError as error:
+        raise ValueError(
+            f"path: {path} is no {encoding} text{_place(path, encoding)}; accepted are UTF-8, and UTF-16 with a mark; "
+            "name its encoding (--encoding cp1252, for instance)"
+        ) from error
+    except BROKEN as error:
+        words = utf8(" ".join(str(error).split()))[:QUOTED]
+        raise ValueError(f"path: {path} cannot be read as {kind} ({words}); repair it or write it anew") from error
+
+
+def _read(path: Path, kind: str, columns: set[str], encoding: str) -> Iterator[dict[str, Any]]:
+    from datasets import load_dataset  # a folder of videos needs none of it
+
+    options: dict[str, Any] = {}
+    if kind == "csv":
+        options = _csv_options(path, encoding)
+    elif kind == "json":
+        options = {"encoding": encoding}
+    elif kind == "parquet":
+        options = {"batch_size": BATCH_ROWS}
+    # what is passed is a pattern of names
+    data = load_dataset(kind, data_files=glob.escape(str(path)), split="train", streaming=True, **options)
+    yield from undecoded(data, columns)
+
+
+def undecoded(data: Any, columns: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Rows of an iterable dataset, of these columns, with media as {"bytes", "path"}."""
+    if data.features is None:  # a JSON array, which holds no media
+        return iter(data)
+    return iter(data.decode(False).select_columns([name for name in data.features if name in set(columns)]))
+
+
+def _csv_options(path: Path, encoding: str) -> dict[str, Any]:
+    """How `datasets` shall read a csv file: every column as the text that it is, so that "007" and "NA" stay."""
+    import pandas as pd
+    from datasets import Features, Value
+
+    with _opened(path) as file:
+        header = file.readline().decode(encoding, errors="replace")
+    usual = "\t" if ".tsv" in (suffix.lower() for suffix in path.suffixes) else ","
+    separator = max((usual, *SEPARATORS), key=header.count)
+    first = pd.read_csv(path, sep=separator, encoding=encoding, nrows=1, dtype=str, na_filter=False)
+    if not isinstance(first.index, pd.RangeIndex):  # pandas takes the cells in excess for names of rows
+        raise ValueError(
+            f"row 0 has more cells than the {len(first.columns)} of the header; quote cells with {separator!r}"
+        )
+    features = Features({str(name): Value("string") for name in first.columns})
+    return {"sep": separator, "encoding": encoding, "features": features, "na_filter": False}
+
+
+def _opened(path: Path) -> Any:
+    return OPENERS.get(path.suffix.lower(), open)(path, "rb")
+
+
+def _place(path: Path, encoding: str) -> str:
+    """Where a text stops being one."""
+    with _opened(path) as file:
+        text = codecs.getreader(encoding)(file, errors="surrogateescape")
+        for number, line in enumerate(text, 1):
+            if utf8(line) != line:
+                return f" in line {number}"
+    return ""
+
+
+class Cells:
+    """The cells of a row, by what they are used for; each says where it is wrong.
+
+    Args:
+        row: The row.
+        where: What it is, such as "row 7 of titles.csv".
+    """
+
+    def __init__(self, row: Mapping[str, Any], where: str) -> None:
+        self.row, self.where = row, where
+
+    def name(self, column: str) -> str:
+        """An id: a text or a whole number, which stands as a float where some are missing."""
+        value = self._cell(column)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
+            raise self._wrong(column, value, "a text or a whole number")
+        return str(value)
+
+    def texts(self, column: str) -> list[str]:
+        """Captions: one, a list of them, or none."""
+        value = self._cell(column)
+        if value is None or isinstance(value, str):
+            return [value] if value else []
+        if not isinstance(value, Sequence) or not all(text is None or isinstance(text, str) for text in value):
+            raise self._wrong(column, value, "a text or a list of texts")
+        return [text for text in value if text]
+
+    def video(self, column: str) -> str | bytes:
+        """A path or address, or the bytes of a video: as such, as {"bytes", "path"} or as a `data:` address."""
+        value = self._cell(column)
+        with located(f"{column}: {self.where}"):
+            found = local_source(value) if isinstance(value, (str, bytes, dict)) and value else None
+        if not isinstance(found, (str, bytes)):
+            raise self._wrong(column, value, "a path, the bytes of a video, or {'bytes', 'path'}")
+        return found
+
+    def _cell(self, column: str) -> Any:
+        if column not in self.row:
+            known = ", ".join(self.row)
+            raise ValueError(
+                f"column: no {column!r} in {self.where}; accepted are {known[:QUOTED]}; name the right one"
+            )
+        value = self.row[column]
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    def _wrong(self, column: str, value: Any, accepted: str) -> ValueError:
+        got = "nothing" if value is None or value == "" else f"{type(value).__name__} {shown(value, 60)}"
+        return ValueError(f"{column}: got {got} in {self.where}; accepted is {accepted}; mend the row")

@@ -1,0 +1,45 @@
+"""The files beneath folders: links followed, no folder twice, and nothing left out without a word."""
+
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+
+def walk_files(roots: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
+    """The files beneath folders, at any depth and in sorted order; hidden files and folders are left out.
+
+    Linked files and folders are followed. Each folder is entered once, by the first name that leads to it, so that a
+    link to a folder above ends. Broken links, unreadable folders, pipes and devices are logged and passed over.
+
+    Args:
+        roots: Folders; a root that is no folder is yielded as it is.
+    """
+    entered: set[tuple[int, int]] = set()
+    for root in map(Path, roots):
+        if not root.is_dir():
+            yield root
+            continue
+        waiting = [root]  # a stack, since folders may lie deeper than functions
+        while waiting:
+            path = waiting.pop()
+            try:
+                if path.is_dir():
+                    waiting += _inside(path, entered)
+                elif path.is_file():
+                    yield path
+                else:
+                    logger.warning("passed over %s: a broken link, or no regular file", ascii(str(path)))
+            except OSError as error:
+                logger.warning("passed over %s: %s", ascii(str(path)), error.strerror)
+
+
+def _inside(folder: Path, entered: set[tuple[int, int]]) -> list[Path]:
+    """What lies in a folder, the last name first; nothing where it was entered before."""
+    stat = folder.stat()
+    if (stat.st_dev, stat.st_ino) in entered:
+        return []
+    entered.add((stat.st_dev, stat.st_ino))
+    return sorted((path for path in folder.iterdir() if not path.name.startswith(".")), reverse=True)

@@ -1,0 +1,180 @@
+"""The auto classes open our folders whatever was imported first, and say so where torchvision stops them."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+import gve
+
+AFTERWARDS = """
+import sys
+folder, video = sys.argv[1:]
+import gve
+assert "transformers" not in sys.modules
+from importlib.util import find_spec
+spec = find_spec("transformers.models.auto.modeling_auto")  # as tools do, before anything has been loaded
+assert "MODEL_MAPPING_NAMES" in spec.loader.get_source(spec.name) and spec.origin.endswith("modeling_auto.py")
+import transformers
+from transformers import Qwen3VLModel  # its file imports AutoModel before it defines this class
+from transformers import AutoConfig, AutoModel, AutoProcessor, AutoTokenizer, Trainer, pipeline
+from transformers.models.auto import configuration_auto, modeling_auto, processing_auto, video_processing_auto
+assert "gve.modeling_gve" not in sys.modules
+for module in (configuration_auto, modeling_auto, processing_auto, video_processing_auto):
+    assert type(module.__loader__).__name__ == type(module.__spec__.loader).__name__ == "SourceFileLoader"
+config = AutoConfig.for_model("gve_qwen3_vl")
+assert type(config) is gve.GVEQwen3VLConfig
+assert modeling_auto.MODEL_MAPPING[type(config)] is gve.GVEQwen3VLModel
+assert processing_auto.PROCESSOR_MAPPING[type(config)] is gve.GVEQwen3VLProcessor
+assert type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
+assert type(AutoConfig.for_model("qwen3_vl")) is transformers.Qwen3VLConfig
+assert processing_auto.processor_class_from_name("Qwen3VLProcessor") is transformers.Qwen3VLProcessor
+assert type(AutoConfig.from_pretrained(folder)) is gve.GVEConfig
+assert type(AutoModel.from_pretrained(folder)) is gve.GVEModel
+assert type(AutoProcessor.from_pretrained(folder)) is gve.GVEProcessor
+assert type(video_processing_auto.AutoVideoProcessor.from_pretrained(folder)) is gve.GVEVideoProcessor
+assert type(AutoTokenizer.from_pretrained(folder)).__name__ == "Qwen2Tokenizer"
+import importlib
+import pickle
+from sentence_transformers import SentenceTransformer
+inside = SentenceTransformer(folder, device="cpu")
+assert type(inside[0].model) is gve.GVEModel and inside.encode([video]).shape == (1, 128)
+assert pickle.loads(pickle.dumps(modeling_auto.MODEL_MAPPING))[gve.GVEConfig] is gve.GVEModel
+importlib.reload(gve)
+assert type(importlib.reload(modeling_auto).AutoModel.from_pretrained(folder)) is gve.GVEModel
+assert sum(type(finder).__name__ == "AutoFinder" for finder in sys.meta_path) == 1
+"""
+BEFORE = """
+import sys
+folder, _ = sys.argv[1:]
+from transformers import AutoConfig, AutoModel
+import gve
+assert "gve.modeling_gve" not in sys.modules
+assert type(AutoModel.from_pretrained(folder)) is gve.GVEModel
+from transformers import AutoProcessor  # its module comes after gve
+assert type(AutoProcessor.from_pretrained(folder)) is gve.GVEProcessor
+"""
+ALL_BEFORE = """
+import sys
+folder, _ = sys.argv[1:]
+from transformers.models.auto.video_processing_auto import AutoVideoProcessor
+from transformers import AutoModel, AutoProcessor
+import gve
+assert type(AutoVideoProcessor.from_pretrained(folder)) is gve.GVEVideoProcessor
+assert type(AutoProcessor.from_pretrained(folder)) is gve.GVEProcessor
+"""
+WORKERS = """
+import multiprocessing
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from importlib import import_module
+
+folder, _ = sys.argv[1:]
+
+def kind(folder):
+    from transformers import AutoConfig
+    return type(AutoConfig.from_pretrained(folder)).__name__
+
+if __name__ == "__main__":
+    import gve
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
+        assert pool.submit(kind, folder).result() == "GVEConfig"
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, initializer=import_module, initargs=("gve",)) as pool:
+        assert pool.submit(kind, folder).result() == "GVEConfig"
+"""
+WORKING = {
+    "__init__.py": "",
+    "transforms/__init__.py": "from enum import Enum\n\nInterpolationMode = Enum('InterpolationMode', "
+    "'NEAREST NEAREST_EXACT BOX BILINEAR HAMMING BICUBIC LANCZOS')\n",
+    "transforms/v2/__init__.py": "",
+    "transforms/v2/functional.py": "",
+    "io/__init__.py": "",
+}
+"""What transformers imports of a torchvision that works."""
+BROKEN = {"__init__.py": "raise RuntimeError('operator torchvision::nms does not exist')"}
+
+
+def start(code, *arguments, path=()):
+    """A fresh process, in which `path` goes before everything else."""
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(map(str, path))}
+    words = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, env=environment)
+
+
+def torchvision(folder, files):
+    """A package of that name with the metadata that transformers asks for."""
+    for name, text in files.items():
+        (folder / "torchvision" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "torchvision" / name).write_text(text)
+    (folder / "torchvision-0.28.0.dist-info").mkdir()
+    (folder / "torchvision-0.28.0.dist-info" / "METADATA").write_text("Name: torchvision\nVersion: 0.28.0\n")
+    return folder
+
+
+@pytest.mark.parametrize("code", [AFTERWARDS, BEFORE, ALL_BEFORE], ids=["after", "before", "all before"])
+def test_auto_classes_open_a_folder(code, folder, media):
+    done = start(code, folder, media / "a.mp4")
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_worker_processes(folder, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(WORKERS)
+    done = subprocess.run([sys.executable, script, str(folder), ""], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+USE = """
+import sys
+folder, video = sys.argv[1:]
+import gve
+gve.read_video, gve.GVEConfig
+from transformers import AutoModel, AutoProcessor
+model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+print(model(**processor.prepare([video])).embeddings.tolist())
+"""
+
+
+@pytest.mark.parametrize("state", ["absent", "working"])
+def test_torchvision_does_not_matter(state, folder, media, model, processor, tmp_path):
+    code = USE if state == "working" else "import sys; sys.modules['torchvision'] = None\n" + USE
+    path = [torchvision(tmp_path, WORKING)] if state == "working" else []
+    done = start(code, folder, media / "a.mp4", path=path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (expected,) = model(**processor.prepare([str(media / "a.mp4")])).embeddings.tolist()
+    assert json.loads(done.stdout) == [pytest.approx(expected, abs=1e-4)]
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        "gve.GVEModel",
+        "gve.GVESentenceTransformer",
+        "from transformers import AutoModel; AutoModel.from_pretrained(folder)",
+        "from transformers import AutoProcessor",
+        "from sentence_transformers import SentenceTransformer",
+    ],
+)
+def test_a_broken_torchvision_is_named(way, folder, tmp_path):
+    code = f"import sys; folder = sys.argv[1]; import gve; gve.read_video; print('imported'); {way}"
+    done = start(code, folder, path=[torchvision(tmp_path, BROKEN)])
+    assert (done.returncode, done.stdout) == (1, "imported\n")
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: torchvision is installed but cannot be imported (operator torchvision::nms")
+    assert "pip uninstall torchvision" in last
+
+
+def test_other_failures_stay_what_they_are(tmp_path):
+    """The watched modules of transformers fail as they would without us."""
+    (tmp_path / "PIL").mkdir()
+    (tmp_path / "PIL" / "__init__.py").write_text("raise RuntimeError('no pictures')")
+    done = start("import gve; from transformers import image_utils", path=[tmp_path])
+    assert "no pictures" in done.stderr and "torchvision" not in done.stderr.splitlines()[-1]
+
+
+def test_it_stays_with_the_package():
+    assert sys.modules["transformers.models.gve"] is gve

@@ -1,0 +1,210 @@
+"""Where videos come from: names, addresses, file objects, and files that are none or change."""
+
+import base64
+import io
+import os
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from make_videos import SPECS, make
+
+from gve import scan_gve
+from gve.video_gve import Limits, read_video, video_info
+
+PATIENCE = 10
+"""Seconds that no file of a few kilobytes may take."""
+
+
+def test_reading_does_not_depend_on_the_name(tmp_path):
+    """Patterns, options and addresses are names like any other, and so is one that is no text."""
+    data = make(SPECS["h264.ts"])
+    expected = read_video(data)
+    for name in (
+        "p%d.png",
+        "p[0-2].mp4",
+        "p*.ts",
+        "-i",
+        "a:b.gif",
+        "fd:",
+        "x y\n.mp4",
+        "ni\udcff.mkv",
+        "?.txt",
+        "list.m3u8",
+    ):
+        (tmp_path / name).write_bytes(data)
+        clip = read_video(tmp_path / name)
+        assert np.array_equal(clip.frames, expected.frames), name
+        assert (clip.strategy, clip.decoded) == (expected.strategy, expected.decoded), name
+        assert video_info(str(tmp_path / name)) == video_info(data), name
+    for address in (
+        (tmp_path / "fd:").as_uri(),
+        "data:video/mp2t;base64," + base64.b64encode(data).decode(),
+        {"bytes": None, "path": (tmp_path / "-i").as_uri()},
+    ):
+        assert np.array_equal(read_video(address).frames, expected.frames)
+
+
+def test_still_pictures_are_refused(tmp_path):
+    picture = PIL.Image.new("RGB", (32, 32), (250, 0, 0))
+    for form in ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "AVIF"):
+        picture.save(tmp_path / "x.mp4", form, icc_profile=bytes(3000) if form == "PNG" else None)
+        for call in (read_video, video_info):
+            with pytest.raises(ValueError, match=r"got the image .*x\.mp4.*pass \{'image': x\}"):
+                call(tmp_path / "x.mp4")
+
+
+@pytest.mark.parametrize("change", ["grows", "shrinks", "is written anew"])
+def test_a_file_that_changes_while_it_is_read(change, tmp_path, monkeypatch):
+    path = tmp_path / "a.mkv"
+    path.write_bytes(make(SPECS["h264.mkv"]))
+    assert len(read_video(path).frames) == 8
+    size = path.stat().st_size
+
+    def scan_and_change(container):
+        if change == "is written anew":
+            os.utime(path, (1, 1))
+        else:
+            os.truncate(path, size + 100 if change == "grows" else size // 2)
+        return scan(container)
+
+    scan = scan_gve.scan
+    monkeypatch.setattr("gve.scan_gve.scan", scan_and_change)
+    with pytest.raises(ValueError, match=r"a\.mkv.*changed while it was read"):
+        read_video(path)
+
+
+def test_messages_quote_little(tmp_path):
+    long = "x" * 5000
+    for source in (
+        long,
+        f"https://{long}.org/{long}",
+        f"data:video/mp4;base64,{long}!",
+        f"file://{long}/{long}",
+        {"path": long},
+    ):
+        with pytest.raises((FileNotFoundError, ValueError)) as caught:
+            read_video(source)
+        assert len(str(caught.value)) < 900 and "x" * 201 not in str(caught.value)
+    with pytest.raises(ValueError, match="sampling") as caught:
+        read_video(make(SPECS["h264.mkv"]), sampling=long)
+    assert len(str(caught.value)) < 900
+
+
+def test_nothing_is_left_open(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(make(SPECS["h264_gop12.mp4"]))
+    (tmp_path / "b.mp4").write_bytes(b"PK\x03\x04" + bytes(5000))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        read_video(tmp_path / "a.mp4")
+        video_info(tmp_path / "a.mp4")
+        with pytest.raises(ValueError, match="not a video"):
+            read_video(tmp_path / "b.mp4")
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_path_is_opened_once(tmp_path, monkeypatch):
+    (tmp_path / "a.mp4").write_bytes(make(SPECS["h264_opengop.mp4"]))
+    opened, plain = [], os.open
+    monkeypatch.setattr(os, "open", lambda path, *rest, **more: opened.append(path) or plain(path, *rest, **more))
+    for plan in ({}, {"sampling": "fps", "fps": 2.0}):
+        read_video(tmp_path / "a.mp4", **plan)
+        assert opened == [str(tmp_path / "a.mp4")]
+        opened.clear()
+
+
+def test_paths_that_are_no_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "loop.mp4").symlink_to(tmp_path / "loop.mp4")
+    (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "dangling.mp4").symlink_to(tmp_path / "nothing")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "s.mp4"))
+        for name, reason in (
+            ("pipe.mp4", "a pipe"),
+            ("loop.mp4", "cannot be opened"),
+            ("folder.mp4", "a folder"),
+            ("s.mp4", "socket"),
+        ):
+            for call in (read_video, video_info):
+                with pytest.raises(ValueError, match=f"{name}.*{reason}"):
+                    call(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match=r"dangling\.mp4"):
+        read_video(tmp_path / "dangling.mp4")
+    with pytest.raises(ValueError, match="NUL"):
+        read_video(str(tmp_path / "a\0b.mp4"))
+    with pytest.raises(ValueError, match="device"):
+        read_video("/dev/zero")
+
+
+class Unseekable(io.RawIOBase):
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        return 0
+
+
+def test_file_objects_that_do_not_serve(tmp_path):
+    with pytest.raises(ValueError, match="cannot seek"):
+        read_video(Unseekable())
+    with pytest.raises(ValueError, match="opened as text"):
+        read_video(io.StringIO("words"))
+    with pytest.raises(ValueError, match="0 bytes"):
+        read_video(io.BytesIO())
+
+
+class Handler(BaseHTTPRequestHandler):
+    data = b""
+
+    def do_GET(self):
+        if self.path == "/moved.mp4":
+            self.send_response(302)
+            self.send_header("Location", "/a.mp4")
+            self.end_headers()
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.data)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(self.data)
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def log_message(self, *_):
+        pass
+
+
+def test_urls_are_off_unless_their_host_is_allowed():
+    fsspec = pytest.importorskip("fsspec")
+    data = make(SPECS["h264_gop12.mp4"])
+    for url in ("http://localhost:9/a.mp4", "https://example.org/a.mp4", "rtsp://example.org/a", "memory://x/a.mp4"):
+        with pytest.raises(ValueError, match="allow_urls"):
+            read_video(url)
+    fsspec.filesystem("memory").pipe("/clips/a.mp4", data)
+    allowed = Limits(allow_urls=("memory://clips",))
+    assert np.array_equal(read_video("memory://clips/a.mp4", limits=allowed).frames, read_video(data).frames)
+    with pytest.raises(FileNotFoundError, match="memory://clips/b"):
+        read_video("memory://clips/b.mp4", limits=allowed)
+    with pytest.raises(ValueError, match="max_bytes"):
+        read_video("memory://clips/a.mp4", limits=Limits(max_bytes=10, allow_urls=("memory://clips",)))
+
+
+def test_a_redirect_is_not_followed():
+    pytest.importorskip("aiohttp")
+    Handler.data = make(SPECS["h264_gop12.mp4"])
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    host = f"http://127.0.0.1:{server.server_port}"
+    try:
+        limits = Limits(allow_urls=(host,), timeout=PATIENCE)
+        assert read_video(f"{host}/a.mp4", limits=limits).frames.shape[0] == 8
+        with pytest.raises((ValueError, FileNotFoundError)):
+            read_video(f"{host}/moved.mp4", limits=limits)
+    finally:
+        server.shutdown()
+        server.server_close()

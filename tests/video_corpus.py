@@ -1,0 +1,333 @@
+"""Small videos of every kind that FFmpeg reads, each with what is to be seen in it.
+
+Shape legend: F frames, H height, W width.
+"""
+
+import io
+import struct
+import tempfile
+import zlib
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+import PIL.Image
+from make_videos import SPECS, Spec, av1, frame_times, h264, hevc, old, picture, remux, vp
+from picture_corpus import chunk, holes, on_white
+
+UNITY = 1 << 16
+MATRICES = {
+    1: (1, 0, 0, 1),
+    2: (-1, 0, 0, 1),
+    3: (-1, 0, 0, -1),
+    4: (1, 0, 0, -1),
+    5: (0, 1, 1, 0),
+    6: (0, 1, -1, 0),
+    7: (0, -1, -1, 0),
+    8: (0, -1, 1, 0),
+}
+"""(a, b, c, d) of a display matrix, by the number of the same turn in EXIF: x' = a x + c y, y' = b x + d y."""
+TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    1: lambda frames: frames,
+    2: lambda frames: frames[:, :, ::-1],
+    3: lambda frames: frames[:, ::-1, ::-1],
+    4: lambda frames: frames[:, ::-1],
+    5: lambda frames: frames.swapaxes(1, 2),
+    6: lambda frames: np.rot90(frames, -1, (1, 2)),
+    7: lambda frames: frames.swapaxes(1, 2)[:, ::-1, ::-1],
+    8: lambda frames: np.rot90(frames, 1, (1, 2)),
+}
+"""What is to be seen of (F, H, W, 3) stored frames, by that number."""
+
+
+class Video(NamedTuple):
+    """How a video is made.
+
+    Attributes:
+        spec: Codec, container and their settings.
+        change: From the muxed bytes to the file's.
+        seen: From the encoded frames to those that are to be seen.
+        alpha: Whether the frames are transparent at the left.
+        rate: Frames a second.
+        sound: Whether a track of sound comes before the picture.
+        settings: Attributes of the encoder.
+        cover: Whether a cover picture comes before the video.
+        joined: Bytes of the header that a second recording loses which is joined to the first, so that the clock begins
+            anew in the middle; None for one recording.
+    """
+
+    spec: Spec
+    change: Callable[[bytes], bytes] = bytes
+    seen: Callable[[np.ndarray], np.ndarray] = TURNS[1]
+    alpha: bool = False
+    rate: int = 10
+    sound: bool = False
+    settings: dict[str, Any] = {}  # noqa: RUF012 - read only
+    cover: bool = False
+    joined: int | None = None
+
+
+def frames_of(name: str, total: int, width: int, height: int) -> np.ndarray:
+    """(F, H, W, 3), others for each name."""
+    rng = np.random.default_rng(zlib.crc32(name.encode("utf-8", "surrogateescape")))
+    phase = rng.uniform(0, 6)
+    frames = np.stack([picture(index, width, height, phase) for index in range(total)])
+    frames[:, -height // 3 :, -width // 4 :] = rng.integers(0, 255, 3)
+    return frames
+
+
+def make_video(name: str, video: Video) -> tuple[bytes, np.ndarray]:
+    """The file, and (F, H, W, 3) what is to be seen."""
+    data, frames = _made(name, video)
+    if video.joined is None:
+        return data, frames
+    more, later = _made(f"{name}, later", video)
+    return data + more[video.joined :], np.concatenate([frames, later])
+
+
+def _made(name: str, video: Video) -> tuple[bytes, np.ndarray]:
+    spec = video.spec
+    frames = frames_of(name, spec.total, *spec.size)
+    alpha = np.broadcast_to(holes(*frames.shape[1:3]), frames.shape[:3])
+    with tempfile.TemporaryDirectory() as folder:  # some muxers read again what they wrote, by its name
+        target = Path(folder) / "video"
+        _write(target, video, np.concatenate([frames, alpha[..., None]], -1) if video.alpha else frames)
+        data = video.change(target.read_bytes())
+    frames = on_white(frames, alpha) if video.alpha else frames
+    return data, np.ascontiguousarray(video.seen(TURNS[8](frames) if spec.rotation == 90 else frames))
+
+
+def _write(target: Path, video: Video, frames: np.ndarray) -> None:
+    spec = video.spec
+    ticks = Fraction(1, 1000) if spec.times != "even" else Fraction(1, video.rate)
+    with av.open(str(target), "w", format=spec.container, options=spec.muxing or {}) as output:
+        sound = (
+            output.add_stream("pcm_s16le" if spec.container == "mov" else "mp2", rate=32000) if video.sound else None
+        )
+        cover = output.add_stream("png") if video.cover else None
+        stream = output.add_stream(spec.codec, rate=video.rate, options=spec.options or {})
+        stream.width, stream.height, stream.pix_fmt = *spec.size, spec.pix_fmt
+        stream.codec_context.time_base = ticks
+        for key, value in video.settings.items():
+            setattr(stream.codec_context, key, value)
+        if spec.rotation:
+            stream.set_display_rotation(spec.rotation)
+        if cover is not None:
+            _add_cover(output, cover, frames[0])
+        if sound is not None:
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 2 * 32000), np.int16), format="s16", layout="stereo")
+            silence.sample_rate = 32000
+            output.mux(sound.encode(silence))
+            output.mux(sound.encode())
+        for array, time in zip(frames, frame_times(spec), strict=True):
+            frame = av.VideoFrame.from_ndarray(array, format="rgba" if video.alpha else "rgb24")
+            frame.pts, frame.time_base = time, ticks
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+
+
+def _add_cover(output: Any, cover: Any, frame: np.ndarray) -> None:
+    """A picture that a player shows beside the file's name, and no part of the video."""
+    cover.width, cover.height, cover.pix_fmt = 16, 16, "rgb24"
+    cover.disposition = av.stream.Disposition.attached_pic
+    output.mux(cover.encode(av.VideoFrame.from_ndarray(255 - frame[:16, :16, :3].copy(), format="rgb24")))
+    output.mux(cover.encode())
+
+
+def matrix(number: int, width: int, height: int) -> Callable[[bytes], bytes]:
+    """Write a display matrix into an MP4 file's only track."""
+    a, b, c, d = MATRICES[number]
+    shift = [width * UNITY if min(a, c) < 0 else 0, height * UNITY if min(b, d) < 0 else 0]
+    values = struct.pack(">9i", a * UNITY, b * UNITY, 0, c * UNITY, d * UNITY, 0, *shift, 1 << 30)
+
+    def change(data):
+        place = data.index(b"tkhd") + 44
+        return data[:place] + values + data[place + 36 :]
+
+    return change
+
+
+def trimmed(data: bytes) -> bytes:
+    """An MP4 file whose edit list begins half a second later."""
+    (scale,) = struct.unpack_from(">I", data, data.index(b"mdhd") + 16)
+    place = data.index(b"elst") + 16
+    (begin,) = struct.unpack_from(">i", data, place)
+    return data[:place] + struct.pack(">i", begin + scale // 2) + data[place + 4 :]
+
+
+def camera_packets(data: bytes) -> bytes:
+    """A transport stream as camcorders and Blu-ray discs store it: a time of four bytes before each packet."""
+    packets = [data[place : place + 188] for place in range(0, len(data), 188)]
+    return b"".join(struct.pack(">I", 900 * number) + packet for number, packet in enumerate(packets))
+
+
+def after_half_a_second(frames: np.ndarray) -> np.ndarray:
+    return frames[5:]
+
+
+def animated(form: str, *, clear: bool = False, **options) -> Callable[[np.ndarray], tuple[bytes, np.ndarray]]:
+    """An animation that Pillow writes."""
+
+    def make(frames):
+        hole = np.broadcast_to(holes(*frames.shape[1:3]), frames.shape[:3])
+        hole = np.where(hole > 127, 255, 0).astype(np.uint8) if form == "GIF" else hole
+        arrays = np.concatenate([frames, hole[..., None]], -1) if clear else frames
+        images = [PIL.Image.fromarray(array) for array in arrays]
+        target = io.BytesIO()
+        images[0].save(target, form, save_all=True, append_images=images[1:], duration=100, **options)
+        return target.getvalue(), on_white(frames, hole) if clear else frames
+
+    return make
+
+
+def planes(frames: np.ndarray) -> tuple[bytes, np.ndarray]:
+    """YUV4MPEG2, which FFmpeg writes by no encoder."""
+    height, width = frames.shape[1:3]
+    parts = [f"YUV4MPEG2 W{width} H{height} F10:1 Ip A1:1 C444\n".encode()]
+    for array in frames:
+        parts += [b"FRAME\n", av.VideoFrame.from_ndarray(array, format="rgb24").to_ndarray(format="yuv444p").tobytes()]
+    return b"".join(parts), frames
+
+
+def apng_of_one_still(frames: np.ndarray) -> tuple[bytes, np.ndarray]:
+    """An APNG with a picture of its own for readers that know no animations."""
+    data = animated("PNG")(frames)[0]
+    head, place = data[:33], data.index(b"acTL") - 4
+    size = 12 + struct.unpack_from(">I", data, place)[0]
+    line = zlib.compress((b"\0" + bytes(3 * frames.shape[2])) * frames.shape[1])
+    return head + data[place : place + size] + chunk(b"IDAT", line) + _as_later(data[place + size :]), frames
+
+
+def _as_later(data: bytes) -> bytes:
+    """The first frame of an APNG, stored as IDAT, as the later ones are; their numbers go on by one."""
+    out, place, number = [], 0, 0
+    while place < len(data):
+        length, kind = struct.unpack_from(">I4s", data, place)
+        body = data[place + 8 : place + 8 + length]
+        if kind in (b"fcTL", b"fdAT"):
+            body = struct.pack(">I", number) + body[4:]
+            number += 1
+        elif kind == b"IDAT":
+            kind, body = b"fdAT", struct.pack(">I", number) + body
+            number += 1
+        out.append(chunk(kind, body))
+        place += 12 + length
+    return b"".join(out)
+
+
+ANIMATIONS: dict[str, Callable[[np.ndarray], tuple[bytes, np.ndarray]]] = {
+    "moving.gif": animated("GIF"),
+    "moving_clear.gif": animated("GIF", clear=True, disposal=2),
+    "moving.webp": animated("WEBP", lossless=True),
+    "moving_clear.webp": animated("WEBP", clear=True, lossless=True, exact=True),
+    "moving.apng": animated("PNG"),
+    "moving_clear.png": animated("PNG", clear=True),
+    "moving_beside_still.png": apng_of_one_still,
+    "moving.avif": animated("AVIF", quality=90, speed=10),
+    "moving_clear.avif": animated("AVIF", clear=True, quality=90, speed=10),
+    "planes.y4m": planes,
+    "really_gif.mp4": animated("GIF"),
+    "really_webp.gif": animated("WEBP", lossless=True),
+}
+"""Name of the file to how it is made of eight frames."""
+
+WIDE = (64, 48)
+PLAIN = old("mpeg4", "mp4")
+VP8_ALPHA = {"auto-alt-ref": "0", "cpu-used": "8", "deadline": "realtime", "b": "400k", "threads": "1"}
+
+VIDEOS: dict[str, Video] = {
+    **{name: Video(spec) for name, spec in SPECS.items()},
+    "h264_gop250.avi": Video(h264("avi", 250, total=40)),
+    "wrapped.ts": Video(h264("mpegts"), lambda data: remux(data, "mpegts", shift=(1 << 33) - 2 * 90000)),
+    "vp8_alpha.webm": Video(Spec("libvpx", "webm", VP8_ALPHA, pix_fmt="yuva420p"), alpha=True),
+    "vp9_alpha.webm": Video(SPECS["vp9_alpha.webm"], alpha=True),
+    "prores_alpha.mov": Video(old("prores_ks", "mov", bframes=None, pix_fmt="yuva444p10le", total=12), alpha=True),
+    "qtrle_alpha.mov": Video(Spec("qtrle", "mov", pix_fmt="argb"), alpha=True),
+    "png_alpha.mov": Video(Spec("png", "mov", pix_fmt="rgba"), alpha=True),
+    "ffv1_alpha.mkv": Video(Spec("ffv1", "matroska", pix_fmt="bgra"), alpha=True),
+    **{f"matrix_{number}.mp4": Video(h264("mp4"), matrix(number, *WIDE), TURNS[number]) for number in range(1, 9)},
+    "mirrored.mov": Video(old("mpeg4", "mov"), matrix(2, *WIDE), TURNS[2]),
+    "rolled.mkv": Video(h264("matroska", rotation=90)),
+    "odd_sides.mp4": Video(h264("mp4", size=(51, 37), pix_fmt="yuv444p")),
+    "odd_sides.webm": Video(vp("libvpx-vp9", live=True, size=(51, 37))),
+    "cropped.mp4": Video(h264("mp4", size=(50, 38))),
+    "cropped_hevc.mp4": Video(hevc("mp4", size=(60, 44))),
+    "hevc_raw.hevc": Video(hevc("hevc")),
+    "hevc.ts": Video(hevc("mpegts")),
+    "av1.obu": Video(av1("obu")),
+    "av1.ivf": Video(av1("ivf")),
+    "av1.webm": Video(av1("webm")),
+    "vp8.ivf": Video(vp("libvpx", live=True, container="ivf")),
+    "vp9.ivf": Video(vp("libvpx-vp9", live=True, container="ivf")),
+    "vp8.ogv": Video(vp("libvpx", live=True, container="ogg")),
+    "h264.avi": Video(h264("avi")),
+    "h264.nut": Video(h264("nut")),
+    "h264.3gp": Video(h264("3gp")),
+    "h264.3g2": Video(h264("3g2")),
+    "h264.m4v": Video(h264("ipod")),
+    "h264.f4v": Video(h264("f4v")),
+    "h263.3gp": Video(Spec("h263", "3gp", {"b": "600k"}, size=(128, 96)), rate=30),
+    "flv1.flv": Video(Spec("flv", "flv", {"b": "400k"})),
+    "mpeg1.mpeg": Video(old("mpeg1video", "mpeg"), rate=25),
+    "mpeg2.vob": Video(old("mpeg2video", "vob"), rate=25),
+    "mpeg2_raw.m2v": Video(old("mpeg2video", "mpeg2video"), rate=25),
+    "mpeg4_raw.m4v": Video(old("mpeg4", "m4v")),
+    "mpeg2.mxf": Video(old("mpeg2video", "mxf"), rate=25),
+    "interlaced.mpg": Video(Spec("mpeg2video", "mpeg", {"flags": "+ildct+ilme", "b": "900k"}), rate=25),
+    "wmv1.asf": Video(old("wmv1", "asf", bframes=None)),
+    "msmpeg4.avi": Video(old("msmpeg4v3", "avi", bframes=None)),
+    "cinepak.avi": Video(Spec("cinepak", "avi", pix_fmt="rgb24", total=10)),
+    "huffyuv.avi": Video(Spec("huffyuv", "avi", pix_fmt="yuv422p")),
+    "utvideo.avi": Video(Spec("utvideo", "avi", pix_fmt="gbrp")),
+    "raw.avi": Video(Spec("rawvideo", "avi", pix_fmt="bgr24")),
+    "svq1.mov": Video(Spec("svq1", "mov", {"b": "900k"}, pix_fmt="yuv410p", total=10)),
+    "qtrle.mov": Video(Spec("qtrle", "mov", pix_fmt="rgb24")),
+    "png.mov": Video(Spec("png", "mov", pix_fmt="rgb24")),
+    "jpeg2000.mov": Video(Spec("jpeg2000", "mov", pix_fmt="rgb24", total=10)),
+    "mjpeg.mov": Video(Spec("mjpeg", "mov", {"b": "900k"}, pix_fmt="yuvj420p")),
+    "grey.mp4": Video(h264("mp4", pix_fmt="gray"), seen=lambda frames: _luma(frames)),
+    "full_range.mp4": Video(h264("mp4", pix_fmt="yuvj420p")),
+    "one_frame.avi": Video(old("mpeg4", "avi", total=1)),
+    "one_frame.ts": Video(h264("mpegts", total=1)),
+    "wide_pixels.mp4": Video(h264("mp4"), settings={"sample_aspect_ratio": Fraction(2, 1)}),
+    "tall_pixels.mkv": Video(h264("matroska"), settings={"sample_aspect_ratio": Fraction(1, 2)}),
+    "sound_first.mov": Video(h264("mov"), sound=True),
+    "sound_first.mkv": Video(h264("matroska"), sound=True),
+    "sound_first.ts": Video(h264("mpegts"), sound=True),
+    "cover_first.mp4": Video(PLAIN, cover=True),
+    "uneven.mov": Video(old("mpeg4", "mov", times="uneven")),
+    "trimmed.mp4": Video(h264("mp4", 1, "bframes=0"), trimmed, after_half_a_second),
+    "joined.ts": Video(h264("mpegts"), joined=0),
+    "joined.mpg": Video(SPECS["mpeg2.mpg"], joined=0),
+    "joined.vob": Video(old("mpeg2video", "vob"), rate=25, joined=0),
+    "joined.flv": Video(Spec("flv", "flv", {"b": "400k"}), joined=13),
+    "joined_raw.h264": Video(h264("h264"), joined=0),
+    "clip.m2ts": Video(h264("mpegts"), camera_packets),
+    "00001.MTS": Video(h264("mpegts"), camera_packets),
+    "00002.M2TS": Video(SPECS["mpeg2.ts"], camera_packets),
+    "CLIP.MP4": Video(PLAIN),
+    "really_mkv.mp4": Video(h264("matroska")),
+    "really_mp4.jpg": Video(h264("mp4")),
+    "really_ts.png": Video(h264("mpegts")),
+    "mp4_without_suffix": Video(PLAIN),
+    "webm.unknown": Video(vp("libvpx", live=True)),
+    "a red ball.mp4": Video(PLAIN),
+    "frame_%03d.mp4": Video(PLAIN),
+    "100%25 of [it]{1}*.mp4": Video(PLAIN),
+    "why? #1 & 'two'.mp4": Video(PLAIN),
+    "clip.mp4?w=100": Video(PLAIN),
+    "file:clip.mp4": Video(PLAIN),
+    "two\nlines.mp4": Video(PLAIN),
+    "-dash.mp4": Video(PLAIN),
+    "caf\u00e9 \u65e5\u672c.mp4": Video(PLAIN),
+    b"latin caf\xe9.mp4".decode("utf-8", "surrogateescape"): Video(PLAIN),
+}
+"""Name of the file to how it is made."""
+
+
+def _luma(frames: np.ndarray) -> np.ndarray:
+    grey = frames @ np.array([0.299, 0.587, 0.114])
+    return np.repeat(np.rint(grey).astype(np.uint8)[..., None], 3, -1)
