@@ -2,10 +2,13 @@
 
 import argparse
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
+
+from gve.media_gve import shown
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +27,7 @@ def run_command(
         argv: The arguments; None for those of the process.
 
     Returns:
-        The command's exit code; 2 for a ValueError or bad arguments, 130 when interrupted.
+        The command's exit code; 2 for a ValueError, an OSError or bad arguments, 130 when interrupted.
     """
     _log_to_stderr()
     try:
@@ -34,6 +37,10 @@ def run_command(
     except ValueError as error:
         notes = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
         sys.stderr.write(f"{parser.prog}: {printable(f'{error}{notes}')}\n")
+        return BAD_USAGE
+    except OSError as error:  # of files that the user named, such as one that may not be read
+        place = f": {shown(os.fspath(error.filename))}" if isinstance(error.filename, str | os.PathLike) else ""
+        sys.stderr.write(f"{parser.prog}: {printable(error.strerror or error)}{place}; check the path and the disk\n")
         return BAD_USAGE
     except KeyboardInterrupt:
         sys.stderr.write(f"{parser.prog}: interrupted; nothing was written\n")

@@ -5,6 +5,7 @@ Shapes: n files, D width.
 
 import hashlib
 import logging
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -63,7 +64,7 @@ def find_files(arguments: Iterable[str | Path]) -> tuple[list[Path], dict[str, i
     """
     roots = dict.fromkeys(map(Path, arguments))
     for root in roots:
-        if not root.exists():
+        if not os.path.exists(root):  # noqa: PTH110 - a Path raises for names that are too long
             raise ValueError(
                 f"FILES: {shown(str(root))} does not exist; files and folders are accepted; check the path"
             )
@@ -107,24 +108,22 @@ def embed_files(
     """
     done: dict[Path, tuple[str, np.ndarray]] = {}
     skipped: dict[str, str] = {}
-    pending: dict[Path, tuple[str, dict[str, str]]] = {}
+    stamps: dict[Path, str] = {}
     for path in paths:
         try:
-            row, stamp = file_row(path), file_stamp(path)
-        except (OSError, ValueError) as error:
+            stamps[path] = file_stamp(path)
+        except OSError as error:
             skipped[str(path)] = _reason(error, path)
             continue
-        if known and str(path) in known and known[str(path)][0] == stamp:
+        if known and str(path) in known and known[str(path)][0] == stamps[path]:
             done[path] = known[str(path)]
-        else:
-            pending[path] = (stamp, row)
+    pending = [path for path in stamps if path not in done]
     if skips_broken_inputs(encoder):
         options = {"batch_size": batch_size, "show_progress_bar": progress, "statistics": statistics}
         found = _embed_and_skip(encoder, pending, skipped, options)
     else:
         found = _embed_in_blocks(encoder, pending, skipped, batch_size=batch_size, progress=progress)
-    for path, vector in found.items():
-        done[path] = (pending[path][0], vector)
+    done |= {path: (stamps[path], vector) for path, vector in found.items()}
     skipped = {str(path): skipped[str(path)] for path in paths if str(path) in skipped}
     for path, reason in skipped.items():
         logger.warning("skipped %s: %s", printable(path), printable(reason))
@@ -195,16 +194,14 @@ def embed_shard(encoder: Encoder, job: ShardJob, *, progress: bool = True, stati
 
 def _embed_and_skip(
     encoder: Encoder,
-    pending: Mapping[Path, tuple[str, dict[str, str]]],
+    paths: Sequence[Path],
     skipped: dict[str, str],
     options: dict[str, Any],
 ) -> dict[Path, np.ndarray]:
     """Vectors by an encoder that opens the files itself and names those that it cannot read."""
     failures: list[Any] = []
-    rows = [row for _, row in pending.values()]
     options = {**options, "convert_to_numpy": True, "on_error": "skip", "skipped": failures}
-    vectors = as_array(encoder.encode_document(rows, **options)).astype(np.float32, copy=False)
-    paths = list(pending)
+    vectors = as_array(encoder.encode_document(list(paths), **options)).astype(np.float32, copy=False)
     skipped |= {str(paths[failure.index]): _reason(failure.error, paths[failure.index]) for failure in failures}
     found = dict(zip([path for path in paths if str(path) not in skipped], vectors, strict=True))
     bad = [path for path, vector in found.items() if not np.isfinite(vector).all()]
@@ -214,7 +211,7 @@ def _embed_and_skip(
 
 def _embed_in_blocks(
     encoder: Encoder,
-    pending: Mapping[Path, tuple[str, dict[str, str]]],
+    paths: Sequence[Path],
     skipped: dict[str, str],
     *,
     batch_size: int,
@@ -222,24 +219,21 @@ def _embed_in_blocks(
 ) -> dict[Path, np.ndarray]:
     """Vectors by an encoder that fails for a whole block at a time."""
     vectors: dict[Path, np.ndarray] = {}
-    paths = list(pending)
     with tqdm(total=len(paths), desc="embed files", unit="file", disable=not progress, delay=2) as bar:
         for start in range(0, len(paths), batch_size):
             block = paths[start : start + batch_size]
-            vectors |= _embed_block(encoder, {path: pending[path] for path in block}, skipped)
+            vectors |= _embed_block(encoder, block, skipped)
             bar.update(len(block))
     return vectors
 
 
-def _embed_block(
-    encoder: Encoder, pending: Mapping[Path, tuple[str, dict[str, str]]], skipped: dict[str, str]
-) -> dict[Path, np.ndarray]:
+def _embed_block(encoder: Encoder, paths: Sequence[Path], skipped: dict[str, str]) -> dict[Path, np.ndarray]:
     """Vectors of a block; when the block fails, of each file by itself."""
     inputs: dict[Path, Any] = {}
-    for path, (_, row) in pending.items():
+    for path in paths:
         try:
-            inputs[path] = encoder_input(row)
-        except (OSError, ValueError, SyntaxError) as error:  # what PIL raises on broken files
+            inputs[path] = encoder_input(file_row(path))
+        except (OSError, ValueError) as error:
             skipped[str(path)] = _reason(error, path)
     if not inputs:
         return {}
@@ -252,7 +246,7 @@ def _embed_block(
             return {}
     vectors: dict[Path, np.ndarray] = {}
     for path in inputs:
-        vectors |= _embed_block(encoder, {path: pending[path]}, skipped)
+        vectors |= _embed_block(encoder, [path], skipped)
     return vectors
 
 
@@ -268,5 +262,7 @@ def _encode(encoder: Encoder, inputs: list[Any]) -> np.ndarray:
 def _reason(error: Exception, path: Path) -> str:
     """The first line of an error, without the place in a batch and the path in front."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    line = re.sub(r"^inputs\[\d+\](\['\w+'\])?: ", "", lines[0])
-    return line.removeprefix("video: ").removeprefix(f"{str(path)!r}: ").removeprefix(f"{path}: ")
+    line = re.sub(r"^(inputs\[\d+\](\['\w+'\])?: )?((video|image): )?", "", lines[0])
+    for name in (repr(str(path)), str(path)):
+        line = line.removeprefix(f"{name}: ").removeprefix(f"{name} ")
+    return line

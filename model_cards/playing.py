@@ -5,6 +5,7 @@ Shapes: F frames, H and W pixels of one.
 
 import hashlib
 import mimetypes
+import os
 import re
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def _plays(path: Path, served: str) -> bool:
 
 def _digest(path: Path) -> str:
     state = path.stat()
-    return hashlib.blake2b(f"{path}|{state.st_size}|{state.st_mtime_ns}".encode(), digest_size=12).hexdigest()
+    return hashlib.blake2b(os.fsencode(f"{path}|{state.st_size}|{state.st_mtime_ns}"), digest_size=12).hexdigest()
 
 
 def _copy_image(path: Path) -> bytes:

@@ -45,8 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     if not arguments or arguments[0] not in COMMANDS:
         parser = _parser()
-        parser.parse_args(arguments or ["--help"])
-        parser.error(f"got {arguments[0]!r}; a command is accepted first; see gve --help")
+        if not arguments or arguments[0] in ("-h", "--help", "--version"):
+            parser.parse_args(arguments[:1] or ["--help"])  # which exits
+        from gve.media_gve import shown
+
+        parser.error(f"COMMAND must be one of {', '.join(COMMANDS)}, got {shown(arguments[0])}. See gve --help.")
     name, *rest = arguments
     try:
         code = importlib.import_module(COMMANDS[name][0]).main(rest)
@@ -66,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gve",
         description="One embedder for text, images, videos and their combinations.",
-        epilog="gve COMMAND --help tells what a command accepts.",
+        epilog="Run `gve COMMAND --help` for its options.",
     )
     parser.add_argument("--version", action="version", version=f"gve {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

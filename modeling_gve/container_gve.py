@@ -1,24 +1,19 @@
-"""One open container with its video stream, and what its headers say; nothing here decodes more than it must."""
+"""One open container with its video stream: its packets, its clock, and how far its headers are to be trusted."""
 
-import math
 import re
-import struct
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any
 
 import av
-import numpy as np
-import PIL.Image
 from av.stream import Discard, Disposition
 
 from .clock_gve import Clock
-from .convert_gve import Orientation
-from .source_gve import Budget, Limits, Opened, VideoSource, open_source, over_limit, unreadable
+from .source_gve import Budget, Opened, over_limit, unreadable
 
 DEMUXERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpegts,mpeg,mpegvideo,ogg,asf,h264,hevc,vvc,av1,obu,ivf,m4v,mjpeg,"
-    "nut,rm,dv,mxf,yuv4mpegpipe,gif,apng,gif_pipe,png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,tiff_pipe,mp3,wav,flac,aac,swf"
+    "nut,rm,dv,mxf,yuv4mpegpipe,gif,apng,mp3,wav,flac,aac,swf"
 )
 """Demuxers of self-contained files; those of playlists, scripts, pattern names and devices open other files."""
 
@@ -142,16 +137,11 @@ class Container:
     @property
     def clock(self) -> Clock:
         """Its clock; the usual duration of a frame is known only where it was opened with probing."""
-        usual = max(round(self.period / self.base), 1)
+        rate = Fraction(self.stream.average_rate or self.stream.guessed_rate or 25)
+        usual = max(round(1 / (rate * self.base)), 1)
         if self.container.format.name not in RESTARTING:
             return Clock(self.base, usual)
         return Clock(self.base, usual, max(round(LEAP_SECONDS / self.base), LEAP_FRAMES * usual))
-
-    @property
-    def period(self) -> Fraction:
-        """Seconds a frame, for files without presentation times."""
-        rate = self.stream.average_rate or self.stream.guessed_rate or Fraction(25)
-        return 1 / Fraction(rate)
 
     def check_complete(self) -> None:
         """Refuse, with a ValueError, a file that ends before the last frame of its index."""
@@ -224,176 +214,3 @@ def _segment_end(head: bytes) -> int:
     width = 9 - head[place + 4].bit_length() if head[place + 4] else 9
     size = int.from_bytes(head[place + 4 : place + 4 + width], "big") & ((1 << 7 * width) - 1) if width < 9 else 0
     return 0 if size == (1 << 7 * width) - 1 else place + 4 + width + size
-
-
-class VideoInfo(NamedTuple):
-    """What the headers of a video say.
-
-    Attributes:
-        total: Frames, or None where they say nothing and no rate is known.
-        exact: Whether `total` is a count and not a guess.
-        fps: Mean frames a second, or None.
-        duration: Seconds, or None; a guess where the clock may restart (MPEG-TS, MPEG-PS, FLV).
-        width: Width in pixels of the picture as it is shown.
-        height: Height in pixels of it.
-        rotation: Degrees counter-clockwise by which the stored picture is turned for showing.
-        codec: FFmpeg's name of the codec.
-        container: FFmpeg's name of the container.
-        pixel_aspect: Width of a pixel over its height; frames are never stretched by it.
-        mirrored: Whether it is mirrored left to right after that turn, as selfies are.
-    """
-
-    total: int | None
-    exact: bool
-    fps: float | None
-    duration: float | None
-    width: int
-    height: int
-    rotation: int
-    codec: str
-    container: str
-    pixel_aspect: float
-    mirrored: bool = False
-
-
-def video_info(source: VideoSource, *, limits: Limits | None = None, stream: int | None = None) -> VideoInfo:
-    """What a video's headers say, without decoding a frame: about a millisecond.
-
-    Args:
-        source: A path, bytes, a binary file object or {"bytes", "path"}.
-        limits: Bounds on the file.
-        stream: Which video stream, counted from 0; by default the first that is no cover picture.
-
-    Raises:
-        FileNotFoundError: If the path does not exist.
-        ValueError: If the file is no video, has no video stream or no size, or exceeds its limits.
-    """
-    limits = limits or Limits()
-    with open_source(source, limits) as opened:
-        budget = Budget(opened.name, limits)
-        if opened.webp:
-            with PIL.Image.open(opened.rewound(), formats=["WEBP"]) as image:
-                budget.frame(*image.size)
-                return VideoInfo(image.n_frames, True, None, None, *image.size, 0, "webp", "webp", 1.0)
-        with Container(opened, budget, quick=True, stream=stream) as container:
-            found = container.stream
-            shown = stored_orientation(opened, container.container.format.name, found.id)
-            duration = _duration(container)
-            fps = float(found.average_rate) if found.average_rate else None
-            total, exact = _count(container, duration, fps)
-            sides = (found.width, found.height)
-            if not all(sides):
-                raise unreadable(opened.name, "no size of its frames in its headers")
-            return VideoInfo(
-                total,
-                exact,
-                fps,
-                duration,
-                *(sides[::-1] if shown.swapped else sides),
-                rotation=shown.degrees,
-                codec=container.context.codec.canonical_name,
-                container=container.container.format.name,
-                pixel_aspect=float(found.sample_aspect_ratio or 1),
-                mirrored=shown.mirrored,
-            )
-
-
-def _duration(container: Container) -> float | None:
-    if container.stream.duration:
-        return float(container.stream.duration * container.base)
-    whole = container.container.duration
-    return whole / av.time_base if whole and whole > 0 else None
-
-
-def _count(container: Container, duration: float | None, fps: float | None) -> tuple[int | None, bool]:
-    stream = container.stream
-    entries = stream.index_entries
-    if stream.frames and "mp4" in container.container.format.name and len(entries) == stream.frames:
-        return stream.frames, not (entries[0].is_discard or entries[len(entries) - 1].is_discard)
-    if stream.frames:
-        return stream.frames, False
-    return (max(round(duration * fps), 1), False) if duration and fps else (None, False)
-
-
-def stored_orientation(opened: Opened, container: str, track: int) -> Orientation:
-    """How MP4, MOV and Matroska say that a track is shown.
-
-    Demuxers pass it on to the decoder alone, so that without decoding a frame it must be read again.
-    """
-    read = {"mov": _mp4_matrix, "matroska": _matroska_matrix}.get(container.split(",")[0])
-    return Orientation() if read is None else Orientation.of(*read(opened.rewound(), opened.size, track).ravel())
-
-
-MATROSKA_HEADER = 1 << 18
-"""Bytes at the start of a Matroska file that its track headers are looked for in."""
-
-
-def _matroska_matrix(file: BinaryIO, size: int, track: int) -> np.ndarray:
-    """(2, 2) from the pose of a video track's projection; of several tracks' the first, as one file has one camera."""
-    header = file.read(min(size, MATROSKA_HEADER)).partition(b"\x1f\x43\xb6\x75")[0]
-    yaw, pitch, roll = (_matroska_float(header, name) for name in (b"\x76\x73", b"\x76\x74", b"\x76\x75"))
-    if pitch or abs(yaw) not in (0, 180) or not math.isfinite(roll):
-        return np.eye(2)
-    angle = math.radians(-roll if yaw else roll)
-    matrix = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    return matrix * [-1, 1] if yaw else matrix
-
-
-def _matroska_float(header: bytes, name: bytes) -> float:
-    found = re.search(re.escape(name) + rb"(?:\x84(.{4})|\x88(.{8}))", header, re.DOTALL)
-    if found is None:
-        return 0.0
-    return struct.unpack(">f", found[1])[0] if found[1] else struct.unpack(">d", found[2])[0]
-
-
-BOXES = 4096
-"""Boxes looked at before giving up on a malformed file."""
-
-
-def _boxes(file: BinaryIO, place: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, start of content and end of the boxes between two places."""
-    for _ in range(BOXES):
-        file.seek(place)
-        header = file.read(16)
-        if place + 8 > end or len(header) < 8:
-            return
-        size, kind = struct.unpack(">I4s", header[:8])
-        start = place + 8
-        if size == 1 and len(header) == 16:
-            size, start = struct.unpack(">Q", header[8:])[0], place + 16
-        stop = end if size == 0 else place + size
-        if stop <= place or stop > end:
-            return
-        yield kind, start, stop
-        place = stop
-
-
-def _mp4_matrix(file: BinaryIO, size: int, track: int) -> np.ndarray:
-    """(2, 2), the matrix of a track times that of the whole movie."""
-    movie = next((box for box in _boxes(file, 0, size) if box[0] == b"moov"), None)
-    whole = np.eye(2)
-    for kind, start, stop in _boxes(file, *movie[1:]) if movie else ():
-        if kind == b"mvhd":
-            whole = _matrix(file, start, (36, 48))
-        elif kind == b"trak":
-            header = next((place for name, place, _ in _boxes(file, start, stop) if name == b"tkhd"), None)
-            if header is not None and _track_number(file, header) == track:
-                return _matrix(file, header, (40, 52)) @ whole
-    return np.eye(2)
-
-
-def _track_number(file: BinaryIO, place: int) -> int:
-    file.seek(place)
-    head = file.read(24)
-    return struct.unpack_from(">I", head, 20 if head[:1] == b"\1" else 12)[0] if len(head) == 24 else -1
-
-
-def _matrix(file: BinaryIO, place: int, offsets: tuple[int, int]) -> np.ndarray:
-    """The matrix (2, 2) that stands at one offset in version 0 of a header and at the other in version 1."""
-    file.seek(place)
-    head = file.read(100)
-    offset = offsets[head[:1] == b"\1"]
-    if len(head) < offset + 20:
-        return np.eye(2)
-    a, b, _, c, d = struct.unpack_from(">5i", head, offset)
-    return np.array([[a, b], [c, d]], np.float64) / (1 << 16)

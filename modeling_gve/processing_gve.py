@@ -187,7 +187,7 @@ class EmbeddingProcessorMixin(PlanMixin):
             return out.convert_to_tensors(tensor_type=options["return_tensors"])
         limit = None
         if options["truncation"] not in (None, False, "do_not_truncate"):
-            limit = options["max_length"] or min(self.tokenizer.model_max_length, MAX_LENGTH)
+            limit = min(options["max_length"] or MAX_LENGTH, self.tokenizer.model_max_length)
         ids = self.chat.finish_rows([list(row) for row in out["input_ids"]], limit)
         padding = options["padding"]
         if padding in (None, False, "do_not_pad") and (len(ids) > 1 or options["return_tensors"] is None):

@@ -110,7 +110,7 @@ def check_torchvision() -> None:
     if find_spec("torchvision") is None:
         return
     try:
-        import torchvision  # noqa: F401
+        import torchvision.transforms.functional  # noqa: F401 - what transformers imports of it
     except Exception as error:
         raise ImportError(
             f"torchvision is installed but cannot be imported ({error}); gve does not need it; uninstall it: "

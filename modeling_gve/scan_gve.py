@@ -13,12 +13,15 @@ import numpy as np
 from .clock_gve import Sampling
 from .container_gve import Container
 from .convert_gve import Converter
-from .index_gve import HELD_BYTES, GroupDecoder, Reading, UnreliableError
+from .index_gve import HELD_BYTES, REORDER, GroupDecoder, Reading, UnreliableError
 
 KEYED = frozenset({"h264", "hevc", "av1", "vp8", "vp9", "mpeg1video", "mpeg2video", "mpeg4", "mjpeg", "prores"})
 """Codecs whose packets marked as keyframes depend on no other, in every container."""
 
 SEEK_TRIES = 5
+
+MOST_JOINED = 1000
+"""Recordings that one file may be joined of; with more, its times mean nothing."""
 
 PACKET_BYTES = 512
 """Memory that a packet takes beside its data."""
@@ -86,7 +89,8 @@ def read_packets(container: Container, most_held: int) -> Table:
             held.append(packet)
     if container.may_lack_delays and ticks == stamps:
         raise UnreliableError("times in decoding order")
-    places = _shown_places(np.asarray(ticks, np.int64), stamps, np.asarray(shown, bool), keys)
+    known = [] if "matroska" in container.container.format.name else stamps  # only FFmpeg's guess there
+    places = _shown_places(np.asarray(ticks, np.int64), known, np.asarray(shown, bool), keys)
     order, last = np.asarray(ticks, np.int64)[places], durations[int(places[-1])]
     elapsed, stored = container.clock.continuous(order)
     step = float(elapsed[-1] * container.base / max(len(order) - 1, 1))
@@ -120,6 +124,8 @@ def _shown_places(ticks: np.ndarray, stamps: list[int | None], shown: np.ndarray
     if not shown.any() or not keys or keys[0]:
         raise UnreliableError("no frames, or none to begin with")
     begins = [0, *(key for before, key in pairwise(keys) if ticks[key] <= ticks[before])]
+    if len(begins) > MOST_JOINED:
+        raise UnreliableError("a clock that does not go on")
     later, parts = np.asarray(keys), []
     for begin, end in pairwise([*begins, len(ticks)]):
         latest = np.maximum.accumulate(np.where(shown[begin:end], ticks[begin:end], np.iinfo(np.int64).min))
@@ -132,7 +138,10 @@ def _shown_places(ticks: np.ndarray, stamps: list[int | None], shown: np.ndarray
         if begin and ticks[begin:end].min() < ticks[begin]:
             raise UnreliableError("pictures that refer to another recording")
         places = begin + np.flatnonzero(shown[begin:end])
-        places = places[np.argsort(ticks[places], kind="stable")]
+        ranks = np.argsort(ticks[places], kind="stable")
+        if (np.abs(ranks - np.arange(len(ranks))) > REORDER).any():
+            raise UnreliableError("times further out of order than decoders allow")
+        places = places[ranks]
         if (np.diff(ticks[places]) == 0).any():
             raise UnreliableError("two frames at one time")
         parts.append(places)

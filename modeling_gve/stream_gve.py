@@ -59,8 +59,8 @@ class FrameStream:
             self._exits = exits.pop_all()
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        self._exits.__exit__(*error)
+    def __exit__(self, *_: object) -> None:
+        self._exits.close()
 
     def __iter__(self) -> Iterator[tuple[float, av.VideoFrame]]:
         base = self._clock.base
@@ -118,11 +118,11 @@ def decoded(container: Container, tally: Tally) -> Iterator[tuple[int | None, av
     tally.damaged |= container.ended_badly
 
 
-def _animated(image: Any, budget: Budget, tally: Tally) -> Iterator[tuple[int, av.VideoFrame]]:
+def _animated(animation: tuple[Any, range], budget: Budget, tally: Tally) -> Iterator[tuple[int, av.VideoFrame]]:
     elapsed = 0
-    for shown, page in pages(image, budget):
+    for shown, page in pages(animation, budget):
         tally.packets += 1
-        yield elapsed, av.VideoFrame.from_ndarray(np.array(upright_rgb(page)), format="rgb24")
+        yield elapsed, av.VideoFrame.from_image(upright_rgb(page))
         elapsed += shown
 
 
@@ -211,32 +211,39 @@ QUICKEST, USUAL = 11, 100
 
 
 @contextmanager
-def open_animation(opened: Opened, budget: Budget) -> Iterator[Any]:
-    """The file as a Pillow image of several pages, none decoded.
+def _pillow(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (*BROKEN, RuntimeError) as error:
+        reason = "no format that Pillow knows" if isinstance(error, PIL.UnidentifiedImageError) else error
+        raise unreadable(name, f"no frame in it can be decoded ({reason})") from error
+
+
+@contextmanager
+def open_animation(opened: Opened, budget: Budget) -> Iterator[tuple[Any, range]]:
+    """The file as a Pillow image, and the numbers of its pages, none decoded.
 
     Raises:
         ValueError: If it cannot be read, or its pages are too large.
     """
-    try:
-        with PIL.Image.open(opened.rewound(), formats=FORMATS) as image:
-            budget.frame(*image.size)
-            yield image
-    except BROKEN as error:
-        reason = "no format that Pillow knows" if isinstance(error, PIL.UnidentifiedImageError) else error
-        raise unreadable(opened.name, f"no frame in it can be decoded ({reason})") from error
+    with _pillow(opened.name):
+        image = PIL.Image.open(opened.rewound(), formats=FORMATS)
+    with image:
+        budget.frame(*image.size)
+        with _pillow(opened.name):
+            # an APNG may begin with a still picture for readers that know no other
+            places = range(int(getattr(image, "default_image", False)), image.n_frames)
+        yield image, places
 
 
-def _places(image: Any) -> range:
-    """Numbers of its pages; an APNG may begin with a still picture for readers that know no other."""
-    return range(int(getattr(image, "default_image", False)), image.n_frames)
-
-
-def pages(image: Any, budget: Budget) -> Iterator[tuple[int, Any]]:
+def pages(animation: tuple[Any, range], budget: Budget) -> Iterator[tuple[int, Any]]:
     """Each page decoded, and the milliseconds that it is shown."""
-    for index in _places(image):
+    image, places = animation
+    for index in places:
         budget.spend()
-        image.seek(index)
-        image.load()
+        with _pillow(budget.name):
+            image.seek(index)
+            image.load()
         shown = round(image.info.get("duration") or 0)
         yield (shown if shown >= QUICKEST else USUAL), image
 
@@ -247,17 +254,17 @@ def read_animation(opened: Opened, budget: Budget, sampling: Sampling, converter
     Raises:
         ValueError: If it cannot be decoded, or exceeds its limits.
     """
-    with open_animation(opened, budget) as image:
+    with open_animation(opened, budget) as animation:
 
         def read(wanted: set[int]) -> Row:
-            return _page_row(image, budget, wanted, converter())
+            return _page_row(animation, budget, wanted, converter())
 
-        return in_a_row(opened.name, read, len(_places(image)), sampling)
+        return in_a_row(opened.name, read, len(animation[1]), sampling)
 
 
-def _page_row(image: Any, budget: Budget, wanted: set[int], convert: Converter) -> Row:
+def _page_row(animation: tuple[Any, range], budget: Budget, wanted: set[int], convert: Converter) -> Row:
     kept, shown = {}, []
-    for index, (duration, page) in enumerate(pages(image, budget)):
+    for index, (duration, page) in enumerate(pages(animation, budget)):
         shown.append(duration)
         if index in wanted:
             rgb = np.array(upright_rgb(page))

@@ -5,16 +5,18 @@ Shape legend: F frames, H height, W width.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import av
 import numpy as np
 
 from .clock_gve import Sampling, uniform_indices
-from .container_gve import Container, VideoInfo, video_info
-from .convert_gve import Converter, SizeRule, frame_rgb, resize_frames, size_rule
+from .container_gve import Container
+from .convert_gve import Converter, SizeRule, frame_rgb, resize_frames, size_rule, stored_orientation
 from .index_gve import Reading, UnreliableError, by_index
 from .scan_gve import by_scan
-from .source_gve import Budget, Limits, Opened, VideoSource, open_source, source_name
-from .stream_gve import FrameStream, Row, decode_row, frame_times, in_a_row, read_animation
+from .source_gve import Budget, Limits, Opened, VideoSource, open_source, source_name, unreadable
+from .stream_gve import FrameStream, Row, decode_row, frame_times, in_a_row, open_animation, read_animation
 
 __all__ = [
     "FrameStream",
@@ -56,6 +58,95 @@ class Frames:
     decoded: int = 0
 
 
+class VideoInfo(NamedTuple):
+    """What the headers of a video say.
+
+    Attributes:
+        total: Frames, or None where they say nothing and no rate is known.
+        exact: Whether `total` is a count and not a guess.
+        fps: Mean frames a second, or None.
+        duration: Seconds, or None; a guess where the clock may restart (MPEG-TS, MPEG-PS, FLV).
+        width: Width in pixels of the picture as it is shown.
+        height: Height in pixels of it.
+        rotation: Degrees counter-clockwise by which the stored picture is turned for showing.
+        codec: FFmpeg's name of the codec.
+        container: FFmpeg's name of the container.
+        pixel_aspect: Width of a pixel over its height; frames are never stretched by it.
+        mirrored: Whether it is mirrored left to right after that turn, as selfies are.
+    """
+
+    total: int | None
+    exact: bool
+    fps: float | None
+    duration: float | None
+    width: int
+    height: int
+    rotation: int
+    codec: str
+    container: str
+    pixel_aspect: float
+    mirrored: bool = False
+
+
+def video_info(source: VideoSource, *, limits: Limits | None = None, stream: int | None = None) -> VideoInfo:
+    """What a video's headers say, without decoding a frame: about a millisecond.
+
+    Args:
+        source: A path, bytes, a binary file object or {"bytes", "path"}.
+        limits: Bounds on the file.
+        stream: Which video stream, counted from 0; by default the first that is no cover picture.
+
+    Raises:
+        FileNotFoundError: If the path does not exist.
+        ValueError: If the file is no video, has no video stream or no size, or exceeds its limits.
+    """
+    limits = limits or Limits()
+    with open_source(source, limits) as opened:
+        budget = Budget(opened.name, limits)
+        if opened.webp:
+            with open_animation(opened, budget) as (image, places):
+                return VideoInfo(len(places), True, None, None, *image.size, 0, "webp", "webp", 1.0)
+        with Container(opened, budget, quick=True, stream=stream) as container:
+            found = container.stream
+            # this moves the place in the file under the container, of which nothing more is read
+            shown = stored_orientation(opened, container.container.format.name, found.id)
+            duration = _duration(container)
+            fps = float(found.average_rate) if found.average_rate else None
+            total, exact = _count(container, duration, fps)
+            sides = (found.width, found.height)
+            if not all(sides):
+                raise unreadable(opened.name, "no size of its frames in its headers")
+            return VideoInfo(
+                total,
+                exact,
+                fps,
+                duration,
+                *(sides[::-1] if shown.swapped else sides),
+                rotation=shown.degrees,
+                codec=container.context.codec.canonical_name,
+                container=container.container.format.name,
+                pixel_aspect=float(found.sample_aspect_ratio or 1),
+                mirrored=shown.mirrored,
+            )
+
+
+def _duration(container: Container) -> float | None:
+    if container.stream.duration:
+        return float(container.stream.duration * container.base)
+    whole = container.container.duration
+    return whole / av.time_base if whole and whole > 0 else None
+
+
+def _count(container: Container, duration: float | None, fps: float | None) -> tuple[int | None, bool]:
+    stream = container.stream
+    entries = stream.index_entries
+    if stream.frames and "mp4" in container.container.format.name and len(entries) == stream.frames:
+        return stream.frames, not (entries[0].is_discard or entries[len(entries) - 1].is_discard)
+    if stream.frames:
+        return stream.frames, False
+    return (max(round(duration * fps), 1), False) if duration and fps else (None, False)
+
+
 def read_video(
     source: VideoSource,
     num_frames: int = 8,
@@ -78,7 +169,7 @@ def read_video(
     than asked gives some repeatedly.
 
     Args:
-        source: A path, bytes, a binary file object or {"bytes", "path"}.
+        source: A path, bytes, a binary file object, {"bytes", "path"}, or a `data:` or `file:` address.
         num_frames: Frames wanted; with `sampling="fps"` the most wanted.
         size: (height, width), a rule that gives it from the upright (height, width), or None for the video's own.
         sampling: "uniform"; "fps", what is on the screen `fps` times a second; or "keyframes", uniform over the

@@ -67,7 +67,7 @@ class NamedBatches:
         try:
             return self.collate(rows) | {"task": rows[0]["task"], "ids": ids}
         except Exception as error:
-            error.add_note(f"in a batch of {rows[0]['task']} with rows {', '.join(ids)}")
+            error.add_note(f"in a batch of {rows[0]['task']} with rows {', '.join(map(str, ids))}")
             raise
 
 

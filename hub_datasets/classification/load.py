@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from gve.hub_datasets.classification.tasks import ClassificationTask
 from gve.hub_datasets.uvrb.load import EvaluationSet, id_text
+from gve.hub_datasets.walking import walk_files
 from gve.media_gve import shown
 from gve.video_gve import video_info
 
@@ -127,7 +128,7 @@ def _labels_of_folders(root: Path, task: ClassificationTask) -> list[tuple[str, 
     """Path and class of each video, from a folder for each class."""
     pairs: list[tuple[str, str]] = []
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+        files = list(walk_files([folder]))
         if not files:
             raise ValueError(
                 f"{task.slug}: class {shown(folder.name)} has no video; at least one is needed; add one, or remove the "
@@ -212,7 +213,10 @@ def _problem(path: Path) -> str | None:
     if not path.is_file():
         return "is no file"
     try:
+        str(path).encode()  # it becomes an id, and tables hold UTF-8
         video_info(path)
+    except UnicodeEncodeError:
+        return "has a name that is not UTF-8"
     except ValueError as error:
         return f"is no video ({error})"
     return None

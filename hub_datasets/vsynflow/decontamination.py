@@ -46,7 +46,7 @@ class Decontamination(BaseStage):
     """
 
     name = NAME
-    version = 2
+    version = 3
     columns = {  # noqa: RUF012
         "leak_id": pa.string(),
         "leak_bits": pa.int64(),

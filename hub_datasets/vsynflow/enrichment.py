@@ -55,6 +55,7 @@ class Enrichment(BaseStage):
     """
 
     name = "enrichment"
+    version = 2
     reads: Sequence[str] = ("video", "text")
     columns = CAPTION_COLUMNS
 

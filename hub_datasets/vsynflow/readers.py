@@ -106,9 +106,11 @@ def read_items(source: Source, folder: Path) -> Iterator[dict[str, Any]]:
 
 def typical(texts: Sequence[str]) -> str:
     """The one of several captions, of the first 50, that shares most words with the others; the first of equals."""
+    if len(texts) < 2:
+        return texts[0] if texts else ""
     words = [set(text.lower().split()) for text in texts[:50]]
     shared = [sum(len(some & other) / max(len(some | other), 1) for other in words) for some in words]
-    return texts[shared.index(max(shared))] if texts else ""
+    return texts[shared.index(max(shared))]
 
 
 def _record(source: Source, entry: Entry) -> Record:

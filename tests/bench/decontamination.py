@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from gve.hub_datasets.vsynflow.decontamination import Decontamination
-from gve.hub_datasets.vsynflow.encoders import encoder_name, load_encoder
+from gve.hub_datasets.vsynflow.encoders import encoder_name, make_encoder
 from gve.hub_datasets.vsynflow.fingerprints import make_fingerprints
 from gve.hub_datasets.vsynflow.journal import Journal
 from gve.hub_datasets.vsynflow.quality.measure import measure
@@ -119,7 +119,7 @@ def main():
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     named = f"gve.eval.models:load_encoder:{arguments.model}"
-    encoder, rng = load_encoder(named), np.random.default_rng(0)
+    encoder, rng = make_encoder(named), np.random.default_rng(0)
     clips = [sample_clip(rng, "unseen") for _ in range(arguments.videos)]
     others = [sample_clip(rng, "seen") for _ in range(2 * arguments.leaks)]
     with tempfile.TemporaryDirectory() as name:

@@ -1,6 +1,7 @@
 """`gve encode` and `gve search` with an encoder that really decodes."""
 
 import json
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -203,3 +204,48 @@ def test_search_refuses_in_one_line(encoder, pictures, tmp_path, capsys):
         assert captured.out == ""
         assert message in captured.err
         assert "Traceback" not in captured.err
+
+
+@pytest.fixture
+def odd(pictures):
+    """A picture whose name is not UTF-8 and would break a table's line; only some file systems take it."""
+    path = pictures / os.fsdecode(b"purple \xe9\n.png")
+    try:
+        Image.new("RGB", (4, 4), (200, 0, 255)).save(path)
+    except OSError:
+        pytest.skip("the file system takes UTF-8 alone")
+    return path
+
+
+@pytest.mark.parametrize("out", ["e.safetensors", "shards"])
+def test_a_name_of_any_bytes_is_shown_escaped_and_found_again(encoder, odd, tmp_path, capsys, caplog, out):
+    broken = odd.with_name(os.fsdecode(b"broken \xe9.mp4"))
+    broken.write_text("no video at all")
+    assert encode(odd.parent, "--out", tmp_path / out) == 3
+    assert list(json.loads(capsys.readouterr().out)["skipped"]) == [str(broken)]
+    assert rf"skipped {odd.parent}/broken \udce9.mp4: " in caplog.text
+    assert str(odd) in load_embeddings(tmp_path / out).paths
+    broken.unlink()
+    index = ("--model", "stub", "--index", tmp_path / "index.safetensors")
+    for arguments in ((tmp_path / out,), (odd.parent, *index), (odd.parent, *index)):
+        read = encoder.documents
+        assert find(*arguments, "--image", odd, "--top", 1, "--json") == 0
+        found = capsys.readouterr().out
+        assert found.isascii()
+        assert json.loads(found)["query"] == {"image": str(odd)}
+        assert json.loads(found)["results"][0]["path"] == str(odd)
+        assert find(*arguments, "--image", odd, "--top", 1) == 0
+        lines = capsys.readouterr().out.encode().decode().splitlines()  # a terminal takes UTF-8
+        assert lines[1].split(maxsplit=2)[2] == rf"{odd.parent}/purple \udce9\n.png"
+    assert encoder.documents == read  # the index knew the file
+
+
+def test_what_is_wrong_with_a_name_of_any_bytes_is_told_in_one_line(encoder, odd, tmp_path, capsys):
+    odd.unlink()
+    for arguments in ([odd], ["red", "--model", "stub"], [odd.parent, "--image", odd, "--model", "stub"]):
+        assert find(*arguments) == 2
+        captured = capsys.readouterr()
+        assert captured.err.encode().count(b"\n") == 1 and "Traceback" not in captured.err
+    assert r"purple \udce9\n.png: no such file" in captured.err
+    assert encode(odd, "--out", tmp_path / "e.safetensors") == 2
+    assert r"purple \udce9\n.png' does not exist" in capsys.readouterr().err

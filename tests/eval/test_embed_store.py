@@ -103,8 +103,9 @@ def killed_at(event, store):
 
             return call
 
-        os.fsync, os.replace = watched(os.fsync), watched(os.replace)
-        Path.replace, Path.open = watched(Path.replace), watched(Path.open)
+        read, write = Path.open, watched(Path.open)
+        os.fsync, os.replace, Path.replace = watched(os.fsync), watched(os.replace), watched(Path.replace)
+        Path.open = lambda path, mode="r", **options: (write if "w" in mode else read)(path, mode, **options)
         try:
             make(store)
         finally:

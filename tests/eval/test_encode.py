@@ -1,10 +1,12 @@
 """Encoding rows: roles, prompts, order, and each content once."""
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from uvrb_folder import WordEncoder
 
@@ -91,6 +93,23 @@ def test_errors():
     encoder.encode_query = lambda inputs, **options: np.zeros((len(inputs) + 1, 3))
     with pytest.raises(ValueError, match=r"encoder: returned shape \(3, 3\) for 2 inputs"):
         encode_rows(encoder, text_rows([1, 2]), role="query")
+
+
+def test_tensors_of_any_kind_are_taken():
+    draw = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
+    for tensor in (draw.bfloat16(), draw.half(), draw.clone().requires_grad_()):
+        made = encode_rows(FunctionEncoder(lambda inputs, _, tensor=tensor: tensor), text_rows(range(3)), role="query")
+        np.testing.assert_array_equal(made, tensor.detach().float().numpy())
+
+
+def test_a_name_and_a_text_of_any_bytes_have_a_key(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.mp4")
+    try:
+        path.touch()
+    except OSError:
+        pytest.skip("the file system takes UTF-8 alone")
+    keys = {content_key({"text": "caf\udce9"}), content_key({"text": "caf\ud83d"}), content_key({"video": str(path)})}
+    assert len(keys) == 3
 
 
 def test_failure_says_which_rows():

@@ -1,7 +1,11 @@
 """The search page without a browser: what it answers, what it shows, and its export as a Space."""
 
+import html
 import json
+import os
 import re
+from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -94,6 +98,24 @@ def test_text_of_a_query_is_never_markup(catalogue, tmp_path):
     assert "<b>" not in page
 
 
+def test_a_name_of_any_bytes_is_shown_escaped_and_its_file_is_served(catalogue, tmp_path):
+    clip = catalogue.paths[0].read_bytes()
+    for place, name in enumerate((b"caf\xe9\n.mp4", b"caf\xe9.mp\xe9", "\u00fcber %41 #.mp4".encode())):
+        catalogue.paths[place] = tmp_path / os.fsdecode(name)
+        try:
+            catalogue.paths[place].write_bytes(clip)
+        except OSError:
+            pytest.skip("the file system takes UTF-8 alone")
+    page = ask(catalogue, tmp_path, "red", count=3)
+    assert page.count("<video ") == 3
+    assert re.findall(r'title="([^"]+)"', page) == [r"caf\udce9\n.mp4", r"caf\udce9.mp\udce9", "\u00fcber %41 #.mp4"]
+    for address in re.findall(r'src="gradio_api/file=([^"]+)"', page):
+        served = Path(unquote(html.unescape(address), errors="strict"))  # as a server reads it
+        assert served.name.encode() and served.read_bytes()[4:8] == b"ftyp"
+    again = ask(catalogue, tmp_path, "no \udcff text", count=3)
+    assert again.encode() and "cannot" not in again
+
+
 def test_what_browsers_do_not_play_is_copied_once(tmp_path):
     picture = tmp_path / "a.tiff"
     Image.new("RGB", (64, 32), "red").save(picture)
@@ -142,6 +164,13 @@ def test_copies_of_pictures_are_upright_and_on_white(tmp_path):
         playable(tmp_path / "e.txt", tmp_path)
     with pytest.raises(FileNotFoundError):
         playable(tmp_path / "gone.mp4", tmp_path)
+
+
+def test_a_copy_of_a_file_whose_name_is_not_utf8(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.mkv")
+    path.write_bytes(make(SPECS["h264.mkv"]))
+    kind, copy = playable(path, tmp_path)
+    assert (kind, copy.suffix, copy.name.isascii()) == ("video", ".mp4", True)
 
 
 def test_export_needs_a_demo_and_a_name(tmp_path, capsys):

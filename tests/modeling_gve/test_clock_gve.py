@@ -124,6 +124,15 @@ def test_a_clock_that_jumps_within_a_recording(container, seconds):
     check(jumped, jumped, PLANS, times=tenths(30), damaged=read_video(jumped).damaged)
 
 
+def test_a_clock_that_stands_still():
+    """Every frame at one time, and a keyframe, which might be as many recordings."""
+    data = make(h264("flv", 1, "bframes=0", total=30))
+    still = b"".join(
+        [data, *[flv(b"", retimed(data, "flv", lambda tick: 0, slice(place, place + 1))) for place in range(5)]]
+    )
+    check(still, still, PLANS, times=tenths(35))
+
+
 @pytest.mark.parametrize("container", ["mp4", "matroska"])
 def test_a_picture_that_is_held_is_no_jump(container):
     """A slide show may show one for hours."""

@@ -27,6 +27,31 @@ sys.exit(door.main(["run"]))
 """
 """The door with one command and without the package behind it."""
 
+LIGHT = """
+import contextlib, io, json, sys
+from gve.__main__ import COMMANDS, main
+
+heavy = {"accelerate", "datasets", "evaluate", "gradio", "matplotlib", "mteb", "peft", "pyarrow", "ray"}
+heavy |= {"sentence_transformers", "torch", "torchvision", "transformers"}
+usage = [[], ["--help"], ["--version"], ["nothing"], ["--nothing"]]
+for name in COMMANDS:
+    usage += [[name, "--help"], [name, "--nothing"]] if name != "train" else []
+usage += [["uvrb", "convert", "--help"], ["eval"], ["eval", "--model", "m"], ["search"], ["search", "x"], ["app", "x"]]
+usage += [["encode", "x", "--model", "m", "--out", "o"], ["search", "x", "a word"], ["demo", "--minutes", "0"]]
+usage += [["synth", name, "--help"] for name in ("plan", "run", "retry", "status", "verify", "build", "fingerprint")]
+usage += [["mine", "--model", "m", "--data", "d", "--out", "o", "--batch-size", "0"], ["ablate", "--seeds", "1"]]
+for arguments in usage:
+    with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.redirect_stderr(shown):
+        try:
+            code = main(arguments)
+        except SystemExit as stop:
+            code = stop.code
+    wanted = 0 if arguments in ([], ["--version"]) or "--help" in arguments else 2
+    assert code == wanted and shown.getvalue(), (arguments, code, shown.getvalue())
+    assert not heavy & set(sys.modules), (arguments, heavy & set(sys.modules))
+"""
+"""Help and errors of usage of every command; `gve train` alone asks transformers for its flags."""
+
 
 @pytest.fixture
 def command(monkeypatch):
@@ -76,12 +101,19 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"gve {__version__}\n"
 
 
-@pytest.mark.parametrize("argv", [["nothing"], ["--nothing"], ["--", "train"], [""]])
+@pytest.mark.parametrize("argv", [["nothing"], ["--nothing"], ["--", "train"], [""], ["x" * 10_000], ["-" * 10_000]])
 def test_unknown_command(argv, capsys):
     with pytest.raises(SystemExit) as stop:
         door.main(argv)
     assert stop.value.code == 2
-    assert "gve: error:" in capsys.readouterr().err
+    errors = capsys.readouterr().err
+    assert "gve: error: COMMAND must be one of demo, " in errors and len(errors) < 1000
+
+
+def test_usage_is_light(tmp_path):
+    """No library that takes long to import is loaded for a text about arguments."""
+    done = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_interrupt_is_one_line(command, capsys):

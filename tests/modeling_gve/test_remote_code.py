@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import textwrap
 
 import numpy as np
 import pytest
@@ -91,18 +90,3 @@ def test_what_it_saves_carries_the_code_on(child, model, processor):
     loaded = SentenceTransformer(str(again), device="cpu")
     assert loaded.prompts["crb-s"] == instructions()["crb-s"]
     assert np.abs(loaded.encode(rows) - vectors(model, processor, rows)).max() <= 1e-6
-
-
-def test_a_broken_torchvision_is_named(tmp_path):
-    (tmp_path / "torchvision").mkdir()
-    (tmp_path / "torchvision" / "__init__.py").write_text(
-        "raise RuntimeError('operator torchvision::nms does not exist')"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import gve")],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1
-    assert "ImportError: torchvision is installed but cannot be imported" in done.stderr
-    assert "pip uninstall torchvision" in done.stderr

@@ -91,6 +91,15 @@ def test_long_texts_are_cut_alike(sentence, model, processor, media):
     assert far(encoded, vectors(model, processor, rows, max_length=64)) <= 1e-6
 
 
+def test_max_seq_length_holds(folder, model, processor):
+    sentence, words = SentenceTransformer(str(folder), device="cpu"), "a red circle " * 40
+    sentence.max_seq_length = 48
+    assert far(sentence.encode([words]), vectors(model, processor, [words], max_length=48)) <= 1e-6
+    sentence.max_seq_length = 16
+    with pytest.raises(ValueError, match=r"max_length: got 16, but .* without its text"):
+        sentence.encode([words])
+
+
 def test_frames_can_be_set_for_one_call(sentence, model, processor, media):
     encoded = sentence.encode([{"video": str(media / "a.mp4")}], processing_kwargs={"video": {"num_frames": 4}})
     clip = gve.read_video(media / "a.mp4", 4)

@@ -157,6 +157,13 @@ def test_a_stream_counts_and_closes(tmp_path):
             pass
 
 
+@pytest.mark.parametrize("name", ["picture.gif", "h264.ts"])
+def test_errors_of_the_caller_stay_as_they_are(name):
+    with pytest.raises(OSError, match="disk full"), FrameStream(make(SPECS[name])) as stream:
+        for _ in stream:
+            raise OSError("disk full")
+
+
 def test_a_damaged_stream_goes_on():
     turn = itertools.count()
     data = make(h264("matroska", 1, "bframes=0"))

@@ -89,6 +89,6 @@ def test_a_display_matrix_stays():
 
 def test_packets_that_mp4_does_not_take_are_refused(tmp_path):
     with pytest.raises(ValueError, match="do not fit into MP4"):
-        remux(encode_webp(frames(), [0, 10, 20, 30, 40, 50, 60], quality=80))
+        remux(make(SPECS["vp8.webm"]))
     with pytest.raises(FileNotFoundError):
         remux(tmp_path / "gone.mp4")

@@ -21,6 +21,7 @@ from gve.hub_datasets.world.build import build_world
 from gve.trainers import GVETrainer, GVETrainingArguments, mine
 from gve.trainers.mining.corpora import load_corpus
 from gve.trainers.mining.mined import HEADER
+from gve.trainers.mining.side_encoders import OutsideSide
 from gve.trainers.mining.targets import TargetTable
 from gve.trainers.resume.guard import changes, run_facts
 from gve.trainers.rows import target_digest
@@ -128,8 +129,8 @@ def test_killed_and_run_again_it_ends_in_the_same_bytes(command, mined, tmp_path
         kept = {name: content for name, content in contents(tmp_path).items() if ".partial" not in name}
         assert kept.items() <= contents(whole).items()
     counted = []
-    encode = mine.OutsideSide._encode
-    monkeypatch.setattr(mine.OutsideSide, "_encode", lambda self, *a: counted.append(1) or encode(self, *a))
+    encode = OutsideSide._encode
+    monkeypatch.setattr(OutsideSide, "_encode", lambda self, *a: counted.append(1) or encode(self, *a))
     assert command(tmp_path, "--negatives", "t2v=2", "t2t=3") == 0
     made = {name: content for name, content in contents(tmp_path).items() if ".partial" not in name}
     assert made == contents(whole) and counted

@@ -35,6 +35,7 @@ class Compositions(BaseStage):
     """
 
     name = "compositions"
+    version = 2
     reads: Sequence[str] = ("video", "text", "captions", "frame", "clip")
     columns: Mapping[str, pa.DataType] = {
         "frame_captions": pa.list_(pa.string()),

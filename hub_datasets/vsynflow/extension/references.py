@@ -95,6 +95,7 @@ class References(BaseStage):
     """
 
     name = "references"
+    version = 2
     columns: Mapping[str, pa.DataType] = {"frame": FRAME, "clip": CLIP, "seconds": pa.float64()}
 
     def __init__(

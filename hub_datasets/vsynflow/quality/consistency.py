@@ -24,6 +24,7 @@ class Similarity(BaseStage):
     """
 
     name = "similarity"
+    version = 2
     reads = ("video", "text", "duration")
     columns = {"similarity": pa.float64()}  # noqa: RUF012
     encoder: str = ""

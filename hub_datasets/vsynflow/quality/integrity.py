@@ -83,7 +83,7 @@ class Integrity(BaseStage):
     """
 
     name = "integrity"
-    version = 2
+    version = 3
     reads = ("video",)
     columns = {  # noqa: RUF012
         "video": BASE_COLUMNS["video"],

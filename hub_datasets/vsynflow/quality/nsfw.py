@@ -33,6 +33,7 @@ class Nsfw(BaseStage):
     """
 
     name = "nsfw"
+    version = 2
     reads = ("video", "duration")
     columns = {"nsfw": pa.float64(), "nsfw_frames": pa.list_(pa.float64())}  # noqa: RUF012
     model: str = ""

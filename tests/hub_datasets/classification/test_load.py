@@ -1,6 +1,7 @@
 """Classification tasks: the table, the three layouts of a folder, and what is refused."""
 
 import logging
+import os
 
 import pytest
 from labelled_folder import COLOURS, clip, write_flat, write_folders, write_labels, write_queries
@@ -59,6 +60,26 @@ def test_a_folder_for_each_class(tmp_path, caplog):
     assert [rows.tolist() for rows in data.positives] == [[0], [0], [1], [1], [2], [2]]
     assert data.pools is None and data.num_candidates.tolist() == [3] * 6
     assert "has 3 classes; UCF101 has 101; scores do not compare" in caplog.text
+
+
+def test_linked_folders_are_followed(tmp_path):
+    root, other = write_folders(tmp_path / "ucf"), write_folders(tmp_path / "more", each=1)
+    (root / "Wave" / "more").symlink_to(other / "Wave")
+    (root / "Juggle").symlink_to(other / "cut_bread")
+    assert load_folder(root, TASK).query_ids == [
+        *("BrushHair/0.mp4", "BrushHair/1.mp4", "Juggle/0.mp4", "Wave/0.mp4", "Wave/1.mp4", "Wave/more/0.mp4"),
+        *("cut_bread/0.mp4", "cut_bread/1.mp4"),
+    ]
+
+
+def test_a_name_that_is_not_utf8_is_refused_by_its_name(tmp_path):
+    root = write_folders(tmp_path / "ucf")
+    try:
+        (root / "Wave" / os.fsdecode(b"caf\xe9.mp4")).write_bytes(clip(COLOURS["Wave"]))
+    except OSError:
+        pytest.skip("the file system takes UTF-8 alone")
+    with pytest.raises(ValueError, match="has a name that is not UTF-8"):
+        load_folder(root, TASK)
 
 
 def test_labels_in_a_file_and_classes_without_videos(tmp_path):

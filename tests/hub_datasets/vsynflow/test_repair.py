@@ -6,6 +6,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from make_videos import SPECS, make
 from PIL import Image
 from video_corpus import matrix
 
@@ -16,7 +17,7 @@ from gve.hub_datasets.vsynflow.quality.pdq import distances, from_hex
 from gve.hub_datasets.vsynflow.quality.repair import METHODS, repair
 from gve.hub_datasets.vsynflow.records import make_record, open_place
 from gve.hub_datasets.vsynflow.stages import Context, Kept, Rejected
-from gve.video_gve import read_video
+from gve.video_gve import frame_times, read_video
 from gve.video_writer import encode_mp4
 
 FRAMES, RATE = 30, 10
@@ -190,6 +191,15 @@ def test_turned_and_mirrored_videos_are_measured_and_repaired_upright(tmp_path, 
         repair(turned, method, str(tmp_path / "fixed.mp4"))
         again = read_video(tmp_path / "fixed.mp4", FRAMES).frames
         assert again.shape == shown.shape and np.abs(again[0].astype(int) - shown[0]).mean() < 12
+
+
+@pytest.mark.parametrize("name", ["h264_vfr.mp4", "h264.ts", "vp9.webm"])
+def test_a_new_encoding_keeps_the_times_of_the_frames(tmp_path, name):
+    place = place_of(tmp_path, make(SPECS[name]))
+    repair(place, "reencode", str(tmp_path / "fixed.mp4"))
+    assert frame_times(tmp_path / "fixed.mp4") == pytest.approx(frame_times(place["path"]), abs=0.02)
+    steps = np.diff(frame_times(place["path"]))
+    assert np.diff(frame_times(tmp_path / "fixed.mp4")) == pytest.approx(steps, abs=0.0015)
 
 
 def test_a_moving_picture_is_measured_on_white(tmp_path):
