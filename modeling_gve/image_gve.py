@@ -11,8 +11,8 @@ import PIL.ImageOps
 from .arrays_gve import array_size, bytes_of_floats, check_aspect, is_array, rgb_array
 from .media_gve import check_file, is_empty, local_source, media_kind, source_name
 
-BROKEN = (OSError, SyntaxError, EOFError, PIL.Image.DecompressionBombError)
-"""What Pillow raises on files that it cannot read."""
+BROKEN = (OSError, SyntaxError, EOFError, RuntimeError, PIL.Image.DecompressionBombError)
+"""What Pillow raises on files that it cannot read, RuntimeError for AVIF among them."""
 
 
 class Picture(NamedTuple):
@@ -144,6 +144,11 @@ def upright_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     Raises:
         ValueError: If a 32-bit image holds values that are no grey levels.
     """
+    if name := getattr(image, "filename", ""):
+        # Pillow maps the TIFF of a file with a name into memory before its orientation is known, at a wrong size
+        image.filename = ""
+        image.load()
+        image.filename = name
     image = PIL.ImageOps.exif_transpose(image)
     if image.mode == "RGB" and "transparency" not in image.info:
         return image

@@ -232,7 +232,9 @@ def _item(item: Any, place: str) -> tuple[str, Any]:
         raise ValueError(f"{place}: got an item of type {kind!r} without its {kind}; add it, or leave the item out")
     known = [key for key in given if key in ITEM_KEYS[kind]]
     if len(known) != len(given) or len(known) != 1:
-        raise ValueError(f"{place}: got keys {shown(given)}; accepted is one of {list(ITEM_KEYS[kind])}; keep that one")
+        raise ValueError(
+            f"{place}: got keys {shown(given)}; accepted is one of {list(ITEM_KEYS[kind])}; keep that one"
+        )
     value = item[known[0]]
     if kind == "text" and value is not None and not isinstance(value, str):
         raise ValueError(f"{place}['text']: got {type(value).__name__}; accepted is a str; convert it")

@@ -18,7 +18,23 @@ MP4, PNG, JPEG, WEBP = ".mp4", ".png", ".jpg", ".webp"
 IMAGE_SUFFIXES = frozenset(
     {
         *(JPEG, ".jpeg", ".jpe", ".jfif", PNG, ".apng", WEBP, ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif"),
-        *(".heic", ".heif", ".jp2", ".j2k", ".jpx", ".psd", ".tga", ".ico", ".pcx", ".sgi", ".ppm", ".pgm", ".pbm", ".pnm", ".qoi"),
+        *(
+            ".heic",
+            ".heif",
+            ".jp2",
+            ".j2k",
+            ".jpx",
+            ".psd",
+            ".tga",
+            ".ico",
+            ".pcx",
+            ".sgi",
+            ".ppm",
+            ".pgm",
+            ".pbm",
+            ".pnm",
+            ".qoi",
+        ),
     }
 )
 VIDEO_SUFFIXES = frozenset(

@@ -57,9 +57,8 @@ def add_names(module: ModuleType) -> None:
     for model_type, names in FAMILIES.items():
         sys.modules[f"transformers.models.{model_type}"] = sys.modules[__package__]
         getattr(module, f"{table}_NAMES")[model_type] = names[table]
-        if (
-            table != "CONFIG_MAPPING"
-        ):  # the others are asked by a config's class, and note the classes when they are made
+        # the other tables are asked by a config's class, and note which classes there are when they are made
+        if table != "CONFIG_MAPPING":
             getattr(module, table)._reverse_config_mapping[names["CONFIG_MAPPING"]] = model_type
 
 

@@ -141,6 +141,13 @@ def stored(upright: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(turned[orientation])
 
 
+def held_grey(rgb: np.ndarray) -> Made:
+    """A grey TIFF of a turned camera, which Pillow maps into memory where it opens the file by name."""
+    exif = PIL.Image.Exif()
+    exif[EXIF_ORIENTATION] = 6
+    return saved(grey_of(stored(rgb, 6)), "TIFF", exif=exif), as_rgb(grey_of(rgb)), 0.0
+
+
 def held(form: str, orientation: int, loss: float = LOSSY, **options) -> Callable[[np.ndarray], Made]:
     """With an EXIF tag that says how the camera was held."""
 
@@ -295,6 +302,7 @@ PICTURES: dict[str, Callable[[np.ndarray], Made]] = {
     "clear.tif": alpha("TIFF"),
     "pages.tif": first_of("TIFF"),
     "held.tif": held("TIFF", 8, 0.0),
+    "held_grey.tif": held_grey,
     "plain.bmp": exact("BMP"),
     "palette.bmp": palette("BMP"),
     "two_levels.bmp": two_levels("BMP"),

@@ -20,11 +20,11 @@ MAY_IMPORT = {
 """Layer -> the other layers of ours that it may import: anyone the media layer, nobody below trainers a model."""
 MEDIA = frozenset(
     {
-        *("animation", "arrays", "av1", "clock", "container", "convert", "frames", "groups", "image", "index", "info", "look"),
-        *("media", "scan", "source", "stream", "video"),
+        *("arrays", "av1", "clock", "container", "convert", "frames", "image", "index", "look", "media", "scan"),
+        *("source", "stream", "video"),
     }
 )
-"""The files modeling_gve/*_gve.py of the media layer, and the writer, which no model needs."""
+"""The files modeling_gve/*_gve.py of the media layer, beside the writer, which no model needs."""
 MEDIA_MODULES = {f"{name}_gve" for name in MEDIA} | {"video_writer"}
 MEDIA_NAMES = {"read_video", "video_info", "Frames", "Limits", "VideoInfo", "__version__"}
 """Names of the package itself that come from the media layer, or from no layer."""

@@ -63,7 +63,7 @@ def test_image_is_turned_upright(tmp_path):
 def test_empty_rows_are_refused():
     with pytest.raises(ValueError, match=r"row: keys \['id', 'text'\] hold no text, image or video"):
         encoder_input({"id": "q0", "text": None})
-    with pytest.raises(ValueError, match="video: got .* one of them must be set"):
+    with pytest.raises(ValueError, match=r"video: got .* one of them must be set"):
         encoder_input({"video": stored()})
 
 

@@ -14,8 +14,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gve.trainers.media import feature_store
 from gve.frames_gve import Features
+from gve.trainers.media import feature_store
 from gve.trainers.media.feature_store import FeatureStore
 
 

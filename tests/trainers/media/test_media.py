@@ -10,8 +10,8 @@ from square_clips import frames_of, mp4_of, png_of
 
 from gve import build_tiny
 from gve.frame_cache import FrameCache
-from gve.hub_datasets.schema import media
 from gve.frames_gve import Features
+from gve.hub_datasets.schema import media
 from gve.trainers.media.feature_store import FeatureStore
 from gve.trainers.media.frame_cache import DecodedCache, content_key
 from gve.trainers.media.inputs import MediaReader, labels_of, read_label
