@@ -19,8 +19,7 @@ from gve import GVESentenceTransformer
 from gve.eval.encode import EmbeddingCache, encode_rows
 from gve.model_cards.catalogue import Catalogue, query_row
 from gve.trainers.collator import PairCollator
-from gve.trainers.mining.side_encoders import LiveSide, OutsideSide
-from gve.trainers.prober import LiveEncoder, OutsideEncoder
+from gve.trainers.encoders import LiveEncoder, OutsideEncoder
 
 
 class World(NamedTuple):
@@ -114,18 +113,17 @@ def _shared(world: World, sample: Sample, medium: dict[str, Any]) -> np.ndarray:
     return np.concatenate([world.vectors(features) for features in sides])
 
 
+def _sides(encode: Any, sample: Sample, medium: dict[str, Any]) -> np.ndarray:
+    """Probing and mining embed both sides of rows."""
+    return np.concatenate([encode([_pair(sample, medium)], side) for side in ("query", "target")])
+
+
 def _live(world: World, sample: Sample, medium: dict[str, Any]) -> np.ndarray:
-    return torch.cat(LiveEncoder(world.plain, PairCollator(world.processor))([_pair(sample, medium)])).numpy()
+    return _sides(LiveEncoder(world.plain, PairCollator(world.processor)), sample, medium)
 
 
-def _probed(world: World, sample: Sample, medium: dict[str, Any]) -> np.ndarray:
-    return torch.cat(OutsideEncoder(world.ours)([_pair(sample, medium)])).numpy()
-
-
-def _mined(world: World, sample: Sample, medium: dict[str, Any]) -> np.ndarray:
-    rows, collator = [_pair(sample, medium)], PairCollator(world.processor)
-    encoders = (OutsideSide(world.ours), LiveSide(world.plain, collator))
-    return np.concatenate([encode(rows, side) for encode in encoders for side in ("query", "target")])
+def _outside(world: World, sample: Sample, medium: dict[str, Any]) -> np.ndarray:
+    return _sides(OutsideEncoder(world.ours), sample, medium)
 
 
 def _found_by_page(world: World, sample: Sample) -> np.ndarray:
@@ -167,8 +165,8 @@ ENTRANCES: dict[str, Callable[[World, Sample], Any]] = {
     "collator, path": lambda w, s: _collated(w, s, named(s)),
     "collator, shared": lambda w, s: _shared(w, s, stored(s)),
     "prober, live": lambda w, s: _live(w, s, stored(s)),
-    "prober, outside": lambda w, s: _probed(w, s, stored(s)),
-    "prober, outside, path": lambda w, s: _probed(w, s, named(s)),
-    "mining": lambda w, s: _mined(w, s, named(s)),
+    "prober, live, path": lambda w, s: _live(w, s, named(s)),
+    "prober, outside": lambda w, s: _outside(w, s, stored(s)),
+    "prober, outside, path": lambda w, s: _outside(w, s, named(s)),
     "page": _found_by_page,
 }

@@ -7,10 +7,11 @@ if TYPE_CHECKING:
     from gve.trainers.arguments import GVETrainingArguments
     from gve.trainers.collator import PairCollator
     from gve.trainers.curriculum.schedule import SCHEDULES, CurriculumHistory, Schedule, TaskScores
+    from gve.trainers.encoders import LiveEncoder, OutsideEncoder
     from gve.trainers.gradcache.loss import CachedGVELoss
     from gve.trainers.losses import GVELoss, info_nce
     from gve.trainers.optimizer import MasterWeightOptimizer, build_optimizer
-    from gve.trainers.prober import LiveEncoder, OutsideEncoder, Prober
+    from gve.trainers.prober import Prober
     from gve.trainers.sampler import PyramidBatchSampler, TaskIndex
     from gve.trainers.trainer import GVETrainer
 
@@ -41,9 +42,9 @@ _MODULES = {
     "GVELoss": "losses",
     "GVETrainer": "trainer",
     "GVETrainingArguments": "arguments",
-    "LiveEncoder": "prober",
+    "LiveEncoder": "encoders",
     "MasterWeightOptimizer": "optimizer",
-    "OutsideEncoder": "prober",
+    "OutsideEncoder": "encoders",
     "PairCollator": "collator",
     "Prober": "prober",
     "PyramidBatchSampler": "sampler",

@@ -8,8 +8,8 @@ from typing import Any
 from sentence_transformers import SentenceTransformerTrainingArguments
 
 from gve.hub_datasets.schema import TASKS, task_of
+from gve.trainers.contrast import Widths
 from gve.trainers.curriculum.schedule import SCHEDULES, Schedule
-from gve.trainers.matryoshka import Widths
 from gve.trainers.media.feature_store import DTYPES
 from gve.trainers.mining.settings import EXCLUSIONS, INDEXES, SAMPLES, MiningSettings
 
@@ -23,15 +23,10 @@ class GVETrainingArguments(SentenceTransformerTrainingArguments):
     since it waits for the device at each step, and `remove_unused_columns` must be.
 
     Args:
-        temperature: tau of the loss (equation 1).
         false_negative_margin: In cosine; whatever scores above the positive by more is no negative. None turns it off.
         gather_across_devices: Whether pairs of other processes serve as negatives (A.8).
         schedule: How tasks are drawn: one of `gve.trainers.curriculum.schedule.SCHEDULES` (section 3.3).
-        sigma_min: sigma of the first epoch (section 3.3).
-        sigma_max: sigma of the last epoch (section 3.3).
         probe_pairs: N_p, pairs of a task on which alignment is measured (section 3.3).
-        probability_cap: Highest probability of a task.
-        probability_floor: Lowest probability of a task.
         task_priors: w_k by task, for P_t(k) proportional to w_k exp(R_k / sigma), or w_k times what another schedule
             weighs it; others have 1.
         task_starts: Share of the epochs before a task is drawn at all; others begin at once.
@@ -45,19 +40,14 @@ class GVETrainingArguments(SentenceTransformerTrainingArguments):
             unless `mined_negatives` gives them, by the live weights later (section 3.3).
         mine_corpus: A UVRD or UVRB whose targets may be negatives as well.
         mine_min_rank: First rank of the window that negatives are taken from.
-        mine_max_rank: Last rank of that window.
         mine_ceiling: Highest score of a negative as a share of its positive's; None for no ceiling.
         mine_margin: Least distance between the scores of a negative and its positive; None for none.
-        mine_sample: Which of the window: the `top`, or `random` ones.
         mine_exclude: Whose targets are left out beside true ones: those of the same `group`, `source`, or `none`.
-        mine_index: How targets are searched.
         unique_targets: Whether every target is read once at the start, so that none is twice in a step.
         use_muon: Whether hidden matrices are trained with Muon instead of AdamW.
-        muon_learning_rate: Of Muon.
         master_weights: Whether bf16 parameters are stepped as fp32 copies; Muon implies it.
         cache_tokens: Tokens embedded at a time with cached gradients; None embeds a batch in one pass.
         share_media: Whether each distinct image and video of a batch is decoded and encoded by the vision tower once.
-        matryoshka_dims: Narrower widths at which the loss is taken too.
         matryoshka_weights: One a width, where the full width has 1; None gives each 1.
         max_length: Tokens of a row; None takes the processor's.
         resume_force: Whether to resume though data or settings differ from those that the run began with.
@@ -201,36 +191,15 @@ class GVETrainingArguments(SentenceTransformerTrainingArguments):
         self._validate_mining()
 
     def batch_size_of(self, task: str) -> int:
-        """B of a task.
-
-        Args:
-            task: Its name.
-
-        Returns:
-            Rows of a process's batch.
-        """
+        """B of a task."""
         return self.task_batch_sizes.get(task, self.per_device_train_batch_size)
 
     def negatives_of(self, task: str) -> int:
-        """K of a task.
-
-        Args:
-            task: Its name.
-
-        Returns:
-            Hard negatives of a row; 0 where a mapping does not name the task.
-        """
+        """K of a task."""
         return self.num_negatives if isinstance(self.num_negatives, int) else self.num_negatives.get(task, 0)
 
     def curriculum(self, num_epochs: int) -> Schedule:
-        """The schedule of tasks.
-
-        Args:
-            num_epochs: Epochs of the run.
-
-        Returns:
-            A schedule with these settings.
-        """
+        """The schedule of tasks."""
         return Schedule(
             self.schedule,
             num_epochs=num_epochs,
@@ -244,11 +213,7 @@ class GVETrainingArguments(SentenceTransformerTrainingArguments):
         )
 
     def mining_settings(self) -> MiningSettings:
-        """How hard negatives are chosen in training, where each row gets as many as asked.
-
-        Returns:
-            The settings.
-        """
+        """How hard negatives are chosen in training, where each row gets as many as asked."""
         names = ("min_rank", "max_rank", "ceiling", "margin", "sample", "exclude", "index")
         chosen = {name: getattr(self, f"mine_{name}") for name in names}
         return MiningSettings(**chosen, short="fill", seed=self.seed)

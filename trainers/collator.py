@@ -15,8 +15,7 @@ from gve.media_gve import located
 from gve.processing_gve import GVEProcessor
 from gve.trainers.media.batch_media import TOKENS
 from gve.trainers.media.feature_store import FeatureStore
-from gve.trainers.media.frame_cache import DecodedCache, media_key
-from gve.trainers.media.inputs import PATCHES, MediaReader, Medium
+from gve.trainers.media.reader import PATCHES, DecodedCache, MediaReader, Medium, media_key
 
 Row = Mapping[str, Any]
 """A UVRD row, as `gve.hub_datasets.schema.pair_features` types it."""
@@ -24,10 +23,6 @@ Row = Mapping[str, Any]
 
 def match_mask(query_facts: Sequence[Sequence[int]], target_facts: Sequence[Sequence[int]]) -> np.ndarray:
     """Which targets answer which queries, by what their rows state.
-
-    Args:
-        query_facts: Ids of what each query states.
-        target_facts: Ids of all that holds for each target.
 
     Returns:
         (B, B) bool; True at (i, j) where query i states something, all of which holds for target j.
@@ -47,11 +42,7 @@ class PairCollator:
     is the (B, B) match mask of the loss. Only the processor and its cache are held, so workers may be spawned.
 
     Args:
-        processor: Prepares one side of the batch.
-        num_negatives: K, one number or one by task.
         max_length: Tokens of a row; None takes the processor's.
-        cache_bytes: Decoded media to keep in each worker.
-        frames: Keeps the frames of videos on disk.
         store: Features of the vision tower; what it holds is not decoded, see `MediaReader.column`.
         share_media: Whether a batch brings each distinct image and video once, whichever rows and sides show it.
     """
@@ -78,9 +69,6 @@ class PairCollator:
     def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Collate.
 
-        Args:
-            rows: B rows of one task.
-
         Returns:
             Tensors by name; `label` is (B, B) bool. Where media are shared, a side has its tokens and, if it shows any,
             `image_places` and `video_places` in the order of its rows; and `query_media` is a dict of the patches,
@@ -92,32 +80,12 @@ class PairCollator:
         return batch | {"label": torch.from_numpy(mask)}
 
     def columns(self, rows: Sequence[Row]) -> Iterator[tuple[str, dict[str, Tensor]]]:
-        """The model's inputs of each side: `query`, `target`, `negative_1` to `negative_K`.
-
-        Args:
-            rows: B rows of one task.
-
-        Yields:
-            The name of the side, and its tensors.
-
-        Raises:
-            ValueError: Where a row has fewer hard negatives than asked for.
-        """
+        """The model's inputs of each side: `query`, `target`, `negative_1` to `negative_K`."""
         for name, side, instruction in self._sides(rows):
             yield name, self._prepare(side, instruction)
 
     def shared_columns(self, rows: Sequence[Row]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The same with each distinct image and video of the batch read once.
-
-        Args:
-            rows: B rows of one task.
-
-        Yields:
-            The name of the side, and its tensors; those of the query hold the media of all as `media`, if there are any.
-
-        Raises:
-            ValueError: Where a row has fewer hard negatives than asked for.
-        """
+        """The same with each distinct image and video of the batch read once."""
         table = MediaTable(self.reader)
         sides = [(name, side, table.rows(side, name), system) for name, side, system in self._sides(rows)]
         media = table.tensors()
@@ -145,28 +113,8 @@ class PairCollator:
         for k in range(count):
             yield f"negative_{k + 1}", [row["negatives"][k] for row in rows], None
 
-    def pair(self, rows: Sequence[Row]) -> Iterator[tuple[str, dict[str, Tensor]]]:
-        """The model's inputs of `query` and `target` only.
-
-        Args:
-            rows: B rows.
-
-        Yields:
-            The name of the side, and its tensors.
-        """
-        yield "query", self.side(rows, "query")
-        yield "target", self.side(rows, "target")
-
     def side(self, rows: Sequence[Row], name: str) -> dict[str, Tensor]:
-        """The model's inputs of one side.
-
-        Args:
-            rows: B rows.
-            name: "query" or "target".
-
-        Returns:
-            Tensors by name.
-        """
+        """The model's inputs of one side."""
         instruction = [row["instruction"] for row in rows] if name == "query" else None
         return self._prepare([row[name] for row in rows], instruction)
 
@@ -179,9 +127,6 @@ class PairCollator:
 
 class MediaTable:
     """The distinct images and videos of a batch, each read once.
-
-    Args:
-        reader: Reads them.
 
     Attributes:
         media: By kind, in the order of first appearance.
@@ -197,14 +142,9 @@ class MediaTable:
 
         Args:
             side: B times {"text", "image", "video"}.
-            name: Of the side, for messages.
 
         Returns:
             Kind and place of each medium of each row, in the order of the chat.
-
-        Raises:
-            FileNotFoundError: If a path does not exist.
-            ValueError: If a medium cannot be read.
         """
         out = []
         for number, parts in enumerate(side):

@@ -1,11 +1,14 @@
-"""The contrastive loss of vectors (paper, equation 1), within a process and across processes.
+"""The contrastive loss of vectors (paper, equation 1), within a process and across processes, and at several widths.
 
 Shapes: B pairs of a batch, D embedding width, K hard negatives of a query, W processes.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
 from sentence_transformers.util import all_gather_with_grad
-from torch import Tensor
+from torch import Tensor, nn
 
 DUPLICATE_TOLERANCE = 1e-5
 """Two unit vectors whose cosine is above 1 minus this are one and the same target."""
@@ -30,12 +33,8 @@ def info_nce(
         queries: (B, D) unit vectors.
         targets: (B, D) unit vectors; target i belongs to query i.
         negatives: (B, K, D) unit vectors, the hard negatives of each query, or None.
-        temperature: tau, by which cosines are divided.
         matches: (B, B) bool; True where target j also answers query i. The diagonal is ignored.
         false_negative_margin: In cosine; None turns this mask off.
-
-    Returns:
-        A scalar.
     """
     masks = {"matches": matches, "margin": false_negative_margin}
     return _contrast(queries.float(), targets.float(), negatives, temperature=temperature, **masks)
@@ -60,13 +59,8 @@ def gathered_info_nce(
         queries: (B, D) of this process.
         targets: (B, D) of this process.
         negatives: (B, K, D) of this process, or None.
-        temperature: tau.
-        rank: Index of this process.
         matches: (B, B) bool of this process, or None.
         false_negative_margin: In cosine, or None.
-
-    Returns:
-        A scalar: the mean over this process's pairs.
     """
     queries, targets = queries.float(), targets.float()
     everyone = all_gather_with_grad(queries), all_gather_with_grad(targets)  # (W B, D) each
@@ -116,3 +110,45 @@ def _excluded(
         here |= matches
     here.fill_diagonal_(False)
     return excluded
+
+
+class Widths:
+    """The weighted mean of a loss over the full width and narrower ones.
+
+    The full width has weight 1. At a narrower one, vectors are cut to their first dimensions and brought to unit length
+    again, as `truncate_dim` does when the trained model encodes.
+
+    Args:
+        weights: One a width; None gives each 1.
+    """
+
+    def __init__(self, dims: Sequence[int] = (), weights: Sequence[float] | None = None) -> None:
+        if len(set(dims)) < len(dims) or any(dim < 1 for dim in dims):
+            raise ValueError(
+                f"matryoshka_dims: got {list(dims)}; different widths of at least 1 are accepted; correct the list"
+            )
+        weights = [1.0] * len(dims) if weights is None else weights
+        if len(weights) != len(dims) or any(weight <= 0 for weight in weights):
+            raise ValueError(
+                f"matryoshka_weights: got {list(weights)} for {len(dims)} widths; one number above 0 a width is accepted; "
+                "write as many as matryoshka_dims, without one for the full width, which has 1"
+            )
+        self.dims, self.weights = list(dims), list(weights)
+
+    def mean(self, loss: Callable[..., Tensor], parts: Sequence[Tensor], labels: Any) -> Tensor:
+        """The loss over all widths."""
+        full = parts[0].shape[-1]
+        if self.dims and max(self.dims) >= full:
+            raise ValueError(
+                f"matryoshka_dims: got {max(self.dims)} for embeddings of width {full}; smaller widths are accepted; the "
+                "full width counts in any case; leave it out"
+            )
+        total = loss(parts, labels)
+        for dim, weight in zip(self.dims, self.weights, strict=True):
+            cut = [nn.functional.normalize(part[..., :dim].float(), dim=-1) for part in parts]
+            total = total + weight * loss(cut, labels)
+        return total / (1 + sum(self.weights)) if self.dims else total
+
+    def settings(self) -> dict[str, Any]:
+        """As they stand in a model card."""
+        return {"matryoshka_dims": self.dims, "matryoshka_weights": self.weights} if self.dims else {}

@@ -13,11 +13,10 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers.utils.generic import is_flash_attention_requested
 
 from gve.embedder_gve import EmbedderMixin
-from gve.trainers.contrast import gathered_info_nce, info_nce
+from gve.trainers.contrast import Widths, gathered_info_nce, info_nce
 from gve.trainers.gradcache.tower import TowerRun, is_trained
-from gve.trainers.matryoshka import Widths
 from gve.trainers.media.batch_media import column_inputs, media_of
-from gve.trainers.watching.throughput import LossMeters
+from gve.trainers.watching.meters import LossMeters
 
 FROZEN_TOKENS = 16384
 """Tokens of a piece that passes a frozen vision tower: enough to fill a device, and no more memory for a larger batch."""
@@ -29,11 +28,10 @@ class GVELoss(nn.Module):
     """Equation 1 as a loss of sentence-transformers.
 
     Args:
-        model: The SentenceTransformer in training.
         temperature: tau.
         false_negative_margin: In cosine; None turns the mask off.
         gather_across_devices: Whether the pairs of the other processes serve as negatives too.
-        matryoshka_dims: Widths at which the loss is taken too; see `gve.trainers.matryoshka`.
+        matryoshka_dims: Widths at which the loss is taken too; see `gve.trainers.contrast`.
         matryoshka_weights: One a width, where the full width has 1; None gives each 1.
         autocast: Type in which the run computes, if not that of the weights; None takes what is set around the call.
 
@@ -70,9 +68,6 @@ class GVELoss(nn.Module):
             features: One dict of model inputs a column: query, target, negatives; or of their tokens, with the distinct
                 media of all in the first one, as `PairCollator` shares them.
             labels: (B, B) bool; True where target j also answers query i.
-
-        Returns:
-            A scalar.
         """
         columns = list(features)
         if "media" in columns[0]:
@@ -99,9 +94,6 @@ class GVELoss(nn.Module):
     def precision_now(self, kind: str) -> torch.dtype | None:
         """The type of autocast in which the model runs; parts of it that run by themselves must follow.
 
-        Args:
-            kind: Of the device, such as "cpu".
-
         Returns:
             That of the run, or of the call; None without any.
         """
@@ -110,12 +102,7 @@ class GVELoss(nn.Module):
         return torch.get_autocast_dtype(kind)
 
     def count_tokens(self, tokens: int | Tensor, computed: int) -> None:
-        """Take the tokens of a forward for the meters.
-
-        Args:
-            tokens: Attended ones.
-            computed: With padding, which flash attention leaves out by itself.
-        """
+        """Take the tokens of a forward for the meters."""
         packed = is_flash_attention_requested(embedder_of(self.model).config.get_text_config())
         self.meters.count(tokens, tokens if packed else computed)
 
@@ -125,9 +112,6 @@ class GVELoss(nn.Module):
         Args:
             embeddings: (B, D) each: query, target, negatives.
             labels: (B, B) bool of matches, or None.
-
-        Returns:
-            A scalar.
         """
         queries, targets, *others = embeddings
         negatives = torch.stack(others, dim=1) if others else None  # (B, K, D)
@@ -190,34 +174,17 @@ class GVELoss(nn.Module):
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The SentenceTransformer in training.
-
-    Args:
-        model: The same, or inside DistributedDataParallel.
-
-    Returns:
-        The module inside.
-    """
+    """The SentenceTransformer in training."""
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 def embedder_of(model: nn.Module) -> EmbedderMixin:
-    """The embedder inside a SentenceTransformer.
-
-    Args:
-        model: As for `unwrapped`.
-
-    Returns:
-        A `GVEModel` or one of another family.
-    """
+    """The embedder inside a SentenceTransformer."""
     return unwrapped(model)[0].model
 
 
 def normaliser(model: nn.Module) -> Callable[[Tensor], Tensor]:
     """What makes float patches of the uint8 ones that a batch brings.
-
-    Args:
-        model: As for `unwrapped`.
 
     Returns:
         A function of (S, P) uint8.

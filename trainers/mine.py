@@ -16,14 +16,7 @@ from gve.trainers.mining.settings import EXCLUSIONS, INDEXES, SAMPLES, SHORT, Mi
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        argv: Its arguments; None for those of the process.
-
-    Returns:
-        0, 2 for bad usage, 130 when interrupted.
-    """
+    """Run the command."""
     return run_command(_mine, _parser(), argv)
 
 
@@ -66,10 +59,10 @@ def _mine(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
     import torch  # this and the modules below take seconds to import, which usage and its errors need not wait for
 
-    from gve.trainers.mining.corpora import load_corpus
+    from gve.trainers.encoders import OutsideEncoder
     from gve.trainers.mining.dataset import write_mined_dataset
     from gve.trainers.mining.run import MiningRun
-    from gve.trainers.mining.side_encoders import OutsideSide
+    from gve.trainers.mining.targets import load_corpus
     from gve.trainers.train import load_tasks
 
     datasets = {task: rows.with_format(None) for task, rows in load_tasks(arguments.data, arguments.tasks).items()}
@@ -88,7 +81,7 @@ def _mine(arguments: argparse.Namespace) -> int:
     fingerprint = model_fingerprint(arguments.model)
     job = run.job(arguments.model, fingerprint)
     store = EmbeddingStore(arguments.out / "vectors", {"fingerprint": fingerprint, "batch_size": arguments.batch_size})
-    facts = run.mine(job, OutsideSide(load_encoder(arguments.model), batch_size=arguments.batch_size, cache=store))
+    facts = run.mine(job, OutsideEncoder(load_encoder(arguments.model), batch_size=arguments.batch_size, cache=store))
     summary = {"out": str(job.folder(arguments.out)), "version": f"{job.version:016x}", "tasks": facts}
     if arguments.write_dataset is not None:
         summary["written"] = write_mined_dataset(

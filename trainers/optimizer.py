@@ -37,14 +37,7 @@ class MasterWeightOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Step every master on the gradient of its parameter, and write the parameters back.
-
-        Args:
-            closure: Computes the loss again, as for any optimizer; seldom given.
-
-        Returns:
-            What the closure returned.
-        """
+        """Step every master on the gradient of its parameter, and write the parameters back."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -75,14 +68,7 @@ class MasterWeightOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` gave; low-precision parameters follow their masters.
-
-        Args:
-            state_dict: Of an optimizer over the same groups.
-
-        Raises:
-            ValueError: Where the groups differ in number or size.
-        """
+        """Restore what `state_dict` gave; low-precision parameters follow their masters."""
         sizes = [group["params"] for group in state_dict["param_groups"]]
         mine = [len(group["params"]) for group in self.param_groups]
         if sizes != mine:
@@ -115,18 +101,8 @@ def build_optimizer(
     Frozen parameters are left out. Biases and norms are not decayed.
 
     Args:
-        model: Whose trainable parameters are stepped.
-        learning_rate: Of AdamW.
         muon_learning_rate: Of Muon; None leaves Muon out.
         weight_decay: Decoupled, of every matrix and convolution.
-        betas: Of AdamW.
-        eps: Of AdamW.
-
-    Returns:
-        The optimizer.
-
-    Raises:
-        ValueError: Where the model has nothing to train.
     """
     tables = {id(m.weight) for m in model.modules() if isinstance(m, EMBEDDING_TYPES)}
     hidden: list[Tensor] = []
@@ -154,15 +130,7 @@ def build_optimizer(
 
 
 def optimizer_of(args: GVETrainingArguments, model: nn.Module) -> MasterWeightOptimizer:
-    """The optimizer that the settings of a run ask for.
-
-    Args:
-        args: The settings.
-        model: Whose trainable parameters are stepped.
-
-    Returns:
-        The optimizer.
-    """
+    """The optimizer that the settings of a run ask for."""
     return build_optimizer(
         model,
         learning_rate=args.learning_rate,

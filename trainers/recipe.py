@@ -22,24 +22,13 @@ class TrainCommand:
     """What to train, on what; everything else is `GVETrainingArguments`.
 
     Args:
-        model: A folder or Hub name of a GVE embedder.
-        data: A folder or Hub name of a UVRD data set.
         recipe: A YAML file, or the name of one in `trainers/recipes`; the first word without a dash says the same.
         tasks: Tasks to train; all that the data set has if not given.
         prober: The embedder that the first epoch asks (section 3.3).
-        dtype: Number format of the weights.
-        attention: Attention of the model.
-        lora_rank: r of the adapters; 0 trains all weights.
-        lora_alpha: alpha of the adapters.
-        lora_dropout: Dropout of the adapters.
         freeze_vision: Whether vision tower and token embeddings keep their weights.
         num_processes: Processes that the recipe was written for; a run with another number is refused.
         uvrb: A folder or Hub name of a benchmark that is scored while training, whenever `eval_strategy` says.
-        uvrb_sets: Its sets; all sixteen if not given.
-        uvrb_split: Its split.
         uvrb_rows: Queries and corpus rows of a set at most, for large sets; all if not given.
-        dry_run: Whether to say what the run would be, and stop.
-        json: Whether a dry run prints JSON instead of tables.
         shape: The architecture that a dry run reckons with where there is no model yet.
         sharding: What the processes share, for a dry run: nothing, or as zero2, zero3 and fsdp2 do.
         device_tflops: Peak of one device in the number format, for a dry run's estimate of time.
@@ -97,12 +86,6 @@ class TrainCommand:
 def parse(argv: Sequence[str]) -> tuple[TrainCommand, GVETrainingArguments]:
     """Read the flags; a recipe's values stand in for flags that are not given.
 
-    Args:
-        argv: A recipe if it likes, then flags.
-
-    Returns:
-        The command and the settings of the run.
-
     Raises:
         ValueError: Where the recipe is not there, a setting is unknown, or model and data are missing.
     """
@@ -159,17 +142,7 @@ def recipe_names() -> list[str]:
 
 
 def read_recipe(name: str) -> dict[str, Any]:
-    """The settings of a recipe.
-
-    Args:
-        name: A YAML file, or the name of one in `trainers/recipes`.
-
-    Returns:
-        Values by flag.
-
-    Raises:
-        ValueError: Where there is no such recipe, or it holds no settings.
-    """
+    """The settings of a recipe."""
     path = next((path for path in (Path(name), RECIPES / f"{name}.yaml") if path.is_file()), None)
     if path is None:
         raise ValueError(

@@ -1,24 +1,24 @@
-"""The tasks' data sets as one, and what the sampler must know of their rows."""
+"""The tasks' data sets as one, what the sampler must know of their rows, and the loader that draws batches of them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
 import numpy as np
+import torch
+from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset, DatasetDict
+from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from gve.hub_datasets.schema import TASKS, pair_features, task_of
 from gve.media_gve import shown
-from gve.trainers.sampler import TaskIndex
+from gve.trainers.arguments import GVETrainingArguments
+from gve.trainers.sampler import PyramidBatchSampler, TaskIndex
 
 
 class PairRows(TorchDataset):
-    """All rows of all tasks, numbered through; a batch is fetched from Arrow in one piece.
-
-    Args:
-        datasets: UVRD rows by task.
-    """
+    """All rows of all tasks, numbered through; a batch is fetched from Arrow in one piece."""
 
     def __init__(self, datasets: Mapping[str, Dataset]) -> None:
         self.datasets = list(datasets.values())
@@ -31,38 +31,20 @@ class PairRows(TorchDataset):
         return self.__getitems__([number])[0]
 
     def __getitems__(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
-        """Rows of one task, in the order asked for.
-
-        Args:
-            numbers: Counted over all tasks.
-
-        Returns:
-            UVRD rows.
-        """
+        """Rows of one task, in the order asked for."""
         task = int(np.searchsorted(self.starts, numbers[0], side="right")) - 1
         start = self.starts[task]
         return self.datasets[task].__getitems__([number - start for number in numbers])
 
 
 class NamedBatches:
-    """A collator whose batches also say which rows they are made of: `task`, and `ids` in order.
-
-    Args:
-        collate: Rows to tensors by name.
-    """
+    """A collator whose batches also say which rows they are made of: `task`, and `ids` in order."""
 
     def __init__(self, collate: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> None:
         self.collate = collate
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Collate.
-
-        Args:
-            rows: UVRD rows of one task.
-
-        Returns:
-            Tensors by name, the task and the ids.
-        """
+        """Collate."""
         ids = [row["id"] for row in rows]
         try:
             return self.collate(rows) | {"task": rows[0]["task"], "ids": ids}
@@ -72,17 +54,7 @@ class NamedBatches:
 
 
 def check_tasks(datasets: Mapping[str, Dataset]) -> DatasetDict:
-    """Make sure of the columns and names of the training sets, and read them as plain Python.
-
-    Args:
-        datasets: UVRD rows by task.
-
-    Returns:
-        The same rows, without a format.
-
-    Raises:
-        ValueError: Where there is no task, an unknown one, a stream, an empty one or a missing column.
-    """
+    """Make sure of the columns and names of the training sets, and read them as plain Python."""
     if not isinstance(datasets, Mapping) or not datasets:
         raise ValueError(
             f"train_dataset: got {type(datasets).__name__}; a DatasetDict with a data set for each task is accepted; "
@@ -114,16 +86,7 @@ def without_unused_negatives(rows: Dataset, count: int) -> Dataset:
 
 
 def index_task(rows: Dataset, *, unique_targets: bool = True, batch_size: int = 1000) -> TaskIndex:
-    """Number the groups and the targets of a task.
-
-    Args:
-        rows: UVRD rows of one task.
-        unique_targets: Whether to read every target; else each row counts as a target of its own.
-        batch_size: Targets read at a time.
-
-    Returns:
-        What the sampler needs.
-    """
+    """Number the groups and the targets of a task."""
     numbers: dict[str, int] = {}
     groups = np.array(
         [numbers.setdefault(name, len(numbers)) if name else -1 for name in rows["group"]], dtype=np.int64
@@ -158,3 +121,39 @@ def target_digest(media: Mapping[str, Any]) -> bytes:
         digest.update(b"-" if part is None else b"+%d:" % len(part))
         digest.update(part or b"")
     return digest.digest()
+
+
+def build_sampler(args: GVETrainingArguments, datasets: Mapping[str, Dataset]) -> PyramidBatchSampler:
+    """The sampler of a run, with `steps_per_epoch` counted in optimizer steps."""
+    steps = args.steps_per_epoch
+    return PyramidBatchSampler(
+        {task: index_task(rows, unique_targets=args.unique_targets) for task, rows in datasets.items()},
+        {task: args.batch_size_of(task) for task in datasets},
+        seed=args.seed if args.data_seed is None else args.data_seed,
+        steps_per_epoch=None if steps is None else steps * args.gradient_accumulation_steps,
+        rank=args.process_index,
+        world_size=args.world_size,
+    )
+
+
+def build_loader(
+    rows: TorchDataset,
+    sampler: PyramidBatchSampler,
+    collate: Callable[[list[dict[str, Any]]], dict[str, Any]],
+    args: GVETrainingArguments,
+) -> DataLoader:
+    """A loader that accelerate neither shards nor pads, since the sampler already knows its rank."""
+    loader = DataLoader(
+        rows,
+        batch_sampler=sampler,
+        collate_fn=collate,
+        num_workers=args.dataloader_num_workers,
+        pin_memory=args.dataloader_pin_memory and args.device.type == "cuda",
+        persistent_workers=args.dataloader_persistent_workers,
+        prefetch_factor=args.dataloader_prefetch_factor,
+        multiprocessing_context=args.dataloader_multiprocessing_context,
+        generator=torch.Generator().manual_seed(args.seed),  # else each epoch would draw from the global state
+    )
+    return prepare_data_loader(
+        loader, device=args.device, num_processes=1, process_index=0, put_on_device=True, non_blocking=True
+    )

@@ -56,14 +56,9 @@ class TaskStream:
     but the few units that wait.
 
     Args:
-        name: Of the task, for messages.
-        index: Groups and targets of its rows.
         batch_size: B.
         world_size: W.
         seed: Anything that numpy's `default_rng` accepts in a list.
-
-    Raises:
-        ValueError: Where batches of exactly B rows cannot be made.
     """
 
     def __init__(self, name: str, index: TaskIndex, *, batch_size: int, world_size: int, seed: Sequence[int]) -> None:
@@ -148,11 +143,8 @@ class PyramidBatchSampler(BatchSampler):
     still follows P exactly, and epochs differ less from P than independent draws would.
 
     Args:
-        indexes: Groups and targets of each task's rows, by task.
         batch_sizes: B by task.
-        seed: Of everything random.
         steps_per_epoch: S; None gives as many as the data holds full batches.
-        rank: Of this process.
         world_size: W.
 
     Raises:

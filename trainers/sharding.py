@@ -29,19 +29,7 @@ INNER = "0.model."
 
 
 def load_weights(model: nn.Module, checkpoint: Path, *, sharded: bool) -> bool:
-    """Read the weights of a checkpoint into a live model.
-
-    Args:
-        model: A SentenceTransformer.
-        checkpoint: A complete model folder.
-        sharded: Whether FSDP2 has spread the parameters over the processes.
-
-    Returns:
-        Whether the folder holds weights; False for an adapter.
-
-    Raises:
-        ValueError: Where the weights are not those of this model, tensor by tensor.
-    """
+    """Read the weights of a checkpoint into a live model."""
     files = weight_files(checkpoint)
     if not files:
         return False
@@ -79,13 +67,7 @@ def _load_part(model: nn.Module, part: dict[str, Tensor], *, sharded: bool) -> I
 
 
 def write_model(model: nn.Module, folder: Path, weights: dict[str, Any] | None) -> None:
-    """Write a model folder, of an adapter that alone; without the stock card, which would run the model.
-
-    Args:
-        model: A SentenceTransformer.
-        folder: Where to.
-        weights: Where the model does not hold them whole itself.
-    """
+    """Write a model folder, of an adapter that alone; without the stock card, which would run the model."""
     inner = model[0].model
     weights = None if weights is None else {name.removeprefix(INNER): value for name, value in weights.items()}
     if inner._hf_peft_config_loaded:
@@ -100,7 +82,6 @@ def saving_as(model: nn.Module, weights: dict[str, Any] | None) -> Iterator[None
     """Let a model be saved with weights that it does not hold whole itself.
 
     Args:
-        model: Of transformers; whoever saves it within need not know of the weights.
         weights: By the names of the model; None changes nothing.
     """
     if weights is None:
@@ -114,15 +95,7 @@ def saving_as(model: nn.Module, weights: dict[str, Any] | None) -> Iterator[None
 
 
 def check_sharding(args: GVETrainingArguments, *, enabled: bool) -> None:
-    """Make sure that what is asked for goes together with sharded parameters.
-
-    Args:
-        args: Settings of a run.
-        enabled: Whether accelerate shards the parameters.
-
-    Raises:
-        ValueError: Where FSDP is asked for and cannot be had, or is, with settings that it excludes.
-    """
+    """Make sure that what is asked for goes together with sharded parameters."""
     if args.fsdp and not enabled:
         raise ValueError(
             f"fsdp: got {args.fsdp} on {args.device.type} with {args.world_size} process(es), where accelerate would run "

@@ -14,8 +14,7 @@ from gve.hub_datasets.schema import TASKS
 from gve.hub_datasets.uvrb import instructions
 from gve.media_gve import QUOTED, shown
 from gve.trainers.arguments import GVETrainingArguments
-from gve.trainers.planning.dry_run import make_plan
-from gve.trainers.planning.plan_text import write_plan
+from gve.trainers.planning.dry_run import make_plan, write_plan
 from gve.trainers.recipe import RECIPES, TrainCommand, parse, read_recipe
 from gve.trainers.trainer import GVETrainer
 from gve.trainers.watching.curves import draw_run
@@ -30,14 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        argv: A recipe if it likes, and flags; those of the process if None.
-
-    Returns:
-        0; 2 where the settings, the model or the data cannot be used.
-    """
+    """Run the command."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     try:
         command, args = parse(sys.argv[1:] if argv is None else list(argv))
@@ -63,18 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_trainer(command: TrainCommand, args: GVETrainingArguments) -> GVETrainer:
-    """Load model, data, prober and benchmark, and join them.
-
-    Args:
-        command: What to train, on what.
-        args: Settings of the run.
-
-    Returns:
-        A trainer that is ready to train.
-
-    Raises:
-        ValueError: Where a part cannot be used.
-    """
+    """Load model, data, prober and benchmark, and join them."""
     evaluator = make_evaluator(command, args)
     tasks = load_tasks(command.data, command.tasks)
     model = load_model(command, seed=args.seed)
@@ -86,15 +67,8 @@ def make_trainer(command: TrainCommand, args: GVETrainingArguments) -> GVETraine
 def make_evaluator(command: TrainCommand, args: GVETrainingArguments) -> GVEUVRBEvaluator | None:
     """The benchmark of the run, loaded and checked before the first step.
 
-    Args:
-        command: Names the benchmark and its sets.
-        args: Say when it is asked.
-
     Returns:
         The evaluator, or None without a benchmark.
-
-    Raises:
-        ValueError: Where it would never be asked, or the best checkpoint would be chosen by a number it does not give.
     """
     if command.uvrb is None:
         return None
@@ -119,15 +93,7 @@ def make_evaluator(command: TrainCommand, args: GVETrainingArguments) -> GVEUVRB
 
 
 def check_processes(command: TrainCommand, args: GVETrainingArguments) -> None:
-    """Refuse a recipe that was written for another number of processes: its global batch would be another.
-
-    Args:
-        command: With `num_processes`.
-        args: Know how many there are.
-
-    Raises:
-        ValueError: Where the numbers differ.
-    """
+    """Refuse a recipe that was written for another number of processes: its global batch would be another."""
     wanted, there = command.num_processes, args.world_size
     if wanted is None or wanted == there:
         return
@@ -143,11 +109,7 @@ def load_tasks(data: str, tasks: Sequence[str] | None = None) -> DatasetDict:
     """The training sets of a UVRD folder or Hub data set.
 
     Args:
-        data: Where it is.
         tasks: Which; all if None.
-
-    Returns:
-        Rows by task, in the order of `TASKS`.
 
     Raises:
         ValueError: Where the data or a task is not there.
@@ -169,15 +131,7 @@ def load_tasks(data: str, tasks: Sequence[str] | None = None) -> DatasetDict:
 
 
 def load_model(command: TrainCommand, *, seed: int) -> SentenceTransformer:
-    """The embedder, with adapters or frozen parts as the command says.
-
-    Args:
-        command: What to train.
-        seed: Of the adapters' weights.
-
-    Returns:
-        The model.
-    """
+    """The embedder, with adapters or frozen parts as the command says."""
     options: dict[str, Any] = {"dtype": getattr(torch, command.dtype)}
     if command.attention is not None:
         options["attn_implementation"] = command.attention

@@ -14,25 +14,32 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import TrainOutput
 
 from gve.embedder_gve import EmbedderMixin
+from gve.eval.encoders import Encoder
 from gve.frame_cache import FrameCache
 from gve.media_gve import shown
 from gve.sentence_gve import write_json
 from gve.trainers.arguments import GVETrainingArguments
 from gve.trainers.collator import PairCollator
-from gve.trainers.curriculum.callback import CurriculumCallback
 from gve.trainers.curriculum.schedule import TaskScores
+from gve.trainers.encoders import LiveEncoder, OutsideEncoder
 from gve.trainers.gradcache.loss import build_loss
-from gve.trainers.loader import build_loader, build_sampler
 from gve.trainers.losses import GVELoss
-from gve.trainers.media.vision_cache import cache_callbacks, cache_for, completed, completed_pairs
+from gve.trainers.media.vision_cache import cache_callbacks, cache_for, completed
 from gve.trainers.mining.callback import mining_callback
 from gve.trainers.optimizer import optimizer_of
-from gve.trainers.prober import Encoder, LiveEncoder, OutsideEncoder, Prober
+from gve.trainers.prober import CurriculumCallback, Prober
 from gve.trainers.resume.checkpoints import STAGE, CheckpointStage, resumed_checkpoint
 from gve.trainers.resume.finite import LossGuard, check_weights
 from gve.trainers.resume.guard import run_facts
 from gve.trainers.resume.missing import complete_rows
-from gve.trainers.rows import NamedBatches, PairRows, check_tasks, without_unused_negatives
+from gve.trainers.rows import (
+    NamedBatches,
+    PairRows,
+    build_loader,
+    build_sampler,
+    check_tasks,
+    without_unused_negatives,
+)
 from gve.trainers.sharding import check_sharding, load_weights, write_model
 from gve.trainers.watching.meters import WatchCallback
 
@@ -49,13 +56,9 @@ class GVETrainer(SentenceTransformerTrainer):
 
     Args:
         model: A SentenceTransformer whose processor is a `GVEProcessor`.
-        args: `GVETrainingArguments`.
         train_dataset: UVRD rows by task.
         prober: The strong embedder that the first epoch asks. Without one the first epoch is uniform: an untrained
             model's own scores tell modalities apart, not what is aligned.
-        eval_dataset: As for SentenceTransformerTrainer, of UVRD rows.
-        evaluator: As for SentenceTransformerTrainer.
-        callbacks: Added to the defaults.
         **kwargs: Passed on; `model_init` is refused, because the caches and the checkpoints belong to one model.
 
     Raises:
@@ -114,14 +117,7 @@ class GVETrainer(SentenceTransformerTrainer):
         self.stage = CheckpointStage(args, self.accelerator)
 
     def get_default_loss(self, model: nn.Module) -> GVELoss:
-        """Equation 1 with the settings of the run.
-
-        Args:
-            model: The model in training.
-
-        Returns:
-            The loss.
-        """
+        """Equation 1 with the settings of the run."""
         return build_loss(model, self.args)
 
     def collect_features(self, inputs: dict[str, Any]) -> tuple[list[dict[str, Any]], torch.Tensor | None]:
@@ -133,11 +129,7 @@ class GVETrainer(SentenceTransformerTrainer):
         """Leave the card alone: the stock one would read samples of every video column; `gve.model_cards` writes ours."""
 
     def get_train_dataloader(self) -> DataLoader:
-        """Batches by the pyramid, each process its own.
-
-        Returns:
-            A loader that accelerate neither shards nor pads, since the sampler already knows its rank.
-        """
+        """Batches by the pyramid, each process its own."""
         args = self.args
         rows = {
             task: without_unused_negatives(data, 0 if self.mining else args.negatives_of(task))
@@ -157,9 +149,6 @@ class GVETrainer(SentenceTransformerTrainer):
 
         Args:
             epoch: Counted from 0.
-
-        Returns:
-            Scores by task; empty in a first epoch without a prober, unless the schedule needs a baseline.
         """
         live = epoch > 0 or (self.prober is None and self.args.curriculum(1).needs_baseline)
         if not live and self.prober is None:
@@ -173,19 +162,12 @@ class GVETrainer(SentenceTransformerTrainer):
             world_size=self.args.world_size,
         )
         if live:
-            pairs = completed_pairs(self.data_collator, self.vision_cache)
-            return prober(LiveEncoder(self.model, pairs, batch_size=PROBE_BATCH))
+            options = {"cache": self.vision_cache, "batch_size": PROBE_BATCH}
+            return prober(LiveEncoder(self.model, self.data_collator, **options))
         return prober(OutsideEncoder(self.prober, batch_size=PROBE_BATCH))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
         """Train, from the start or from a checkpoint of the same run.
-
-        Args:
-            resume_from_checkpoint: A folder, or True for the last one of the run.
-            **kwargs: As for transformers' Trainer.
-
-        Returns:
-            What transformers' Trainer gives.
 
         Raises:
             ValueError: Where there is no checkpoint, or it is of a run with other data or settings and `resume_force`
@@ -200,17 +182,7 @@ class GVETrainer(SentenceTransformerTrainer):
         return output
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """The loss of a batch; in training a loss that is no number stops the run with the ids of the rows.
-
-        Args:
-            model: The model, wrapped as it is trained.
-            inputs: A batch.
-            *args: Passed on.
-            **kwargs: Passed on.
-
-        Returns:
-            A scalar, with outputs where they are asked for.
-        """
+        """The loss of a batch; in training a loss that is no number stops the run with the ids of the rows."""
         named = {name: inputs.pop(name) for name in ("task", "ids") if name in inputs}
         loss = super().compute_loss(model, inputs, *args, **kwargs)
         if named:
@@ -223,25 +195,13 @@ class GVETrainer(SentenceTransformerTrainer):
             return super().get_batch_samples(*args, **kwargs)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Muon or master weights where the settings ask for them, else transformers' choice.
-
-        Args:
-            model: Instead of the trainer's.
-
-        Returns:
-            The optimizer.
-        """
+        """Muon or master weights where the settings ask for them, else transformers' choice."""
         if self.optimizer is None and (self.args.use_muon or self.args.master_weights):
             self.optimizer = optimizer_of(self.args, self.model if model is None else model)
         return super().create_optimizer(model)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the scores of the loss (Figures 9 and 10 of the paper) to each entry of the training log.
-
-        Args:
-            logs: The entry.
-            start_time: For the speed figures.
-        """
+        """Add the scores of the loss (Figures 9 and 10 of the paper) to each entry of the training log."""
         if "loss" in logs:
             logs = logs | {name: round(value, 4) for name, value in self.watch.pop().items()}
         super().log(logs, start_time)
@@ -266,12 +226,7 @@ class GVETrainer(SentenceTransformerTrainer):
             super()._push_from_checkpoint(checkpoint_folder)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write a complete model folder, under FSDP too, whatever its `state_dict_type`.
-
-        Args:
-            output_dir: The folder; that of the run by default.
-            _internal_call: Whether a checkpoint is being written.
-        """
+        """Write a complete model folder, under FSDP too, whatever its `state_dict_type`."""
         if not self.is_fsdp_enabled:
             super().save_model(output_dir, _internal_call)
             return

@@ -40,8 +40,7 @@ from gve.hub_datasets.schema import TASKS
 from gve.hub_datasets.world.build import build_world
 from gve.hub_datasets.world.texts import training_texts
 from gve.trainers import GVELoss, GVETrainer, GVETrainingArguments, PairCollator
-from gve.trainers.loader import build_loader, build_sampler
-from gve.trainers.rows import PairRows
+from gve.trainers.rows import PairRows, build_loader, build_sampler
 from gve.trainers.train import load_tasks
 
 SHAPES = {

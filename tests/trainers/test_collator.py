@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gve.trainers.collator import PairCollator, match_mask
-from gve.trainers.media.frame_cache import DecodedCache
+from gve.trainers.media.reader import DecodedCache
 
 FACTS = st.lists(st.lists(st.integers(0, 5), max_size=4), min_size=1, max_size=8)
 

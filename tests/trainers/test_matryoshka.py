@@ -7,7 +7,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from gve.trainers import GVELoss, GVETrainer, GVETrainingArguments, info_nce
-from gve.trainers.matryoshka import Widths
+from gve.trainers.contrast import Widths
 
 
 def unit(*shape, seed=0):

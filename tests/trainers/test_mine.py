@@ -19,10 +19,9 @@ from gve.hub_datasets.schema import media
 from gve.hub_datasets.uvrb import instructions
 from gve.hub_datasets.world.build import build_world
 from gve.trainers import GVETrainer, GVETrainingArguments, mine
-from gve.trainers.mining.corpora import load_corpus
+from gve.trainers.encoders import OutsideEncoder
 from gve.trainers.mining.mined import HEADER
-from gve.trainers.mining.side_encoders import OutsideSide
-from gve.trainers.mining.targets import TargetTable
+from gve.trainers.mining.targets import TargetTable, load_corpus
 from gve.trainers.resume.guard import changes, run_facts
 from gve.trainers.rows import target_digest
 from gve.trainers.train import load_tasks
@@ -129,8 +128,8 @@ def test_killed_and_run_again_it_ends_in_the_same_bytes(command, mined, tmp_path
         kept = {name: content for name, content in contents(tmp_path).items() if ".partial" not in name}
         assert kept.items() <= contents(whole).items()
     counted = []
-    encode = OutsideSide._encode
-    monkeypatch.setattr(OutsideSide, "_encode", lambda self, *a: counted.append(1) or encode(self, *a))
+    encode = OutsideEncoder._encode
+    monkeypatch.setattr(OutsideEncoder, "_encode", lambda self, *a: counted.append(1) or encode(self, *a))
     assert command(tmp_path, "--negatives", "t2v=2", "t2t=3") == 0
     made = {name: content for name, content in contents(tmp_path).items() if ".partial" not in name}
     assert made == contents(whole) and counted

@@ -11,7 +11,7 @@ from accelerate.utils.deepspeed import HfDeepSpeedConfig
 
 from gve.hub_datasets.schema import task_of
 from gve.trainers.planning.dry_run import make_plan
-from gve.trainers.planning.paper_rows import COLLECTED, SOURCES, UVRD
+from gve.trainers.planning.row_costs import COLLECTED, SOURCES, UVRD
 from gve.trainers.recipe import RECIPES, parse, read_recipe, recipe_names
 
 PAPER = ("gve-3b", "gve-7b", "gve-i", "gve-s", "gve")

@@ -1,30 +1,68 @@
-"""The Modality Pyramid: from what was measured to the draw of an epoch (paper, section 3.3).
+"""The Modality Pyramid: from what was measured to the probabilities of an epoch (paper, section 3.3).
 
-The arithmetic stands in `probabilities`, the schedules in `weights`, the records in `history`. Shapes: K tasks.
+Shapes: K tasks.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
-from gve.trainers.curriculum.history import CurriculumEpoch, CurriculumHistory, TaskScores
-from gve.trainers.curriculum.probabilities import bound_probabilities, sigma_at, softmax_probabilities
-from gve.trainers.curriculum.weights import UNMEASURED, WEIGHTS, Moment, check_scores, uniform
+from gve.trainers.curriculum.weights import (
+    UNMEASURED,
+    WEIGHTS,
+    Moment,
+    TaskScores,
+    check_scores,
+    softmax_probabilities,
+    uniform,
+)
 
-__all__ = [
-    "SCHEDULES",
-    "CurriculumEpoch",
-    "CurriculumHistory",
-    "Schedule",
-    "TaskScores",
-    "bound_probabilities",
-    "sigma_at",
-    "softmax_probabilities",
-]
+__all__ = ["SCHEDULES", "CurriculumEpoch", "CurriculumHistory", "Schedule", "TaskScores", "softmax_probabilities"]
 
 SCHEDULES = tuple(WEIGHTS)
-"""How tasks are drawn; see `gve.trainers.curriculum.weights`."""
+"""Names of the schedules; see `gve.trainers.curriculum.weights`."""
+
+
+@dataclass(frozen=True)
+class CurriculumEpoch:
+    """One epoch of the curriculum: what was measured, and the draw that follows from it."""
+
+    sigma: float
+    probabilities: dict[str, float]
+    scores: dict[str, TaskScores] = field(default_factory=dict)
+
+    def logs(self) -> dict[str, float]:
+        """Flat names and numbers for a trainer's log: `P/t2v`, `R/t2v`, `R_centred/t2v`, `accuracy/t2v`, `sigma`."""
+        flat = {"sigma": self.sigma} | {f"P/{task}": value for task, value in self.probabilities.items()}
+        for task, measured in self.scores.items():
+            flat |= {
+                f"R/{task}": measured.score,
+                f"R_centred/{task}": measured.centred,
+                f"accuracy/{task}": measured.accuracy,
+            }
+        return flat
+
+
+@dataclass
+class CurriculumHistory:
+    """Every epoch that has begun, by its number from 0; it travels in the checkpoint."""
+
+    epochs: dict[int, CurriculumEpoch] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """A dict of strings and numbers that `from_json` reads back to the same bits."""
+        return {str(epoch): asdict(record) for epoch, record in self.epochs.items()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "CurriculumHistory":
+        """Read what `to_json` wrote."""
+        epochs = {}
+        for epoch, record in data.items():
+            scores = {task: TaskScores(**values) for task, values in record["scores"].items()}
+            epochs[int(epoch)] = CurriculumEpoch(record["sigma"], dict(record["probabilities"]), scores)
+        return cls(epochs)
 
 
 @dataclass(frozen=True)
@@ -32,18 +70,8 @@ class Schedule:
     """From scores, sizes and history to the probabilities of an epoch (section 3.3).
 
     Args:
-        name: One of `SCHEDULES`.
-        num_epochs: Epochs of the run.
-        sigma_min: sigma of the first epoch.
-        sigma_max: sigma of the last epoch.
-        cap: Highest probability of a task.
-        floor: Lowest probability of a task.
         priors: w_k by task, for P_t(k) proportional to w_k times the schedule's weight; 1 where a task is not named.
-        starts: By task the share of the epochs that passes before it is drawn; from the first one where not named.
         unlock_margin: By how much R' or accuracy must move to unlock a task; only for `unlock`.
-
-    Raises:
-        ValueError: Where `unlock` has no floor.
     """
 
     name: str = "pyramid"
@@ -53,7 +81,6 @@ class Schedule:
     cap: float = 1.0
     floor: float = 0.0
     priors: Mapping[str, float] = field(default_factory=dict)
-    starts: Mapping[str, float] = field(default_factory=dict)
     unlock_margin: float = 0.05
 
     def __post_init__(self) -> None:
@@ -84,26 +111,15 @@ class Schedule:
 
         Args:
             epoch: Counted from 0.
-            sizes: Rows by task; its order is the order of the tasks.
             scores: By task; empty where there is no prober yet, which makes the epoch uniform but for the priors.
             history: Of the epochs so far; later ones in it are not looked at. None where there are none.
-
-        Returns:
-            The record of the epoch.
-
-        Raises:
-            ValueError: Where a task lacks a score.
         """
         sigma = sigma_at(epoch, self.num_epochs, sigma_min=self.sigma_min, sigma_max=self.sigma_max)
-        begun = {task: size for task, size in sizes.items() if self.starts.get(task, 0.0) * self.num_epochs <= epoch}
-        if not begun:
-            raise ValueError(f"starts: no task has begun in epoch {epoch + 1}; let at least one start at 0")
         past = {} if history is None else history.epochs
         earlier = [past[number].scores for number in sorted(past) if number < epoch and past[number].scores]
-        weights = self._weights(Moment(sigma, begun, scores, earlier, self.unlock_margin))
+        weights = self._weights(Moment(sigma, sizes, scores, earlier, self.unlock_margin))
         bounded = bound_probabilities(weights, cap=self.cap, floor=self.floor)
-        drawn = dict.fromkeys(sizes, 0.0) | dict(zip(begun, bounded.tolist(), strict=True))
-        return CurriculumEpoch(sigma, drawn, dict(scores))
+        return CurriculumEpoch(sigma, dict(zip(sizes, bounded.tolist(), strict=True)), dict(scores))
 
     def _weights(self, moment: Moment) -> np.ndarray:
         weigh = WEIGHTS[self.name]
@@ -114,6 +130,40 @@ class Schedule:
         weighted = weigh(moment) * [self.priors.get(task, 1.0) for task in moment.sizes]
         if not weighted.sum() > 0:
             raise ValueError(
-                f"task_priors: got 0 for {', '.join(moment.sizes)}, all tasks that have begun; give one of them more than 0"
+                f"task_priors: got 0 for every task ({', '.join(moment.sizes)}); give at least one more than 0"
             )
         return weighted / weighted.sum()
+
+
+def sigma_at(epoch: int, num_epochs: int, *, sigma_min: float = 0.1, sigma_max: float = 1.0) -> float:
+    """sigma(t), linear from the first epoch to the last (section 3.3).
+
+    Args:
+        epoch: Counted from 0.
+        num_epochs: Epochs of the run; with one there is nothing to anneal and sigma stays at its minimum.
+    """
+    progress = 0.0 if num_epochs <= 1 else min(epoch / (num_epochs - 1), 1.0)
+    return sigma_min + (sigma_max - sigma_min) * progress
+
+
+def bound_probabilities(probabilities: Sequence[float], *, cap: float = 1.0, floor: float = 0.0) -> np.ndarray:
+    """The nearest distribution in proportion with no task above `cap` or below `floor`, by water-filling.
+
+    All tasks are scaled by one number and then clipped; that number is the one that makes the sum 1, so tasks that
+    touch no bound keep their ratios.
+
+    Returns:
+        (K,) probabilities, fp64.
+    """
+    weights = np.maximum(np.asarray(probabilities, dtype=np.float64), 1e-300)
+    count = len(weights)
+    if floor * count > 1 + 1e-12 or cap * count < 1 - 1e-12:
+        raise ValueError(
+            f"probability_cap, probability_floor: got {cap:g} and {floor:g} for {count} tasks; {count} probabilities "
+            f"between them must be able to sum to 1; use a cap of at least {1 / count:.3g} and a floor of at most that"
+        )
+    weights /= weights.sum()
+    scales = np.sort(np.concatenate([floor / weights, cap / weights]))  # (2 K,) where a task meets a bound
+    totals = np.clip(scales[:, None] * weights, floor, cap).sum(axis=1)  # rises in straight pieces between them
+    clipped = np.clip(np.interp(1.0, totals, scales) * weights, floor, cap)
+    return clipped / clipped.sum()

@@ -1,6 +1,6 @@
-"""How each schedule weighs the tasks of an epoch, from what has been measured so far (paper, section 3.3).
+"""How each schedule weighs the tasks of an epoch, from what the probes have measured so far (paper, section 3.3).
 
-Every function here is pure arithmetic on a `Moment`. Shapes: K tasks.
+Every schedule is pure arithmetic on a `Moment`. Shapes: K tasks, N probe pairs of a task.
 """
 
 import math
@@ -10,8 +10,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from gve.hub_datasets.schema import task_of
-from gve.trainers.curriculum.history import TaskScores
-from gve.trainers.curriculum.probabilities import softmax_probabilities
+
+
+@dataclass(frozen=True)
+class TaskScores:
+    """What a prober says of one task.
+
+    Args:
+        score: R, the mean cosine of N positive pairs (section 3.3).
+        centred: R', R minus the mean cosine of pairs that do not belong together: free of what two modalities share
+            whatever they show.
+        accuracy: Share of the N queries whose target is nearer than the other N - 1.
+    """
+
+    score: float
+    centred: float
+    accuracy: float
 
 
 @dataclass(frozen=True)
@@ -19,7 +33,6 @@ class Moment:
     """All that a schedule may look at when an epoch begins.
 
     Args:
-        sigma: sigma(t).
         sizes: Rows by task, of the K tasks that have begun; their order is the order of the weights.
         scores: What the prober says now, by task; empty where none was asked.
         earlier: What it said at each earlier epoch, the oldest first; epochs without a prober are left out.
@@ -35,6 +48,17 @@ class Moment:
 
 Weigh = Callable[[Moment], np.ndarray]
 """A moment to (K,) weights of its tasks."""
+
+
+def softmax_probabilities(scores: Sequence[float], sigma: float) -> np.ndarray:
+    """P_t(k), proportional to exp(R_k / sigma) (section 3.3).
+
+    Returns:
+        (K,) probabilities, fp64.
+    """
+    scaled = np.asarray(scores, dtype=np.float64) / sigma
+    weights = np.exp(scaled - scaled.max())
+    return weights / weights.sum()
 
 
 def uniform(moment: Moment) -> np.ndarray:
@@ -95,13 +119,6 @@ def prerequisites(task: str, tasks: Sequence[str]) -> list[str]:
 
     A source builds on those its name begins with (t2v-spatial on t2v), a composed query on the queries it is
     composed of, towards the same kind of target (ti2v on t2v and i2v).
-
-    Args:
-        task: Its name.
-        tasks: All that are trained.
-
-    Returns:
-        Names, in the order of `tasks`.
     """
     query, target = _sides(task)
     found = []
@@ -113,14 +130,7 @@ def prerequisites(task: str, tasks: Sequence[str]) -> list[str]:
 
 
 def check_scores(moment: Moment) -> None:
-    """Make sure that every task has been measured.
-
-    Args:
-        moment: Of an epoch with scores.
-
-    Raises:
-        ValueError: Where a task lacks a score, or has one that is no number.
-    """
+    """Make sure that every task has been measured."""
     if missing := sorted(set(moment.sizes) - set(moment.scores)):
         raise ValueError(
             f"scores: got none for {', '.join(missing)}; every task needs one; probe all tasks of the training set"

@@ -22,9 +22,7 @@ from transformers.distributed.fsdp import is_fsdp_managed_module
 
 from gve.packing_gve import overhead
 from gve.trainers.arguments import GVETrainingArguments
-from gve.trainers.gradcache.chunks import chunk_rows
-from gve.trainers.gradcache.replay import RandomState
-from gve.trainers.gradcache.tower import TowerRun, is_trained
+from gve.trainers.gradcache.tower import RandomState, TowerRun, chunk_rows, is_trained
 from gve.trainers.losses import GVELoss, embedder_of, normaliser, unwrapped
 from gve.trainers.media.batch_media import Batch
 
@@ -40,9 +38,7 @@ class CachedGVELoss(GVELoss):
     under DistributedDataParallel; weights that are sharded over processes are refused.
 
     Args:
-        model: The SentenceTransformer in training.
-        cache_tokens: Tokens of a piece at most, padding included; see `gve.trainers.gradcache.chunks`.
-        **options: As for `GVELoss`.
+        cache_tokens: Tokens of a piece at most, padding included; see `gve.trainers.gradcache.tower`.
 
     Raises:
         ValueError: If `cache_tokens` is below 1.
@@ -61,11 +57,7 @@ class CachedGVELoss(GVELoss):
         """Embed all columns without gradients and score them; the second pass waits for the backward.
 
         Args:
-            features: One dict of model inputs a column: query, target, negatives.
             labels: (B, B) bool; True where target j also answers query i.
-
-        Returns:
-            A scalar, whose backward runs the second pass.
         """
         columns = list(features)
         size, with_grad = len(columns[0]["input_ids"]), torch.is_grad_enabled()
@@ -85,15 +77,7 @@ class CachedGVELoss(GVELoss):
 
 
 class TwoPasses:
-    """One batch on its way through the model, twice.
-
-    Args:
-        loss: Whose model runs.
-        columns: Model inputs of each column.
-
-    Raises:
-        ValueError: If the weights are sharded.
-    """
+    """One batch on its way through the model, twice."""
 
     def __init__(self, loss: CachedGVELoss, columns: Sequence[dict[str, Any]]) -> None:
         self.loss, self.wrapper, self.model = loss, loss.model, unwrapped(loss.model)
@@ -128,9 +112,6 @@ class TwoPasses:
 
         The costliest piece comes last and keeps its graph: nothing else needs the memory of a piece until its backward,
         and it need not run again.
-
-        Args:
-            with_grad: Whether there will be a second pass.
 
         Returns:
             (n, D), in the order of their first rows; `places` tells which of them each of the N rows has.
@@ -210,15 +191,7 @@ class TwoPasses:
 
 
 def build_loss(model: nn.Module, args: GVETrainingArguments) -> GVELoss:
-    """Equation 1 with the settings of a run.
-
-    Args:
-        model: The SentenceTransformer in training.
-        args: Settings of the run.
-
-    Returns:
-        The loss, cached where `cache_tokens` is given.
-    """
+    """Equation 1 with the settings of a run."""
     options = {
         "temperature": args.temperature,
         "false_negative_margin": args.false_negative_margin,

@@ -1,41 +1,105 @@
-"""The vision tower over the distinct media of a batch: each runs once, piece by piece, with or without gradients.
+"""Pieces of a batch that run together, and the vision tower over its distinct media, each once.
 
-Shape legend: U distinct media of a kind, S patches, P values a patch, V vision tokens, W width of their features.
+Shape legend: N rows or media, U distinct media of a kind, S patches, P values a patch, V vision tokens, W width of their
+features.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gve.embedder_gve import EmbedderMixin
-from gve.trainers.gradcache.chunks import chunk_media
-from gve.trainers.gradcache.replay import RandomState
 from gve.trainers.media.batch_media import Media
+
+MOST_PADDING = 0.1
+"""Share of padding that no piece goes above."""
+
+
+def chunk_rows(lengths: Sequence[int], *, limit: int, extra: int) -> list[np.ndarray]:
+    """The cheapest partition into pieces of at most `limit` tokens, padding included.
+
+    A piece costs its rows times its longest row, plus `extra`. Sorted by length the best pieces are runs, so that the
+    exact optimum takes N steps. A row longer than the limit is a piece of its own.
+
+    Args:
+        lengths: (N,), tokens of each row, all above 0.
+        limit: Tokens of a piece at most.
+        extra: What one more piece costs beside its tokens, in tokens.
+
+    Returns:
+        The rows of each piece, shortest rows first.
+    """
+    order = np.argsort(lengths, kind="stable")
+    longest = np.asarray(lengths, np.int64)[order]
+    tokens = np.concatenate([[0], longest.cumsum()])
+    cost = np.zeros(len(order) + 1, np.int64)  # of the first j rows
+    start = np.zeros(len(order) + 1, np.int64)  # of the last piece among them
+    for j in range(1, len(order) + 1):
+        padded = (j - np.arange(j)) * longest[j - 1]  # of a last piece that starts at each i < j
+        fits = (padded <= limit) & (padded * (1 - MOST_PADDING) <= tokens[j] - tokens[:j])
+        fits[j - 1] = True
+        costs = np.where(fits, cost[:j] + padded + extra, np.iinfo(np.int64).max)
+        start[j] = costs.argmin()
+        cost[j] = costs[start[j]]
+    pieces, end = [], len(order)
+    while end:
+        pieces.append(order[start[end] : end])
+        end = int(start[end])
+    return pieces[::-1]
+
+
+def chunk_media(costs: Sequence[float], *, limit: float) -> list[list[int]]:
+    """Runs of media whose costs stay within a limit; nothing is padded in the vision tower.
+
+    Args:
+        costs: (N,), of each medium.
+    """
+    runs: list[list[int]] = []
+    total = 0.0
+    for number, cost in enumerate(costs):
+        if not runs or total + cost > limit:
+            runs.append([])
+            total = 0.0
+        runs[-1].append(number)
+        total += cost
+    return runs
+
+
+class RandomState:
+    """A copy of what the random numbers on the CPU, and on the device of the model, follow from."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.devices = [] if device.type == "cpu" else [device]
+        self.kind = device.type
+        self.cpu = torch.get_rng_state()
+        module = None if device.type == "cpu" else torch.get_device_module(device)
+        self.others = [module.get_rng_state(device) for device in self.devices]
+
+    @contextmanager
+    def replayed(self) -> Iterator[None]:
+        """Within it random numbers are those that followed the copy; after it they go on as if nothing had been drawn."""
+        with torch.random.fork_rng(devices=self.devices, device_type="cuda" if self.kind == "cpu" else self.kind):
+            torch.set_rng_state(self.cpu)
+            for device, state in zip(self.devices, self.others, strict=True):
+                torch.get_device_module(device).set_rng_state(state, device)
+            yield
+
 
 Piece = tuple[str, list[int]]
 """A kind, and some of its media."""
 
 
 def is_trained(model: EmbedderMixin) -> bool:
-    """Whether any weight of the vision tower is trained.
-
-    Args:
-        model: The embedder.
-    """
+    """Whether any weight of the vision tower is trained."""
     return any(parameter.requires_grad for parameter in model.visual.parameters())
 
 
 def token_cost(config: Any) -> float:
-    """Activations that a token costs in the vision tower, in those that it costs in the language model.
-
-    Args:
-        config: The embedder's.
-
-    Returns:
-        Layers times width of the tower, times the patches of a token, over layers times width of the language model.
-    """
+    """Activations that a token costs in the vision tower, in those that it costs in the language model."""
     vision, text = config.vision_config, config.get_text_config()
     tower = vision.depth * vision.hidden_size * vision.spatial_merge_size**2
     return tower / (text.num_hidden_layers * text.hidden_size)
@@ -45,13 +109,7 @@ def pieces_of(media: Mapping[str, Media], *, merge: int, cost: float, limit: flo
     """The media whose features are not known, in pieces that run together.
 
     Args:
-        media: By kind.
-        merge: Patches merged along each side.
-        cost: Of a vision token, in tokens.
         limit: Tokens of a piece at most; a medium above it is a piece of its own.
-
-    Returns:
-        The pieces.
     """
     out = []
     for name, seen in media.items():
@@ -66,11 +124,7 @@ class TowerRun:
     """The first pass over the tower, and what the second one needs.
 
     Args:
-        model: The embedder.
-        media: By kind.
-        normalise: Makes float patches of uint8 ones.
         limit: Tokens of a piece at most; None runs each kind at once.
-        with_grad: Whether the features keep the graph of the tower.
 
     Attributes:
         features: (V, W) of each medium, by kind.
@@ -103,10 +157,6 @@ class TowerRun:
     def run(self, name: str, places: Sequence[int]) -> Tensor:
         """Features of some media.
 
-        Args:
-            name: Of their kind.
-            places: Which of them.
-
         Returns:
             (V of all, W).
         """
@@ -116,25 +166,14 @@ class TowerRun:
         return self.model.vision_features(pixels, seen.grids[torch.tensor(places, device=seen.grids.device)])
 
     def leaves(self, shown: Mapping[str, Sequence[int]]) -> dict[str, dict[int, Tensor]]:
-        """Features that collect gradients, for media of some rows.
-
-        Args:
-            shown: Places by kind.
-
-        Returns:
-            By kind and place.
-        """
+        """Features that collect gradients, for media of some rows."""
         return {
             name: {place: self.features[name][place].detach().requires_grad_() for place in places}
             for name, places in shown.items()
         }
 
     def collect(self, leaves: Mapping[str, Mapping[int, Tensor]]) -> None:
-        """Add the gradients of some rows to those of their media.
-
-        Args:
-            leaves: What `leaves` gave, after a backward.
-        """
+        """Add the gradients of some rows to those of their media."""
         for name, found in leaves.items():
             for place, leaf in found.items():
                 before = self.gradients[name][place]

@@ -35,11 +35,7 @@ class Media:
     seconds: Tensor | None = None
 
     def sizes(self, merge: int) -> np.ndarray:
-        """(U,) vision tokens of each medium.
-
-        Args:
-            merge: Patches merged along each side.
-        """
+        """(U,) vision tokens of each medium."""
         return (self.grids.prod(-1) // merge**2).cpu().numpy()
 
 
@@ -49,13 +45,6 @@ def media_of(inputs: Mapping[str, Any], merge: int) -> dict[str, Media]:
     Args:
         inputs: `pixel_values`, `image_grid_thw` and so on, as the processor names them; features stand in for pixels as
             `image_embeds` and `video_embeds`.
-        merge: Patches merged along each side.
-
-    Returns:
-        Kinds that are there.
-
-    Raises:
-        ValueError: Where grids come without pixels and features.
     """
     out = {}
     for name, (_, pixels, embeds) in KINDS.items():
@@ -104,10 +93,6 @@ class Batch:
         Args:
             columns: Model inputs of each column, with media of their own, or with `media` in the first one and
                 `image_places` and `video_places` in all, as `PairCollator` shares them.
-            merge: Patches merged along each side.
-
-        Returns:
-            The batch.
         """
         width = max(column["input_ids"].shape[1] for column in columns)
         tokens = {name: torch.cat([_widen(column[name], width) for column in columns]) for name in TOKENS}
@@ -141,11 +126,7 @@ class Batch:
         return np.array(firsts), inverse
 
     def shown(self, rows: np.ndarray) -> dict[str, list[int]]:
-        """The media that rows show, by kind, in the order of the rows; kinds that none shows are left out.
-
-        Args:
-            rows: Any of the N rows.
-        """
+        """The media that rows show, by kind, in the order of the rows; kinds that none shows are left out."""
         listed = {name: [place for row in rows for place in places[row]] for name, places in self.places.items()}
         return {name: places for name, places in listed.items() if places}
 
@@ -153,11 +134,7 @@ class Batch:
         """What the model takes for some rows, without the columns that are padding in all of them.
 
         Args:
-            rows: Any of the N rows.
             features: (V, W) of each of the U media, by kind; those that these rows do not show may be anything.
-
-        Returns:
-            The arguments of the model's forward.
         """
         width = int(self.lengths[rows].max())
         # a window of the width that ends with the row, or starts with the batch, always holds the row
@@ -177,12 +154,7 @@ def column_inputs(
     """What the model takes for a column whose media are shared.
 
     Args:
-        column: Tokens, and `image_places` and `video_places` among the distinct media.
-        media: Distinct media by kind.
         features: (V, W) of each, by kind.
-
-    Returns:
-        The arguments of the model's forward.
     """
     out = {name: column[name] for name in TOKENS}
     for name, seen in media.items():

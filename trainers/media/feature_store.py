@@ -40,9 +40,7 @@ class FeatureStore:
     everything once an epoch, so whatever left would be needed again before it is used twice.
 
     Args:
-        folder: Where to; made if missing.
         dtype: "float32", "bfloat16", or "int8" with one scale for each part of a token.
-        parts: N; parts of a token differ in their range.
         limit: Bytes of all shards at most; what does not fit is not kept. Several writers may exceed it by a shard each.
         root: The folder whose shards count against the limit; by default `folder`.
 
@@ -95,9 +93,6 @@ class FeatureStore:
     def get(self, key: str) -> Features | None:
         """Features that are kept.
 
-        Args:
-            key: Their name.
-
         Returns:
             The features, or None.
         """
@@ -110,11 +105,7 @@ class FeatureStore:
         """Keep features.
 
         Args:
-            key: Their name.
             value: The features, (V, W) of any float type.
-
-        Returns:
-            What `get` gives from now on, also where there is no room for it: a run does not depend on that.
         """
         written = self._encoded(key, value.features.cpu())
         read_back = value._replace(features=self._decoded(written, key))

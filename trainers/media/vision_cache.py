@@ -3,12 +3,20 @@
 Shapes: M images or videos of one kind, S their patches, V their vision tokens, W values of the tower a token.
 """
 
-from collections.abc import Iterator, Sequence
+import json
+import secrets
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from hashlib import blake2b
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
 from transformers import TrainerCallback
 from transformers.distributed.fsdp import is_fsdp_managed_module
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
@@ -17,8 +25,77 @@ from gve.embedder_gve import EmbedderMixin
 from gve.frames_gve import Features
 from gve.processing_gve import GVEProcessor
 from gve.trainers.media.feature_store import FeatureStore
-from gve.trainers.media.inputs import PATCHES, read_label
-from gve.trainers.media.vision_folder import check_frozen, open_store
+from gve.trainers.media.reader import PATCHES, MediaReader, read_label
+
+VERSION = 2
+"""Goes up when the reader gives other patches than before: then what is kept is of no use."""
+
+
+def tower_digest(model: EmbedderMixin) -> str:
+    """What tells one vision tower from another.
+
+    Returns:
+        A digest of names, types and bytes of the tower's parameters, and of its configuration.
+    """
+    config = model.config.vision_config
+    attention = config._attn_implementation
+    settings = {**config.to_dict(), "attention": attention, "stock": model.config.stock_vision}
+    settings.pop("transformers_version", None)
+    digest = blake2b(json.dumps(settings, sort_keys=True, default=str).encode(), digest_size=16)
+    for name, value in sorted(model.visual.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def processor_settings(processor: GVEProcessor) -> dict[str, Any]:
+    """What of a processor changes the patches or the times of media."""
+    parts = {"image": processor.image_processor.to_dict(), "video": processor.video_processor.to_dict()}
+    return json.loads(json.dumps(parts, sort_keys=True, default=str))
+
+
+def check_frozen(model: EmbedderMixin) -> None:
+    """Refuse a vision tower that is trained."""
+    if trained := [name for name, value in model.visual.named_parameters() if value.requires_grad]:
+        raise ValueError(
+            f"vision_cache_dir: got a folder while {len(trained)} parameters of the vision tower are trained, such as "
+            f"visual.{trained[0]}; accepted with a frozen tower alone, whose features stay as they are; freeze it "
+            "(--freeze_vision, or adapters on the language model), or keep decoded frames with frame_cache_dir"
+        )
+
+
+def open_store(
+    model: EmbedderMixin,
+    processor: GVEProcessor,
+    folder: str | PathLike[str],
+    *,
+    dtype: str = "float32",
+    limit: int = 64 << 30,
+    autocast: torch.dtype | None = None,
+    device: str = "cpu",
+) -> FeatureStore:
+    """The features of one tower as one processor feeds it, in a folder of their own.
+
+    Args:
+        limit: Bytes of all of them at most.
+    """
+    check_frozen(model)
+    settings = {
+        "version": VERSION,
+        "tower": tower_digest(model),
+        "autocast": None if autocast is None else str(autocast),
+        "device": device,
+        "dtype": dtype,
+        "processor": processor_settings(processor),
+    }
+    name = blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=12).hexdigest()
+    place = Path(folder) / name
+    store = FeatureStore(place, dtype=dtype, parts=model.vision_parts, limit=limit, root=folder)
+    if not (place / "settings.json").is_file():  # nobody reads it but people
+        partial = place / f".{secrets.token_hex(8)}.partial"
+        partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        partial.replace(place / "settings.json")
+    return store
 
 
 class VisionCache:
@@ -26,11 +103,6 @@ class VisionCache:
 
     The tower sees one medium at a time: then features depend on weights and medium alone, not on the batch, and a run
     with a cold cache ends in the weights of one with a warm cache, to the bit.
-
-    Args:
-        model: The embedder; its tower is frozen.
-        store: Where features are kept.
-        autocast: Type in which the tower computes, if not its own.
 
     Attributes:
         computed: Media that the tower has seen.
@@ -40,15 +112,7 @@ class VisionCache:
         self.model, self.store, self.autocast, self.computed = model, store, autocast, 0
 
     def complete(self, column: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Features in place of patches.
-
-        Args:
-            column: The model's inputs of one side of a batch, as `MediaReader.column` makes them.
-
-        Returns:
-            The same with `image_embeds` and `video_embeds` of all media, and without patches. A column without media
-            comes back as it is.
-        """
+        """Features in place of patches."""
         out = dict(column)
         for kind, patches in PATCHES.items():
             if f"{kind}_known" not in out:
@@ -67,7 +131,6 @@ class VisionCache:
             pixels: (S, values a patch), patches of the media that are not known; None if all are.
             features: (V, W) of those that are known; None if none is.
             grids: (M, 3).
-            known: M times whether the features are there.
             labels: (M, L) uint8, see `labels_of`.
 
         Returns:
@@ -96,7 +159,7 @@ class VisionCache:
                 raise ValueError(
                     f"vision_cache_dir: got {key}, whose features are not kept, while weights are sharded by FSDP; "
                     "accepted is a folder that holds all, because processes would wait for one another's media; fill "
-                    "it before with gve.trainers.media.vision_fill.fill_cache"
+                    "it before with gve.trainers.media.vision_cache.fill_cache"
                 )
             tower = self.model.visual
             training = tower.training
@@ -115,30 +178,8 @@ class VisionCache:
         return torch.autocast(device.type, self.autocast, enabled=self.autocast is not None)
 
 
-class CompletedPairs:
-    """The two sides of rows with features in place of patches, for whatever embeds pairs with the live model.
-
-    Args:
-        collator: A `PairCollator`.
-        cache: Completes what it makes.
-    """
-
-    def __init__(self, collator: Any, cache: VisionCache) -> None:
-        self.collator, self.cache = collator, cache
-
-    def pair(self, rows: Sequence[Any]) -> Iterator[tuple[str, dict[str, Tensor]]]:
-        """The model's inputs of both sides; see `PairCollator.pair`."""
-        device = next(self.cache.model.parameters()).device
-        for name, column in self.collator.pair(rows):
-            yield name, self.cache.complete({key: value.to(device) for key, value in column.items()})
-
-
 class VisionCacheCallback(TrainerCallback):
-    """Makes sure that the tower is still frozen, and writes features where a run may end and before workers look.
-
-    Args:
-        cache: The run's cache.
-    """
+    """Makes sure that the tower is still frozen, and writes features where a run may end and before workers look."""
 
     def __init__(self, cache: VisionCache) -> None:
         self.cache = cache
@@ -163,16 +204,8 @@ class VisionCacheCallback(TrainerCallback):
 def cache_for(model: nn.Module, processor: GVEProcessor, args: Any) -> VisionCache | None:
     """The cache that a run's settings ask for.
 
-    Args:
-        model: The embedder.
-        processor: Its processor.
-        args: `GVETrainingArguments`.
-
     Returns:
         The cache, or None without `vision_cache_dir`.
-
-    Raises:
-        ValueError: If the tower is trained, or its weights are divided among processes from the start.
     """
     if args.vision_cache_dir is None:
         return None
@@ -201,9 +234,6 @@ def completed(columns: list[dict[str, Any]], cache: VisionCache | None) -> list[
     Args:
         columns: The model's inputs of each side; media that the sides share stand under "media" in the first one.
         cache: The run's cache, or None.
-
-    Returns:
-        The columns.
     """
     if cache is None:
         return columns
@@ -211,26 +241,63 @@ def completed(columns: list[dict[str, Any]], cache: VisionCache | None) -> list[
     return [column | {"media": cache.complete(column["media"])} if "media" in column else column for column in columns]
 
 
-def completed_pairs(collator: Any, cache: VisionCache | None) -> Any:
-    """A collator whose pairs hold features.
-
-    Args:
-        collator: A `PairCollator`.
-        cache: The run's cache, or None.
-
-    Returns:
-        What a prober takes for its collator.
-    """
-    return collator if cache is None else CompletedPairs(collator, cache)
-
-
 def cache_callbacks(cache: VisionCache | None) -> list[TrainerCallback]:
     """What a run with a cache needs beside it.
 
     Args:
         cache: The run's cache, or None.
-
-    Returns:
-        Callbacks.
     """
     return [] if cache is None else [VisionCacheCallback(cache)]
+
+
+def fill_cache(
+    cache: VisionCache,
+    reader: MediaReader,
+    datasets: Mapping[str, Dataset],
+    *,
+    workers: int = 0,
+    batch_size: int = 8,
+    progress: bool = True,
+) -> int:
+    """Compute the features of all media that rows show; what is there already is not even decoded.
+
+    Args:
+        cache: Of `GVETrainer.vision_cache`, or made by hand; its tower runs on the device where it is.
+
+    Raises:
+        FileNotFoundError: If a path does not exist.
+        ValueError: If a medium cannot be read.
+    """
+    device = next(cache.model.visual.parameters()).device
+    before, total = cache.computed, sum(len(rows) for rows in datasets.values())
+    with tqdm(total=total, desc="vision features", unit="row", disable=not progress, delay=2) as bar:
+        for rows in datasets.values():
+            loader = DataLoader(
+                rows.with_format(None), batch_size=batch_size, num_workers=workers, collate_fn=UnknownMedia(reader)
+            )
+            for count, tensors in loader:
+                cache.complete({name: value.to(device) for name, value in tensors.items()})
+                bar.update(count)
+    cache.store.flush()
+    return cache.computed - before
+
+
+class UnknownMedia:
+    """Rows to the tensors of the media whose features are not known yet, each once."""
+
+    def __init__(self, reader: MediaReader) -> None:
+        self.reader = reader
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> tuple[int, dict[str, Tensor]]:
+        """Collate."""
+        tensors: dict[str, Tensor] = {}
+        for kind in PATCHES:
+            unknown = {}
+            for row in rows:
+                for side in (row["query"], row["target"], *row["negatives"]):
+                    if side[kind] is not None:
+                        medium = self.reader.read(kind, side[kind])
+                        if not medium.known:
+                            unknown[medium.key] = medium
+            tensors |= self.reader.tensors(list(unknown.values())) if unknown else {}
+        return len(rows), tensors

@@ -17,11 +17,12 @@ from transformers.trainer_callback import ExportableState
 from gve.eval.encoders import Encoder
 from gve.trainers.arguments import GVETrainingArguments
 from gve.trainers.collator import PairCollator
+from gve.trainers.encoders import LiveEncoder, OutsideEncoder, SideEncoder
 from gve.trainers.media.vision_cache import VisionCache
-from gve.trainers.mining.corpora import load_corpus
 from gve.trainers.mining.mined import HEADER, MinedNegatives, MinedPairRows, check_version
-from gve.trainers.mining.run import MiningRun, agreed
-from gve.trainers.mining.side_encoders import LiveSide, OutsideSide, SideEncoder
+from gve.trainers.mining.run import MiningRun
+from gve.trainers.mining.targets import load_corpus
+from gve.trainers.processes import agreed
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +39,7 @@ class MiningCallback(TrainerCallback, ExportableState):
     its own.
 
     Args:
-        args: Settings of the run.
-        datasets: UVRD rows by task.
         prober: Ranks for the first epoch, or None.
-
-    Raises:
-        ValueError: Where the given version was mined for other rows.
     """
 
     def __init__(
@@ -66,15 +62,7 @@ class MiningCallback(TrainerCallback, ExportableState):
         self.log: Callable[[dict[str, float]], None] | None = None
 
     def join(self, datasets: Mapping[str, Dataset], trainer: Any) -> MinedPairRows:
-        """Take from a trainer what live weights and the log need, and give what its workers fetch from.
-
-        Args:
-            datasets: UVRD rows by task.
-            trainer: A GVETrainer.
-
-        Returns:
-            Rows of all tasks, with the negatives of the version in use.
-        """
+        """Take from a trainer what live weights and the log need, and give what its workers fetch from."""
         self.collator, self.cache, self.log = trainer.data_collator, trainer.vision_cache, trainer.log
         return MinedPairRows(datasets, self.negatives)
 
@@ -124,10 +112,10 @@ class MiningCallback(TrainerCallback, ExportableState):
         encode: SideEncoder
         if epoch == 0 and self.prober is not None:
             name, fingerprint = type(self.prober).__name__, _fingerprint(self.prober)
-            encode = OutsideSide(self.prober, batch_size=_BATCH)
+            encode = OutsideEncoder(self.prober, batch_size=_BATCH)
         else:
             name, fingerprint = "live weights", _fingerprint(model)
-            encode = LiveSide(model, self.collator, cache=self.cache, batch_size=_BATCH)
+            encode = LiveEncoder(model, self.collator, cache=self.cache, batch_size=_BATCH)
         job = run.job(name, fingerprint, epoch)
         facts = run.mine(job, encode)
         names = ("mean_negative", "mean_positive", "short")
@@ -159,8 +147,6 @@ def mining_callback(
     """The callback of a run that uses mined negatives.
 
     Args:
-        args: Settings of the run.
-        datasets: UVRD rows by task.
         prober: Ranks for the first epoch, or None.
 
     Returns:

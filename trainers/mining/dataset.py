@@ -32,18 +32,6 @@ def write_mined_dataset(
     """Write the tasks of a version with their negatives; what an earlier, interrupted call wrote is kept.
 
     Media stay as they are in the rows: encoded bytes, or paths of files that must stay where they are.
-
-    Args:
-        version: Folder of the version.
-        datasets: The rows that were mined, by task.
-        folder: Where to; made if missing.
-        corpora: Rows of the outside corpus by task.
-
-    Returns:
-        Rows by task; those that were dropped are not among them.
-
-    Raises:
-        ValueError: Where the folder holds something else.
     """
     header = read_header(version)
     _claim(folder, header)

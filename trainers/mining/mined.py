@@ -38,11 +38,6 @@ class MiningJob:
     """All that mined negatives depend on; the version is a digest of it.
 
     Args:
-        prober: Name of the embedder.
-        fingerprint: A digest of its weights.
-        negatives: K by task.
-        digests: `TargetTable.digest` by task.
-        settings: How negatives are chosen.
         epoch: Counted from 0; None outside training.
         corpus: Name of the outside corpus, or None.
     """
@@ -69,28 +64,12 @@ class MiningJob:
 
 
 def version_folder(parent: Path, version: int) -> Path:
-    """The folder of a version.
-
-    Args:
-        parent: The folder of all versions.
-        version: Its number.
-
-    Returns:
-        A path.
-    """
+    """The folder of a version."""
     return parent / f"mined-{version:016x}"
 
 
 def write_task(folder: Path, table: TargetTable, mined: Mined, ids: Sequence[str], *, drop: bool = False) -> None:
-    """Write what was mined for one task, whole or not at all.
-
-    Args:
-        folder: Of the version; made if missing.
-        table: The task's targets.
-        mined: The negatives of all R rows.
-        ids: By place: of the R rows and those of the corpus.
-        drop: Whether rows with fewer than K are left out of the table.
-    """
+    """Write what was mined for one task, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     places = np.where(mined.numbers < 0, -1, table.places[mined.numbers])  # (R, K)
     kept = np.flatnonzero((places >= 0).all(axis=1) | (not drop))
@@ -124,14 +103,7 @@ def write_task(folder: Path, table: TargetTable, mined: Mined, ids: Sequence[str
 
 
 def write_header(folder: Path, job: MiningJob, tables: Mapping[str, TargetTable], facts: Mapping[str, Any]) -> None:
-    """Say that a version is complete, and what it is.
-
-    Args:
-        folder: Of the version.
-        job: What it was made of.
-        tables: Targets by task.
-        facts: Summary by task.
-    """
+    """Say that a version is complete, and what it is."""
     tasks = {
         task: {
             "rows": len(table.ids),
@@ -156,17 +128,7 @@ def write_header(folder: Path, job: MiningJob, tables: Mapping[str, TargetTable]
 
 
 def read_header(folder: Path) -> dict[str, Any]:
-    """What a version is.
-
-    Args:
-        folder: Of the version.
-
-    Returns:
-        The header.
-
-    Raises:
-        ValueError: Where there is none, or one of something else.
-    """
+    """What a version is."""
     try:
         header = json.loads((folder / HEADER).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -182,19 +144,7 @@ def read_header(folder: Path) -> dict[str, Any]:
 
 
 def check_version(folder: Path, datasets: Mapping[str, Dataset], negatives: Mapping[str, int]) -> dict[str, Any]:
-    """Make sure that a version was mined for some data.
-
-    Args:
-        folder: Of the version.
-        datasets: UVRD rows by task.
-        negatives: K by task.
-
-    Returns:
-        The header.
-
-    Raises:
-        ValueError: Where a task is missing, has other rows or too few negatives.
-    """
+    """Make sure that a version was mined for some data."""
     header = read_header(folder)
     for task, count in negatives.items():
         if not count:
@@ -224,8 +174,6 @@ class MinedNegatives:
     and all of them follow `use` with the next batch that they fetch.
 
     Args:
-        parent: Folder of the versions.
-        negatives: K by task.
         corpora: Rows of the outside corpus by task; empty without one.
         given: A version elsewhere, or None.
     """
@@ -256,13 +204,7 @@ class MinedNegatives:
         """Put K negatives into each row of a batch.
 
         Args:
-            task: Whose rows they are.
-            rows: All of the task.
             numbers: (n,) places of the rows of the batch.
-            fetched: The n rows; their `negatives` are set.
-
-        Raises:
-            ValueError: For a row with fewer than K.
         """
         count = self.negatives.get(task, 0)
         if not count:
@@ -280,26 +222,14 @@ class MinedNegatives:
 
 
 class MinedPairRows(PairRows):
-    """All rows of all tasks, each with its mined negatives.
-
-    Args:
-        datasets: UVRD rows by task.
-        mined: Finds the negatives.
-    """
+    """All rows of all tasks, each with its mined negatives."""
 
     def __init__(self, datasets: Mapping[str, Dataset], mined: MinedNegatives) -> None:
         super().__init__(datasets)
         self.tasks, self.mined = list(datasets), mined
 
     def __getitems__(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
-        """Rows of one task, in the order asked for.
-
-        Args:
-            numbers: Counted over all tasks.
-
-        Returns:
-            UVRD rows.
-        """
+        """Rows of one task, in the order asked for."""
         task = int(np.searchsorted(self.starts, numbers[0], side="right")) - 1
         fetched = super().__getitems__(numbers)
         own = [number - self.starts[task] for number in numbers]
@@ -311,9 +241,7 @@ def fetch_targets(rows: Dataset, corpus: Dataset | None, places: np.ndarray) -> 
     """Targets by place.
 
     Args:
-        rows: The task's R rows.
         corpus: The outside corpus, or None.
-        places: Distinct places.
 
     Returns:
         {"text", "image", "video"} by place.

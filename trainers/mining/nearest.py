@@ -1,4 +1,4 @@
-"""The nearest targets of each query, exactly, without ever holding all scores.
+"""The nearest targets of each query, exactly or by faiss, without ever holding all scores.
 
 Shapes: Q queries, N targets, D width, M nearest targets asked for.
 """
@@ -10,7 +10,6 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from gve.trainers.mining.faiss_index import FaissIndex
 from gve.trainers.mining.settings import INDEXES
 
 SCORE_CELLS = 1 << 24
@@ -43,7 +42,6 @@ class ExactIndex:
 
     Args:
         targets: (N, D) float32.
-        cells: Scores held at once.
         device: Where the products are made; a GPU holds one block of the targets.
     """
 
@@ -59,10 +57,6 @@ class ExactIndex:
         Args:
             queries: (Q, D) float32.
             excluded: Q ascending lists of targets to leave out.
-            count: M.
-
-        Returns:
-            Scores and numbers.
         """
         asked = torch.from_numpy(queries).to(self.device)
         owners = np.repeat(np.arange(len(queries)), [len(numbers) for numbers in excluded])
@@ -88,12 +82,7 @@ def make_index(name: str, targets: np.ndarray, *, device: torch.device | str = "
     """An index by name.
 
     Args:
-        name: One of INDEXES.
         targets: (N, D) float32.
-        device: Of the exact index.
-
-    Returns:
-        The index.
 
     Raises:
         ValueError: For an unknown name.
@@ -115,10 +104,6 @@ def nearest(index: Index, queries: np.ndarray, excluded: Sequence[np.ndarray], d
         index: Over (N, D) targets; one that is not exact may miss targets.
         queries: (Q, D) float32.
         excluded: Q ascending lists of targets to leave out.
-        depth: M.
-
-    Returns:
-        Scores and numbers.
     """
     scores = np.full((len(queries), depth), -np.inf, dtype=np.float32)
     numbers = np.full((len(queries), depth), -1, dtype=np.int64)
@@ -170,3 +155,49 @@ def _exact_scores(queries: np.ndarray, targets: np.ndarray, numbers: np.ndarray)
         scores[part] = np.matmul(near, queries[part].astype(np.float64)[:, :, None])[..., 0]
     scores[numbers < 0] = -np.inf
     return scores
+
+
+FLAT_TARGETS = 50_000
+"""Up to so many targets every one is scored; beyond it only those of the nearest cells are."""
+_SHARE_OF_CELLS = 16  # one cell in so many is searched
+
+
+class FaissIndex:
+    """Inner products by faiss: all of them for small corpora, cells of an inverted file for large ones.
+
+    Args:
+        targets: (N, D) float32; faiss keeps a copy.
+    """
+
+    def __init__(self, targets: np.ndarray, *, flat_targets: int = FLAT_TARGETS) -> None:
+        try:
+            import faiss
+        except ImportError as error:
+            raise ImportError("--index: faiss is not installed; pip install 'gve[faiss]'") from error
+        self.targets, self.exact = targets, len(targets) <= flat_targets
+        width = targets.shape[1]
+        self.index = faiss.IndexFlatIP(width)
+        if not self.exact:
+            cells = int(4 * len(targets) ** 0.5)
+            self.index = faiss.IndexIVFFlat(self.index, width, cells, faiss.METRIC_INNER_PRODUCT)
+            self.index.nprobe = max(1, cells // _SHARE_OF_CELLS)
+            self.index.train(targets)
+        self.index.add(targets)
+
+    def top(self, queries: np.ndarray, excluded: Sequence[np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The best targets of each query.
+
+        Args:
+            queries: (Q, D) float32.
+            excluded: Q ascending lists of targets to leave out.
+
+        Returns:
+            (Q, M) float32 scores, best first, and (Q, M) int64 numbers; -inf and -1 where there are fewer.
+        """
+        most = max((len(numbers) for numbers in excluded), default=0)
+        scores, numbers = self.index.search(queries, min(count + most, len(self.targets)))
+        for row, hidden in enumerate(excluded):
+            numbers[row, np.isin(numbers[row], hidden)] = -1
+        scores = np.where(numbers < 0, -np.inf, scores).astype(np.float32)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+        return np.take_along_axis(scores, order, axis=1), np.take_along_axis(numbers, order, axis=1)

@@ -58,15 +58,7 @@ class Mined:
 
 
 def check_counts(table: TargetTable, count: int) -> None:
-    """Refuse more negatives than there are targets.
-
-    Args:
-        table: The task's targets.
-        count: K.
-
-    Raises:
-        ValueError: Where K is below 1 or the corpus is too small for it.
-    """
+    """Refuse more negatives than there are targets."""
     if not 1 <= count < len(table):
         raise ValueError(
             f"num_negatives: got {count} for {table.task}, whose corpus holds {len(table)} distinct targets; 1 to "
@@ -86,15 +78,8 @@ def mine_rows(
     """The hard negatives of some rows of a task, a block of queries at a time.
 
     Args:
-        table: The task's targets.
         index: Over their (N, D) vectors.
         rows: (n,) places.
-        embed: Gives the queries' vectors.
-        count: K.
-        settings: Which targets are chosen.
-
-    Returns:
-        The negatives.
 
     Raises:
         ValueError: For K out of range, vectors of another width than the targets', or, where short rows are filled, a

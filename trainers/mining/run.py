@@ -16,13 +16,13 @@ import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
 
+from gve.trainers.encoders import Side, SideEncoder
 from gve.trainers.mining.mined import HEADER, MiningJob, write_header, write_task
 from gve.trainers.mining.nearest import make_index
 from gve.trainers.mining.negatives import Mined, check_counts, mine_rows
 from gve.trainers.mining.settings import MiningSettings
-from gve.trainers.mining.side_encoders import Side, SideEncoder, gather_rows
 from gve.trainers.mining.targets import TargetTable, read_rows
-from gve.trainers.prober import share
+from gve.trainers.processes import agreed, gather_rows, share
 
 logger = logging.getLogger(__name__)
 
@@ -32,21 +32,7 @@ BLOCK = 256
 
 @dataclass
 class MiningRun:
-    """The tasks to mine, read once and mined as often as there are versions.
-
-    Args:
-        datasets: UVRD rows by task.
-        negatives: K by task; tasks with 0 are left out.
-        settings: How negatives are chosen.
-        parent: Folder of the versions.
-        corpora: More targets by task, or none.
-        corpus: Name of the corpora's source, for the header.
-        rank: Of this process.
-        world_size: W.
-        writes: Whether this process writes the files.
-        device: Where scores are made.
-        progress: Whether to show progress bars.
-    """
+    """The tasks to mine, read once and mined as often as there are versions."""
 
     datasets: Mapping[str, Dataset]
     negatives: Mapping[str, int]
@@ -78,30 +64,14 @@ class MiningRun:
         """What a version would be made of.
 
         Args:
-            prober: Name of the embedder.
-            fingerprint: A digest of its weights.
             epoch: Counted from 0; None outside training. It moves the draws of the seed.
-
-        Returns:
-            The job.
         """
         digests = {task: table.digest for task, table in self.tables.items()}
         settings = self.settings if epoch is None else replace(self.settings, seed=self.settings.seed + epoch)
         return MiningJob(prober, fingerprint, self.negatives, digests, settings, epoch, self.corpus)
 
     def mine(self, job: MiningJob, encode: SideEncoder) -> dict[str, dict[str, Any]]:
-        """Make a version, or what is missing of it; under several processes, on all of them at once.
-
-        Args:
-            job: Which.
-            encode: The embedder.
-
-        Returns:
-            Summary by task.
-
-        Raises:
-            ValueError: Where a task got no negative at all, or see `mine_rows`.
-        """
+        """Make a version, or what is missing of it; under several processes, on all of them at once."""
         folder = job.folder(self.parent)
         facts = {}
         for task, table in self.tables.items():
@@ -169,22 +139,10 @@ class MiningRun:
 def read_facts(path: Path) -> dict[str, Any] | None:
     """The summary of a task that is written already.
 
-    Args:
-        path: Its parquet file.
-
     Returns:
         The summary; None where there is no such file.
     """
     return json.loads(pq.read_schema(path).metadata[b"facts"]) if path.is_file() else None
-
-
-def agreed(value: Any) -> Any:
-    """The first process's value on every process."""
-    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
-        return value
-    shared = [value]
-    torch.distributed.broadcast_object_list(shared, src=0)
-    return shared[0]
 
 
 def _judge(task: str, facts: Mapping[str, Any], settings: MiningSettings) -> None:

@@ -21,19 +21,12 @@ class MiningSettings:
     Ranks count the targets that may be negatives at all, from 1: own and other true targets are not among them.
 
     Args:
-        min_rank: First rank of the window.
-        max_rank: Last rank of the window.
         ceiling: Highest score of a negative as a share of its positive's score; None for no ceiling.
         margin: Least distance in cosine between a negative and its positive; None for none.
         sample: `top` takes the first of the window, `random` any of it.
         exclude: Whose targets are left out beside true ones; see `EXCLUSIONS`.
         short: What becomes of a row with too few: it may `keep` those it has, `drop` out, or `fill` up with targets
             drawn at random, whatever their rank and score.
-        index: How targets are searched; one of `INDEXES`.
-        seed: Of everything drawn.
-
-    Raises:
-        ValueError: For a value out of range.
     """
 
     min_rank: int = 1

@@ -15,8 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
+import pyarrow.compute as pc
+from datasets import (
+    Dataset,
+    Features,
+    Image,
+    Value,
+    Video,
+    concatenate_datasets,
+    get_dataset_config_names,
+    get_dataset_split_names,
+    load_dataset,
+)
 
+from gve.hub_datasets.schema import media_features
 from gve.trainers.mining.settings import EXCLUSIONS
 from gve.trainers.rows import target_digest
 
@@ -28,19 +40,13 @@ class TargetTable:
     """What mining must know of a task: read once, without its media kept.
 
     Args:
-        task: Its name, for messages.
-        rows: UVRD rows of the task.
         corpus: More targets, with columns id and target, and those of a UVRD row where they are known.
-        exclude: One of EXCLUSIONS.
 
     Attributes:
         ids: R ids of the task's rows.
         row_targets: (R,) number of each row's target.
         places: (N,) place of each target.
         digest: Of all that mining depends on in the rows and the corpus.
-
-    Raises:
-        ValueError: For a repeated id, a medium that is not there, or an exclusion that the rows say nothing of.
     """
 
     def __init__(self, task: str, rows: Dataset, corpus: Dataset | None = None, *, exclude: str = "none") -> None:
@@ -83,12 +89,6 @@ class TargetTable:
 
         They are its own target, whatever else answers its query (by the facts, or since a row of the same query has
         it), and what the exclusion says.
-
-        Args:
-            row: Its place.
-
-        Returns:
-            Ascending int64 numbers.
         """
         numbers = self._twins[self._queries[row]] | self._answers(self._facts[row])
         if source := self._sources[row]:
@@ -115,9 +115,6 @@ class TargetTable:
 def ids_digest(ids: Iterable[str]) -> str:
     """What tells one order of rows from another.
 
-    Args:
-        ids: Of the rows.
-
     Returns:
         A hexadecimal digest.
     """
@@ -128,16 +125,7 @@ def ids_digest(ids: Iterable[str]) -> str:
 
 
 def read_rows(rows: Dataset, numbers: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Some columns of some rows, fetched in one piece.
-
-    Args:
-        rows: Any data set without a format.
-        numbers: Of the rows; a number may stand more than once.
-        columns: Names.
-
-    Returns:
-        One dict a number.
-    """
+    """Some columns of some rows, fetched in one piece."""
     return rows.select_columns(list(columns)).__getitems__([int(number) for number in numbers])
 
 
@@ -186,3 +174,60 @@ def _check_exclusion(task: str, rows: Dataset, exclude: str) -> None:
             f"exclude: got 'source' for {task}, whose rows have no column lineage; rows of gve synth are accepted; "
             "use 'group' or 'none'"
         )
+
+
+MEDIA = ("text", "image", "video")
+_KEPT = ("id", "target", "target_facts", "group", "lineage")
+
+
+def load_corpus(source: str, task: str, rows: Dataset) -> Dataset:
+    """The targets of a data set that are of the modalities of a task's.
+
+    Args:
+        source: Folder or Hub name of a UVRD, whose task of the same name is read, or of a UVRB, all of whose corpora
+            are read.
+    """
+    there = get_dataset_config_names(source)
+    if task in there:
+        corpus = load_dataset(source, task, split="train").with_format(None)
+        found = corpus.select_columns([name for name in _KEPT if name in corpus.column_names])
+    else:
+        found = _benchmark_corpora(source, [name for name in there if name.endswith("-corpus")])
+    wanted = _modalities(rows[0]["target"])
+    kept = [] if found is None else _of_modalities(found, wanted)
+    if not kept:
+        raise ValueError(
+            f"corpus: got {source!r}, which holds no targets of {' and '.join(wanted)} for {task} (it has "
+            f"{', '.join(there)}); a UVRD with that task or a UVRB with such a corpus is accepted; choose another"
+        )
+    return found.select(kept)
+
+
+def _benchmark_corpora(source: str, configs: list[str]) -> Dataset | None:
+    """Every corpus of a UVRB, each id under its configuration and split."""
+    parts = []
+    for config in configs:
+        for split in get_dataset_split_names(source, config):
+            rows = load_dataset(source, config, split=split)
+            for name, kind in (("image", Image(decode=False)), ("video", Video(decode=False))):
+                if name in rows.column_names:
+                    rows = rows.cast_column(name, kind)
+            features = Features({"id": Value("string"), "target": media_features()})
+            options = {"features": features, "remove_columns": rows.column_names}
+            parts.append(rows.map(_as_target, fn_kwargs={"prefix": f"{config}/{split}/"}, **options))
+    return concatenate_datasets(parts) if parts else None
+
+
+def _as_target(row: dict[str, Any], prefix: str) -> dict[str, Any]:
+    return {"id": f"{prefix}{row['id']}", "target": {name: row.get(name) for name in MEDIA}}
+
+
+def _modalities(target: dict[str, Any]) -> list[str]:
+    return [name for name in MEDIA if target[name] is not None]
+
+
+def _of_modalities(rows: Dataset, wanted: list[str]) -> list[int]:
+    """Places of the rows whose target holds just these modalities, told without reading the media."""
+    column = rows.data.column("target")
+    there = [pc.struct_field(column, name).is_valid().to_numpy() == (name in wanted) for name in MEDIA]  # (3, C)
+    return np.flatnonzero(np.all(there, axis=0)).tolist()

@@ -73,15 +73,7 @@ class Load:
 
 
 def trainable_parameters(shape: Shape, method: Method) -> int:
-    """How many parameters are trained.
-
-    Args:
-        shape: The model.
-        method: How it is trained.
-
-    Returns:
-        A number of parameters.
-    """
+    """How many parameters are trained."""
     if method.lora_rank:
         return shape.adapter * method.lora_rank
     return shape.text + (0 if method.freeze_vision else shape.embeddings + shape.vision)
@@ -94,11 +86,6 @@ def layer_bytes(shape: Shape, method: Method, longest: int) -> int:
     MLP. Adapters: `8h` for the norms, attention, `3f e`, and of each of the six adapted maps its input after dropout
     with the mask, `(5h + f)(e + mask)`, and its `r e` inner values; without dropout one input for each block, `(2h + f) e`.
     Attention: eager `3h e + a s (e + 4)` (`a s e` in fp32), else `(2h + 2k) e + 4a`.
-
-    Args:
-        shape: The model.
-        method: How it is trained.
-        longest: s.
 
     Returns:
         Bytes a token and layer.
@@ -120,10 +107,6 @@ def layer_bytes(shape: Shape, method: Method, longest: int) -> int:
 def vision_block_bytes(shape: Shape, method: Method) -> int:
     """The same of one block of the vision tower for one patch, where the tower is trained.
 
-    Args:
-        shape: The model.
-        method: How it is trained.
-
     Returns:
         Bytes a patch and block.
     """
@@ -133,11 +116,6 @@ def vision_block_bytes(shape: Shape, method: Method) -> int:
 
 def memory_bytes(shape: Shape, method: Method, load: Load) -> dict[str, int]:
     """Peak memory of one process, by what takes it; libraries, fragments and communication buffers not counted.
-
-    Args:
-        shape: The model.
-        method: How it is trained.
-        load: What a batch holds.
 
     Returns:
         Bytes of weights, gradients, optimizer, activations, working (what one layer holds only while it runs), inputs
@@ -211,14 +189,6 @@ def step_flops(shape: Shape, method: Method, load: Load) -> float:
     attention; backwards the same for the inputs' gradient, and once more where the weights are trained; once more
     forwards with checkpointing, and once more with cached gradients. A patch costs `2P` of the tower's parameters, three
     times that where the tower is trained.
-
-    Args:
-        shape: The model.
-        method: How it is trained.
-        load: What a batch holds.
-
-    Returns:
-        Floating-point operations.
     """
     cached = method.cache_tokens is not None and method.cache_tokens < load.tokens
     passes = 2 + (0 if method.lora_rank else 1) + method.checkpointing + cached
@@ -232,11 +202,6 @@ def step_seconds(flops: float, tflops: float, utilisation: float) -> float:
     """Seconds of so many operations on one device; waiting for data and other devices not counted.
 
     Args:
-        flops: Of one batch.
-        tflops: The device's peak in the number format, in 10^12 operations a second.
         utilisation: Share of it that is reached.
-
-    Returns:
-        Seconds.
     """
     return flops / (tflops * 1e12 * utilisation)

@@ -1,4 +1,4 @@
-"""What a task's batch costs in tokens, from the headers of sampled rows; nothing is decoded.
+"""What a task's batch costs in tokens, from the headers of sampled rows or the paper's tables; nothing is decoded.
 
 Shapes: B rows of a batch, K hard negatives of a row.
 """
@@ -6,7 +6,7 @@ Shapes: B rows of a batch, K hard negatives of a row.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from datasets import Dataset
@@ -17,8 +17,60 @@ from gve.hub_datasets.schema import task_of
 from gve.inputs_gve import parse_rows
 from gve.plan_gve import Budget, Plan, estimate_text, see, systems_of
 from gve.trainers.planning.estimates import Load
-from gve.trainers.planning.paper_rows import CHAT_TOKENS, IMAGE_TOKENS, TEXT_TOKENS, VIDEO_TOKENS
 from gve.video_processing_gve import GVEVideoProcessor
+
+
+class PaperSource(NamedTuple):
+    """One source of pairs.
+
+    Attributes:
+        rows: Its pairs (3B column).
+        batch_size: Rows of a process's batch.
+        negatives: Hard negatives of a row.
+    """
+
+    rows: int
+    batch_size: int
+    negatives: int
+
+
+UVRD = {
+    "t2t": PaperSource(100_000, 64, 0),
+    "t2i": PaperSource(210_000, 32, 0),
+    "t2v": PaperSource(879_000, 64, 1),
+    "ti2v": PaperSource(89_000, 64, 1),
+    "tv2v": PaperSource(35_000, 64, 1),
+    "i2v": PaperSource(200_000, 64, 0),
+    "v2v": PaperSource(36_000, 64, 0),
+}
+"""UVRD (Table 7)."""
+
+COLLECTED = {
+    "t2t-msmarco": PaperSource(300_000, 64, 2),
+    "t2t-hotpotqa": PaperSource(69_000, 64, 1),
+    "t2t-webqa": PaperSource(11_000, 32, 1),
+    "t2i-fashion200k": PaperSource(4_000, 32, 1),
+    "t2i-visualnews": PaperSource(40_000, 64, 1),
+    "t2i-cc3m": PaperSource(200_000, 32, 3),
+    "t2i-laion": PaperSource(300_000, 32, 3),
+    "t2i-vl3-short": PaperSource(300_000, 32, 3),
+    "t2i-vl3-detailed": PaperSource(200_000, 32, 3),
+    "t2v-vast": PaperSource(1_600_000, 32, 0),
+    "t2v-internvid": PaperSource(1_700_000, 32, 0),
+    "t2v-pe-video": PaperSource(104_000, 64, 1),
+    "t2v-webvid": PaperSource(5_400_000, 32, 0),
+}
+"""The collected sources (Table 6) of the kinds that a UVRD row can be; composed and image-to-text ones are left out."""
+
+SOURCES = UVRD | COLLECTED
+
+TEXT_TOKENS = 64
+"""Tokens of a text where no data are at hand; a general caption of the paper has 30 to 80 words."""
+IMAGE_TOKENS, VIDEO_TOKENS = 256, 800
+"""Most tokens of an image, and of a video of eight frames (two share their tokens) of 200."""
+CHAT_TOKENS = 40
+"""Tokens of a row beside its content: the chat's frame and a system message of usual length."""
+
 
 SAMPLE = 64
 """Rows of a task whose headers are read."""
@@ -60,11 +112,7 @@ class HeaderPlanner:
         """One plan a row.
 
         Args:
-            inputs: Rows as a processor takes them.
             instruction: One a row, or None.
-
-        Returns:
-            The plans; tokens of the chat's frame are a constant.
         """
         rows = parse_rows(inputs)
         plans = []
@@ -81,9 +129,6 @@ def make_planner(model: str | None) -> Planner:
 
     Args:
         model: A folder or Hub name, or None.
-
-    Returns:
-        What plans rows.
     """
     if model is None or (Path(model).is_dir() and not (Path(model) / PROCESSOR_NAME).is_file()):
         return HeaderPlanner()
@@ -93,18 +138,7 @@ def make_planner(model: str | None) -> Planner:
 def measure_columns(
     rows: Dataset, negatives: int, planner: Planner, *, seed: int = 0, mined: bool = False
 ) -> list[Column]:
-    """Tokens of the query, the target and each hard negative of sampled rows.
-
-    Args:
-        rows: UVRD rows of one task.
-        negatives: K.
-        planner: Reads the headers.
-        seed: Of the sample.
-        mined: Whether negatives are mined, targets of other rows that is, and not those of the row.
-
-    Returns:
-        K + 2 columns.
-    """
+    """Tokens of the query, the target and each hard negative of sampled rows."""
     picks = np.sort(np.random.default_rng(seed).permutation(len(rows))[:SAMPLE])
     sample = (rows if negatives and not mined else rows.remove_columns("negatives")).select(picks).to_list()
     columns = [
@@ -125,15 +159,7 @@ def measure_columns(
 
 
 def assume_columns(task: str, negatives: int) -> list[Column]:
-    """The same without rows: every image and video at its budget, texts of usual length.
-
-    Args:
-        task: Its name, such as "ti2v" or "t2v-webvid".
-        negatives: K.
-
-    Returns:
-        K + 2 columns.
-    """
+    """The same without rows: every image and video at its budget, texts of usual length."""
     kind = task_of(task)
     if kind is None:
         raise ValueError(f"tasks: got {task!r}; a kind such as t2v, with a suffix or without, is needed; rename it")
@@ -142,15 +168,7 @@ def assume_columns(task: str, negatives: int) -> list[Column]:
 
 
 def batch_load(columns: Sequence[Column], batch_size: int) -> Load:
-    """What a process computes in one batch.
-
-    Args:
-        columns: Of the task.
-        batch_size: B.
-
-    Returns:
-        Its tokens with padding.
-    """
+    """What a process computes in one batch."""
     largest = max(columns, key=lambda column: column.longest)
     return Load(
         tokens=batch_size * sum(column.longest for column in columns),

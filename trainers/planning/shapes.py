@@ -103,17 +103,7 @@ class Shape:
 
 
 def load_shape(source: str) -> Shape:
-    """The shape of a built-in backbone or of a folder with a `config.json`; no weight is read.
-
-    Args:
-        source: A name of `BUILT_IN`, a folder or a Hub name.
-
-    Returns:
-        The shape.
-
-    Raises:
-        ValueError: Where there is no such configuration, or it is not of this architecture.
-    """
+    """The shape of a built-in backbone or of a folder with a `config.json`; no weight is read."""
     if source in BUILT_IN:
         return shape_of(GVEConfig(**BUILT_IN[source]), source)
     try:
@@ -132,15 +122,7 @@ def load_shape(source: str) -> Shape:
 
 
 def shape_of(config: Any, name: str) -> Shape:
-    """Count a configuration's model on the meta device.
-
-    Args:
-        config: Of a GVE model.
-        name: What to call it.
-
-    Returns:
-        The shape.
-    """
+    """Count a configuration's model on the meta device."""
     with torch.device("meta"):
         model = AutoModel.from_config(config)
     text, vision = config.text_config, config.vision_config

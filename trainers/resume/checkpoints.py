@@ -25,10 +25,6 @@ class CheckpointStage:
     """Where a checkpoint is written until every process is done with it.
 
     A run that is killed while it saves leaves `saving/`, which the next run removes, and its earlier checkpoints.
-
-    Args:
-        args: Say which process does what.
-        accelerator: Lets processes wait for one another.
     """
 
     def __init__(self, args: GVETrainingArguments, accelerator: Accelerator) -> None:
@@ -36,27 +32,13 @@ class CheckpointStage:
         self.is_open = False
 
     def clear(self, run: Path) -> None:
-        """Remove what a killed run left behind, on every machine.
-
-        Args:
-            run: The output folder.
-        """
+        """Remove what a killed run left behind, on every machine."""
         if self.args.local_process_index == 0:
             shutil.rmtree(run / STAGE, ignore_errors=True)
         self.accelerator.wait_for_everyone()
 
     def write(self, run: Path, state: TrainerState, facts: Mapping[str, Any], save: Callable[[], None]) -> Path:
-        """Write a checkpoint that is there whole or not at all, and then remove those beyond `save_total_limit`.
-
-        Args:
-            run: The output folder.
-            state: Of the trainer.
-            facts: Of the run, for those that resume it.
-            save: Writes `checkpoint-N` beneath the stage.
-
-        Returns:
-            The checkpoint, where it stays.
-        """
+        """Write a checkpoint that is there whole or not at all, and then remove those beyond `save_total_limit`."""
         final = run / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         with self.open(run) as stage:
             save()
@@ -72,14 +54,7 @@ class CheckpointStage:
 
     @contextmanager
     def open(self, run: Path) -> Iterator[Path]:
-        """Let a checkpoint be written; whatever is in the stage at the end becomes a checkpoint of the run.
-
-        Args:
-            run: The output folder.
-
-        Yields:
-            The folder to write `checkpoint-N` into.
-        """
+        """Let a checkpoint be written; whatever is in the stage at the end becomes a checkpoint of the run."""
         self.clear(run)
         self.is_open = True
         try:
@@ -99,11 +74,7 @@ class CheckpointStage:
 
 
 def publish(run: Path) -> None:
-    """Rename what lies in the stage to where checkpoints are looked for.
-
-    Args:
-        run: The output folder.
-    """
+    """Rename what lies in the stage to where checkpoints are looked for."""
     stage = run / STAGE
     for ready in sorted(stage.glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
         final = run / ready.name
@@ -118,13 +89,9 @@ def find_checkpoint(resume: str | bool | None, run: str) -> Path | None:
 
     Args:
         resume: A folder, True for the last one of the run, False or None for none.
-        run: The output folder.
 
     Returns:
         The folder, or None to begin anew.
-
-    Raises:
-        ValueError: Where there is no such checkpoint.
     """
     if resume is None or resume is False:
         return None
@@ -147,16 +114,8 @@ def find_checkpoint(resume: str | bool | None, run: str) -> Path | None:
 def resumed_checkpoint(resume: str | bool | None, facts: Mapping[str, Any], args: GVETrainingArguments) -> str | None:
     """The checkpoint that a run goes on from, if it is one of the same run.
 
-    Args:
-        resume: As for `find_checkpoint`.
-        facts: Of the run that is to go on.
-        args: Its settings.
-
     Returns:
         The folder, or None to begin anew.
-
-    Raises:
-        ValueError: Where there is no such checkpoint, or it is of another run and `resume_force` is not set.
     """
     folder = find_checkpoint(resume, args.output_dir)
     if folder is None:

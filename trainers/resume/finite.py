@@ -27,12 +27,6 @@ class LossGuard:
     def check(self, loss: Tensor, *, task: str, ids: Sequence[str], step: int) -> None:
         """Look at the loss of a batch.
 
-        Args:
-            loss: A scalar.
-            task: Of the batch.
-            ids: Of its B rows.
-            step: Optimizer step, counted from 1.
-
         Raises:
             ValueError: Where this loss, or the one before it, is not finite.
         """
@@ -50,11 +44,7 @@ class LossGuard:
         self._pending = host, event, where
 
     def settle(self) -> None:
-        """Read the verdict that is still out.
-
-        Raises:
-            ValueError: Where that loss is not finite.
-        """
+        """Read the verdict that is still out."""
         if self._pending is None:
             return
         (value, event, where), self._pending = self._pending, None
@@ -70,11 +60,6 @@ class LossGuard:
 @torch.no_grad()
 def check_weights(model: nn.Module, *, step: int, device: torch.device) -> None:
     """Refuse to save weights that are not finite; on all processes where they are not on one.
-
-    Args:
-        model: Whose trained parameters are looked at.
-        step: Optimizer steps so far.
-        device: Of the process.
 
     Raises:
         ValueError: Where a trained parameter holds NaN or infinity.

@@ -1,18 +1,76 @@
-"""What a run is, as far as a resumed one must be the same: its data, its settings, its weights."""
+"""What a run is, as far as a resumed one must be the same: its data, its settings, its weights.
+
+Shapes: N rows of a task.
+"""
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset
 from torch import nn
 
 from gve.sentence_gve import write_json
 from gve.trainers.arguments import GVETrainingArguments
 from gve.trainers.mining.mined import read_header
-from gve.trainers.resume.digests import rows_digest
+
+CHUNK = 1000
+"""Rows that are looked at at a time."""
+
+
+def record_batches(rows: Dataset, columns: Sequence[str] | None = None) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Rows as Arrow stores them; of memory-mapped files nothing is read but what is looked at.
+
+    Args:
+        columns: Which; all if None.
+    """
+    view = (rows if columns is None else rows.select_columns(list(columns))).with_format("arrow")
+    for start in range(0, len(view), CHUNK):
+        for batch in view[start : start + CHUNK].to_batches():
+            yield start, batch
+            start += len(batch)
+
+
+def rows_digest(rows: Dataset) -> str:
+    """The same for the same rows in the same order, wherever their files lie.
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    leaves: dict[str, Any] = {}
+    for _, batch in record_batches(rows):
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            _feed(leaves, name, column)
+    whole = blake2b(digest_size=16)
+    for name in sorted(leaves):
+        whole.update(f"{name}={leaves[name].hexdigest()};".encode())
+    return whole.hexdigest()
+
+
+def _feed(leaves: dict[str, Any], name: str, array: pa.Array) -> None:
+    """Add values to the digests of the leaves beneath a column, one digest a leaf, so that chunks do not matter."""
+    kind = array.type
+    if pa.types.is_struct(kind):
+        for field, values in zip(kind, array.flatten(), strict=True):
+            _feed(leaves, f"{name}.{field.name}", values)
+        return
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        _feed(leaves, f"{name}.length", pc.list_value_length(array))
+        _feed(leaves, f"{name}.item", pc.list_flatten(array))
+        return
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        array = pc.binary_length(array)
+    values = array.to_pylist()
+    if name.endswith(".path"):
+        values = [value and value.replace("\\", "/").rpartition("/")[2] for value in values]
+    written = "".join("-" if value is None else f"{len(str(value))}:{value}" for value in values)
+    leaves.setdefault(name, blake2b(digest_size=16)).update(written.encode())
+
 
 RUN_FILE = "run.json"
 """In every checkpoint: the facts of the run that wrote it."""
@@ -39,16 +97,7 @@ logger = logging.getLogger(__name__)
 
 
 def run_facts(args: GVETrainingArguments, datasets: Mapping[str, Dataset], model: nn.Module) -> dict[str, Any]:
-    """The facts of a run.
-
-    Args:
-        args: Its settings.
-        datasets: UVRD rows by task.
-        model: The model in training.
-
-    Returns:
-        Values as JSON gives them back.
-    """
+    """The facts of a run."""
     settings = {
         name: "given" if name in FOLDERS and value is not None else value
         for name, value in args.to_dict().items()
@@ -71,22 +120,12 @@ def run_facts(args: GVETrainingArguments, datasets: Mapping[str, Dataset], model
 
 
 def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Put the facts of a run into one of its checkpoints.
-
-    Args:
-        folder: The checkpoint.
-        facts: Of `run_facts`.
-    """
+    """Put the facts of a run into one of its checkpoints."""
     write_json(folder / RUN_FILE, facts)
 
 
 def check_resume(folder: Path, facts: Mapping[str, Any], *, force: bool) -> None:
     """Make sure that a run goes on as it began.
-
-    Args:
-        folder: The checkpoint.
-        facts: Of the run that is to go on.
-        force: Whether to go on all the same, with a warning.
 
     Raises:
         ValueError: Where data, settings or weights are others, or the checkpoint does not say.
@@ -109,15 +148,7 @@ def check_resume(folder: Path, facts: Mapping[str, Any], *, force: bool) -> None
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What two runs differ in.
-
-    Args:
-        old: Facts of the one.
-        new: Facts of the other.
-
-    Returns:
-        One line a difference, "name: old -> new".
-    """
+    """What two runs differ in."""
     lines = _differences(old["arguments"], new["arguments"], "")
     lines += _differences(old["weights"], new["weights"], "weights, ")
     lines += _differences({"processes": old["processes"]}, {"processes": new["processes"]}, "")

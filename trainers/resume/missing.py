@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict
 
-from gve.trainers.resume.digests import record_batches
+from gve.trainers.resume.guard import record_batches
 
 MODALITIES = {"t": "text", "i": "image", "v": "video"}
 """By their letter in the name of a task."""
@@ -27,14 +27,6 @@ def complete_rows(
     datasets: Mapping[str, Dataset], *, on_missing: str, negatives_of: Callable[[str], int]
 ) -> tuple[DatasetDict, dict[str, int]]:
     """The rows that have what their task is made of.
-
-    Args:
-        datasets: UVRD rows by task.
-        on_missing: "raise", or "skip" to leave such rows out.
-        negatives_of: K by task.
-
-    Returns:
-        The rows by task, and how many were left out, for tasks where any was.
 
     Raises:
         ValueError: Where a row lacks something and rows are not to be skipped, or no row of a task is left.
@@ -61,11 +53,6 @@ def complete_rows(
 
 def find_gaps(rows: Dataset, task: str, *, negatives: int = 0) -> dict[int, str]:
     """Which rows lack what, without reading the media.
-
-    Args:
-        rows: N UVRD rows.
-        task: Its name says what a row is made of: `ti2v` of a text and an image towards a video.
-        negatives: K; that many hard negatives of a row must be whole where it has them.
 
     Returns:
         By row, in words, the first thing that is missing.
@@ -94,7 +81,6 @@ def absent(side: pa.StructArray, modality: str) -> np.ndarray:
 
     Args:
         side: {"text", "image", "video"} of N rows.
-        modality: One of them.
 
     Returns:
         (N,) bool; a file counts as there with bytes, or with a path to a file.

@@ -38,14 +38,7 @@ _PACE = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        argv: Its arguments; None for those of the process.
-
-    Returns:
-        0 with pictures, 2 for a folder that is no run.
-    """
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="gve curves", description="Draw the curves of a training run as PNG files.")
     parser.add_argument("run", help="output folder of gve train, a checkpoint, or a trainer_state.json")
     parser.add_argument("--out", type=Path, help="folder of the pictures (by default RUN/curves)")
@@ -62,15 +55,11 @@ def draw_run(run: str | PathLike[str], out: Path | None = None) -> list[Path]:
     """Draw every picture for which the log of a run has numbers.
 
     Args:
-        run: Output folder, checkpoint or `trainer_state.json`.
         out: Folder of the pictures; `curves` beside the log if None.
 
     Returns:
         The PNG files: `tasks.png` (the paper's four curves by task), `curriculum.png` (P, R, R' and accuracy by
         epoch), `pace.png` (speed, padding, waiting, gradient) and `evaluation.png`.
-
-    Raises:
-        ValueError: Where there is no log, or it is empty.
     """
     path = find_state(Path(run))
     history = read_history(path)
@@ -90,17 +79,7 @@ def draw_run(run: str | PathLike[str], out: Path | None = None) -> list[Path]:
 
 
 def find_state(run: Path) -> Path:
-    """The log of a run, of its output folder or else of its last checkpoint.
-
-    Args:
-        run: Folder or file.
-
-    Returns:
-        A `trainer_state.json`.
-
-    Raises:
-        ValueError: Where there is none.
-    """
+    """The log of a run, of its output folder or else of its last checkpoint."""
     if run.is_file():
         return run
     from transformers.trainer import TRAINER_STATE_NAME  # seconds to import, which usage need not wait for
@@ -116,17 +95,7 @@ def find_state(run: Path) -> Path:
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """The entries of a log.
-
-    Args:
-        path: A `trainer_state.json`.
-
-    Returns:
-        Its `log_history`.
-
-    Raises:
-        ValueError: Where the file is no such log, or has no entry.
-    """
+    """The entries of a log."""
     try:
         history = json.loads(path.read_text(encoding="utf-8"))["log_history"]
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
@@ -137,16 +106,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
 
 
 def series(history: Sequence[Mapping[str, Any]], prefix: str, *, over: str = "step") -> Series:
-    """All numbers whose name is the prefix and what follows it.
-
-    Args:
-        history: Entries of the log.
-        prefix: Such as "loss/" for the loss of each task.
-        over: The key of the horizontal axis.
-
-    Returns:
-        By the rest of the name, in order of first appearance.
-    """
+    """All numbers whose name is the prefix and what follows it."""
     found: dict[str, tuple[list[float], list[float]]] = {}
     for entry in history:
         for name, value in entry.items():

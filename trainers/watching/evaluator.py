@@ -26,16 +26,9 @@ class GVEUVRBEvaluator(BaseEvaluator):
     Abilities and averages are given where all their sets are among those chosen; `mean`, over the chosen sets, always.
 
     Args:
-        source: A folder or Hub repository in the UVRB layout.
         sets: Names or slugs; None for all sixteen.
-        split: Of the data.
         rows: Queries and corpus rows of a set at most; None takes all. With fewer candidates scores are higher, so they
             compare within a run only.
-        batch_size: Rows in one forward pass.
-        seed: Of the rows that are taken.
-
-    Raises:
-        ValueError: For an unknown set, data that are missing or broken, or fewer than two rows.
     """
 
     def __init__(
@@ -67,17 +60,7 @@ class GVEUVRBEvaluator(BaseEvaluator):
     def __call__(
         self, model: Any, output_path: str | None = None, epoch: float = -1, steps: int = -1
     ) -> dict[str, float]:
-        """Embed every row with the model as it is, and score; neither weights nor random states change.
-
-        Args:
-            model: A SentenceTransformer, or any encoder with `encode_query` and `encode_document`.
-            output_path: Not used: the trainer's log keeps the scores.
-            epoch: Not used.
-            steps: Not used.
-
-        Returns:
-            Scores between 0 and 1 by name.
-        """
+        """Embed every row with the model as it is, and score; neither weights nor random states change."""
         training = isinstance(model, torch.nn.Module) and model.training
         try:
             with torch.random.fork_rng():
@@ -98,14 +81,7 @@ class GVEUVRBEvaluator(BaseEvaluator):
 
 
 def flatten(result: Mapping[str, Any]) -> dict[str, float]:
-    """Plain names and numbers from the result of `score_sets`.
-
-    Args:
-        result: With the keys sets, abilities and averages.
-
-    Returns:
-        `mean` over the sets, each set by its slug, and whatever ability or average could be computed.
-    """
+    """Plain names and numbers from the result of `score_sets`."""
     sets = {name: entry["score"] for name, entry in result["sets"].items()}
     flat = {"mean": float(np.mean(list(sets.values())))} | {name.lower(): score for name, score in sets.items()}
     for name, entry in (result["abilities"] | result["averages"]).items():
@@ -118,12 +94,7 @@ def sample_set(data: EvaluationSet, rows: int, *, seed: int) -> EvaluationSet:
     """A smaller set: some queries, all their positives and candidates, and other corpus rows up to the number.
 
     Args:
-        data: The set.
         rows: Queries at most, and corpus rows at most unless the queries need more.
-        seed: Of the draw.
-
-    Returns:
-        The same set where it is no larger; else one whose row numbers are its own.
     """
     if len(data.queries) <= rows and len(data.corpus) <= rows:
         return data

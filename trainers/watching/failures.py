@@ -162,10 +162,6 @@ class FailureCallback(TrainerCallback):
 def chance_loss(args: GVETrainingArguments, task: str) -> float:
     """Equation 1 where all cosines are equal and nothing is masked.
 
-    Args:
-        args: Settings of the run.
-        task: Its name.
-
     Returns:
         Half of log(B + K) plus half of log B, B over all processes where they share their pairs.
     """
@@ -178,9 +174,6 @@ def chance_accuracy(pairs: int) -> float:
 
     Args:
         pairs: N.
-
-    Returns:
-        An accuracy.
     """
     rate = 1 / pairs
     return rate + 2 * math.sqrt(rate * (1 - rate) / pairs)

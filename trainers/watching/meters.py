@@ -1,4 +1,4 @@
-"""What the training log says beside the loss: per task the curves of Figures 9 and 10, and the time lost to data.
+"""What the training log says beside the loss: per task the curves of Figures 9 and 10, speed, and the time lost to data.
 
 Shapes: scalars only; sums stay on the device until the log asks for them, so that no step waits.
 """
@@ -29,11 +29,7 @@ class TaskMeters:
         self.counts: dict[str, int] = defaultdict(int)
 
     def add(self, values: Mapping[str, Tensor]) -> None:
-        """Take the measures of one batch.
-
-        Args:
-            values: Scalars by name.
-        """
+        """Take the measures of one batch."""
         for suffix in ("",) if self.task is None else ("", f"/{self.task}"):
             sums = self.sums.setdefault(suffix, {})
             for name, value in values.items():
@@ -76,12 +72,7 @@ class WatchCallback(TrainerCallback):
         self._drawn: list[int] = []
 
     def connect(self, meters: TaskMeters, sampler: PyramidBatchSampler) -> None:
-        """Join the callback to a run.
-
-        Args:
-            meters: Of the loss in training.
-            sampler: Draws the tasks.
-        """
+        """Join the callback to a run."""
         self.meters, self.sampler = meters, sampler
 
     @contextmanager
@@ -94,11 +85,7 @@ class WatchCallback(TrainerCallback):
             self.waited += time.perf_counter() - start
 
     def pop(self) -> dict[str, float]:
-        """The measures since the last call.
-
-        Returns:
-            Those of the meters, `data_wait_seconds`, and `data_wait_share` of the time that passed.
-        """
+        """The measures since the last call."""
         now = time.perf_counter()
         passed = max(now - self.since, 1e-9)
         wait = {"data_wait_seconds": self.waited, "data_wait_share": min(self.waited / passed, 1.0)}
@@ -135,3 +122,41 @@ class WatchCallback(TrainerCallback):
         if self.meters is not None and self.sampler is not None:
             inside = self._place < len(self._drawn)
             self.meters.task = self.sampler.tasks[self._drawn[self._place]] if inside else None
+
+
+class LossMeters(TaskMeters):
+    """What a loss measures, with the tokens of the language model.
+
+    Attributes:
+        tokens: Attended tokens since the last `pop`.
+        computed: Tokens computed for them, padding included; those of the second pass are not counted.
+        since: Seconds of the clock at the last `pop`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens: int | Tensor = 0
+        self.computed: int | Tensor = 0
+        self.since = time.perf_counter()
+
+    def count(self, tokens: int | Tensor, computed: int | Tensor) -> None:
+        """Take the tokens of one forward."""
+        self.tokens = self.tokens + tokens
+        self.computed = self.computed + computed
+
+    def pop(self) -> dict[str, float]:
+        """Means since the last call, as `TaskMeters` gives them; empties the sums.
+
+        Returns:
+            Also `padding_waste`, the share of padding in the tokens computed, and `tokens_per_second`, attended tokens
+            by the time that passed, whatever it was spent on; both are missing where no token was counted.
+        """
+        now = time.perf_counter()
+        tokens, computed, speed = int(self.tokens), int(self.computed), {}
+        if computed:
+            speed = {
+                "padding_waste": 1 - tokens / computed,
+                "tokens_per_second": tokens / max(now - self.since, 1e-9),
+            }
+        self.tokens, self.computed, self.since = 0, 0, now
+        return super().pop() | speed

@@ -20,13 +20,8 @@ def write_record(trainer: GVETrainer, *, base_model: str | None, data: list[str]
     """Write the record of a run that has ended into its folder; of several processes the first one writes.
 
     Args:
-        trainer: It has trained.
         base_model: Folder or Hub name that the weights come from; None where they were drawn at random.
-        data: Folders or Hub names of the pairs.
         resumed: Whether earlier sessions took a part of the steps, which is not in the seconds.
-
-    Returns:
-        The file.
     """
     path = Path(trainer.args.output_dir) / RECORD_FILE
     if trainer.is_world_process_zero():
@@ -47,14 +42,7 @@ def write_record(trainer: GVETrainer, *, base_model: str | None, data: list[str]
 
 
 def shown(source: str) -> str:
-    """A source as it may be published: a Hub name as it is, a folder by its last name alone.
-
-    Args:
-        source: Folder or Hub name.
-
-    Returns:
-        The name.
-    """
+    """A source as it may be published: a Hub name as it is, a folder by its last name alone."""
     path = Path(source)
     return path.resolve().name if path.is_absolute() or path.exists() else source
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gve.trainers.gradcache.chunks import MOST_PADDING, chunk_media, chunk_rows
+from gve.trainers.gradcache.tower import MOST_PADDING, chunk_media, chunk_rows
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=9)
 

@@ -9,7 +9,7 @@ from mixed_batch import OPTIONS, adapted, columns_of, distance, mixed_rows, step
 
 from gve.trainers import CachedGVELoss, GVELoss, GVETrainingArguments, PairCollator
 from gve.trainers.gradcache.loss import TwoPasses, build_loss
-from gve.trainers.gradcache.replay import RandomState
+from gve.trainers.gradcache.tower import RandomState
 from gve.trainers.media.batch_media import TOKENS, Batch
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gve.trainers.media.frame_cache import DecodedCache, media_key
+from gve.trainers.media.reader import DecodedCache, media_key
 
 FRAME_BYTES = 4 * 32 * 32 * 3
 

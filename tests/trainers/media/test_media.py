@@ -13,8 +13,7 @@ from gve.frame_cache import FrameCache
 from gve.frames_gve import Features
 from gve.hub_datasets.schema import media
 from gve.trainers.media.feature_store import FeatureStore
-from gve.trainers.media.frame_cache import DecodedCache, content_key
-from gve.trainers.media.inputs import MediaReader, labels_of, read_label
+from gve.trainers.media.reader import DecodedCache, MediaReader, content_key, labels_of, read_label
 
 TEXTS = ["a red square moves 2", "Find the video that shows this."]
 

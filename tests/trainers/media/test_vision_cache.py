@@ -12,10 +12,8 @@ from gve import build_tiny, lora_config
 from gve.trainers import GVETrainer, GVETrainingArguments, PairCollator
 from gve.trainers.media import vision_cache
 from gve.trainers.media.feature_store import FeatureStore
-from gve.trainers.media.frame_cache import DecodedCache
-from gve.trainers.media.vision_cache import VisionCache
-from gve.trainers.media.vision_fill import fill_cache
-from gve.trainers.media.vision_folder import open_store, tower_digest
+from gve.trainers.media.reader import DecodedCache
+from gve.trainers.media.vision_cache import VisionCache, fill_cache, open_store, tower_digest
 
 
 def arguments(folder, **changes):

@@ -12,9 +12,9 @@ from transformers import TrainerCallback
 
 from gve.trainers import GVETrainer, GVETrainingArguments
 from gve.trainers.collator import PairCollator
+from gve.trainers.encoders import LiveEncoder, OutsideEncoder
 from gve.trainers.media.vision_cache import VisionCache, open_store
 from gve.trainers.mining.mined import HEADER
-from gve.trainers.mining.side_encoders import LiveSide, OutsideSide
 from gve.trainers.planning.row_costs import make_planner, measure_columns
 
 REMINE = {"remine_every_epoch": True, "mine_ceiling": None, "num_negatives": {"t2v": 2}}
@@ -77,7 +77,7 @@ def test_each_epoch_is_mined_by_the_weights_as_they_are(tmp_path, load, tasks):
 
 def test_no_true_target_is_mined_and_the_nearest_are(tmp_path, load, tasks):
     model = load()
-    vectors = LiveSide(model, PairCollator(model.processor))
+    vectors = LiveEncoder(model, PairCollator(model.processor))
     rows = tasks["t2v"].to_list()
     queries, targets = vectors(rows, "query"), vectors(rows, "target")
     trainer = GVETrainer(model, arguments(tmp_path, num_train_epochs=1, **REMINE), tasks)
@@ -236,17 +236,17 @@ def test_live_sides_leave_no_trace_and_agree_with_any_encoder(embedder, tasks, t
     collator = PairCollator(embedder.processor)
     embedder.train()
     state = torch.get_rng_state()
-    live = LiveSide(embedder, collator, batch_size=2)
+    live = LiveEncoder(embedder, collator, batch_size=2)
     for side in ("query", "target"):
         found = live(rows, side)
         assert embedder.training and torch.equal(state, torch.get_rng_state())
         assert np.linalg.norm(found, axis=1) == pytest.approx(1.0, abs=1e-6)
-        assert found == pytest.approx(OutsideSide(embedder, batch_size=2)(rows, side), abs=1e-5)
+        assert found == pytest.approx(OutsideEncoder(embedder, batch_size=2)(rows, side), abs=1e-5)
         embedder.train()
     inner = embedder[0].model
     inner.visual.requires_grad_(False)
     store = open_store(inner, embedder.processor, tmp_path / "features")
-    cached = LiveSide(embedder, PairCollator(embedder.processor, store=store), cache=VisionCache(inner, store))
+    cached = LiveEncoder(embedder, PairCollator(embedder.processor, store=store), cache=VisionCache(inner, store))
     for _ in range(2):
         assert cached(rows, "target") == pytest.approx(live(rows, "target"), abs=1e-5)
 
@@ -256,7 +256,7 @@ def test_a_vector_that_is_no_number_is_named(embedder, tasks):
         for value in embedder.parameters():
             value.fill_(torch.nan)
     with pytest.raises(ValueError, match="prober: the query of row 't2v-0' of t2v became nan or infinity"):
-        LiveSide(embedder, PairCollator(embedder.processor))(tasks["t2v"].to_list()[:2], "query")
+        LiveEncoder(embedder, PairCollator(embedder.processor))(tasks["t2v"].to_list()[:2], "query")
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gve.trainers.mining.faiss_index import FaissIndex
-from gve.trainers.mining.nearest import ExactIndex, make_index, nearest
+from gve.trainers.mining.nearest import ExactIndex, FaissIndex, make_index, nearest
 
 DEPTH = 7
 

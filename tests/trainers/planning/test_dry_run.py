@@ -7,8 +7,7 @@ from datasets import DatasetDict
 
 from gve import GVEProcessor
 from gve.trainers import GVETrainer
-from gve.trainers.planning.dry_run import make_plan
-from gve.trainers.planning.plan_text import write_plan
+from gve.trainers.planning.dry_run import make_plan, write_plan
 from gve.trainers.planning.row_costs import HeaderPlanner, assume_columns, batch_load, measure_columns
 from gve.trainers.recipe import parse
 from gve.trainers.train import load_model

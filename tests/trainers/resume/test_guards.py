@@ -43,7 +43,7 @@ def broken(tasks, tmp_path):
 
 
 def test_gaps_are_found_without_reading_the_media(broken, monkeypatch):
-    monkeypatch.setattr("gve.trainers.resume.digests.CHUNK", 3)
+    monkeypatch.setattr("gve.trainers.resume.guard.CHUNK", 3)
     gaps = {0: "its query text", 1: "its target video", 2: "its target video"}
     assert find_gaps(broken["t2v"], "t2v") == gaps
     assert find_gaps(broken["t2v"], "t2v", negatives=1) == gaps | {3: "the video of a hard negative"}

@@ -12,8 +12,7 @@ from transformers import TrainerCallback
 
 from gve.trainers import GVETrainer, GVETrainingArguments
 from gve.trainers.resume.checkpoints import STAGE, find_checkpoint, publish
-from gve.trainers.resume.digests import rows_digest
-from gve.trainers.resume.guard import RUN_FILE, changes, run_facts
+from gve.trainers.resume.guard import RUN_FILE, changes, rows_digest, run_facts
 
 
 def arguments(folder, **changed):
@@ -186,7 +185,7 @@ def test_changes_are_lines(texts, load):
 def test_digests_see_texts_names_and_sizes_but_not_folders(tasks, monkeypatch):
     rows = tasks["t2v"]
     whole = rows_digest(rows)
-    monkeypatch.setattr("gve.trainers.resume.digests.CHUNK", 5)
+    monkeypatch.setattr("gve.trainers.resume.guard.CHUNK", 5)
     assert rows_digest(rows) == whole  # whatever the chunks
 
     def changed(change):

@@ -1,11 +1,15 @@
-"""Images and videos of a batch on their way to the processor; what the feature store holds is not even decoded.
+"""Images and videos of a batch on their way to the processor; what is kept in a cache is not even decoded.
 
 Shapes: B rows, M images or videos of one kind, S their patches, V their vision tokens, W values of the vision tower a
-token, L bytes of a label.
+token, L bytes of a label, F frames, H height, W width.
 """
 
 import json
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from hashlib import blake2b
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,11 +17,118 @@ import PIL.Image
 import torch
 from torch import Tensor
 
+from gve.frame_cache import FrameCache
 from gve.frames_gve import Clip, Features
+from gve.image_gve import open_image
 from gve.media_gve import located
 from gve.processing_gve import GVEProcessor
 from gve.trainers.media.feature_store import FeatureStore
-from gve.trainers.media.frame_cache import DecodedCache, content_key
+from gve.video_processing_gve import GVEVideoProcessor
+
+CHUNK = 1 << 20
+
+
+class DecodedCache:
+    """Turns encoded videos into (F, H, W, 3) uint8 frames at the model's size, and encoded images into PIL images.
+
+    What was used longest ago leaves the memory first. A copy that goes to another process starts with none.
+
+    Args:
+        video_processor: Reads and samples videos; it says what the model's size is.
+        limit: Bytes of decoded media to keep in memory; 0 keeps nothing.
+        frames: Keeps the frames of videos on disk, for all processes and runs; None keeps none.
+    """
+
+    def __init__(self, video_processor: GVEVideoProcessor, limit: int, frames: FrameCache | None = None) -> None:
+        self.video_processor, self.limit, self.frames, self.held = video_processor, limit, frames, 0
+        self._media: OrderedDict[tuple[str, str], tuple[Any, int]] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"held": 0, "_media": OrderedDict()}
+
+    def __len__(self) -> int:
+        return len(self._media)
+
+    def video(self, source: dict[str, Any]) -> Clip:
+        """Sampled frames of a video.
+
+        Args:
+            source: {"bytes", "path"}, one of them set.
+        """
+        return self._get("video", source)
+
+    def image(self, source: dict[str, Any]) -> PIL.Image.Image:
+        """An RGB image.
+
+        Args:
+            source: {"bytes", "path"}, one of them set.
+        """
+        return self._get("image", source)
+
+    def _get(self, kind: str, source: dict[str, Any]) -> Any:
+        if not self.limit:
+            return self._decode(kind, source)[0]
+        key = (kind, media_key(source))
+        if key in self._media:
+            self._media.move_to_end(key)
+            return self._media[key][0]
+        decoded, size = self._decode(kind, source)
+        if size <= self.limit:
+            self._media[key] = (decoded, size)
+            self.held += size
+        while self.held > self.limit:
+            self.held -= self._media.popitem(last=False)[1][1]
+        return decoded
+
+    def _decode(self, kind: str, source: dict[str, Any]) -> tuple[Any, int]:
+        if kind == "image":
+            image = open_image(source)
+            return image, image.width * image.height * 3
+        reader = self.video_processor
+        if self.frames is None:
+            clip = reader.load(source, size=reader.size)
+        else:
+            clip = self.frames.get(reader, source, count=reader.frames_wanted(None), size=reader.size)
+        return clip, clip.frames.nbytes
+
+
+def media_key(source: dict[str, Any]) -> str:
+    """What tells one encoded file from another: a digest of its bytes, else its path.
+
+    Args:
+        source: {"bytes", "path"}.
+    """
+    if source["bytes"] is not None:
+        return blake2b(source["bytes"], digest_size=16).hexdigest()
+    if source["path"] is None:
+        raise ValueError("media: got neither bytes nor path; one of them is needed; write the row again")
+    return source["path"]
+
+
+def content_key(source: dict[str, Any]) -> str:
+    """What tells one content from another, whatever form it comes in.
+
+    Args:
+        source: {"bytes", "path"}.
+
+    Returns:
+        A digest of all bytes.
+    """
+    if source["bytes"] is not None or source["path"] is None:
+        return media_key(source)
+    stat = Path(source["path"]).stat()
+    return _digest_of(source["path"], stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=1 << 16)
+def _digest_of(path: str, size: int, changed: int) -> str:
+    """The digest of a file, read again when its size or time says that it was written."""
+    digest = blake2b(digest_size=16)
+    with Path(path).open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
 
 PATCHES = {"image": "pixel_values", "video": "pixel_values_videos"}
 
@@ -45,8 +156,6 @@ class MediaReader:
     """Reads sides of rows; it holds no model, so workers may be spawned.
 
     Args:
-        processor: The embedder's.
-        decoded: Decodes media, and keeps some.
         store: Features of the vision tower by content, or None to decode everything.
     """
 
@@ -57,12 +166,7 @@ class MediaReader:
         """One image or video, decoded unless its features are known.
 
         Args:
-            kind: "image" or "video".
             source: {"bytes", "path"}.
-
-        Raises:
-            FileNotFoundError: If the path does not exist.
-            ValueError: If it cannot be read.
         """
         key, stored = "", None
         if self.store is not None:
@@ -84,10 +188,6 @@ class MediaReader:
             side: B times {"text", "image", "video"}.
             instruction: System messages, or None for the default one.
             max_length: Tokens of a row; None takes the processor's.
-
-        Raises:
-            FileNotFoundError: If a path does not exist.
-            ValueError: If a medium cannot be read, or a row is empty, or too long without its text.
         """
         rows, media = [], {kind: [] for kind in PATCHES}
         for number, parts in enumerate(side):
@@ -106,12 +206,7 @@ class MediaReader:
         return tensors | self.labels(media["image"]) | self.labels(media["video"])
 
     def tensors(self, media: Sequence[Medium], *, as_bytes: bool = False) -> dict[str, Tensor]:
-        """Patches, grids and seconds of M >= 1 media of one kind, as `column` gives them.
-
-        Args:
-            media: The media.
-            as_bytes: Whether patches of videos stay uint8; see `GVEVideoProcessor.normalise`.
-        """
+        """Patches, grids and seconds of M >= 1 media of one kind, as `column` gives them."""
         contents = [medium.content for medium in media]
         if media[0].kind == "image":
             return self.processor.image_tensors(contents) | self.labels(media)
@@ -135,7 +230,6 @@ class MediaReader:
 
         Args:
             side: B times {"text"}.
-            rows: The media of each row, with their grids.
             instruction: System messages, or None for the default one.
             max_length: Tokens of a row; None takes the processor's.
         """
@@ -153,9 +247,6 @@ def _place_of(medium: Medium, grid: Sequence[int]) -> Features:
 
 def labels_of(media: Sequence[Medium]) -> Tensor:
     """What the feature store must know of media beside their features; tensors alone travel with a batch.
-
-    Args:
-        media: M of one kind.
 
     Returns:
         (M, L) uint8, JSON of key, seconds between frames, and times; padded with spaces.
