@@ -4,7 +4,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gve.eval.files import write_atomic
+from gve.hub_datasets.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

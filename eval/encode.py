@@ -1,27 +1,43 @@
-"""Rows to vectors through any encoder, in bounded memory, each distinct content once.
+"""Rows and files to vectors through any encoder, in bounded memory, each distinct content once.
 
 Shapes: n rows, D width.
 """
 
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+import logging
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from tqdm import tqdm
 
+from gve.eval.console import printable
 from gve.eval.encoders import Encoder, FunctionEncoder
-from gve.eval.inputs import MODALITIES, encoder_input
+from gve.eval.inputs import MODALITIES, encoder_input, file_row
 from gve.eval.models import skips_broken_inputs
-from gve.eval.store import EmbeddingCache, EmbeddingStore, Store
+from gve.eval.store import (
+    EmbeddingCache,
+    EmbeddingStore,
+    FileEmbeddings,
+    ShardJob,
+    Store,
+    file_stamp,
+    save_embeddings,
+)
 from gve.eval.video_retrieval.ranking import as_array
 from gve.media_gve import local_source
 
 __all__ = ["EmbeddingCache", "EmbeddingStore", "Encoder", "FunctionEncoder", "content_key", "encode_rows"]
 
+logger = logging.getLogger(__name__)
+
 _BATCHES_HELD = 4  # batches whose media are in memory at once; the encoder may sort within them
+_UNREADABLE = (OSError, ValueError, SyntaxError)  # SyntaxError: what PIL raises for some broken PNGs
 
 
 def encode_rows(
@@ -47,32 +63,37 @@ def encode_rows(
         cache: Kept between calls with the same encoder; vectors are added to it block by block.
         progress: Whether to show a bar once the work takes more than two seconds.
         video_options: Keyword arguments of the encoder that change what it makes of videos, such as num_frames.
-        label: What messages call the rows, such as the name of their set.
+        label: Name of the rows in messages, such as their set.
 
     Returns:
         (n, D) float32, in the order of `rows`.
 
     Raises:
-        ValueError: For an unknown role, no rows, a row without content, a row that an encoder of ours cannot read, or
-            an encoder that returns another shape, nan, infinity or zero. What was computed until then is in the cache.
+        ValueError: For an unknown role, no rows, a row without content, a row that cannot be read, or an encoder that
+            returns another shape, nan, infinity or zeros. Everything computed until then is in the cache.
     """
     if role not in ("query", "document"):
-        raise ValueError(f"role: {role!r}; 'query' or 'document' is accepted; choose one")
+        raise ValueError(f"role: {role!r}; must be 'query' or 'document'")
     if not len(rows):
-        raise ValueError("rows: got none; at least one is needed; check the split or the folder")
+        raise ValueError("rows: got none. Check the split or the folder.")
+    call = _EncodeCall(encoder, role, instruction, batch_size, dict(video_options or {}), f"{label} {role}".strip())
     store = EmbeddingCache() if cache is None else cache
-    call = _Call(encoder, role, instruction, batch_size, dict(video_options or {}), f"{label} {role}".strip())
     vectors: np.ndarray | None = None
+    size = batch_size * _BATCHES_HELD
     with tqdm(total=len(rows), desc=f"encode {call.label}", unit="row", disable=not progress, delay=2) as bar:
-        for start in range(0, len(rows), batch_size * _BATCHES_HELD):
-            block = [rows[index] for index in range(start, min(start + batch_size * _BATCHES_HELD, len(rows)))]
+        for start in range(0, len(rows), size):
+            block = [rows[index] for index in range(start, min(start + size, len(rows)))]
             keys = [content_key(row, call.salt(row)) for row in block]
-            missing: dict[bytes, int] = {}
-            for place, key in enumerate(keys):
-                if key not in store:
-                    missing.setdefault(key, place)
-            if missing:
-                call.fill(store, missing, block, start)
+            makers = [partial(encoder_input, row, open_images=not call.skips) for row in block]
+            problems = call.fill(store, keys, makers, start)
+            if problems:
+                listed = [
+                    f"{_name_row(block[place], start + place, call.label)}: {problems[place]}" for place in problems
+                ]
+                more = f", and {len(listed) - 1} more" if len(listed) > 1 else ""
+                raise ValueError(
+                    f"{listed[0]}{more}; what could be encoded is in the cache. Repair them and run again."
+                )
             found = store.take(keys)
             vectors = np.empty((len(rows), found.shape[1]), dtype=np.float32) if vectors is None else vectors
             vectors[start : start + len(block)] = found
@@ -81,87 +102,75 @@ def encode_rows(
     return vectors
 
 
-class _Call:
-    """One call of `encode_rows`: how its rows reach the encoder and its vectors the store."""
+def embed_files(
+    encoder: Encoder,
+    paths: Sequence[Path],
+    *,
+    known: Mapping[str, tuple[str, np.ndarray]] | None = None,
+    batch_size: int = 16,
+    progress: bool = True,
+    statistics: Any = None,
+) -> FileEmbeddings:
+    """Embed videos and images as corpus rows; a file that fails is named, and costs only itself.
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        role: str,
-        instruction: str | None,
-        batch_size: int,
-        video_options: dict[str, Any],
-        label: str,
-    ) -> None:
-        self.role, self.instruction, self.label = role, instruction, label
-        self.video_options = video_options
-        self.encode = encoder.encode_query if role == "query" else encoder.encode_document
-        self.options = {
-            "batch_size": batch_size,
-            "show_progress_bar": False,
-            "convert_to_numpy": True,
-            **video_options,
-        }
-        self.options |= {} if instruction is None else {"prompt": instruction}
-        self.skips = skips_broken_inputs(encoder)
+    Args:
+        encoder: Turns inputs into vectors.
+        paths: The files.
+        known: Stamp and vector by path; files with the same stamp are not read again.
+        batch_size: Files in one forward pass.
+        progress: Whether to show a bar once the work takes more than two seconds.
+        statistics: Receives where one of our models spent its time; see `set_up_encoder`.
 
-    def salt(self, row: Mapping[str, Any]) -> bytes:
-        """What a row's vector depends on beside the row; texts and images do not see the options of videos."""
-        seen = self.video_options if row.get("video") is not None else {}
-        return repr((self.role, self.instruction, *sorted(seen.items()))).encode()
-
-    def fill(self, store: Store, missing: Mapping[bytes, int], block: Sequence[Mapping[str, Any]], start: int) -> None:
-        """Encode some rows of a block and keep every vector that can be used, then tell of the others."""
-        names = {place: _name_row(block[place], start + place, self.label) for place in missing.values()}
-        inputs = []
-        for place in missing.values():
-            try:
-                inputs.append(encoder_input(block[place]))
-            except (OSError, ValueError, SyntaxError) as error:  # what PIL raises on broken images
-                raise ValueError(f"{names[place]}: {error}") from error
-        failures: list[Any] = []
-        skip = {"on_error": "skip", "skipped": failures} if self.skips else {}
+    Returns:
+        The vectors in the order of `paths`, with the files left out and why; (0, 0) without any vector.
+    """
+    done: dict[Path, tuple[str, np.ndarray]] = {}
+    skipped: dict[Path, str] = {}
+    stamps: dict[Path, str] = {}
+    for path in paths:
         try:
-            fresh = as_array(self.encode(inputs, **self.options, **skip)).astype(np.float32, copy=False)
-        except Exception as error:
-            error.add_note(f"while encoding {self.label} rows {start} to {start + len(block) - 1}")
-            raise
-        failed = {failure.index: failure.error for failure in failures}
-        pairs = list(missing.items())
-        problems = [f"{names[pairs[index][1]]}: {error}" for index, error in failed.items()]
-        kept = [pair for index, pair in enumerate(pairs) if index not in failed]
-        if fresh.ndim != 2 or len(fresh) != len(kept):
-            raise ValueError(
-                f"encoder: returned shape {fresh.shape} for {len(kept)} inputs; ({len(kept)}, D) is accepted; "
-                "return one vector an input"
-            )
-        if kept and store.width not in (None, fresh.shape[1]):
-            raise ValueError(
-                f"{names[kept[0][1]]}: the encoder returned width {fresh.shape[1]}, and {store.width} for the rows "
-                "before; one width is accepted; use one model, or another cache"
-            )
-        usable = np.isfinite(fresh).all(axis=1) & (fresh != 0).any(axis=1)  # (n,)
-        problems += [
-            f"{names[place]}: the encoder returned {'zeros' if np.isfinite(vector).all() else 'nan or infinity'}"
-            for (_, place), vector, good in zip(kept, fresh, usable, strict=True)
-            if not good
-        ]
-        if usable.any():
-            store.add([key for (key, _), good in zip(kept, usable, strict=True) if good], fresh[usable])
-        if problems:
-            more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
-            raise ValueError(f"{problems[0]}{more}; what could be encoded is kept in the cache; mend them, run again")
+            stamps[path] = file_stamp(path)
+        except OSError as error:
+            skipped[path] = _reason(error, path)
+            continue
+        if known and str(path) in known and known[str(path)][0] == stamps[path]:
+            done[path] = known[str(path)]
+    pending = [path for path in stamps if path not in done]
+    ours = skips_broken_inputs(encoder)
+    options = {"statistics": statistics, "show_progress_bar": progress} if ours else {}
+    call = _EncodeCall(encoder, "document", None, batch_size, {}, "files", options, one_by_one=True)
+    # our models read paths ahead of the forward pass, and blocks would stop them; others get opened images
+    size = max(len(pending), 1) if ours else batch_size * _BATCHES_HELD
+    with tqdm(total=len(pending), desc="encode files", unit="file", disable=not progress or ours, delay=2) as bar:
+        for start in range(0, len(pending), size):
+            block, store = pending[start : start + size], EmbeddingCache()
+            keys = [os.fsencode(path) for path in block]
+            problems = call.fill(store, keys, [partial(_file_input, path, opened=not ours) for path in block], start)
+            skipped |= {block[place]: _reason(problem, block[place]) for place, problem in problems.items()}
+            kept = [place for place in range(len(block)) if place not in problems]
+            vectors = store.take([keys[place] for place in kept]) if kept else ()
+            done |= {block[place]: (stamps[block[place]], vector) for place, vector in zip(kept, vectors, strict=True)}
+            bar.update(len(block))
+    return _result(paths, done, skipped)
+
+
+def embed_shard(encoder: Encoder, job: ShardJob, *, progress: bool = True, statistics: Any = None) -> FileEmbeddings:
+    """Embed the files of one shard and write it: the work of an engine, wherever it runs."""
+    paths = [Path(name) for name in job.files]
+    result = embed_files(
+        encoder, paths, batch_size=job.settings["batch_size"], progress=progress, statistics=statistics
+    )
+    result.model, result.fingerprint = job.model, job.fingerprint
+    save_embeddings(result, job.target, job.identity)
+    return result
 
 
 def content_key(row: Mapping[str, Any], salt: bytes = b"") -> bytes:
-    """A digest of what a row holds; a file given by path counts by path, size and time of change.
+    """A digest of a row's content, 20 bytes; a file given by path counts by path, size and time of change.
 
     Args:
         row: As for `encoder_input`.
         salt: Anything else that the vector depends on.
-
-    Returns:
-        20 bytes.
     """
     digest = hashlib.blake2b(salt, digest_size=20)
     for modality in MODALITIES:
@@ -173,6 +182,140 @@ def content_key(row: Mapping[str, Any], salt: bytes = b"") -> bytes:
         digest.update(f"{modality}:{len(content)}:".encode())
         digest.update(content)
     return digest.digest()
+
+
+class _EncodeCall:
+    """How rows reach the encoder in one call, and its vectors the store."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        role: str,
+        instruction: str | None,
+        batch_size: int,
+        video_options: dict[str, Any],
+        label: str,
+        options: Mapping[str, Any] | None = None,
+        *,
+        one_by_one: bool = False,
+    ) -> None:
+        self.role, self.instruction, self.label = role, instruction, label
+        self.video_options, self.one_by_one = video_options, one_by_one
+        self.encode = encoder.encode_query if role == "query" else encoder.encode_document
+        self.options = {"batch_size": batch_size, "show_progress_bar": False, "convert_to_numpy": True}
+        self.options |= video_options | dict(options or {})
+        self.options |= {} if instruction is None else {"prompt": instruction}
+        self.skips = skips_broken_inputs(encoder)
+
+    def fill(
+        self, store: Store, keys: Sequence[bytes], makers: Sequence[Callable[[], Any]], start: int
+    ) -> dict[int, Exception]:
+        """Encode what the store lacks and keep every usable vector.
+
+        Args:
+            store: Where to.
+            keys: Key of each row of a block.
+            makers: Function that makes each row's input, called only when it is needed.
+            start: Number of the first row, for messages.
+
+        Returns:
+            The error of each row without a vector, by its place in the block.
+        """
+        missing: dict[bytes, int] = {}
+        for place, key in enumerate(keys):
+            if key not in store:
+                missing.setdefault(key, place)
+        problems: dict[int, Exception] = {}
+        inputs: dict[int, Any] = {}
+        for place in missing.values():
+            try:
+                inputs[place] = makers[place]()
+            except _UNREADABLE as error:
+                problems[place] = error
+        if inputs:
+            try:
+                vectors = self._vectors(inputs, problems)
+            except Exception as error:
+                error.add_note(f"while encoding {self.label} rows {start} to {start + len(keys) - 1}")
+                raise
+            self._keep(store, keys, vectors, problems)
+        return {place: problems[missing[key]] for place, key in enumerate(keys) if missing.get(key) in problems}
+
+    def salt(self, row: Mapping[str, Any]) -> bytes:
+        """What a row's vector depends on besides the row; texts and images do not see the options of videos."""
+        seen = self.video_options if row.get("video") is not None else {}
+        return repr((self.role, self.instruction, *sorted(seen.items()))).encode()
+
+    def _vectors(self, inputs: dict[int, Any], problems: dict[int, Exception]) -> dict[int, np.ndarray]:
+        """Vectors by place; an encoder that fails for all inputs at once may be asked for each by itself."""
+        failures: list[Any] = []
+        skip = {"on_error": "skip", "skipped": failures} if self.skips else {}
+        places = list(inputs)
+        try:
+            fresh = as_array(self.encode(list(inputs.values()), **self.options, **skip))
+        except Exception as error:
+            if not self.one_by_one or self.skips:
+                raise
+            if len(inputs) == 1:
+                problems[places[0]] = error
+                return {}
+            vectors: dict[int, np.ndarray] = {}
+            for place in places:
+                vectors |= self._vectors({place: inputs[place]}, problems)
+            return vectors
+        problems |= {places[failure.index]: failure.error for failure in failures}
+        kept = [place for place in places if place not in problems]
+        if fresh.ndim != 2 or len(fresh) != len(kept):
+            raise ValueError(
+                f"encoder: must return ({len(kept)}, D) for {len(kept)} inputs; returned shape {fresh.shape}"
+            )
+        return dict(zip(kept, fresh.astype(np.float32, copy=False), strict=True))
+
+    def _keep(
+        self, store: Store, keys: Sequence[bytes], vectors: Mapping[int, np.ndarray], problems: dict[int, Exception]
+    ) -> None:
+        """Add the usable vectors to the store, and a problem for each of the others."""
+        usable: dict[bytes, np.ndarray] = {}
+        for place, vector in vectors.items():
+            if store.width not in (None, len(vector)):
+                problems[place] = ValueError(
+                    f"the encoder returned width {len(vector)}, and {store.width} for the rows before (use one model, or "
+                    "another cache)"
+                )
+            elif not np.isfinite(vector).all():
+                problems[place] = ValueError("the encoder returned nan or infinity")
+            elif not vector.any():
+                problems[place] = ValueError("the encoder returned zeros")
+            else:
+                usable[keys[place]] = vector
+        if usable:
+            store.add(list(usable), np.stack(list(usable.values())))
+
+
+def _result(
+    paths: Sequence[Path], done: Mapping[Path, tuple[str, np.ndarray]], skipped: Mapping[Path, str]
+) -> FileEmbeddings:
+    """Vectors in the order of `paths`, and a warning for each file without one."""
+    reasons = {str(path): skipped[path] for path in paths if path in skipped}
+    for name, reason in reasons.items():
+        logger.warning("skipped %s: %s", printable(name), printable(reason))
+    order = [path for path in paths if path in done]
+    vectors = np.stack([done[path][1] for path in order]) if order else np.zeros((0, 0), dtype=np.float32)
+    return FileEmbeddings([str(path) for path in order], vectors, [done[path][0] for path in order], reasons)
+
+
+def _file_input(path: Path, *, opened: bool) -> Any:
+    """A file as an encoder takes it; our models open it themselves, only once, and find out what it is."""
+    return encoder_input(file_row(path)) if opened else path
+
+
+def _reason(error: Exception, path: Path) -> str:
+    """The first line of an error, without the place in a batch and the path in front."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    line = re.sub(r"^(inputs\[\d+\](\['\w+'\])?: )?((video|image): )?", "", lines[0])
+    for name in (repr(str(path)), str(path)):
+        line = line.removeprefix(f"{name}: ").removeprefix(f"{name} ")
+    return line
 
 
 def _name_row(row: Mapping[str, Any], index: int, label: str) -> str:
@@ -187,14 +330,12 @@ def _content(medium: Any, *, is_text: bool) -> bytes:
     if isinstance(medium, str | Path):
         path = Path(medium)
         if is_text or not path.is_file():
-            return str(medium).encode("utf-8", "surrogatepass")  # the encoder says what is wrong with half a character
+            return str(medium).encode("utf-8", "surrogatepass")  # the encoder reports half a character
         stat = path.stat()
         return f"{path.absolute()}|{stat.st_size}|{stat.st_mtime_ns}".encode("utf-8", "surrogatepass")
     if isinstance(medium, io.BytesIO):
         return medium.getvalue()
     array = np.ascontiguousarray(medium)  # an image of PIL, frames, or an array
     if array.dtype.hasobject:
-        raise ValueError(
-            f"row: got {type(medium).__name__}; bytes, a path, an image or an array are accepted; convert it"
-        )
+        raise ValueError(f"row: got {type(medium).__name__}; must be bytes, a path, an image or an array. Convert it.")
     return f"{array.shape}|{array.dtype.str}|".encode() + array.tobytes()

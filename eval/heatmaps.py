@@ -11,7 +11,7 @@ import numpy as np
 from gve.eval.analysis import Entry
 from gve.eval.averages import AVERAGE_NAMES, round_half_up
 from gve.eval.correlations import STATISTICS
-from gve.eval.files import write_atomic
+from gve.hub_datasets.files import write_atomic
 from gve.hub_datasets.uvrb import SETS
 from gve.hub_datasets.uvrb.tasks import ABILITY_NAMES
 

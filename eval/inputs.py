@@ -1,52 +1,53 @@
-"""Rows of datasets and files on disk as inputs of an encoder."""
+"""Rows of datasets, and files on disk, as inputs of an encoder."""
 
 import io
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from gve.eval.console import passed_over
+from gve.hub_datasets.walking import walk_files
 from gve.image_gve import open_image
-from gve.media_gve import is_named, local_source, media_kind
+from gve.media_gve import is_named, local_source, media_kind, shown, suffix_kind
 
 MODALITIES = ("video", "image", "text")
 """The keys of a row that are encoded, in the order in which the encoder reads them."""
 
 
-def encoder_input(row: Mapping[str, Any]) -> str | dict[str, Any]:
+def encoder_input(row: Mapping[str, Any], *, open_images: bool = True) -> str | dict[str, Any]:
     """One row as any encoder takes it: a text, or a dict of video, image and text.
 
     Args:
         row: Has text, image or video, each possibly None or absent; an image or video is {"bytes", "path"}, a path, an
             address or an already decoded object. Other keys, such as id, are ignored.
+        open_images: Give images as upright RGB images of PIL, since other encoders open files in their own way. Our
+            models open files themselves, in several threads.
 
     Returns:
-        The text itself for a row of text alone; else a dict without None, videos as paths or binary buffers, and
-        images as upright RGB images of PIL, for encoders that would open files in another way.
+        The text itself for a row of text alone; else a dict without None, files as paths or binary buffers.
 
     Raises:
         ValueError: For a row with nothing to encode, or a medium that cannot be read.
     """
     present = {key: row[key] for key in MODALITIES if row.get(key) is not None}
     if not present:
-        raise ValueError(
-            f"row: keys {sorted(row)} hold no text, image or video; a row needs at least one; fill it or leave it out"
-        )
+        raise ValueError(f"row: keys {sorted(row)} hold no text, image or video. Fill one, or leave the row out.")
     if set(present) == {"text"}:
         text = present["text"]
         # a string that names a file or an address would be read as that medium; the dict says that it is text
         return {"text": text} if is_named(text) else text
-    if "video" in present:
-        present["video"] = _video(present["video"])
-    if "image" in present:
-        present["image"] = open_image(present["image"])
+    for key in present.keys() - {"text"}:
+        opened = key == "image" and open_images
+        present[key] = open_image(present[key]) if opened else _source(present[key], key)
     return present
 
 
 def file_row(path: Path) -> dict[str, str]:
-    """A row that holds one file, by what the file is: {"video": path} or {"image": path}.
+    """A row that holds one file, by its content: {"video": path} or {"image": path}.
 
     Raises:
-        ValueError: When there is no such file, it is empty, or it is neither a video nor an image.
+        ValueError: If there is no such file, it is empty, or it is neither a video nor an image.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file" if not path.exists() else f"{path}: not a regular file")
@@ -58,12 +59,46 @@ def file_row(path: Path) -> dict[str, str]:
     return {kind: str(path)}
 
 
-def _video(medium: Any) -> Any:
-    """A path as text, a binary buffer, or decoded frames unchanged."""
+def find_files(arguments: Iterable[str | Path]) -> tuple[list[Path], dict[str, int]]:
+    """Expand folders, at any depth and in sorted order; hidden files and folders are left out.
+
+    Linked folders are followed, each once. A file with an unknown suffix is opened and judged by its content.
+
+    Args:
+        arguments: Files, taken as they are, and folders, searched for videos and images.
+
+    Returns:
+        The files, each once, and the number of other files in the folders by suffix.
+
+    Raises:
+        ValueError: If an argument does not exist, or none holds a video or image.
+    """
+    roots = dict.fromkeys(map(Path, arguments))
+    for root in roots:
+        if not os.path.exists(root):  # noqa: PTH110 - a Path raises for names that are too long
+            raise ValueError(f"FILES: {shown(str(root))} does not exist. Check the path.")
+    found: dict[Path, None] = {}
+    others: dict[str, int] = {}
+    for path in walk_files(roots):
+        if path in roots or suffix_kind(path) or media_kind(path):
+            found[path] = None
+        else:
+            suffix = path.suffix.lower()
+            others[suffix] = others.get(suffix, 0) + 1
+    if not found:
+        raise ValueError(
+            f"found no video or image in {shown(', '.join(map(str, roots)))}, by content or by suffix; "
+            f"{passed_over(others)} and hidden ones. Give files, or a folder that holds some."
+        )
+    return list(found), others
+
+
+def _source(medium: Any, key: str) -> Any:
+    """A path as text, a binary buffer, or decoded media unchanged."""
     try:
         source = local_source(medium)
     except ValueError as error:
-        raise ValueError(f"video: {error}") from error
+        raise ValueError(f"{key}: {error}") from error
     if isinstance(source, bytes):
         return io.BytesIO(source)
     return str(source) if isinstance(source, Path) else source

@@ -1,7 +1,9 @@
-"""Loads a saved embedder for the commands."""
+"""Opens saved embedders for the commands, and tells them apart."""
 
+import hashlib
 import json
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,37 +16,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class VideoSetting:
-    """How much an encoder sees of a video.
+    """How much an encoder sees of a video; None leaves the encoder's own number.
 
     Attributes:
-        num_frames: Frames taken from each; None for the encoder's own.
-        frame_tokens: Visual tokens a frame at most; None for the encoder's own.
+        num_frames: Frames taken from each video.
+        frame_tokens: Most visual tokens a frame.
     """
 
     num_frames: int | None = None
     frame_tokens: int | None = None
 
     def options(self, encoder: Encoder) -> dict[str, Any]:
-        """Keyword arguments of the encoder.
-
-        Args:
-            encoder: Any; one that is not ours takes its own setting only.
-
-        Returns:
-            Of num_frames and video_size those that are set.
+        """The encoder's keyword arguments num_frames and video_size, as far as they are set.
 
         Raises:
-            ValueError: For numbers below 1, or an encoder that has no such setting.
+            ValueError: For numbers below 1, or an encoder without such settings.
         """
         given = {"frames": self.num_frames, "tokens": self.frame_tokens}
         for name, value in given.items():
             if value is not None and value < 1:
-                raise ValueError(f"--{name}: {value}; 1 or more is accepted; raise it")
+                raise ValueError(f"--{name}: must be at least 1, got {value}.")
         if self.num_frames is None and self.frame_tokens is None:
             return {}
         if not skips_broken_inputs(encoder):
             raise ValueError(
-                f"--frames, --tokens: {type(encoder).__name__} has no such settings; models of ours have; leave them out"
+                f"--frames, --tokens: {type(encoder).__name__} has no such settings; only our models have. Leave them out."
             )
         options: dict[str, Any] = {} if self.num_frames is None else {"num_frames": self.num_frames}
         if self.frame_tokens is not None:
@@ -54,14 +50,7 @@ class VideoSetting:
         return options
 
     def described(self, encoder: Encoder) -> dict[str, int | None]:
-        """The setting with the encoder's own numbers where none are set.
-
-        Args:
-            encoder: Any.
-
-        Returns:
-            num_frames and frame_tokens; None where an encoder that is not ours does not tell.
-        """
+        """The setting, with our encoder's own numbers where none are set."""
         frames, tokens = self.num_frames, self.frame_tokens
         if skips_broken_inputs(encoder):
             size, token = _video_size(encoder)
@@ -71,21 +60,15 @@ class VideoSetting:
 
 
 def model_prompts(encoder: Encoder) -> dict[str, str]:
-    """The instructions that a model was saved with.
-
-    Args:
-        encoder: A SentenceTransformer.
-
-    Returns:
-        Text by name.
+    """The instructions that a SentenceTransformer was saved with, by name.
 
     Raises:
-        ValueError: For anything else.
+        ValueError: For any other encoder.
     """
     loaded = sys.modules.get("sentence_transformers")
     if loaded is None or not isinstance(encoder, loaded.SentenceTransformer):
         raise ValueError(
-            f"--instructions: {type(encoder).__name__} keeps no prompts; SentenceTransformers do; take the table's"
+            f"--instructions: {type(encoder).__name__} keeps no prompts; only SentenceTransformers do. Use the table's."
         )
     return dict(encoder.prompts)
 
@@ -96,85 +79,104 @@ def load_encoder(model: str) -> Encoder:
     Args:
         model: A folder written by training or export, or the name of a Hub repository.
 
-    Returns:
-        The encoder.
-
     Raises:
-        ValueError: When there is no such model, or the folder would be read as something else.
+        ValueError: If there is no such model, or the folder would be read as something else.
     """
     folder = Path(model)
     if folder.is_dir() and not (folder / "modules.json").is_file():
         raise ValueError(
-            f"--model: {model!r} has no modules.json; without it the pooling would be guessed; "
-            "give a folder written by `gve train` or save_embedder"
+            f"--model: {model!r} has no modules.json, so its pooling would be a guess. Give a folder written by "
+            "`gve train` or save_embedder."
         )
     try:
         return _encoder_class(model)(model)
     except (OSError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(
-            f"--model: cannot load {model!r} ({reason}); a model folder or Hub name is accepted; check it"
-        ) from error
+        raise ValueError(f"--model: cannot load {model!r} ({reason}). Give a model folder or a Hub name.") from error
 
 
 def skips_broken_inputs(encoder: Encoder) -> bool:
-    """Whether an encoder can leave out inputs that cannot be read.
-
-    Args:
-        encoder: Any.
-
-    Returns:
-        True for our own models.
-    """
-    loaded = sys.modules.get("gve.sentence_transformer")  # importing it takes seconds, and without it there is none
+    """Whether the encoder is one of our models, which can leave out unreadable inputs."""
+    # importing it takes seconds, and an encoder of that class has imported it
+    loaded = sys.modules.get("gve.encoding.sentence_transformer")
     return loaded is not None and isinstance(encoder, loaded.GVESentenceTransformer)
 
 
-def _video_size(encoder: Any) -> tuple[dict[str, int], int]:
-    """Least and most pixels a frame of an encoder of ours, and pixels a token."""
-    video = encoder.processor.video_processor
-    return video.size, (video.patch_size * video.merge_size) ** 2
-
-
 def set_up_encoder(encoder: Encoder, *, workers: int | None = None, frame_cache: Path | None = None) -> Any:
-    """Say how one of our models prepares what it embeds.
+    """Choose how one of our models prepares its inputs.
 
     Args:
-        encoder: Any; another model has nothing to set.
-        workers: Threads that decode; None chooses by the machine.
-        frame_cache: Folder that keeps decoded frames; None keeps none.
+        encoder: Any; other models have nothing to set.
+        workers: Threads that decode; None lets the machine decide.
+        frame_cache: Folder that keeps decoded frames.
 
     Returns:
-        Statistics to pass to `embed_files`, or None for another model.
+        Statistics to pass to `embed_files`; None for other models.
 
     Raises:
-        ValueError: When something is asked of another model.
+        ValueError: If something is set for another model.
     """
     if not skips_broken_inputs(encoder):
         if workers is not None or frame_cache is not None:
             raise ValueError(
-                f"--workers, --frame-cache: got one for a {type(encoder).__name__}; a model of ours is accepted; leave it "
-                "out"
+                f"--workers, --frame-cache: got one for a {type(encoder).__name__}; they need a model of ours. Leave them "
+                "out."
             )
         return None
-    from gve.frame_cache import FrameCache
-    from gve.pipeline import EncodeStatistics, PipelineOptions
+    from gve.encoding.frame_cache import FrameCache
+    from gve.encoding.prefetching import EncodeStatistics, PipelineOptions
 
     encoder.pipeline = PipelineOptions(workers=workers)
     encoder.frame_cache = None if frame_cache is None else FrameCache(frame_cache)
     return EncodeStatistics()
 
 
+def model_fingerprint(model: str) -> str:
+    """Hexadecimal digest of a model folder's files: whole JSON files, size and samples of the weights.
+
+    For anything but a local folder, the name stands for itself.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        return hashlib.blake2b(model.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return _digest(folder, [*folder.rglob("*.json"), *folder.rglob("*.safetensors")])
+
+
+def weights_fingerprint(model: str | Path) -> str | None:
+    """Hexadecimal digest of the weights alone, whatever else lies in the folder; None without local weights."""
+    found = [path for path in Path(model).glob("*.safetensors") if path.is_file()]
+    return _digest(Path(model), found) if found else None
+
+
+def _digest(folder: Path, paths: Iterable[Path]) -> str:
+    """Of names, sizes and up to 65 pieces of 64 KiB of each file."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(paths):
+        size = path.stat().st_size
+        digest.update(f"{path.relative_to(folder)}|{size}|".encode("utf-8", "surrogatepass"))
+        with path.open("rb") as file:
+            for place in range(0, size, max(size // 64, 1 << 16)):
+                file.seek(place)
+                digest.update(file.read(1 << 16))
+    return digest.hexdigest()
+
+
+def _video_size(encoder: Any) -> tuple[dict[str, int], int]:
+    """Least and most pixels a frame for one of our encoders, and pixels a token."""
+    video = encoder.processor.video_processor
+    return video.size, (video.patch_size * video.merge_size) ** 2
+
+
 def _encoder_class(model: str) -> "type[SentenceTransformer]":
     from sentence_transformers import SentenceTransformer  # takes seconds to import
 
-    from gve.sentence_transformer import GVESentenceTransformer
+    from gve.encoding.sentence_transformer import GVESentenceTransformer
 
     return GVESentenceTransformer if _model_type(model).startswith("gve") else SentenceTransformer
 
 
 def _model_type(model: str) -> str:
-    """What its configuration says, or that of an adapter's base model; nothing for a model without one."""
+    """Model type in the configuration, or in that of an adapter's base model; empty without one."""
     from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
 
     if config := _read(model, CONFIG_NAME):
@@ -184,7 +186,7 @@ def _model_type(model: str) -> str:
 
 
 def _read(model: str, name: str) -> dict[str, Any]:
-    """A JSON file of a folder or Hub repository; empty where there is none."""
+    """A JSON file of a folder or Hub repository; empty if missing."""
     from transformers.utils import cached_file
 
     try:

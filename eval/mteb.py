@@ -11,8 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from gve.eval.encode import Encoder
-from gve.eval.files import model_fingerprint
-from gve.eval.models import load_encoder
+from gve.eval.models import load_encoder, model_fingerprint
 from gve.hub_datasets.uvrb import load_set, resolve
 from gve.media_gve import shown
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from gve.eval.bars import draw_bars
-from gve.eval.files import write_atomic
 from gve.eval.radar import check_drawable, draw_radar
 from gve.eval.report import to_markdown
 from gve.eval.scaling import draw_scaling
+from gve.hub_datasets.files import write_atomic
 
 logger = logging.getLogger(__name__)
 

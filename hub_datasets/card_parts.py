@@ -1,6 +1,9 @@
-"""Parts that the cards of several data folders share: columns, sources with their licences, slips of the paper."""
+"""What the cards of several data folders share: configurations, columns, sources with licences, slips of the paper."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 from datasets import Features, Image, List, Value, Video
@@ -8,52 +11,67 @@ from datasets import Features, Image, List, Value, Video
 from gve.hub_datasets.uvrb.tasks import ABILITIES, RetrievalSet
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-"""Rows below a bound, and the Hub's word for so many."""
+"""Upper bound of rows, and the Hub's word for fewer."""
+
+
+def file_digest(path: Path) -> bytes:
+    """Digest of a file's content; several configurations read the same file, which is read once."""
+    stat = path.stat()
+    return _content_digest(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _content_digest(path: Path, size: int, changed: int) -> bytes:
+    return blake2b(path.read_bytes(), digest_size=16).digest()
+
+
+def config_lines(
+    folder: Path,
+    name: str,
+    files: Mapping[str, Sequence[str]],
+    *,
+    columns: Sequence[str] | None = None,
+    default: bool = False,
+    digest: Callable[[Path], bytes] = file_digest,
+) -> list[str]:
+    """Front matter of one configuration, from patterns of files by split; `columns` limits the columns to read.
+
+    Its description is a digest of its files: `datasets` caches by the folder's name and the configuration, so without
+    it another folder of the same name would give this one's rows.
+    """
+    found = sorted(path for patterns in files.values() for pattern in patterns for path in folder.glob(pattern))
+    whole = blake2b(b"".join(map(digest, found)), digest_size=8).hexdigest()
+    lines = [f"- config_name: {name}", f'  description: "blake2b {whole}"']
+    lines += ["  default: true"] if default else []
+    lines += [f"  columns: [{', '.join(columns)}]"] if columns else []
+    lines += ["  data_files:"]
+    for split, patterns in files.items():
+        paths = [f" {patterns[0]}"] if len(patterns) == 1 else ["", *(f"    - {pattern}" for pattern in patterns)]
+        lines += [f"  - split: {split}", f"    path:{paths[0]}", *paths[1:]]
+    return lines
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """Lines of a Markdown table.
-
-    Args:
-        head: Names of the columns.
-        rows: Their cells.
-
-    Returns:
-        The lines; where there is no row, one that says so.
-    """
+    """Lines of a Markdown table; without rows, one line that says none."""
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     body = [f"| {' | '.join(str(cell) for cell in row)} |" for row in rows]
     return lines + (body or ["|" + " none |" + " |" * (len(head) - 1)])
 
 
 def size_category(rows: int) -> str:
-    """The Hub's word for a number of rows.
-
-    Args:
-        rows: The number.
-
-    Returns:
-        Such as "1K<n<10K".
-    """
+    """The Hub's word for a number of rows, such as "1K<n<10K"."""
     return next((word for bound, word in SIZES if rows < bound), "n>1M")
 
 
 def feature_table(features: Features, meanings: Mapping[str, str]) -> list[str]:
     """Columns of a data set with their types and meanings.
 
-    Args:
-        features: Its columns.
-        meanings: What each means, without exception and without others.
-
-    Returns:
-        Lines of a table.
-
     Raises:
         ValueError: If a column has no meaning, or a meaning no column.
     """
     if odd := sorted(set(features) ^ set(meanings)):
         raise ValueError(
-            f"meanings: {', '.join(odd)} stands on one side only; every column with its meaning is accepted; name it"
+            f"meanings must name every column and nothing else, got {', '.join(odd)} on one side only. Add or remove it."
         )
     return table(
         ("column", "type", "meaning"), ((f"`{name}`", _type(kind), meanings[name]) for name, kind in features.items())
@@ -72,14 +90,7 @@ def _type(feature: Any) -> str:
 
 
 def source_table(tasks: Iterable[RetrievalSet]) -> list[str]:
-    """The sources of sets of UVRB, each with its licences and what may be hosted again.
-
-    Args:
-        tasks: The sets.
-
-    Returns:
-        Lines of a table, one row a source.
-    """
+    """The sources of UVRB sets, one row each, with licences and what may be hosted again."""
     sources: dict[str, tuple[RetrievalSet, list[str]]] = {}
     for task in tasks:
         sources.setdefault(task.source.name, (task, []))[1].append(task.name)
@@ -97,14 +108,7 @@ def source_table(tasks: Iterable[RetrievalSet]) -> list[str]:
 
 
 def slip_lines(tasks: Iterable[RetrievalSet]) -> list[str]:
-    """What the paper's description of the benchmark says and its numbers do not.
-
-    Args:
-        tasks: The sets that a card is about.
-
-    Returns:
-        Lines of a list.
-    """
+    """Where the paper's description of these sets contradicts its own numbers."""
     tasks = list(tasks)
     pooled = [task for task in tasks if task.pool_size is not None]
     counts = f"{len(ABILITIES['FG'])} and {len(ABILITIES['TXT'])}"

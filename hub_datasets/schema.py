@@ -1,4 +1,4 @@
-"""The one definition of a UVRD row and of the tasks it may belong to (paper, section 3.2, Table 7)."""
+"""The one definition of a UVRD row and of its tasks (paper, section 3.2, Table 7)."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,22 +10,13 @@ TASKS = ("t2t", "t2i", "t2v", "ti2v", "tv2v", "i2v", "v2v")
 
 
 def task_of(source: str) -> str | None:
-    """The task of a source of pairs, such as t2v of "t2v-spatial"; None where the name begins with no task."""
+    """The task of a source of pairs, such as t2v of "t2v-spatial"; None if the name does not start with a task."""
     task = source.partition("-")[0]
     return task if task in TASKS else None
 
 
 def media(text: str | None = None, image: bytes | None = None, video: bytes | None = None) -> dict[str, Any]:
-    """One side of a pair: a text, an image, a video, or a composition of them.
-
-    Args:
-        text: The words, or None.
-        image: An encoded image file's bytes, or None.
-        video: An encoded video file's bytes, or None.
-
-    Returns:
-        A dict of the three modalities in the form that datasets stores.
-    """
+    """One side of a pair as `datasets` stores it; images and videos are the bytes of encoded files."""
     return {
         "text": text,
         "image": None if image is None else {"bytes": image, "path": None},
@@ -34,7 +25,7 @@ def media(text: str | None = None, image: bytes | None = None, video: bytes | No
 
 
 def media_features() -> dict[str, Any]:
-    """Column types of one side; media stay encoded bytes, so that no decoder is needed to read a row."""
+    """Column types of one side; media stay encoded bytes, so reading a row needs no decoder."""
     from datasets import Image, Value, Video  # a second to import, and the names above need none of it
 
     return {"text": Value("string"), "image": Image(decode=False), "video": Video(decode=False)}
@@ -43,9 +34,9 @@ def media_features() -> dict[str, Any]:
 def pair_features() -> "Features":
     """Column types of a UVRD row.
 
-    `query_facts` and `target_facts` are ids of statements: a target whose facts include all of a query's facts
-    answers that query and is never one of its negatives. `group` joins rows of near-identical targets that differ
-    only in what their queries state.
+    `query_facts` and `target_facts` are ids of statements. A target whose facts include all of a query's facts answers
+    that query and is never one of its negatives. `group` joins rows of near-identical targets that differ only in what
+    their queries state.
     """
     from datasets import Features, List, Value
 

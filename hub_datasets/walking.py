@@ -1,4 +1,4 @@
-"""The files beneath folders: links followed, no folder twice, and nothing left out without a word."""
+"""The files beneath folders: links are followed, no folder is entered twice, and whatever is skipped is logged."""
 
 import logging
 import os
@@ -9,13 +9,10 @@ logger = logging.getLogger(__name__)
 
 
 def walk_files(roots: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
-    """The files beneath folders, at any depth and in sorted order; hidden files and folders are left out.
+    """Yield the files beneath folders, at any depth and in sorted order, without hidden files and folders.
 
-    Linked files and folders are followed. Each folder is entered once, by the first name that leads to it, so that a
-    link to a folder above ends. Broken links, unreadable folders, pipes and devices are logged and passed over.
-
-    Args:
-        roots: Folders; a root that is no folder is yielded as it is.
+    Each folder is entered once, by the first name that leads to it, so a link to a folder above it ends. Broken links,
+    unreadable folders, pipes and devices are logged and skipped. A root that is not a folder is yielded as it is.
     """
     entered: set[tuple[int, int]] = set()
     for root in map(Path, roots):
@@ -37,7 +34,7 @@ def walk_files(roots: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
 
 
 def _inside(folder: Path, entered: set[tuple[int, int]]) -> list[Path]:
-    """What lies in a folder, the last name first; nothing where it was entered before."""
+    """The content of a folder, last name first; nothing if it was entered before."""
     stat = folder.stat()
     if (stat.st_dev, stat.st_ino) in entered:
         return []

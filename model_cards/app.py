@@ -13,24 +13,17 @@ from gve.eval.console import fail, run_command
 from gve.media_gve import MP4
 from gve.model_cards.catalogue import open_catalogue
 from gve.model_cards.demo import read_demo
-from gve.model_cards.push_hub import check_repo
+from gve.model_cards.push import check_repo
 from gve.model_cards.space.app import serve
 
 HOST = "127.0.0.1"
 SPACE_FILES = ("app.py", "requirements.txt")
 SPACE_VIDEOS = 120
-"""Videos of a demo that an exported Space holds at most."""
+"""Most videos of a demo in an exported Space."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        argv: Its arguments; None for those of the process.
-
-    Returns:
-        0 when a Space was written, 2 where something was refused, 130 when the page was ended.
-    """
+    """Run the command; 0 when a Space was written, 2 if refused, 130 when the page was ended."""
     return run_command(_app, _parser(), argv)
 
 
@@ -38,14 +31,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gve app",
         description="Search videos on a page in the browser, by text, image, video and compositions of them.",
-        epilog='Needs the extra: pip install "gve[app]". Listens on this machine alone; ends with Ctrl-C.',
+        epilog='Needs the extra: pip install "gve[app]". Listens on this machine only; Ctrl-C ends it.',
     )
     parser.add_argument(
         "where", metavar="WHERE", type=Path, help="folder of `gve demo`, folder of videos, or vectors of `gve encode`"
     )
     parser.add_argument("--model", help="folder or Hub name of the embedder; a demo and vectors know their own")
     parser.add_argument("--index", type=Path, help="file that keeps a folder's vectors for the next time")
-    parser.add_argument("--port", type=int, help="where to listen; the first free one from 7860 if left out")
+    parser.add_argument("--port", type=int, help="port to listen on; by default the first free one from 7860")
     parser.add_argument(
         "--space", type=Path, metavar="FOLDER", help="write a demo's page as a Space for `gve push space`, and stop"
     )
@@ -57,25 +50,25 @@ def _app(arguments: argparse.Namespace) -> int:
     if arguments.space is not None:
         return _export(arguments)
     if arguments.name is not None:
-        fail("--name: given without --space; it is for an exported Space; leave it out")
+        fail("--name: given without --space. Leave it out, or export a Space.")
     if arguments.port is not None and not 1 <= arguments.port <= 65535:
-        fail(f"--port: {arguments.port}; 1 to 65535 is accepted; choose one")
+        fail(f"--port: must be between 1 and 65535, got {arguments.port}. Choose another.")
     serve(open_catalogue(arguments.where, arguments.model, index=arguments.index), host=HOST, port=arguments.port)
     return 0
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    """Write a Space with some of a demo's videos; the world's may be hosted, and of others nothing is known."""
+    """Write a Space with some of a demo's videos: the rendered world may be hosted, other videos may not."""
     demo = read_demo(arguments.where) if arguments.where.is_dir() else None
     if demo is None:
-        fail(f"WHERE: {str(arguments.where)!r} is no demo; a Space is made of a demo's videos alone; run gve demo")
+        fail(f"WHERE: {str(arguments.where)!r} is not a demo. A Space can only show a demo's videos; run gve demo.")
     if arguments.name is None:
-        fail("--name: missing; a Space loads its model by its Hub name; give the one that gve push model had")
+        fail("--name: missing. A Space loads its model by Hub name; give the one that you pushed the model to.")
     if arguments.space.exists():
-        fail(f"--space: {str(arguments.space)!r} exists; a new folder is accepted; choose another or delete it")
+        fail(f"--space: {str(arguments.space)!r} exists. Choose another folder or delete it.")
     videos = sorted((demo.root / "data" / "uvrb" / "videos").glob(f"*{MP4}"))
     if not videos:
-        fail(f"WHERE: no videos in {str(demo.root / 'data/uvrb/videos')!r}; a demo that kept its data is accepted")
+        fail(f"WHERE: no videos in {str(demo.root / 'data/uvrb/videos')!r}. Use a demo that kept its data.")
     source = files("gve.model_cards.space")
     card = RepoCard((source / "README.md").read_text(encoding="utf-8"))
     card.data.models = [check_repo(arguments.name)]

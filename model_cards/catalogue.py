@@ -1,6 +1,6 @@
-"""The files that the page searches: opened from a folder, from vectors or from a demo, and asked for the nearest.
+"""The files that the page searches, opened from a folder, from vectors or from a demo.
 
-Shapes: N files, D width.
+Shape legend: N files, D width.
 """
 
 import logging
@@ -25,7 +25,6 @@ logger = logging.getLogger(__name__)
 EXAMPLES = 4
 """Texts of a demo's benchmark that the page offers."""
 VECTORS = "corpus.safetensors"
-"""What a demo keeps of its corpus."""
 INSTRUCTIONS = {
     ("text",): SETS["MSRVTT"].instruction,
     ("image",): SETS["MSRVTT-I2V"].instruction,
@@ -33,17 +32,12 @@ INSTRUCTIONS = {
     ("image", "text"): SETS["MS-TI"].instruction,
     ("text", "video"): SETS["MS-TV"].instruction,
 }
-"""By the parts of a query, that of the benchmark's set whose queries have the same; others take the model's own."""
+"""The instruction of the benchmark's set whose queries have the same parts; others take the model's own."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """A file that a query found.
-
-    Attributes:
-        path: The file.
-        score: Cosine with the query.
-    """
+class Match:
+    """A file that a query found, with its cosine."""
 
     path: Path
     score: float
@@ -51,15 +45,7 @@ class Found:
 
 @dataclass
 class Catalogue:
-    """Files with their vectors, and the encoder of the queries.
-
-    Attributes:
-        encoder: Turns a query into a vector.
-        paths: The N files.
-        vectors: (N, D) float32 unit vectors.
-        model: What to call the encoder.
-        examples: Texts to begin with.
-    """
+    """Files with their (N, D) unit vectors, and the encoder of the queries; `examples` are texts to begin with."""
 
     encoder: Encoder
     paths: list[Path]
@@ -68,19 +54,13 @@ class Catalogue:
     examples: list[str] = field(default_factory=list)
     _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def find(self, row: Mapping[str, Any], count: int, *, instruction: str | None = None) -> list[Found]:
-        """The nearest files of a query.
+    def find(self, row: Mapping[str, Any], count: int, *, instruction: str | None = None) -> list[Match]:
+        """The files nearest to a query, best first; ValueError if a part of it cannot be read.
 
         Args:
-            row: Text, image and video, each possibly absent; see `query_row`.
-            count: How many files.
-            instruction: The system message; None for the model's own.
-
-        Returns:
-            The files, best first.
-
-        Raises:
-            ValueError: If the query is empty, or a part of it cannot be read.
+            row: Text, image and video as available; see `query_row`.
+            count: Number of files.
+            instruction: The system message; the model's own by default.
         """
         try:
             with self._turn:  # a model takes one query at a time
@@ -88,73 +68,52 @@ class Catalogue:
                     self.encoder, [row], role="query", instruction=instruction, progress=False
                 )  # (1, D)
         except OSError as error:  # what PIL raises on broken images
-            fail(f"query: {error}; a file that can be decoded is accepted; repair or replace it")
+            fail(f"query: {error}. Repair or replace the file.")
         rows, scores = top_k(vector, self.vectors, count)
-        return [Found(self.paths[row], float(score)) for row, score in zip(rows[0], scores[0], strict=True)]
+        return [Match(self.paths[row], float(score)) for row, score in zip(rows[0], scores[0], strict=True)]
 
 
 def query_row(text: str, files: Sequence[Path]) -> dict[str, str]:
-    """A query as a row.
-
-    Args:
-        text: Its words; blank for none.
-        files: At most one image and one video.
-
-    Returns:
-        Those of text, image and video that are there.
-
-    Raises:
-        ValueError: If there is nothing, a file is no image and no video, or two are of one kind.
-    """
+    """A query as a row, from its text and at most one image and one video; ValueError if it is empty."""
     row: dict[str, str] = {}
     for path in files:
         for kind, name in file_row(path).items():
             if kind in row:
-                fail(f"query: two files are {kind}s; one image and one video at most are accepted; take one away")
+                fail(f"query: two files are {kind}s. Give at most one image and one video.")
             row[kind] = name
     if text.strip():
         row["text"] = text.strip()
     if not row:
-        fail("query: it is empty; a text, an image, a video or several of these are accepted; give one")
+        fail("query: it is empty. Give a text, an image, a video or several of these.")
     return row
 
 
 def default_instruction(row: Mapping[str, Any]) -> str | None:
-    """The instruction that suits the parts of a query.
-
-    Args:
-        row: The query.
-
-    Returns:
-        A system message; None leaves the model's own.
-    """
+    """The instruction that suits the parts of a query; None for the model's own."""
     return INSTRUCTIONS.get(tuple(sorted(row)))
 
 
 def open_catalogue(where: Path, model: str | None = None, *, index: Path | None = None) -> Catalogue:
-    """Open what is to be searched.
+    """Open what the page searches.
 
     Args:
         where: A folder of `gve demo`, a folder of videos, or vectors of `gve encode`.
         model: Folder or Hub name of the embedder; a demo and vectors know their own.
         index: File that keeps a folder's vectors for the next time.
 
-    Returns:
-        The catalogue.
-
     Raises:
-        ValueError: If there is nothing to search, the model is missing or another one, or the files are gone.
+        ValueError: If there is nothing to search, the model is missing or is another one, or the files are gone.
     """
     if not where.exists():
         fail(
-            f"WHERE: {shown(str(where))} does not exist; a demo, a folder of videos or vectors are accepted; check the path"
+            f"WHERE: must be a demo, a folder of videos or vectors, but {shown(str(where))} does not exist. Check the path."
         )
     demo = read_demo(where) if where.is_dir() else None
     if demo is None:
         encoder, corpus = open_corpus(where, model, index=index)
         return _existing(Catalogue(encoder, [Path(path) for path in corpus.paths], corpus.vectors, corpus.model))
     if model is not None or index is not None:
-        fail("--model, --index: given for a demo, which has its own; leave them out, or name its folder of videos")
+        fail("--model, --index: given for a demo, which has its own. Leave them out, or name its folder of videos.")
     encoder, corpus = open_corpus(demo.root / VECTORS, str(demo.model))
     made_in = Path(corpus.model).parent  # the demo may have been moved since
     paths = [demo.root / Path(path).relative_to(made_in) for path in corpus.paths]
@@ -162,12 +121,12 @@ def open_catalogue(where: Path, model: str | None = None, *, index: Path | None 
 
 
 def _existing(catalogue: Catalogue) -> Catalogue:
-    """Without the files that are gone."""
+    """The catalogue without the files that are gone."""
     kept = [row for row, path in enumerate(catalogue.paths) if path.is_file()]
     if not kept:
         fail(
-            f"WHERE: none of its {len(catalogue.paths)} files is there, such as {shown(str(catalogue.paths[0]))}; run from "
-            "the folder that the paths are relative to, or encode again"
+            f"WHERE: none of its {len(catalogue.paths)} files exists, such as {shown(str(catalogue.paths[0]))}. Run from the "
+            "folder that the paths are relative to, or encode again."
         )
     if len(kept) < len(catalogue.paths):
         logger.warning("left out %d files that are gone", len(catalogue.paths) - len(kept))

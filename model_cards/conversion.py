@@ -10,46 +10,32 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import torch
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, PreTrainedModel, ProcessorMixin
 
-from gve.adapters import load_adapter
+from gve.embedder_gve import last_token_pool, truncate, unit
+from gve.encoding.adapters import load_adapter
 from gve.eval.console import fail
 from gve.hub_datasets.uvrb import instructions
 from gve.model_cards.checkpoints import Checkpoint, open_checkpoint
+from gve.model_cards.facts import load_whole
+from gve.model_cards.loadback import model_vectors, samples, sentence_vectors, tolerance
 from gve.model_cards.stock import save_stock
-from gve.pooling_gve import last_token_pool, truncate, unit
 from gve.sentence_gve import save_embedder
 
 ROOM = 64 << 20
 """Bytes for the tokenizer and the other small files."""
 
-TOLERANCE = {torch.float32: 1e-5}
-"""Difference between vectors of the source and the result that still counts as none; else `ROUNDED`."""
-ROUNDED = 2e-2
-
 logger = logging.getLogger(__name__)
 
 
 def convert(arguments: argparse.Namespace) -> int:
-    """Convert, compare the result with the source, and print a summary.
-
-    Args:
-        arguments: Those of `gve convert`.
-
-    Returns:
-        0.
-
-    Raises:
-        ValueError: For what cannot be converted, or has come out with other vectors; nothing is left behind.
-    """
+    """Convert, compare the result with the source, and print a summary; after an error nothing is left behind."""
     started = time.monotonic()
     target: Path = arguments.target.absolute()
     checkpoint = open_checkpoint(arguments.source)
@@ -61,15 +47,14 @@ def convert(arguments: argparse.Namespace) -> int:
     beside.mkdir(parents=True)
     try:
         summary = _write(beside, model, processor, checkpoint, arguments)
-        expected = _vectors(model, processor)
-        dtype, config = model.dtype, model.config
+        expected, config = model_vectors(model, processor), model.config
         del model
         gc.collect()  # the result is loaded next, and there may be room for one of them only
         logger.info("comparing the result with the source")
         differences = _compare(beside, processor, expected, config=config, stock=arguments.to == "stock")
         worst = max(differences.values())
-        if not worst <= TOLERANCE.get(dtype, ROUNDED):
-            fail(f"SRC: the result's vectors differ by {worst:.1e}; nothing was written; report this with the model")
+        if not worst <= tolerance(summary["dtype"]):
+            fail(f"SRC: the result's vectors differ by {worst:.1e}; nothing was written. Report this with the model.")
         _put(beside, target)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
@@ -80,58 +65,49 @@ def convert(arguments: argparse.Namespace) -> int:
 
 
 def _check_target(source: Path, target: Path, *, force: bool) -> None:
-    """Refuse a target whose writing would lose something."""
+    """Refuse a target if writing it would lose something."""
     source, there = source.resolve(), target.resolve()
     if there == source or source in there.parents or there in source.parents:
-        fail(f"DST: {str(target)!r} and SRC lie one in the other; a folder of its own is accepted; choose another")
+        fail(f"DST: {str(target)!r} and SRC lie one in the other. Choose a folder of its own.")
     if not target.exists():
         return
     if not target.is_dir():
-        fail(f"DST: {str(target)!r} is a file; a new or empty folder is accepted; choose another")
+        fail(f"DST: must be a new or empty folder, got {str(target)!r}, which is a file. Choose another.")
     if not any(target.iterdir()):
         return
-    model = (target / "config.json").is_file() and (target / "modules.json").is_file()
-    if not model:
-        fail(f"DST: {str(target)!r} holds other files; a new or empty folder is accepted; choose another")
+    if not ((target / "config.json").is_file() and (target / "modules.json").is_file()):
+        fail(f"DST: must be a new or empty folder, got {str(target)!r}, which holds other files. Choose another.")
     if not force:
-        fail(f"DST: {str(target)!r} holds a model; a new or empty folder is accepted; use --force to replace it")
+        fail(f"DST: {str(target)!r} holds a model. Choose a new or empty folder, or use --force to replace it.")
 
 
 def _check_room(checkpoint: Checkpoint, target: Path, dtype: str | None) -> None:
-    """Refuse to begin what would not fit on the disk."""
     parent = next(folder for folder in target.parents if folder.is_dir())
     needed = checkpoint.size(getattr(torch, dtype).itemsize if dtype else None) + ROOM
     free = shutil.disk_usage(parent).free
     if free < needed:
         fail(
-            f"DST: {str(parent)!r} has {_gib(free)} free; {_gib(needed)} are needed; make room or choose another disk"
+            f"DST: {str(parent)!r} has {free / 2**30:.2f} GiB free, {needed / 2**30:.2f} GiB are needed. Make room or "
+            "choose another disk."
         )
 
 
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB"
-
-
 def _load(checkpoint: Checkpoint, arguments: argparse.Namespace) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """The source as a model of ours, the adapter merged, every tensor in its place."""
-    family, options = checkpoint.family, {}
-    modes = "position_mode" in family.model.config_class.__dataclass_fields__
+    """The source as a model of ours, with the adapter merged."""
+    architecture, options = checkpoint.architecture, {}
+    modes = "position_mode" in architecture.model.config_class.__dataclass_fields__
     if arguments.position_mode is not None:
         if not modes:
-            fail(f"--position-mode: {family.types[1]} has one way to count positions; leave the option out")
+            fail(f"--position-mode: {architecture.types[1]} has one way to count positions. Leave the option out.")
         options["position_mode"] = arguments.position_mode
     dtype = getattr(torch, arguments.dtype) if arguments.dtype else "auto"
-    logger.info("loading %s as %s", checkpoint.folder, family.model.__name__)
-    model, report = family.model.from_pretrained(checkpoint.folder, dtype=dtype, output_loading_info=True, **options)
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if report[kind]:
-            names = ", ".join(sorted(map(str, report[kind]))[:3])
-            fail(f"SRC: {len(report[kind])} {kind.replace('_', ' ')} ({names}); complete weights are accepted")
+    logger.info("loading %s as %s", checkpoint.folder, architecture.model.__name__)
+    model = load_whole(architecture.model, checkpoint.folder, argument="SRC", dtype=dtype, **options)
     if arguments.to == "stock" and modes and model.config.position_mode == "sequential":
-        fail("--position-mode: stock code cannot count positions as 'sequential' does; pass mrope to accept its own")
+        fail("--position-mode: stock code cannot count positions as 'sequential' does. Pass mrope to accept its own.")
     if arguments.adapter is not None:
         load_adapter(model, arguments.adapter, merge=True)
-    processor = family.processor.from_pretrained(checkpoint.folder)
+    processor = architecture.processor.from_pretrained(checkpoint.folder)
     processor.tokenizer.padding_side = "left"
     return model.eval(), processor
 
@@ -143,81 +119,51 @@ def _write(
     checkpoint: Checkpoint,
     arguments: argparse.Namespace,
 ) -> dict[str, Any]:
-    """Write the folder, and tell what is in it."""
+    """Write the folder, and summarise what is in it."""
     logger.info("writing the weights")
-    family = checkpoint.family
-    if arguments.to == "stock":
-        save_stock(
-            folder,
-            model,
-            processor,
-            family=family,
-            tokenizer=checkpoint.folder,
-            prompts=instructions(),
-            max_shard_size=arguments.max_shard_size,
-        )
-    else:
-        save_embedder(folder, model, processor, prompts=instructions(), max_shard_size=arguments.max_shard_size)
-    own = family.model.config_class.__dataclass_fields__
+    architecture, stock = checkpoint.architecture, arguments.to == "stock"
+    options = {"prompts": instructions(), "max_shard_size": arguments.max_shard_size}
+    if stock:
+        options |= {"architecture": architecture, "tokenizer": checkpoint.folder}
+    (save_stock if stock else save_embedder)(folder, model, processor, **options)
     return {
         "layout": arguments.to,
-        "model_type": family.types[0 if arguments.to == "stock" else 1],
+        "model_type": architecture.types[0 if stock else 1],
         "source_type": checkpoint.config["model_type"],
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "tensors": len(model.state_dict()),
         "dtype": str(model.dtype).removeprefix("torch."),
-        "position_mode": model.config.position_mode if "position_mode" in own and arguments.to == "gve" else None,
+        "position_mode": None if stock else getattr(model.config, "position_mode", None),
         "adapter": None if arguments.adapter is None else str(arguments.adapter),
     }
 
 
-def _samples() -> dict[str, Any]:
-    """One text and one image, of which the vectors are compared."""
-    ramp = np.linspace(0, 255, 96).astype(np.uint8)
-    pixels = np.stack([*np.broadcast_arrays(ramp[:, None], ramp[None, ::-1]), np.full((96, 96), 90, np.uint8)], -1)
-    return {"text": "a red circle moves to the left of a blue box", "image": {"image": PIL.Image.fromarray(pixels)}}
-
-
 @torch.no_grad()
-def _vectors(model: PreTrainedModel, processor: ProcessorMixin) -> dict[str, torch.Tensor]:
-    """(D,) of each sample, on its own, so that no padding takes part."""
-    return {name: model(**processor.prepare([row])).embeddings[0].float() for name, row in _samples().items()}
-
-
-@torch.no_grad()
-def _stock_vectors(folder: Path, processor: ProcessorMixin, config: Any) -> dict[str, torch.Tensor]:
-    """(D,) of each sample by the stock model, pooled as the sentence-transformers files say."""
+def _stock_vectors(folder: Path, processor: ProcessorMixin, config: Any) -> np.ndarray:
+    """(2, D) of text and image by the stock model, pooled as the sentence-transformers files say."""
     model = AutoModel.from_pretrained(folder, dtype="auto").eval()
-    out = {}
-    for name, row in _samples().items():
+    rows = []
+    for row in [*samples().values()][:2]:  # times of a video count otherwise in stock code
         batch = processor.prepare([row])
         hidden = model(**batch, use_cache=False).last_hidden_state  # (1, T, D)
         pooled = truncate(last_token_pool(hidden, batch["attention_mask"]), config.truncate_dim)
-        out[name] = (unit(pooled) if config.normalize else pooled)[0].float()
-    return out
-
-
-def _sentence_vectors(folder: Path) -> dict[str, torch.Tensor]:
-    model = SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": "auto"})
-    rows = _samples()
-    return {name: torch.from_numpy(model.encode([row])[0]).float() for name, row in rows.items()}
+        rows.append((unit(pooled) if config.normalize else pooled)[0].float().numpy())
+    return np.stack(rows)
 
 
 def _compare(
-    folder: Path, processor: ProcessorMixin, expected: dict[str, torch.Tensor], *, config: Any, stock: bool
+    folder: Path, processor: ProcessorMixin, expected: np.ndarray, *, config: Any, stock: bool
 ) -> dict[str, float]:
     """Largest difference of each sample's vector, over every way to load the folder."""
     if stock:  # sentence-transformers would need torchvision for the stock processor
-        ways: list[Callable[[], dict[str, torch.Tensor]]] = [lambda: _stock_vectors(folder, processor, config)]
+        found = [_stock_vectors(folder, processor, config)]
     else:
-        ways = [lambda: _vectors(AutoModel.from_pretrained(folder, dtype="auto").eval(), processor)]
-        ways.append(lambda: _sentence_vectors(folder))
-    out = dict.fromkeys(expected, 0.0)
-    for way in ways:
-        for name, vector in way().items():
-            out[name] = max(out[name], float((vector - expected[name]).abs().max()))
+        found = [model_vectors(AutoModel.from_pretrained(folder, dtype="auto").eval(), processor)]
         gc.collect()
-    return out
+        sentence = SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": "auto"})
+        found.append(sentence_vectors(sentence))
+    worst = np.max([np.abs(rows - expected[: len(rows)]).max(-1) for rows in found], axis=0)
+    return dict(zip(samples(), worst.tolist(), strict=False))  # stock has no third
 
 
 def _put(beside: Path, target: Path) -> None:

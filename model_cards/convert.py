@@ -13,14 +13,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        argv: Its arguments; None for those of the process.
-
-    Returns:
-        0 with a complete folder, 2 for bad usage or a source that cannot be converted, 130 when interrupted.
-    """
+    """Run the command; 0 with a complete folder, 2 for bad usage or a source that cannot be converted."""
     return run_command(_convert, _parser(), argv)
 
 
@@ -28,7 +21,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gve convert",
         description="Make a published checkpoint an embedder of ours, or an embedder a stock checkpoint.",
-        epilog="Prints a JSON summary. DST appears when it is complete and has given the source's vectors.",
+        epilog="Prints a JSON summary. DST appears once it is complete and gives the source's vectors.",
     )
     parser.add_argument("source", metavar="SRC", help="folder or Hub name of a GVE or Qwen-VL model")
     parser.add_argument("target", metavar="DST", type=Path, help="folder to write")
@@ -36,13 +29,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--adapter", type=Path, metavar="DIR", help="LoRA adapter to merge first")
     parser.add_argument("--position-mode", choices=POSITION_MODES, help="positions of the result; SRC's by default")
     parser.add_argument("--dtype", choices=DTYPES, help="number format of the weights; SRC's by default")
-    parser.add_argument("--max-shard-size", metavar="SIZE", default=MAX_SHARD_SIZE, help="of one file (default: 5GB)")
+    parser.add_argument(
+        "--max-shard-size", metavar="SIZE", default=MAX_SHARD_SIZE, help="largest file of weights (default: 5GB)"
+    )
     parser.add_argument("--force", action="store_true", help="replace DST if it is a model's folder")
     return parser
 
 
 def _convert(arguments: argparse.Namespace) -> int:
-    from gve.model_cards.conversion import convert  # seconds to import, which usage and its errors need not wait for
+    from gve.model_cards.conversion import convert  # takes seconds to import; usage errors should not wait
 
     return convert(arguments)
 

@@ -1,4 +1,4 @@
-"""Where `gve demo` left what a card needs, and what it says of itself."""
+"""Where `gve demo` left what a card needs, and what it says about itself."""
 
 import json
 from dataclasses import dataclass
@@ -13,19 +13,10 @@ LAST_STAGE = "queries"
 
 @dataclass(frozen=True)
 class DemoFacts:
-    """A finished demo.
-
-    Attributes:
-        root: Its folder.
-        minutes: Its budget.
-        seed: Of everything random.
-        seconds: By stage.
-        facts: What the stages found, such as `lessons`.
-    """
+    """A finished demo: its folder, its budget in minutes, seconds by stage, and what the stages found."""
 
     root: Path
     minutes: float
-    seed: int
     seconds: dict[str, float]
     facts: dict[str, Any]
 
@@ -41,22 +32,12 @@ class DemoFacts:
 
     @property
     def report(self) -> Path:
-        """The report of its model."""
+        """Report on its model."""
         return self.root / "report.json"
 
 
 def read_demo(folder: Path) -> DemoFacts | None:
-    """Read a demo's folder.
-
-    Args:
-        folder: Any folder.
-
-    Returns:
-        The demo, or None for a folder of something else.
-
-    Raises:
-        ValueError: If the demo is not finished or of another version.
-    """
+    """Read a demo's folder; None for any other folder, ValueError for a demo that is not finished."""
     path = folder / STATE_FILE
     if not path.is_file():
         return None
@@ -65,7 +46,7 @@ def read_demo(folder: Path) -> DemoFacts | None:
     except ValueError:
         state = {}
     if state.get("schema") != SCHEMA:
-        fail(f"MODEL_DIR: {str(path)!r} is not of {SCHEMA}; a demo of this version is accepted; make it again")
+        fail(f"MODEL_DIR: {str(path)!r} is not of {SCHEMA}. Make the demo again with this version.")
     if LAST_STAGE not in state["stages"]:
-        fail(f"MODEL_DIR: the demo in {str(folder)!r} is not finished; go on with `gve demo --out ... --resume`")
-    return DemoFacts(folder, state["minutes"], state["seed"], state["stages"], state["facts"])
+        fail(f"MODEL_DIR: the demo in {str(folder)!r} is not finished. Go on with `gve demo --out ... --resume`.")
+    return DemoFacts(folder, state["minutes"], state["stages"], state["facts"])

@@ -1,7 +1,9 @@
-"""What a card says of a model, read from the files in its folder; nothing is typed by hand."""
+"""What a card says of a model, read from the files in its folder, and how a folder's weights are loaded whole."""
 
 import json
 import math
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -19,20 +21,15 @@ class ModelFacts:
     """A model folder in numbers.
 
     Attributes:
-        backbone: Name of the architecture.
         width: D of the embeddings.
         parameters: Number of weights.
         dtypes: Number formats of the weights on disk.
-        layers: Layers of the language model.
         vision_layers: Blocks of the vision tower.
         vocabulary: Tokens.
-        position_mode: How positions are given to tokens; see `GVEConfig`. Other families have one rule.
-        normalize: Whether the embeddings have unit length.
-        num_frames: Frames taken from a video.
-        frame_tokens: Visual tokens of a frame at most.
-        frame_pixels: Pixels of a frame at most.
-        image_tokens: Visual tokens of an image at most.
-        max_length: Tokens of an input at most.
+        position_mode: See `GVEConfig`; None for Qwen3-VL, which has one rule.
+        frame_tokens: Most visual tokens of a frame; `image_tokens` likewise.
+        frame_pixels: Most pixels of a frame.
+        max_length: Most tokens of an input.
         prompts: Instructions by name.
     """
 
@@ -54,24 +51,14 @@ class ModelFacts:
 
 
 def read_model(folder: str | PathLike[str]) -> ModelFacts:
-    """Read a model folder.
-
-    Args:
-        folder: Written by `save_embedder` or training.
-
-    Returns:
-        Its facts.
-
-    Raises:
-        ValueError: If files are missing.
-    """
+    """The facts of a folder that `save_embedder` or training wrote; ValueError if files are missing."""
     folder = Path(folder)
     missing = [name for name in NEEDED if not (folder / name).is_file()]
     weights = sorted(folder.glob("*.safetensors"))
     if missing or not weights:
         raise ValueError(
-            f"model: {str(folder)!r} has no {', '.join(missing or ['*.safetensors'])}; a folder written by "
-            "`gve train` or save_embedder is accepted; check the path"
+            f"model: must be a folder of `gve train` or save_embedder, got {str(folder)!r}, which has no "
+            f"{', '.join(missing or ['*.safetensors'])}. Check the path."
         )
     from transformers import AutoConfig, Qwen2VLImageProcessorPil  # seconds to import
 
@@ -80,12 +67,12 @@ def read_model(folder: str | PathLike[str]) -> ModelFacts:
     config = AutoConfig.from_pretrained(folder)
     video = GVEVideoProcessor.from_pretrained(folder)
     image = Qwen2VLImageProcessorPil.from_pretrained(folder)
-    parameters, dtypes = _count_weights(weights)
+    numbers = count_numbers(weights)
     return ModelFacts(
         backbone=BACKBONES[config.model_type],
         width=config.text_config.hidden_size,
-        parameters=parameters,
-        dtypes=dtypes,
+        parameters=sum(numbers.values()),
+        dtypes=tuple(sorted(numbers)),
         layers=config.text_config.num_hidden_layers,
         vision_layers=config.vision_config.depth,
         vocabulary=config.text_config.vocab_size,
@@ -95,22 +82,45 @@ def read_model(folder: str | PathLike[str]) -> ModelFacts:
         frame_tokens=video.size["longest_edge"] // (video.patch_size * video.merge_size) ** 2,
         frame_pixels=video.size["longest_edge"],
         image_tokens=image.size["longest_edge"] // (image.patch_size * image.merge_size) ** 2,
-        max_length=_read_json(folder / NEEDED[2])["processing_kwargs"]["text"]["max_length"],
-        prompts={name: text for name, text in _read_json(folder / NEEDED[3])["prompts"].items() if text},
+        max_length=read_json(folder / NEEDED[2])["processing_kwargs"]["text"]["max_length"],
+        prompts={name: text for name, text in read_json(folder / NEEDED[3])["prompts"].items() if text},
     )
 
 
-def _count_weights(paths: list[Path]) -> tuple[int, tuple[str, ...]]:
-    """Number of weights and their formats, from the headers alone."""
-    total, dtypes = 0, set()
+def count_numbers(paths: Iterable[Path]) -> dict[str, int]:
+    """Numbers in safetensors files by safetensors' name of their type, from the headers alone."""
+    numbers: Counter[str] = Counter()
     for path in paths:
         with safe_open(path, framework="numpy") as stored:
             for name in stored.keys():  # noqa: SIM118 - not a mapping
                 part = stored.get_slice(name)
-                total += math.prod(part.get_shape())
-                dtypes.add(part.get_dtype())
-    return total, tuple(sorted(dtypes))
+                numbers[part.get_dtype()] += math.prod(part.get_shape())
+    return dict(numbers)
 
 
-def _read_json(path: Path) -> Any:
+def load_whole(model_class: Any, folder: Path, *, argument: str, **options: Any) -> Any:
+    """Load a model for inference.
+
+    Args:
+        model_class: Any class with `from_pretrained`.
+        folder: Its folder.
+        argument: What the command calls the folder, for the message.
+        **options: More for `from_pretrained`.
+
+    Raises:
+        ValueError: If the weights lack a tensor, have one too many or of another shape: transformers only warns.
+    """
+    model, report = model_class.from_pretrained(folder, output_loading_info=True, **options)
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if report[kind]:
+            names = ", ".join(sorted(map(str, report[kind]))[:3])
+            raise ValueError(
+                f"{argument}: must have complete weights, got {len(report[kind])} {kind.replace('_', ' ')} ({names}). "
+                "Save or fetch it again."
+            )
+    return model.eval()
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))

@@ -1,6 +1,6 @@
 """What a browser shows of a file: the file itself, or a copy in H.264 or PNG.
 
-Shapes: F frames, H and W pixels of one.
+Shape legend: F frames, H and W pixels.
 """
 
 import hashlib
@@ -17,29 +17,29 @@ from gve.video_gve import FrameStream, read_video, video_info
 from gve.video_writer import encode_mp4, encode_png
 
 COPY_SECONDS, COPY_FPS, COPY_SIDE = 10, 16, 480
-"""Length, frames a second and longest side of a copy at most."""
+"""Limits of a copy: seconds, frames a second, pixels of the longest side."""
 _PICTURES = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n|GIF8|BM|RIFF....WEBP|....ftypavi[fs]", re.DOTALL)
-"""How the files begin that the common browsers show as pictures, moving ones included."""
+"""First bytes of the files that common browsers show as pictures, animations included."""
 _VIDEOS = {
     "video/mp4": ("mp4", ("h264", "av1", "vp9")),
     "video/webm": ("webm", ("vp8", "vp9", "av1")),
 }
-"""Container and codecs that the common browsers play, by the type under which a server sends a file of that name."""
+"""Container and codecs that common browsers play, by the media type that a server sends for the file's name."""
 _PIXELS = ("yuv420p", "yuvj420p")
 
 
 def playable(path: Path, folder: Path) -> tuple[str, Path]:
-    """A file that a browser shows.
+    """A file that a browser shows, and the HTML element that shows it.
 
     Args:
         path: A video or an image.
         folder: Where copies are kept, one for each state of a file.
 
     Returns:
-        "video" or "image", by the HTML element that shows it, and the file: `path` itself or a copy.
+        "video" or "image", and `path` itself or a copy.
 
     Raises:
-        FileNotFoundError: If the file is not there.
+        FileNotFoundError: If the file does not exist.
         ValueError: If it is neither video nor image, or cannot be decoded.
     """
     digest, kind = _digest(path), media_kind(path)
@@ -88,7 +88,7 @@ def _copy_video(path: Path) -> bytes:
     """The first seconds, upright, small and without sound."""
     rate = max(1, min(COPY_FPS, round(video_info(path).fps or COPY_FPS)))
     video = read_video(
-        path, COPY_SECONDS * rate, _copy_size, sampling="fps", fps=rate, end=COPY_SECONDS, resize="fast"
+        path, COPY_SECONDS * rate, _copy_size, fps=rate, end=COPY_SECONDS, resize="fast"
     )  # (F, H, W, 3)
     return encode_mp4(video.frames, rate)
 

@@ -3,42 +3,69 @@
 import argparse
 import json
 import logging
+import os
+import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
-from huggingface_hub import HfApi, RepoCard
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.utils import validate_repo_id
 
 from gve.eval.console import INTERRUPTED, fail, run_command
-from gve.model_cards.push_data import check_data
-from gve.model_cards.push_files import KINDS, Upload, collect, describe
-from gve.model_cards.push_hub import Target, check_arrived, check_card, check_repo, connect, load_back, upload_files
-from gve.model_cards.push_loadback import load_metric
-from gve.model_cards.push_model import check_model, largest_difference, tolerance
+from gve.media_gve import shown
+from gve.model_cards import loadback
+from gve.model_cards.push_checks import (
+    KINDS,
+    Upload,
+    check_model,
+    check_space,
+    collect,
+    describe,
+    read_card,
+    tolerance_of,
+)
+from gve.model_cards.push_licences import check_data
 from gve.model_cards.results import read_report
 
 METRIC = "video_retrieval"
-ALL = ("model", "uvrb", "uvrd", "metric")
-"""What `all` publishes: the model under the name given, the others beside it under their own names."""
 OPENED_CONFIGS = 4
 """Configurations of data that are opened after the upload."""
+LOAD_SECONDS = 3600
+HINTS = {
+    401: "Make a token with write access in the Hub's settings and run `hf auth login`.",
+    403: "Take a token with write access, or a repository of your own.",
+    404: "Check the name; a private repository needs a token that can see it.",
+    412: "Somebody has pushed meanwhile; look at it and run the same command again.",
+}
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Publication:
+    """One repository to fill; `expected` is what its check found, to compare with what loads back."""
+
+    upload: Upload
+    repo: str
+    expected: Any
+
+    @property
+    def place(self) -> dict[str, str]:
+        """The repository as arguments of HfApi."""
+        return {"repo_id": self.repo, "repo_type": self.upload.kind.repo_type}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        argv: Its arguments; None for those of the process.
-
-    Returns:
-        0 with everything published (or shown, with --dry-run), 2 where something was refused, 130 when interrupted.
-    """
+    """Run the command; 0 if published or shown, 2 if refused, 130 if interrupted."""
     return run_command(_push, _parser(), argv)
 
 
@@ -46,8 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gve push",
         description="Publish a model, data, the metric or a Space on the Hugging Face Hub.",
-        epilog="Checks everything before anything is sent; run it again after an interruption, and it goes on. "
-        "Prints one JSON line a repository.",
+        epilog="Checks everything before it sends anything. After an interruption, run it again to go on. Prints one "
+        "JSON line a repository.",
     )
     parser.add_argument("kind", choices=(*KINDS, "all"), metavar="KIND", help=f"{', '.join(KINDS)} or all")
     parser.add_argument(
@@ -55,147 +82,215 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         type=Path,
         metavar="PATH",
-        help="folder to publish; for metric, this package's own if left out; for all, a folder of `gve demo`",
+        help="folder to publish; `metric` defaults to this package's own, `all` takes a folder of `gve demo`",
     )
-    parser.add_argument("--repo", required=True, metavar="ORG/NAME", help="repository; for all, that of the model")
+    parser.add_argument("--repo", required=True, metavar="ORG/NAME", help="repository; with `all`, the model's")
     parser.add_argument("--report", type=Path, help="JSON file of gve eval that the scores in the card come from")
     parser.add_argument("--private", action="store_true", help="make the repository private if it is new")
-    parser.add_argument("--revision", default="main", metavar="BRANCH", help="branch, made if missing (%(default)s)")
+    parser.add_argument("--revision", default="main", metavar="BRANCH", help="branch, created if new (%(default)s)")
     parser.add_argument("--dry-run", action="store_true", help="check and show, without the network")
-    parser.add_argument("--yes", action="store_true", help="do not ask before uploading")
+    parser.add_argument("--yes", action="store_true", help="upload without asking")
     return parser
 
 
 def _push(arguments: argparse.Namespace) -> int:
-    target = Target(check_repo(arguments.repo), "model", arguments.revision, arguments.private)
+    check_repo(arguments.repo)
     report = read_report(arguments.report)
     folders = _folders(arguments)
     api = HfApi()
     if not arguments.dry_run:
         connect(api)  # before the checks, which may take minutes
-    jobs = []
-    for kind, folder, repo in folders:
-        upload = collect(KINDS[kind], folder)
-        logger.info("checking %s", folder)
-        expected = CHECKS[kind](upload, repo, report)
-        jobs.append((upload, replace(target, repo=repo, repo_type=upload.kind.repo_type), expected))
-    for upload, place, _ in jobs:
-        sys.stderr.write(f"{upload.kind.name}: {upload.folder} to {place.repo_type} {place.repo}@{place.revision}\n")
-        sys.stderr.write(describe(upload))
+    publications = [_checked(kind, folder, repo, report) for kind, folder, repo in folders]
+    for one in publications:
+        kind, folder = one.upload.kind, one.upload.folder
+        sys.stderr.write(f"{kind.name}: {folder} to {kind.repo_type} {one.repo}@{arguments.revision}\n")
+        sys.stderr.write(describe(one.upload))
     if arguments.dry_run:
-        for upload, place, _ in jobs:
-            _say(upload, place, commit=None)
+        for one in publications:
+            _print_line(one, arguments.revision, commit=None)
         return 0
-    for upload, _, _ in jobs:
-        check_card(upload)
+    for one in publications:
+        check_card(one.upload)
     _confirm(arguments)
-    try:
-        for upload, place, expected in jobs:
-            commit = upload_files(api, place, upload)
-            logger.info("comparing what arrived")
-            check_arrived(api, place, upload, commit)
-            VERIFIERS[upload.kind.name](upload, place, commit, expected)
-            _say(upload, place, commit=commit)
-    except KeyboardInterrupt:
-        sys.stderr.write(f"gve push: interrupted at {place.repo}; run the same command to go on\n")
-        return INTERRUPTED
+    for one in publications:
+        try:
+            commit = upload_files(api, one, revision=arguments.revision, private=arguments.private)
+            _verify(one, commit)
+        except KeyboardInterrupt:
+            sys.stderr.write(f"gve push: interrupted at {one.repo}; run the same command to go on\n")
+            return INTERRUPTED
+        _print_line(one, arguments.revision, commit=commit)
     return 0
 
 
 def _folders(arguments: argparse.Namespace) -> list[tuple[str, Path, str]]:
-    """Kind, folder and repository of everything that was asked for."""
-    kind, path = arguments.kind, arguments.path
-    own_metric = Path(str(files("gve.eval.video_retrieval")))
+    """Kind, folder and repository of everything to publish."""
+    kind, path, repo = arguments.kind, arguments.path, arguments.repo
+    metric = Path(str(files("gve.eval.video_retrieval")))
     if path is None and kind != "metric":
-        fail(f"PATH: missing; the folder to publish as {kind} is needed; name it")
+        fail(f"PATH: missing. Name the folder to publish as {kind}.")
     if kind != "all":
-        return [(kind, own_metric if path is None else path, arguments.repo)]
-    org = arguments.repo.partition("/")[0]
-    places = {"model": path / "model", "uvrb": path / "data/uvrb", "uvrd": path / "data/uvrd", "metric": own_metric}
-    names = {"model": arguments.repo, "uvrb": f"{org}/uvrb", "uvrd": f"{org}/uvrd", "metric": f"{org}/{METRIC}"}
-    return [(one, places[one], names[one]) for one in ALL]
+        return [(kind, path or metric, repo)]
+    org = repo.partition("/")[0]
+    data = [(kind, path / "data" / kind, f"{org}/{kind}") for kind in ("uvrb", "uvrd")]
+    return [("model", path / "model", repo), *data, ("metric", metric, f"{org}/{METRIC}")]
+
+
+def _checked(kind: str, folder: Path, repo: str, report: Mapping[str, Any] | None) -> Publication:
+    upload = collect(KINDS[kind], folder)
+    logger.info("checking %s", folder)
+    if kind == "model":
+        return Publication(upload, repo, check_model(upload, repo, report))
+    if upload.kind.repo_type == "dataset":
+        return Publication(upload, repo, check_data(upload))
+    return Publication(upload, repo, check_space(upload, repo))
 
 
 def _confirm(arguments: argparse.Namespace) -> None:
-    """Ask, unless told not to."""
     if arguments.yes:
         return
     if not sys.stdin.isatty():
-        fail("--yes: missing, and nobody can be asked here; pass it to upload without a question")
+        fail("--yes: missing, and nobody can be asked here. Pass it to upload without a question.")
     sys.stderr.write("upload this? [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        fail("upload: not confirmed; answer y, or pass --yes; nothing was sent")
+        fail("upload: not confirmed, so nothing was sent. Answer y, or pass --yes.")
 
 
-def _say(upload: Upload, target: Target, *, commit: str | None) -> None:
-    facts = {"kind": upload.kind.name, "repo": target.repo, "repo_type": target.repo_type, "revision": target.revision}
-    facts |= {"commit": commit, "files": len(upload.files), "bytes": upload.total}
+def _print_line(one: Publication, revision: str, *, commit: str | None) -> None:
+    facts = {"kind": one.upload.kind.name, "repo": one.repo, "repo_type": one.upload.kind.repo_type}
+    facts |= {"revision": revision, "commit": commit, "files": len(one.upload.files), "bytes": one.upload.total}
     sys.stdout.write(json.dumps(facts) + "\n")
     sys.stdout.flush()
 
 
-def _check_data(upload: Upload, repo: str, report: Mapping[str, Any] | None) -> list[str]:
-    return check_data(upload)
+def check_repo(repo: str) -> str:
+    """The name of a repository with its owner; ValueError if it is malformed."""
+    try:
+        validate_repo_id(repo)
+        good = repo.count("/") == 1
+    except HFValidationError:
+        good = False
+    if not good:
+        fail(f"--repo: must be ORGANISATION/NAME such as org/gve, got {shown(repo)}. Name the account that owns it.")
+    return repo
 
 
-def _check_space(upload: Upload, repo: str, report: Mapping[str, Any] | None) -> None:
-    """The front matter must name the app; a metric must have the repository's name."""
-    card = RepoCard.load(upload.folder / "README.md", ignore_metadata_errors=False).data.to_dict()
-    lacking = [key for key in ("title", "sdk", "app_file") if not card.get(key)]
-    if lacking:
-        fail(f"README.md: has no {', '.join(lacking)}; a Space needs title, sdk and app_file; add them")
-    if card["app_file"] not in upload.files:
-        fail(f"README.md: app_file {card['app_file']!r} is not among the files; name one that is")
-    if upload.kind.name == "metric":
-        name = repo.partition("/")[2]
-        if f"{name}.py" not in upload.files:
-            fail(f"--repo: a metric is loaded from the file of its repository's name, {name}.py; use ORG/{METRIC}")
-        _check_mrr(load_metric(str(upload.folder / f"{name}.py"), None), str(upload.folder))
+def connect(api: HfApi) -> None:
+    """Reach the Hub as a user that it knows."""
+    with _plain_errors("token"):
+        logger.info("publishing to %s as %s", api.endpoint, api.whoami()["name"])
 
 
-def _verify_model(upload: Upload, target: Target, commit: str, expected: Mapping[str, np.ndarray]) -> None:
-    worst = largest_difference(expected, load_back("model", target, commit))
-    if not worst <= tolerance(upload.folder):
-        fail(f"--repo: {target.repo} gives other vectors than {upload.folder}, by {worst:.1e}; report this")
-    logger.info("loaded back without this package: vectors differ by at most %.1e", worst)
+def check_card(upload: Upload) -> None:
+    """Ask the Hub whether it takes the metadata of a card."""
+    with _plain_errors("README.md"):
+        try:
+            read_card(upload).validate(repo_type=upload.kind.repo_type)
+        except ValueError as error:
+            words = "; ".join(found["message"] for found in json.loads(str(error))["errors"])
+            fail(f"README.md: the Hub does not take its metadata ({words}). Write the card again.")
 
 
-def _verify_data(upload: Upload, target: Target, commit: str, expected: Sequence[str]) -> None:
-    opened = expected[:: max(1, len(expected) // OPENED_CONFIGS)][:OPENED_CONFIGS]
-    load_back("data", target, commit, opened)
-    logger.info("loaded back: %s", ", ".join(opened))
+def upload_files(api: HfApi, one: Publication, *, revision: str, private: bool) -> str:
+    """Bring a branch to the state of the folder, and return its commit.
+
+    Files of an earlier push that are gone here are deleted; files of other kinds stay.
+    """
+    allows, names = one.upload.kind.allows, one.upload.files
+    with _plain_errors(f"--repo: {one.repo}"):
+        sdk = "gradio" if one.upload.kind.repo_type == "space" else None
+        api.create_repo(**one.place, private=private or None, exist_ok=True, space_sdk=sdk)
+        api.create_branch(**one.place, branch=revision, exist_ok=True)
+        info = api.repo_info(**one.place, revision=revision)
+        if private and not info.private:
+            fail(f"--private: {one.repo} is public already. Make it private in its settings, or leave the option out.")
+        there = api.list_repo_files(**one.place, revision=info.sha)
+        gone = [name for name in there if allows(name) and name not in names]
+        # one commit, so that readers see the old state or the new one: `upload_folder` may split it
+        operations = [CommitOperationAdd(name, one.upload.folder / name) for name in names]
+        return api.create_commit(
+            **one.place,
+            operations=[*operations, *map(CommitOperationDelete, gone)],
+            commit_message=f"Publish {one.upload.kind.name}",
+            revision=revision,
+            parent_commit=info.sha,
+        ).oid
 
 
-def _verify_metric(upload: Upload, target: Target, commit: str, expected: None) -> None:
-    _check_mrr(load_back("metric", target, commit), target.repo)
-    logger.info("loaded back by evaluate")
+def _verify(one: Publication, commit: str) -> None:
+    """Load what was published, and compare it with what was here."""
+    kind = one.upload.kind
+    if kind.name == "model":
+        worst = loadback.largest_difference(one.expected, load_back("model", one.repo, commit))
+        if not worst <= tolerance_of(one.upload.folder):
+            fail(f"--repo: vectors of {one.repo} differ from {one.upload.folder} by {worst:.1e}. Report this.")
+        logger.info("loaded back without this package: vectors differ by at most %.1e", worst)
+    elif kind.repo_type == "dataset":
+        opened = one.expected[:: max(1, len(one.expected) // OPENED_CONFIGS)][:OPENED_CONFIGS]
+        load_back("data", one.repo, commit, opened)
+        logger.info("loaded back: %s", ", ".join(opened))
+    elif kind.name == "metric":
+        load_back("metric", one.repo, commit)
+        logger.info("loaded back by evaluate")
+    else:
+        logger.info("a Space starts on the Hub; look at its page")
 
 
-def _check_mrr(found: Mapping[str, np.ndarray], where: str) -> None:
-    """Of two queries, whose answers stand second and first."""
-    if float(found["mrr"]) != 0.75:
-        fail(f"{where}: gives a mean reciprocal rank of {found['mrr']}, not 0.75; report this")
+def load_back(kind: str, repo: str, commit: str, configs: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """Load a commit in a fresh process with an empty cache and without this package.
+
+    Args:
+        kind: "model", "data" or "metric".
+        repo: Repository.
+        commit: Its commit.
+        configs: The configurations of data to open.
+
+    Returns:
+        What `loadback` found, by name.
+    """
+    with tempfile.TemporaryDirectory(prefix="gve-push-") as home:
+        out = Path(home) / "found.npz"
+        caches = ("HF_HUB_CACHE", "HF_MODULES_CACHE", "HF_DATASETS_CACHE", "HF_EVALUATE_CACHE", "HF_METRICS_CACHE")
+        environment = {key: value for key, value in os.environ.items() if key not in caches}
+        environment |= {"HF_HOME": home, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        token = get_token()  # its file may lie in the cache that the process does not see
+        environment |= {"HF_TOKEN": token} if token else {}
+        try:
+            done = subprocess.run(
+                [sys.executable, "-P", loadback.__file__, kind, repo, commit, str(out), *configs],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=LOAD_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            fail(f"--repo: {repo} is published but did not load in {LOAD_SECONDS} s. Load it by hand.")
+        if done.returncode != 0:
+            logger.info("%s", done.stderr)
+            reason = (done.stderr.strip() or "no message").splitlines()[-1]
+            fail(f"--repo: {repo} at {commit[:12]} is published but does not load ({reason}). Correct and push again.")
+        with np.load(out) as found:
+            return dict(found)
 
 
-def _verify_space(upload: Upload, target: Target, commit: str, expected: None) -> None:
-    logger.info("a Space starts on the Hub; look at its page")
+@contextmanager
+def _plain_errors(what: str) -> Iterator[None]:
+    """Turn the Hub's refusals and a lost connection into one line that says what to do."""
+    try:
+        yield
+    except LocalTokenNotFoundError:
+        fail("token: none found. Run `hf auth login` or set HF_TOKEN.")
+    except (HfHubHTTPError, httpx2.TransportError, OfflineModeIsEnabled, RuntimeError) as error:
+        cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
+        words = " ".join(str(cause).split()) or type(cause).__name__
+        if not isinstance(cause, HfHubHTTPError):
+            fail(f"network: {what}: cannot reach the Hub ({words}). Check the connection and run the command again.")
+        status = cause.response.status_code
+        hint = HINTS.get(status, "The Hub has a fault; run the same command later to go on." if status >= 500 else "")
+        fail(f"{what}: refused by the Hub ({words}). {hint}".strip())
 
-
-CHECKS: dict[str, Callable[[Upload, str, Mapping[str, Any] | None], Any]] = {
-    "model": check_model,
-    "uvrb": _check_data,
-    "uvrd": _check_data,
-    "metric": _check_space,
-    "space": _check_space,
-}
-VERIFIERS: dict[str, Callable[[Upload, Target, str, Any], None]] = {
-    "model": _verify_model,
-    "uvrb": _verify_data,
-    "uvrd": _verify_data,
-    "metric": _verify_metric,
-    "space": _verify_space,
-}
 
 if __name__ == "__main__":
     sys.exit(main())

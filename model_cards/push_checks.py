@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from huggingface_hub import RepoCard
+from huggingface_hub import ModelCard, RepoCard
 from safetensors import SafetensorError
 
 from gve.eval.console import fail
@@ -139,7 +139,8 @@ def describe(upload: Upload) -> str:
 def read_card(upload: Upload) -> RepoCard:
     """The card; ValueError if its metadata cannot be parsed, or a model or a dataset names no licence."""
     try:
-        card = RepoCard((upload.folder / "README.md").read_text(encoding="utf-8"), ignore_metadata_errors=False)
+        kind = ModelCard if upload.kind.name == "model" else RepoCard  # only the former parses scores
+        card = kind((upload.folder / "README.md").read_text(encoding="utf-8"), ignore_metadata_errors=False)
         licence = card.data.to_dict().get("license")
     except (ValueError, TypeError, KeyError) as error:
         fail(f"README.md: its metadata cannot be read ({error}). Write the card again.")
@@ -197,10 +198,9 @@ def tolerance_of(folder: Path) -> float:
     return tolerance(json.loads(path.read_text(encoding="utf-8")).get("dtype") if path.is_file() else None)
 
 
-def _check_scores(folder: Path, card: RepoCard, report: Mapping[str, Any] | None) -> None:
+def _check_scores(folder: Path, card: ModelCard, report: Mapping[str, Any] | None) -> None:
     """The scores in a card must be those of a report on these weights."""
-    results = getattr(card.data, "eval_results", None) or []
-    written = {(one.dataset_name, one.metric_type): one.metric_value for one in results}
+    written = {(one.dataset_name, one.metric_type): one.metric_value for one in card.data.eval_results or []}
     if report is None:
         if written:
             fail(f"--report: missing, and README.md shows {len(written)} scores. Name the report they come from.")
@@ -240,7 +240,7 @@ def _adapter_vectors(folder: Path) -> np.ndarray:
         )
     from transformers import AutoModel, AutoProcessor
 
-    from gve.adapters import load_adapter
+    from gve.encoding.adapters import load_adapter
 
     try:
         model = AutoModel.from_pretrained(base, dtype="auto")

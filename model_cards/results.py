@@ -1,4 +1,4 @@
-"""The scores of a card: a report of `gve eval`, checked to be of these weights and whole, as entries of a model-index."""
+"""The scores of a card: a report of `gve eval`, checked to be whole and about these weights, as a model-index."""
 
 import json
 from collections.abc import Mapping
@@ -22,87 +22,55 @@ PARTS = ("source", "split", "sets", "abilities", "averages", "settings", "versio
 
 
 def read_report(path: Path | None) -> dict[str, Any] | None:
-    """Read the file that the option --report names.
-
-    Args:
-        path: What `gve eval --out` wrote; None where none was named.
-
-    Returns:
-        The report, or None.
-
-    Raises:
-        ValueError: If it cannot be read or holds no report.
-    """
+    """Read the file that --report names; None if it names none."""
     if path is None:
         return None
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        fail(f"--report: cannot read {str(path)!r} ({error}); a JSON file written by `gve eval --out` is accepted")
+        fail(f"--report: cannot read {str(path)!r} ({error}). Name a JSON file of `gve eval --out`.")
     if not isinstance(report, dict):
-        fail(f"--report: {str(path)!r} holds no report; a JSON file written by `gve eval --out` is accepted")
+        fail(f"--report: {str(path)!r} holds no report. Name a JSON file of `gve eval --out`.")
     return report
 
 
 def check_fingerprint(folder: str | PathLike[str], report: Mapping[str, Any]) -> None:
-    """Refuse a report that other weights made.
-
-    Args:
-        folder: Of the model.
-        report: What `gve eval` wrote.
-
-    Raises:
-        ValueError: If the report has no fingerprint, or that of other weights.
-    """
+    """Refuse a report that other weights made, or that does not say which weights made it."""
     told, own = report.get("fingerprint"), weights_fingerprint(Path(folder))
     if told is None:
-        fail(
-            "--report: has no fingerprint of the weights; a report of `gve eval` on the folder is accepted; score again"
-        )
+        fail("--report: has no fingerprint of the weights. Score the folder itself with `gve eval`.")
     if told != own:
-        fail(
-            f"--report: made by other weights ({told[:12]}, not {own and own[:12]}); score this folder with `gve eval`"
-        )
+        fail(f"--report: made by other weights ({told[:12]}, not {own and own[:12]}). Score this folder.")
 
 
 def checked_report(folder: str | PathLike[str], report: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The report as a card may show it: of these weights, whole, local folders by their last name only.
+    """The report as a card may show it: about these weights, whole, and local folders by their last name only.
 
     Args:
-        folder: Of the model.
+        folder: The model's.
         report: What `gve eval` wrote.
         name: What the card calls the model.
 
-    Returns:
-        The report under that name.
-
     Raises:
-        ValueError: If it is of another kind, has sets that are none of UVRB's, is of other weights, or lacks parts.
+        ValueError: If the report is of another kind or version, about other weights, or lacks parts.
     """
     if report.get("schema") != SCHEMA:
-        fail(f"report: schema {report.get('schema')!r}; {SCHEMA!r} is accepted; write it with `gve eval --out`")
+        fail(f"report: schema must be {SCHEMA!r}, got {report.get('schema')!r}. Write it with `gve eval --out`.")
     lacking = [part for part in PARTS if part not in report]
     others = [one for one in report.get("sets", ()) if one not in SETS]
     if others:
-        fail(f"report: {', '.join(others)}; sets of UVRB are accepted; leave the others out with `gve eval --sets`")
+        fail(f"report: must be about sets of UVRB, got {', '.join(others)}. Leave them out with `gve eval --sets`.")
     check_fingerprint(folder, report)
-    lacking += [f"the interval of {one}" for one, entry in report.get("sets", {}).items() if "interval" not in entry]
+    lacking += [f"interval of {one}" for one, entry in report.get("sets", {}).items() if "interval" not in entry]
     if lacking:
-        fail(f"report: has no {', '.join(lacking)}; a whole report is accepted; score again with `gve eval --out`")
+        fail(f"report: has no {', '.join(lacking)}. Score again with `gve eval --out`.")
     source = Path(report["source"])
     local = source.is_absolute() or source.exists()
     return {**report, "model": name, "source": source.resolve().name if local else report["source"]}
 
 
 def eval_results(report: Mapping[str, Any]) -> list[EvalResult]:
-    """Entries of a model-index: every set, and the averages that could be formed, with how they were made.
-
-    Args:
-        report: What `gve eval` wrote.
-
-    Returns:
-        One entry a score; settings of the model stand in `dataset_args`, the interval in `metric_args`.
-    """
+    """One entry of a model-index for each set and for each average whose sets were all scored."""
     results = [
         _result(report, name, SETS[name].slug, entry["metric"], entry) for name, entry in report["sets"].items()
     ]
@@ -113,9 +81,12 @@ def eval_results(report: Mapping[str, Any]) -> list[EvalResult]:
 def _result(
     report: Mapping[str, Any], name: str, slug: str | None, metric: str, entry: Mapping[str, Any]
 ) -> EvalResult:
-    """One entry; sets have a configuration of the data, averages have none."""
+    """One entry: a set has a configuration of the data (`slug`), an average has none."""
     settings = {key: value for key, value in report["settings"].items() if value is not None}
     settings |= {"instruction": entry["instruction"]} if "instruction" in entry else {}
+    spread: dict[str, Any] = {"standard_error": round(entry["standard_error"], DECIMALS)}
+    if "interval" in entry:
+        spread |= {"confidence": CONFIDENCE, "interval": [round(end, DECIMALS) for end in entry["interval"]]}
     return EvalResult(
         task_type="video-retrieval",
         task_name="Video retrieval",
@@ -127,13 +98,5 @@ def _result(
         metric_type=metric,
         metric_name=metric if slug else f"mean over sets ({name})",
         metric_value=round(entry["score"], DECIMALS),
-        metric_args=_spread(entry),
+        metric_args=spread,
     )
-
-
-def _spread(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """How far a score may be from that of other queries."""
-    found: dict[str, Any] = {"standard_error": round(entry["standard_error"], DECIMALS)}
-    if "interval" in entry:
-        found |= {"confidence": CONFIDENCE, "interval": [round(end, DECIMALS) for end in entry["interval"]]}
-    return found

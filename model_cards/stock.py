@@ -1,7 +1,7 @@
 """Writes an embedder as a plain Qwen-VL folder, for transformers without this package, vLLM and the like.
 
-Positions, normalising and truncation are no part of such a checkpoint: whoever loads it has the positions of its own
-Qwen-VL code, and reads from the sentence-transformers files that the last token is pooled and the vector normalised.
+Such a checkpoint cannot carry positions, normalising and truncation: stock code counts positions its own way, and the
+sentence-transformers files say that the last token is pooled and the vector normalised.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from huggingface_hub import save_torch_state_dict
 from transformers import PreTrainedModel, ProcessorMixin
 
 from gve.chat_gve import template_with
-from gve.model_cards.checkpoints import Family
+from gve.model_cards.checkpoints import Architecture
 from gve.sentence_gve import PROMPTS, prompt_config, sentence_config, write_json
 
 TOKENIZER_FILES = (
@@ -48,63 +48,37 @@ def save_stock(
     model: PreTrainedModel,
     processor: ProcessorMixin,
     *,
-    family: Family,
+    architecture: Architecture,
     tokenizer: Path,
     prompts: Mapping[str, str],
     max_shard_size: str,
 ) -> None:
-    """Write a stock checkpoint.
-
-    Args:
-        folder: Where to; must exist.
-        model: The embedder.
-        processor: Its processor.
-        family: Its architecture.
-        tokenizer: Folder with the tokenizer's files, which are copied.
-        prompts: Instructions by name, beside "query" and "document".
-        max_shard_size: Size of one file of weights at most, such as "5GB".
-    """
-    named = {stock_name(name, family): tensor for name, tensor in model.state_dict().items()}
+    """Write a stock checkpoint into an existing folder; the tokenizer's files are copied from `tokenizer`."""
+    named = {stock_name(name, architecture): tensor for name, tensor in model.state_dict().items()}
     save_torch_state_dict(named, folder, max_shard_size=max_shard_size)
-    write_json(folder / "config.json", stock_config(model, family))
-    _write_processor(folder, processor, family)
-    _write_tokenizer(folder, tokenizer, family)
+    write_json(folder / "config.json", stock_config(model, architecture))
+    _write_processor(folder, processor, architecture)
+    _write_tokenizer(folder, tokenizer, architecture)
     _write_sentence(folder, model, {**PROMPTS, **prompts})
 
 
-def stock_name(name: str, family: Family) -> str:
-    """The published name of a tensor.
-
-    Args:
-        name: Our name.
-        family: The architecture.
-
-    Returns:
-        The name in a published checkpoint.
-    """
-    ours, stock = next((ours, stock) for ours, stock in family.stock_prefixes.items() if name.startswith(ours))
+def stock_name(name: str, architecture: Architecture) -> str:
+    """The name of one of our tensors in a published checkpoint."""
+    ours, stock = next((ours, stock) for ours, stock in architecture.stock_prefixes.items() if name.startswith(ours))
     return stock + name.removeprefix(ours)
 
 
-def stock_config(model: PreTrainedModel, family: Family) -> dict[str, Any]:
-    """The configuration without what is ours.
-
-    Args:
-        model: The embedder.
-        family: Its architecture.
-
-    Returns:
-        What config.json holds; with `family.flat` in the form that every release since 4.49 reads.
-    """
+def stock_config(model: PreTrainedModel, architecture: Architecture) -> dict[str, Any]:
+    """What config.json holds, without our fields; if flat, in the form that every release since 4.49 reads."""
     fields = {field.name for field in dataclasses.fields(type(model.config))}
-    own = fields - {field.name for field in dataclasses.fields(family.stock.config_class)}
+    own = fields - {field.name for field in dataclasses.fields(architecture.stock.config_class)}
     saved = json.loads(model.config.to_json_string())
     config = {key: value for key, value in saved.items() if key not in own | {"auto_map"}}
-    config |= {"model_type": family.types[0], "architectures": [family.stock.__name__]}
+    config |= {"model_type": architecture.types[0], "architectures": [architecture.stock.__name__]}
     # an embedder has no language head; tied to the input embeddings, the stock class does not miss it
     config["tie_word_embeddings"] = True
     config["torch_dtype"] = config["dtype"] = str(model.dtype).removeprefix("torch.")
-    if family.flat:
+    if architecture.flat:
         config = _flat_text(config.pop("text_config")) | config
     return config
 
@@ -120,21 +94,21 @@ def _flat_text(text: dict[str, Any]) -> dict[str, Any]:
     return {**kept, "rope_theta": theta, "rope_scaling": scaling}
 
 
-def _write_processor(folder: Path, processor: ProcessorMixin, family: Family) -> None:
+def _write_processor(folder: Path, processor: ProcessorMixin, architecture: Architecture) -> None:
     """Files that the stock image and video processors read, under old and new names of the pixel budget."""
     image, video = processor.image_processor, processor.video_processor
     common = {name: getattr(image, name) for name in IMAGE_FIELDS}
-    common |= {"resample": int(common["resample"]), "processor_class": family.stock_processor}
+    common |= {"resample": int(common["resample"]), "processor_class": architecture.stock_processor}
     write_json(
         folder / "preprocessor_config.json",
         {"image_processor_type": "Qwen2VLImageProcessor", **common, **_budget(image.size)},
     )
-    times = video.num_frames if family.whole_video else 1
+    times = video.num_frames if architecture.whole_video else 1
     own = {name: getattr(video, name) for name in ("image_mean", "image_std", "patch_size", "temporal_patch_size")}
     frames = {"num_frames": video.num_frames, "fps": None, "do_sample_frames": True, "cap_pixels_per_frame": False}
     write_json(
         folder / "video_preprocessor_config.json",
-        {"video_processor_type": family.stock_video, **common, **own, **_budget(video.size, times), **frames},
+        {"video_processor_type": architecture.stock_video, **common, **own, **_budget(video.size, times), **frames},
     )
     # the end token closes the template: the stock processor appends nothing, and its hidden state is the embedding
     template = template_with(processor.default_system) + processor.end_token
@@ -147,7 +121,7 @@ def _budget(size: Mapping[str, int], times: int = 1) -> dict[str, Any]:
     return {"min_pixels": least, "max_pixels": most, "size": {"shortest_edge": least, "longest_edge": most}}
 
 
-def _write_tokenizer(folder: Path, source: Path, family: Family) -> None:
+def _write_tokenizer(folder: Path, source: Path, architecture: Architecture) -> None:
     """Copy the tokenizer, with settings that transformers 4 and 5 both read."""
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
@@ -158,12 +132,16 @@ def _write_tokenizer(folder: Path, source: Path, family: Family) -> None:
         settings.pop(name, None)
     if isinstance(settings.get("extra_special_tokens"), list):  # as 5.x saves them, which 4.x cannot read
         settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
-    own = {"padding_side": "left", "processor_class": family.stock_processor, "tokenizer_class": "Qwen2Tokenizer"}
+    own = {
+        "padding_side": "left",
+        "processor_class": architecture.stock_processor,
+        "tokenizer_class": "Qwen2Tokenizer",
+    }
     write_json(path, {**settings, **own})
 
 
 def _write_sentence(folder: Path, model: PreTrainedModel, prompts: dict[str, str]) -> None:
-    """Three modules: hidden states, those of the last token, and unit length where the model has it."""
+    """Three modules: hidden states, the last token's among them, and unit length if the model normalises."""
     config = model.config
     modules = MODULES if config.normalize else MODULES[:2]
     entries = [

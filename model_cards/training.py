@@ -1,14 +1,14 @@
-"""How a model was trained, from what `gve train` or `gve demo` left on disk."""
+"""How a model was trained and what energy that took, from what `gve train` or `gve demo` left on disk."""
 
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from gve.eval.console import fail
+from gve.model_cards.facts import read_json
 
 SETTINGS, STATE, RUN, RECORD = "training_args.json", "trainer_state.json", "run.json", "training_record.json"
 RECORD_SCHEMA = "gve-training/1"
@@ -27,20 +27,20 @@ FIELDS = {
     "use_muon": "Muon for matrices",
     "seed": "seed",
 }
-"""Settings of a run that a card names, and how."""
+"""The settings that a card names, and what it calls them."""
 
 
 @dataclass(frozen=True)
 class TrainingFacts:
-    """How a model was trained; None and empty where no file tells.
+    """How a model was trained; None or empty if no file says.
 
     Attributes:
         settings: Value by description, from `training_args.json`.
         steps: Optimizer steps.
         tasks: Probability of each task in the last epoch.
         rows: Pairs by task.
-        parameters: Parameters that were trained, and all of them.
-        record: What `training_record.json` says: base_model, data, seconds, resumed, processes, device, versions.
+        parameters: Trained parameters, and all.
+        record: `training_record.json`: base_model, data, seconds, resumed, processes, device, versions.
     """
 
     settings: dict[str, Any]
@@ -56,7 +56,7 @@ class TrainingFacts:
         return None if self.record is None else self.record["seconds"] * self.record["processes"] / 3600
 
     def missing(self) -> list[str]:
-        """What a card should tell of a training and no file does, each with the file that would."""
+        """The facts that a card needs and no file gives, each with the file that would."""
         found = {
             f"optimizer steps ({STATE})": self.steps,
             f"training pairs ({RUN})": self.rows or None,
@@ -66,42 +66,65 @@ class TrainingFacts:
 
 
 def read_training(folder: str | PathLike[str]) -> TrainingFacts | None:
-    """Read what training left in a model folder, or in the folder of its checkpoints.
-
-    Args:
-        folder: Output folder of a run.
-
-    Returns:
-        The facts, or None for a model that was not trained here.
-
-    Raises:
-        ValueError: If the record of the run is of another version.
-    """
+    """Read the output folder of a run, or a model that it saved; None for a model that was not trained here."""
     folder = Path(folder)
     places = [*_newest_first(folder.glob("checkpoint-*")), folder]
     written = _first([folder, *places], SETTINGS)
     if written is None:
         return None
-    states = [_read_json(place / STATE) for place in places if (place / STATE).is_file()]
+    states = [read_json(place / STATE) for place in places if (place / STATE).is_file()]
     last = max(states, key=lambda state: state["global_step"]) if states else None
     run, record = _first(places, RUN), _first([folder], RECORD)
     if record is not None and record.get("schema") != RECORD_SCHEMA:
-        fail(f"{RECORD}: schema {record.get('schema')!r}; {RECORD_SCHEMA!r} is accepted; train again")
+        fail(f"{RECORD}: schema must be {RECORD_SCHEMA!r}, got {record.get('schema')!r}. Train again.")
+    rows = {} if run is None else {task: facts["rows"] for task, facts in run["tasks"].items()}
     return TrainingFacts(
         settings={text: written[name] for name, text in FIELDS.items() if written.get(name) is not None},
         steps=None if last is None else last["global_step"],
         tasks={} if last is None else _last_probabilities(last),
-        rows=_rows(run, record),
+        rows=rows if record is None else dict(record["tasks"]),
         parameters=None if run is None else (run["weights"]["trained"], run["weights"]["parameters"]),
         record=record,
     )
 
 
-def _rows(run: Mapping[str, Any] | None, record: Mapping[str, Any] | None) -> dict[str, int]:
-    """Pairs by task, from whichever file is there."""
-    if record is not None:
-        return dict(record["tasks"])
-    return {} if run is None else {task: facts["rows"] for task, facts in run["tasks"].items()}
+@dataclass(frozen=True)
+class Energy:
+    """What a training drew; grams of CO2 equivalent are None if the grid's intensity is not known."""
+
+    kilowatt_hours: float
+    watts: float
+    grams: float | None
+    grams_per_kwh: float | None
+
+
+def energy_of(training: TrainingFacts | None, watts: float | None, grams_per_kwh: float | None) -> Energy | None:
+    """Device hours times the mean power of a device; None without a power, since no file records one."""
+    for name, value in (("--watts", watts), ("--grams-per-kwh", grams_per_kwh)):
+        if value is not None and not 0 < value < float("inf"):
+            fail(f"{name}: must be above 0, got {value:g}. Leave it out if it is not known.")
+    if watts is None:
+        if grams_per_kwh is not None:
+            fail("--grams-per-kwh: given without --watts. Add the mean power of a device.")
+        return None
+    hours = None if training is None else training.device_hours
+    if hours is None:
+        fail("--watts: no record of the training says how long it took. Name a folder of gve train, or leave it out.")
+    kilowatt_hours = watts * hours / 1000
+    grams = None if grams_per_kwh is None else kilowatt_hours * grams_per_kwh
+    return Energy(kilowatt_hours, watts, grams, grams_per_kwh)
+
+
+def emissions(energy: Energy | None, record: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The entry `co2_eq_emissions` of a card's metadata."""
+    if energy is None or energy.grams is None or record is None:
+        return None
+    return {
+        "emissions": round(energy.grams, 3),
+        "source": "device hours x stated power x stated intensity of the grid",
+        "training_type": "pre-training" if record["base_model"] is None else "fine-tuning",
+        "hardware_used": f"{record['processes']} x {record['device']}",
+    }
 
 
 def _last_probabilities(state: Mapping[str, Any]) -> dict[str, float]:
@@ -111,16 +134,10 @@ def _last_probabilities(state: Mapping[str, Any]) -> dict[str, float]:
     return epochs[max(epochs, key=int)]["probabilities"] if epochs else {}
 
 
-def _newest_first(folders: Any) -> list[Path]:
-    """Checkpoints by their step, the last one first."""
+def _newest_first(folders: Iterable[Path]) -> list[Path]:
     steps = {path: re.fullmatch(r"checkpoint-(\d+)", path.name) for path in folders}
-    return sorted((path for path, found in steps.items() if found), key=lambda path: -int(path.name[11:]))
+    return sorted((path for path, found in steps.items() if found), key=lambda path: -int(steps[path][1]))
 
 
 def _first(places: list[Path], name: str) -> dict[str, Any] | None:
-    """The first file of a name."""
-    return next((_read_json(place / name) for place in places if (place / name).is_file()), None)
-
-
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return next((read_json(place / name) for place in places if (place / name).is_file()), None)

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any
 from .registration import register
 
 if TYPE_CHECKING:
-    from .adapters import load_adapter, lora_config
     from .configuration_gve import GVEConfig
     from .configuration_qwen3vl_gve import GVEQwen3VLConfig
     from .embedder_gve import GVEModelOutput
+    from .encoding.adapters import load_adapter, lora_config
+    from .encoding.quantization import quantization_config
+    from .encoding.sentence_transformer import GVESentenceTransformer
     from .modeling_gve import GVEModel
     from .modeling_qwen3vl_gve import GVEQwen3VLModel
     from .processing_gve import GVEProcessor
     from .processing_qwen3vl_gve import GVEQwen3VLProcessor
-    from .quantization import quantization_config
     from .sentence_gve import save_embedder
-    from .sentence_transformer import GVESentenceTransformer
     from .tiny import build_tiny
     from .video_gve import Frames, Limits, VideoInfo, read_video, video_info
     from .video_processing_gve import GVEVideoProcessor
@@ -54,14 +54,14 @@ _MODULES = {
     "GVEQwen3VLConfig": "configuration_qwen3vl_gve",
     "GVEQwen3VLModel": "modeling_qwen3vl_gve",
     "GVEQwen3VLProcessor": "processing_qwen3vl_gve",
-    "GVESentenceTransformer": "sentence_transformer",
+    "GVESentenceTransformer": "encoding.sentence_transformer",
     "GVEVideoProcessor": "video_processing_gve",
     "Limits": "video_gve",
     "VideoInfo": "video_gve",
     "build_tiny": "tiny",
-    "load_adapter": "adapters",
-    "lora_config": "adapters",
-    "quantization_config": "quantization",
+    "load_adapter": "encoding.adapters",
+    "lora_config": "encoding.adapters",
+    "quantization_config": "encoding.quantization",
     "read_video": "video_gve",
     "save_embedder": "sentence_gve",
     "video_info": "video_gve",

@@ -7,18 +7,18 @@ import sys
 from collections.abc import Sequence
 
 COMMANDS = {
-    "demo": ("gve.trainers.demo.run", "make the rendered world, train a tiny model on it, score and show it"),
-    "world": ("gve.hub_datasets.world.cli", "render the video world: UVRB, UVRD and raw clips"),
-    "uvrb": ("gve.hub_datasets.uvrb.cli", "convert your own copy of the UVRB archives"),
+    "demo": ("gve.trainers.demo.demo_command", "make the rendered world, train a tiny model on it, score and show it"),
+    "world": ("gve.hub_datasets.world.world_command", "render the video world: UVRB, UVRD and raw clips"),
+    "uvrb": ("gve.hub_datasets.uvrb.uvrb_command", "convert your own copy of the UVRB archives"),
     "synth": ("gve.hub_datasets.vsynflow.cli", "turn raw videos with weak captions into training pairs"),
     "mine": ("gve.trainers.mine", "find hard negatives for training pairs with an embedder"),
     "train": ("gve.trainers.train", "train an embedder on UVRD pairs"),
     "curves": ("gve.trainers.watching.curves", "draw the curves of a training run"),
-    "ablate": ("gve.trainers.ablation.command", "compare data, schedules and pre-training over seeds"),
-    "eval": ("gve.eval.command", "score an embedder on UVRB"),
-    "analyze": ("gve.eval.analyze", "correlations over the models of the paper and your own"),
-    "encode": ("gve.eval.encode_files", "embed videos and images into one file of vectors"),
-    "search": ("gve.eval.search", "find videos and images by text, image or video"),
+    "ablate": ("gve.trainers.ablation.ablate_command", "compare data, schedules and pre-training over seeds"),
+    "eval": ("gve.eval.eval_command", "score an embedder on UVRB"),
+    "analyze": ("gve.eval.analyze_command", "correlations over the models of the paper and your own"),
+    "encode": ("gve.eval.encode_command", "embed videos and images into one file of vectors"),
+    "search": ("gve.eval.search_command", "find videos and images by text, image or video"),
     "app": ("gve.model_cards.app", "search videos on a page in the browser"),
     "convert": ("gve.model_cards.convert", "make a published checkpoint an embedder, or the other way round"),
     "card": ("gve.model_cards.card", "write the card of a model folder"),
@@ -31,17 +31,7 @@ BROKEN_PIPE = 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command.
-
-    Args:
-        argv: The arguments after the program's name; None for those of the process.
-
-    Returns:
-        The command's exit code; 130 when interrupted, 141 when the reader of the output has gone.
-
-    Raises:
-        SystemExit: For --help, --version, and a command that does not exist.
-    """
+    """Run one command and return its exit code: 130 when interrupted, 141 when the reader of its output has gone."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     if not arguments or arguments[0] not in COMMANDS:
         parser = _parser()

@@ -10,11 +10,7 @@ SELECT = 2
 
 
 class Bits:
-    """Bits of a byte string, most significant first.
-
-    Args:
-        data: The bytes.
-    """
+    """Bits of a byte string, most significant first."""
 
     __slots__ = ("data", "place")
 
@@ -41,14 +37,7 @@ class Bits:
 
 
 def units(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Open bitstream units of a packet.
-
-    Args:
-        data: The packet.
-
-    Yields:
-        The type and the payload of each unit.
-    """
+    """Yield the type and payload of each open bitstream unit of a packet."""
     place = 0
     while place < len(data):
         header = data[place]
@@ -67,13 +56,11 @@ def units(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Sequence:
-    """What of a sequence header is needed to find a frame's `refresh_frame_flags`.
+class SequenceHeader:
+    """The fields of a sequence header that lead to a frame's `refresh_frame_flags`.
 
     Attributes:
-        plain: False where frame headers carry what is not read here.
-        id_bits: Bits of a frame's identifier.
-        order_bits: Bits of a frame's order.
+        plain: False where frame headers carry fields that are not read here.
         screen_tools: 0, 1 or `SELECT`.
         whole_vectors: 0, 1 or `SELECT`.
     """
@@ -85,19 +72,12 @@ class Sequence:
     whole_vectors: int = SELECT
 
 
-def parse_sequence(data: bytes) -> Sequence:
-    """Read a sequence header.
-
-    Args:
-        data: Its payload.
-
-    Returns:
-        The fields needed.
-    """
+def parse_sequence(data: bytes) -> SequenceHeader:
+    """Read the payload of a sequence header."""
     bits = Bits(data)
     bits.take(4)  # profile, still picture
     if bits.take(1) or not _skip_operating_points(bits):
-        return Sequence(plain=False)
+        return SequenceHeader(plain=False)
     sides = bits.take(4) + 1, bits.take(4) + 1
     bits.take(sum(sides))
     id_bits = bits.take(4) + 2 + bits.take(3) + 1 if bits.take(1) else 0
@@ -111,7 +91,7 @@ def parse_sequence(data: bytes) -> Sequence:
     if screen and not bits.take(1):
         whole = bits.take(1)
     order_bits = bits.take(3) + 1 if has_order else 0
-    return Sequence(True, id_bits, order_bits, screen, whole)
+    return SequenceHeader(True, id_bits, order_bits, screen, whole)
 
 
 def _skip_operating_points(bits: Bits) -> bool:
@@ -132,16 +112,8 @@ def _skip_operating_points(bits: Bits) -> bool:
     return True
 
 
-def refreshes(data: bytes, sequence: Sequence) -> bool:
-    """Whether a later frame may refer to this one.
-
-    Args:
-        data: Payload of a frame or a frame header.
-        sequence: The sequence it belongs to.
-
-    Returns:
-        False only where the header says so.
-    """
+def refreshes(data: bytes, sequence: SequenceHeader) -> bool:
+    """Whether a later frame may refer to this one, by its header's payload; False only if the header says so."""
     bits = Bits(data)
     if bits.take(1):  # shows an earlier frame
         return True
@@ -163,14 +135,10 @@ def refreshes(data: bytes, sequence: Sequence) -> bool:
 
 
 class LeafUnits:
-    """Finds temporal units whose frames are never referred to; any doubt keeps a unit.
-
-    Args:
-        extradata: The stream's configuration record, or None.
-    """
+    """Finds temporal units whose frames no later frame refers to; in doubt, a unit counts as needed."""
 
     def __init__(self, extradata: bytes | None) -> None:
-        self.sequence: Sequence | None = None
+        self.sequence: SequenceHeader | None = None
         if extradata and len(extradata) > 4 and extradata[0] == 0x81:
             self._find_sequence(extradata[4:])
 
@@ -183,15 +151,7 @@ class LeafUnits:
             self.sequence = None
 
     def is_leaf(self, data: bytes, keyframe: bool) -> bool:
-        """Whether a unit can be left out when its own frame is not wanted.
-
-        Args:
-            data: The packet.
-            keyframe: Whether it is flagged as a keyframe.
-
-        Returns:
-            True if no later frame refers to any frame in it.
-        """
+        """Whether a packet can be skipped when its own frame is not wanted."""
         if keyframe:
             self._find_sequence(data)
             return False

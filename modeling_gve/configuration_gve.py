@@ -6,20 +6,17 @@ from huggingface_hub.dataclasses import strict
 from transformers import Qwen2_5_VLConfig
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLTextConfig, Qwen2_5_VLVisionConfig
 
-from .pooling_gve import check_dim
 from .positions_gve import POSITION_MODES
 
 
+def check_dim(dim: int | None, width: int) -> None:
+    """Reject a `truncate_dim` outside 1 to the model's width; None keeps all dimensions."""
+    if dim is not None and not (isinstance(dim, int) and 1 <= dim <= width):
+        raise ValueError(f"truncate_dim: got {dim}; accepted are 1 to {width}, the model's width; lower it")
+
+
 def drop_foreign_code(fields: dict[str, Any], name: str) -> dict[str, Any]:
-    """Leave out another model's `auto_map`, which would be saved again and name files that are not there.
-
-    Args:
-        fields: The fields of a configuration file.
-        name: The configuration's own class.
-
-    Returns:
-        The fields, with `auto_map` only if it names that class.
-    """
+    """Drop another model's `auto_map`: it would be saved again and name files that are not there."""
     own = (fields.get("auto_map") or {}).get("AutoConfig", "").rpartition(".")[2] == name
     return fields if own else {key: value for key, value in fields.items() if key != "auto_map"}
 
@@ -29,12 +26,11 @@ class GVEConfig(Qwen2_5_VLConfig):
     """Configuration of a `GVEModel`.
 
     Args:
-        position_mode: How positions are given to the tokens. `mrope` (default) is Qwen2.5-VL's own rule: three axes,
-            and the text after a picture or video goes on at the largest position of all three axes plus one. `stock`
-            is the rule of the installed transformers, which from 5.3 on ignores the time axis there. `sequential`
-            counts tokens on one axis.
-        normalize: Whether the embeddings have unit length.
-        truncate_dim: Dimensions of the embeddings that are kept, before normalising; None keeps all.
+        position_mode: `mrope` (default) is Qwen2.5-VL's own rule: three axes, and the text after an image or video
+            continues at the largest position of all three plus one. `stock` is the rule of the installed transformers,
+            which since 5.3 ignores the time axis there. `sequential` counts tokens on one axis.
+        normalize: Whether embeddings have unit length.
+        truncate_dim: Dimensions kept before normalising; None keeps all.
         stock_vision: Whether the vision tower computes exactly as transformers does, to the bit, instead of in fewer
             and larger products.
     """
@@ -56,19 +52,11 @@ class GVEConfig(Qwen2_5_VLConfig):
         self.model_type = type(self).model_type
 
     def validate_truncate_dim(self) -> None:
-        """Refuse more dimensions than the language model has.
-
-        Raises:
-            ValueError: If `truncate_dim` is not between 1 and the width.
-        """
+        """Reject more dimensions than the language model has."""
         check_dim(self.truncate_dim, self.text_config.hidden_size)
 
     def validate_position_mode(self) -> None:
-        """Refuse an unknown position mode.
-
-        Raises:
-            ValueError: If `position_mode` is not one of `POSITION_MODES`.
-        """
+        """Reject an unknown position mode."""
         if self.position_mode not in POSITION_MODES:
             raise ValueError(
                 f"position_mode: got {self.position_mode!r}; accepted are {', '.join(POSITION_MODES)}; "

@@ -6,22 +6,15 @@ from huggingface_hub.dataclasses import strict
 from transformers import Qwen3VLConfig
 from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLTextConfig, Qwen3VLVisionConfig
 
-from .configuration_gve import drop_foreign_code
-from .pooling_gve import check_dim
+from .configuration_gve import check_dim, drop_foreign_code
 
 
 @strict
 class GVEQwen3VLConfig(Qwen3VLConfig):
-    """Configuration of a `GVEQwen3VLModel`.
+    """Configuration of a `GVEQwen3VLModel`; see `GVEConfig` for the fields.
 
-    There is no `position_mode`: each step of a video is a grid of its own with its time in words before it, so that
-    the rules between which `GVEConfig` chooses give the same positions here.
-
-    Args:
-        normalize: Whether the embeddings have unit length.
-        truncate_dim: Dimensions of the embeddings that are kept, before normalising; None keeps all.
-        stock_vision: Whether the vision tower computes exactly as transformers does, to the bit, instead of in fewer
-            and larger products.
+    It has no `position_mode`: each step of a video is a grid of its own after its time in words, so the three rules
+    give the same positions.
     """
 
     model_type = "gve_qwen3_vl"
@@ -40,9 +33,5 @@ class GVEQwen3VLConfig(Qwen3VLConfig):
         self.model_type = type(self).model_type
 
     def validate_truncate_dim(self) -> None:
-        """Refuse more dimensions than the language model has.
-
-        Raises:
-            ValueError: If `truncate_dim` is not between 1 and the width.
-        """
+        """Reject more dimensions than the language model has."""
         check_dim(self.truncate_dim, self.text_config.hidden_size)

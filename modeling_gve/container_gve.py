@@ -1,15 +1,22 @@
-"""One open container with its video stream: its packets, its clock, and how far its headers are to be trusted."""
+"""One open container with its video stream: its packets, its clock, and how far its headers can be trusted.
 
+Shape legend: N frames of the video.
+"""
+
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeVar
 
 import av
+import numpy as np
 from av.stream import Discard, Disposition
 
-from .clock_gve import Clock
 from .source_gve import Budget, Opened, over_limit, unreadable
+
+Shown = TypeVar("Shown")
 
 DEMUXERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpegts,mpeg,mpegvideo,ogg,asf,h264,hevc,vvc,av1,obu,ivf,m4v,mjpeg,"
@@ -42,20 +49,64 @@ READS_BY_FRAME = ("mp4", "matroska")
 """Demuxers whose every packet is a whole frame, both fields of an interlaced one included."""
 
 
-class Container:
-    """A container and its first real video stream, or the one asked for; never shared between threads.
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """One continuous time for the frames of a video, from ticks in presentation order.
 
-    Args:
-        source: An opened source.
-        budget: What reading it may spend.
-        quick: Whether to open without probing, where the container allows it.
-        stream: Which video stream, counted from 0.
+    A frame is shown as long after the one before it as their ticks differ. Where a tick is missing or does not increase
+    (the clock restarted, or two recordings were joined), or where it leaps by more than `leap` in a container whose
+    clock may wrap or restart (MPEG-TS, MPEG-PS, FLV), the clock goes on by the usual duration of a frame. In any other
+    container a long step is a picture that is held, as in slide shows, and is believed.
 
-    Raises:
-        ValueError: If it is no video, has no such stream, or its frames are too large.
+    Attributes:
+        base: Seconds a tick.
+        usual: Ticks that a frame usually takes.
+        leap: The longest step that is believed, in ticks.
     """
 
-    def __init__(self, source: Opened, budget: Budget, *, quick: bool, stream: int | None = None) -> None:
+    base: Fraction
+    usual: int
+    leap: float = math.inf
+
+    def elapse(self, frames: Iterable[tuple[int | None, Shown]]) -> Iterator[tuple[int, Shown]]:
+        """Frames that come one by one with the tick of each: ticks from the first frame instead, always increasing."""
+        elapsed, before = 0, None
+        for tick, frame in frames:
+            if before is None:
+                before = tick or 0
+            else:
+                step = self.usual if tick is None else tick - before
+                step = step if 0 < step <= self.leap else self.usual
+                elapsed += step
+                before = before + step if tick is None else tick
+            yield elapsed, frame
+
+    def continuous(self, ticks: Sequence[int | None] | np.ndarray) -> tuple[np.ndarray, bool]:
+        """(N,) ticks from the first frame, as `elapse` gives them, and whether none had to be mended."""
+        if not isinstance(ticks, np.ndarray) and None in ticks:
+            return np.asarray([elapsed for elapsed, _ in self.elapse((tick, None) for tick in ticks)], np.int64), False
+        steps = np.diff(np.asarray(ticks, np.int64))
+        broken = (steps <= 0) | (steps > self.leap)
+        steps[broken] = self.usual
+        return np.concatenate([[0], np.cumsum(steps)]), not broken.any()
+
+    def seconds(self, elapsed: np.ndarray, last: int = 0) -> tuple[np.ndarray, float]:
+        """(N,) seconds from the first frame, and the whole duration, the last frame shown for `last` ticks."""
+        span = int(elapsed[-1])
+        step = last or (Fraction(span, len(elapsed) - 1) if span else self.usual)
+        return elapsed * self.base.numerator / self.base.denominator, float((span + step) * self.base)
+
+
+class Container:
+    """A container and its first real video stream; never shared between threads.
+
+    With `quick` it opens without probing, where the container allows that.
+
+    Raises:
+        ValueError: If it is not a video, or its frames are too large.
+    """
+
+    def __init__(self, source: Opened, budget: Budget, *, quick: bool) -> None:
         self.name = source.name
         self.size = source.size
         self.budget = budget
@@ -63,14 +114,14 @@ class Container:
         budget.packets = 0
         self.quick = quick and source.timed
         self.unfinished = _segment_end(source.head) > source.size
-        self._open(source, stream)
+        self._open(source)
         if self.quick and (self.stream is None or not (self.stream.width and self.stream.height)):
             self.close()
             self.quick = False
-            self._open(source, stream)
+            self._open(source)
         if self.stream is None:
             self.close()
-            raise unreadable(self.name, "no video stream in it" if stream is None else f"no video stream {stream}")
+            raise unreadable(self.name, "no video stream in it")
         self.base = Fraction(self.stream.time_base or Fraction(1, 25))
         """Seconds a tick."""
         self.context = _decoder(self.stream)
@@ -83,7 +134,7 @@ class Container:
             if other is not self.stream:
                 other.discard = Discard.all
 
-    def _open(self, source: Opened, number: int | None) -> None:
+    def _open(self, source: Opened) -> None:
         limits = self.budget.limits
         file, options = source.demuxed()
         options |= {
@@ -99,13 +150,8 @@ class Container:
         if len(self.container.streams) > limits.max_streams:
             self.close()
             raise over_limit(self.name, f"more than {limits.max_streams} streams", "max_streams")
-        streams = [
-            s
-            for s in self.container.streams.video
-            if s.codec_context is not None and not s.disposition & Disposition.attached_pic
-        ]
-        place = number or 0
-        self.stream = streams[place] if 0 <= place < len(streams) else None
+        real = (s for s in self.container.streams.video if s.codec_context is not None)
+        self.stream = next((s for s in real if not s.disposition & Disposition.attached_pic), None)
 
     def __enter__(self) -> "Container":
         return self
@@ -153,7 +199,7 @@ class Container:
             raise unreadable(self.name, f"truncated, {end} bytes in its index but {self.size} in the file")
 
     def falls_short(self, end: float, step: float) -> bool:
-        """Whether less was found than the headers promise; not every container promises anything.
+        """Whether the file holds less than its headers promise; not every container promises anything.
 
         Args:
             end: Seconds at which the last frame ends, from the container's own zero.

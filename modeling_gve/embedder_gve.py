@@ -8,13 +8,14 @@ from os import PathLike
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from transformers.distributed.fsdp import is_fsdp_managed_module
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.utils import ModelOutput
 from transformers.utils.generic import is_flash_attention_requested
 
+from .configuration_gve import check_dim
 from .packing_gve import group_by_length, join_parts, overhead, pack_batch, spans, split_batch, unpack_hidden
-from .pooling_gve import check_dim, last_token_pool, truncate, unit
 from .sentence_gve import write_sentence_files
 from .vision_gve import VisionFeaturesMixin
 
@@ -63,16 +64,7 @@ class EmbedderMixin(VisionFeaturesMixin):
     def embed(
         self, hidden: torch.Tensor, attention_mask: torch.Tensor | None, truncate_dim: int | None = None
     ) -> torch.Tensor:
-        """Pool the last attended token, cut it to its first dimensions, and normalise.
-
-        Args:
-            hidden: (B, T, D).
-            attention_mask: (B, T) or None.
-            truncate_dim: Dimensions to keep, `config.truncate_dim` by default.
-
-        Returns:
-            (B, D), float32 when normalised.
-        """
+        """Pool the last attended token of (B, T, D), truncate and normalise: (B, D), float32 if normalised."""
         pooled = last_token_pool(hidden, attention_mask)
         pooled = truncate(pooled, self.config.truncate_dim if truncate_dim is None else truncate_dim)
         return unit(pooled) if self.config.normalize else pooled
@@ -82,50 +74,24 @@ class EmbedderMixin(VisionFeaturesMixin):
     ) -> None:
         """Save under the module's own parameter names, with the files that sentence-transformers reads.
 
-        transformers would otherwise rename the parameters back to the layout they were loaded from, which Trainer's
-        resume then fails to read (huggingface/transformers#43701); and sentence-transformers would take the mean over
-        all tokens for the embedding of a folder without its files.
-
-        Args:
-            save_directory: The folder.
-            save_original_format: Rename the weights back all the same.
-            **kwargs: Passed on to transformers.
+        transformers would rename the parameters back to the layout they were loaded from, and Trainer could not resume
+        from that (huggingface/transformers#43701); pass `save_original_format` if you want it. Without the extra files
+        sentence-transformers would average over all tokens.
         """
         super().save_pretrained(save_directory, save_original_format=save_original_format, **kwargs)
         if kwargs.get("is_main_process", True):
             write_sentence_files(save_directory, truncate_dim=self.config.truncate_dim)
 
     def token_types(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """Type of each token, from its id.
-
-        Args:
-            input_ids: (B, T).
-
-        Returns:
-            (B, T), 0 text, 1 image, 2 video.
-        """
+        """(B, T) type of each token: 0 text, 1 image, 2 video."""
         return (input_ids == self.config.image_token_id).int() + 2 * (input_ids == self.config.video_token_id).int()
 
     def backbone_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """What the backbone's forward takes.
-
-        Args:
-            inputs: The arguments of `forward`, `mm_token_type_ids` among them.
-
-        Returns:
-            The arguments of the backbone's forward.
-        """
+        """Turn the arguments of `forward` into those of the backbone's forward."""
         return inputs
 
     def positions(self, inputs: dict[str, Any]) -> torch.Tensor:
-        """Positions on the three axes.
-
-        Args:
-            inputs: The arguments of `forward`, `mm_token_type_ids` among them.
-
-        Returns:
-            (3, B, T).
-        """
+        """(3, B, T) positions on the three axes, from the arguments of `forward`."""
         names = ("input_ids", "mm_token_type_ids", "image_grid_thw", "video_grid_thw", "attention_mask")
         return self.get_rope_index(**{name: inputs[name] for name in names})[0]
 
@@ -202,8 +168,8 @@ class EmbedderMixin(VisionFeaturesMixin):
     ) -> GVEModelOutput | tuple[torch.Tensor, ...]:
         """Embed a batch made by the processor.
 
-        In evaluation and without gradients, a batch of rows of unlike length runs as a few batches of like length;
-        under flash attention its rows run as one without padding. The embeddings are the same.
+        In evaluation and without gradients, rows of very different lengths run as several batches of similar length;
+        under flash attention they run as one without padding. The embeddings are the same.
 
         Args:
             input_ids: (B, T).
@@ -215,18 +181,12 @@ class EmbedderMixin(VisionFeaturesMixin):
             video_grid_thw: (videos, 3).
             mm_token_type_ids: (B, T), 0 text, 1 image, 2 video; derived from the ids when None.
             second_per_grid_ts: (videos,), seconds between two steps of the time axis.
-            image_embeds: (V, W), what `vision_features` gives for all images, instead of `pixel_values`.
-            video_embeds: (V, W), the same for all videos, instead of `pixel_values_videos`.
+            image_embeds: (V, W) from `vision_features`, in place of `pixel_values`.
+            video_embeds: (V, W), in place of `pixel_values_videos`.
             truncate_dim: Dimensions to keep, `config.truncate_dim` by default.
-            return_dict: False for a tuple.
-            **kwargs: Passed on to the backbone.
-
-        Returns:
-            The embeddings and the hidden states.
 
         Raises:
-            ValueError: If the model has not `truncate_dim` dimensions, or features of images or videos do not fit
-                their grids.
+            ValueError: If `truncate_dim` exceeds the width, or features do not fit their grids.
         """
         kwargs.pop("use_cache", None)  # a cache has no use here, and would switch packed masks off
         dim = self.config.truncate_dim if truncate_dim is None else truncate_dim
@@ -242,3 +202,28 @@ class EmbedderMixin(VisionFeaturesMixin):
         embeddings = self.embed(out.last_hidden_state, attention_mask, dim)
         result = GVEModelOutput(embeddings, out.last_hidden_state, out.hidden_states, out.attentions)
         return result.to_tuple() if return_dict is False else result
+
+
+def last_token_index(attention_mask: torch.Tensor) -> torch.Tensor:
+    """(B,) column of the last attended token of each row, whatever the padding side."""
+    length = attention_mask.shape[1]
+    return length - 1 - attention_mask.ne(0).long().flip(-1).argmax(-1)  # (B,)
+
+
+def last_token_pool(hidden: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+    """(B, D) hidden state of each row's last attended token (paper, section 3.3); without a mask, its last token."""
+    if attention_mask is None:
+        return hidden[:, -1]
+    index = last_token_index(attention_mask).to(hidden.device)
+    return hidden[torch.arange(hidden.shape[0], device=hidden.device), index]  # (B, D)
+
+
+def unit(embeddings: torch.Tensor) -> torch.Tensor:
+    """Rows of unit length, in float32: bfloat16 would leave norms off by 0.2 %."""
+    return F.normalize(embeddings.float(), p=2, dim=-1)
+
+
+def truncate(embeddings: torch.Tensor, dim: int | None) -> torch.Tensor:
+    """The first `dim` dimensions, not normalised, as Matryoshka training orders them (arXiv 2205.13147)."""
+    check_dim(dim, embeddings.shape[-1])
+    return embeddings if dim is None else embeddings[..., :dim]

@@ -9,15 +9,25 @@ from dataclasses import dataclass
 from io import IOBase
 from itertools import pairwise
 from os import PathLike
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
 
-from .arrays_gve import array_size, channels_first, check_aspect, is_array, is_listed, rgb_array
-from .image_gve import image_size, open_image
-from .media_gve import check_file, local_source, located, media_kind
-from .video_gve import Frames, uniform_indices
+from .image_gve import (
+    Picture,
+    array_size,
+    channels_first,
+    check_aspect,
+    image_size,
+    is_array,
+    is_listed,
+    open_image,
+    rgb_array,
+)
+from .media_gve import check_file, local_source, located, media_kind, source_name, suffix_kind
+from .video_gve import Frames, uniform_indices, video_info
 
 DICT_KEYS = {
     "array": {"array", "video_metadata", "layout"},
@@ -45,7 +55,7 @@ class Features(NamedTuple):
     """An image or video as the vision tower sees it, in place of its pixels.
 
     Attributes:
-        features: (V, W) of its V tokens; None where they come beside the batch, and only their places are wanted.
+        features: (V, W) of its V tokens; None if they travel outside the batch and only their places are wanted.
         grid: Patches along time, height and width.
         interval: Seconds between two frames; 0 for an image.
         times: Seconds of each frame; none for an image.
@@ -59,18 +69,18 @@ class Features(NamedTuple):
 
 @dataclass(slots=True)
 class Form:
-    """A video in any form, told apart.
+    """A video in any form, recognised but not decoded.
 
     Attributes:
         file: What `read_video` takes, or None.
         frames: An array or a list of pictures, or None for a file.
-        layout: "THWC", "TCHW", or None where the shape tells.
+        layout: "THWC", "TCHW", or None if the shape decides.
         times: Seconds of each frame, or None.
-        duration: Seconds, or 0 where unknown.
+        duration: Seconds, or 0 if unknown.
         rate: Frames a second, or None.
         metadata: transformers' description of an array, or None.
-        size: (height, width) of a file's upright frames, where its headers were read; it is not opened for them again.
-        done: A decoded video, or its features; then nothing else is set.
+        size: (height, width) of a file's upright frames, if its headers were read; they are not read again.
+        done: A decoded video or its features; then nothing else is set.
     """
 
     file: Any = None
@@ -86,17 +96,11 @@ class Form:
 
 
 def parse_video(video: Any) -> Form:
-    """Tell the forms of a video apart, without decoding.
-
-    Args:
-        video: As for `GVEVideoProcessor.load`.
-
-    Returns:
-        A file, or frames with what is known of their times.
+    """Recognise the form of a video, without decoding; see `GVEVideoProcessor.load` for the forms.
 
     Raises:
         FileNotFoundError: If the path does not exist.
-        ValueError: If it is an image, or no accepted form.
+        ValueError: If it is an image, or in no accepted form.
     """
     if isinstance(video, Form):
         return video
@@ -146,48 +150,21 @@ def _parse_dict(video: dict[str, Any]) -> Form:
 
 
 def is_file(video: Any) -> bool:
-    """Whether a video is a file.
-
-    Args:
-        video: Anything.
-
-    Returns:
-        True for a path, an address, bytes, a binary file object and {"bytes", "path"}.
-    """
+    """Whether a video is a file: a path, an address, bytes, a binary file object or {"bytes", "path"}."""
     if isinstance(video, dict):
         return bool(video) and video.keys() <= {"bytes", "path"}
     return isinstance(video, (str, PathLike, bytes, bytearray, memoryview, IOBase)) or hasattr(video, "read")
 
 
 def check_rate(rate: Any) -> float:
-    """Check frames a second.
-
-    Args:
-        rate: A number.
-
-    Returns:
-        It.
-
-    Raises:
-        ValueError: If it is not positive and finite.
-    """
+    """Reject a frame rate that is not positive and finite."""
     if not isinstance(rate, (int, float, np.number)) or not math.isfinite(rate) or rate <= 0:
         raise ValueError(f"fps: got {rate!r}; accepted are numbers above 0; drop it where it is unknown")
     return float(rate)
 
 
 def frame_count(frames: Any) -> int:
-    """Frames of a decoded video.
-
-    Args:
-        frames: An array or a list of pictures.
-
-    Returns:
-        At least 1.
-
-    Raises:
-        ValueError: If there is none, or the array has another number of axes than a video.
-    """
+    """Number of frames of a decoded video; rejects none, and arrays of another number of axes."""
     if is_array(frames) and frames.ndim != 4:
         channels_first(frames.shape, None, "video")
     if not len(frames):
@@ -196,17 +173,7 @@ def frame_count(frames: Any) -> int:
 
 
 def frame_size(form: Form) -> tuple[int, int]:
-    """Height and width of a decoded video, without looking at pixels.
-
-    Args:
-        form: A video that is no file.
-
-    Returns:
-        (height, width) of the first frame, perhaps before it is turned upright.
-
-    Raises:
-        ValueError: As for `take_frames`.
-    """
+    """(height, width) of a decoded video's first frame, perhaps not upright yet; no pixels are read."""
     if is_array(form.frames):
         return array_size(form.frames.shape, form.layout, "video")
     first = form.frames[0]
@@ -217,19 +184,11 @@ def frame_size(form: Form) -> tuple[int, int]:
 
 
 def take_frames(frames: Any, indices: np.ndarray | None, layout: str | None) -> np.ndarray:
-    """Frames as one array.
-
-    Args:
-        frames: An array or a list of pictures.
-        indices: Which to take; None takes all.
-        layout: "THWC", "TCHW", or None to read it off the shape.
-
-    Returns:
-        (F, H, W, 3), uint8.
+    """Frames as one (F, H, W, 3) uint8 array; `indices` of None takes all.
 
     Raises:
         FileNotFoundError: If a frame's path does not exist.
-        ValueError: If a frame cannot be read, layouts or sizes are mixed, or pixels are not as accepted.
+        ValueError: If a frame cannot be read, layouts or sizes are mixed, or pixels are out of range.
     """
     if is_array(frames):
         return rgb_array(frames, layout, "video", indices)
@@ -272,18 +231,11 @@ def _list_layout(frames: Sequence[Any], layout: str | None) -> bool:
 def make_clip(form: Form, *, count: int, sample: bool, seconds_per_frame: float) -> Clip:
     """Sample the frames of a decoded video.
 
+    The clip's interval is the whole video's length over the frames taken, as Qwen2.5-VL was trained.
+
     Args:
-        form: A video that is no file.
-        count: Frames to take.
-        sample: Whether more frames than that are sampled.
-        seconds_per_frame: Between two frames whose times are unknown.
-
-    Returns:
-        The clip; its interval is the whole video's length over the frames taken, as Qwen2.5-VL was trained with.
-
-    Raises:
-        FileNotFoundError: As for `take_frames`.
-        ValueError: As for `take_frames`, and for times that cannot be.
+        count: Frames to take if `sample` is set and there are more.
+        seconds_per_frame: Assumed between two frames without times.
     """
     total = frame_count(form.frames)
     times, length = _clock(form, total, seconds_per_frame)
@@ -331,7 +283,7 @@ def _array_times(total: int, metadata: Any, seconds_per_frame: float) -> tuple[l
 
 
 def is_frame(value: Any) -> bool:
-    """Whether a value, in a list, is a picture: a PIL image, an array of three axes, or a picture's file."""
+    """Whether a list's entry is a picture: a PIL image, an array of three axes, or the file of a picture."""
     if isinstance(value, PIL.Image.Image) or is_array(value):
         return not is_array(value) or value.ndim == 3
     file = isinstance(value, (str, PathLike)) or (isinstance(value, dict) and is_file(value))
@@ -339,16 +291,36 @@ def is_frame(value: Any) -> bool:
 
 
 def flatten_videos(videos: Any) -> list[Any]:
-    """A flat list of videos out of nested lists, never splitting a list of frames.
-
-    Args:
-        videos: A video, or lists of videos; None entries are dropped.
-
-    Returns:
-        The videos in order.
-    """
+    """Flatten nested lists of videos without splitting a list of frames; None entries are dropped."""
     if is_array(videos) and videos.ndim == 5:
         return list(videos)
     if not is_listed(videos) or (videos and all(is_frame(entry) for entry in videos)):
         return [videos]
     return [video for entry in videos if entry is not None for video in flatten_videos(entry)]
+
+
+def look(source: Any, kind: str | None = None) -> Picture | Form:
+    """A file with its kind and size, from its headers in one opening; without a `kind` the content decides.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If its headers cannot be read.
+    """
+    source = local_source(source)
+    if isinstance(source, (str, PathLike)):
+        check_file(source)
+        with Path(source).open("rb") as file:
+            return _look(source, file, kind or media_kind(file) or suffix_kind(source))
+    return _look(source, source, kind or media_kind(source))
+
+
+def _look(source: Any, file: Any, kind: str | None) -> Picture | Form:
+    if kind == "image":
+        return Picture(source, image_size(file))
+    if kind is None:
+        raise ValueError(
+            f"got {source_name(source)!r}, which is neither an image nor a video; accepted are files of those; to embed the "
+            "words themselves pass {'text': ...}"
+        )
+    info = video_info(file)
+    return Form(file=source, size=(info.height, info.width))

@@ -6,7 +6,9 @@ of it than that takes, whatever way of reading found it.
 Shape legend: F frames taken.
 """
 
+import math
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -14,9 +16,101 @@ import av
 import numpy as np
 
 from .av1_gve import LeafUnits
-from .clock_gve import Sampling, uniform_indices
 from .container_gve import Container
 from .convert_gve import Converter
+from .media_gve import shown
+
+TOLERANCE = 1e-6
+"""Seconds by which a time may differ from a frame's own and still mean it."""
+
+
+def uniform_indices(total: int, count: int) -> np.ndarray:
+    """(count,) int64 places spread evenly over `total` frames, first and last included; some repeat if there are fewer."""
+    return np.linspace(0, total - 1, count).round().astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """A rule that picks frames: `count` spread evenly, or at most so many by a rate, or by `timestamps` alone.
+
+    Attributes:
+        fps: Frames a second.
+        timestamps: Seconds; the frame on the screen at each.
+        start: Seconds at which the sampled window begins.
+        end: Seconds at which it ends.
+    """
+
+    count: int
+    fps: float | None = None
+    timestamps: tuple[float, ...] | None = None
+    start: float | None = None
+    end: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"num_frames: got {self.count}; accepted are 1 and more; the default is 8")
+        if self.fps is not None and not 0 < self.fps < math.inf:
+            raise ValueError(f"fps: got {self.fps}; accepted is a rate above 0, or None; correct it")
+        self._check_times()
+
+    def _check_times(self) -> None:
+        start, end = self.start or 0.0, math.inf if self.end is None else self.end
+        if not 0 <= start < end:
+            raise ValueError(
+                f"start: got {self.start} with end={self.end}; accepted is 0 <= start < end; swap or leave them out"
+            )
+        if self.timestamps is None:
+            return
+        if any(value is not None for value in (self.fps, self.start, self.end)):
+            raise ValueError("timestamps: got them with fps, start or end; they stand alone; leave the others out")
+        if not self.timestamps or not all(0 <= time < math.inf for time in self.timestamps):
+            raise ValueError(
+                f"timestamps: got {shown(list(self.timestamps))}; accepted are one or more times from 0 on; correct them"
+            )
+
+    @property
+    def by_count(self) -> bool:
+        """Whether the number of frames decides alone, and no time is needed."""
+        return all(value is None for value in (self.fps, self.timestamps, self.start, self.end))
+
+    def indices(self, times: np.ndarray, duration: float) -> np.ndarray:
+        """(F,) int64 indices of the frames to take.
+
+        Args:
+            times: (N,) seconds from the first frame, increasing.
+            duration: Seconds from the first frame's start to the last one's end.
+
+        Raises:
+            ValueError: If a requested time lies beyond the end.
+        """
+        if self.by_count:
+            return uniform_indices(len(times), self.count)
+        for name, time in (("start", self.start), *(("timestamps", time) for time in self.timestamps or ())):
+            if time is not None and time > max(duration, times[-1]) + TOLERANCE:
+                raise ValueError(
+                    f"{name}: got {time:g} s for a video of {duration:g} s; accepted are times in it; shorten it"
+                )
+        if self.timestamps is not None:
+            return _shown_at(times, np.asarray(self.timestamps, np.float64))
+        return self._window(times, duration)
+
+    def _window(self, times: np.ndarray, duration: float) -> np.ndarray:
+        start = self.start or 0.0
+        end = duration if self.end is None else min(self.end, duration)
+        first = int(_shown_at(times, np.asarray([start]))[0])
+        last = max(int(np.searchsorted(times, end - TOLERANCE, side="left")) - 1, first)
+        if self.fps is None:
+            return first + uniform_indices(last - first + 1, self.count)
+        steps = max(math.ceil((end - start) * self.fps - TOLERANCE), 1)
+        # never a step each: a damaged file may claim any length
+        taken = uniform_indices(steps, self.count) if steps > self.count else np.arange(steps)
+        return _shown_at(times, start + taken / self.fps)
+
+
+def _shown_at(times: np.ndarray, moments: np.ndarray) -> np.ndarray:
+    """Index of the frame on the screen at each moment."""
+    return np.clip(np.searchsorted(times, moments + TOLERANCE, side="right") - 1, 0, len(times) - 1)
+
 
 HELD_BYTES = 256 << 20
 """Encoded bytes kept in memory by one reading; a larger file is read again from its keyframes."""

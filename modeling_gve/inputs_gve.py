@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 
 import PIL.Image
 
-from .arrays_gve import is_array, is_listed
-from .frames_gve import Clip, is_frame
-from .look_gve import look
+from .frames_gve import Clip, is_frame, look
+from .image_gve import is_array, is_listed
 from .media_gve import is_address, located, names_medium, shown
 from .video_gve import Frames
 
@@ -18,7 +17,7 @@ ITEM_KEYS = {"text": ("text",), "image": ("image", "path", "url", "base64"), "vi
 """Where an item of a chat message may keep its value, by its type."""
 
 
-class Row(NamedTuple):
+class ParsedInput(NamedTuple):
     """One input, taken apart.
 
     Attributes:
@@ -34,55 +33,37 @@ class Row(NamedTuple):
     system: str | None = None
 
 
-def parse_rows(inputs: Iterable[Any]) -> list[Row]:
-    """Take a batch of inputs apart.
-
-    Args:
-        inputs: The rows.
-
-    Returns:
-        One row each.
-
-    Raises:
-        FileNotFoundError: As for `parse_row`.
-        ValueError: As for `parse_row`, for no rows, and for one row that is not in a list.
-    """
+def parse_inputs(inputs: Iterable[Any]) -> list[ParsedInput]:
+    """Take a batch of inputs apart; rejects an empty list, and one input that is not in a list."""
     one = isinstance(inputs, (str, bytes, dict, os.PathLike, PIL.Image.Image, Frames)) or is_array(inputs)
     if one or not isinstance(inputs, Iterable):
         raise ValueError(f"inputs: got {type(inputs).__name__}; accepted is a list of rows; wrap the row in a list")
-    rows = [parse_row(value, index) for index, value in enumerate(inputs)]
+    rows = [parse_input(value, index) for index, value in enumerate(inputs)]
     if not rows:
         raise ValueError("inputs: got an empty list; accepted is at least one row; skip empty batches")
     return rows
 
 
-def parse_row(value: Any, index: int) -> Row:
-    """Take one input apart.
-
-    Args:
-        value: A text, a path, an image, a video, a dict with "text", "image" and "video", or a chat.
-        index: Its place in the batch, for messages.
-
-    Returns:
-        The row.
+def parse_input(value: Any, index: int) -> ParsedInput:
+    """Take one input apart: a text, path, image, video, a dict of "text", "image" and "video", or a chat.
 
     Raises:
-        FileNotFoundError: If a text looks like a path of a media file that does not exist.
-        ValueError: If the form is not accepted, or there is nothing in it.
+        FileNotFoundError: If a text looks like the path of a media file that does not exist.
+        ValueError: If the form is not accepted, or the input is empty.
     """
-    if isinstance(value, Row):
+    if isinstance(value, ParsedInput):
         return value
     place = f"inputs[{index}]"
     if isinstance(value, (str, os.PathLike)):
-        row = _row_of_path(value, place)
+        row = _parse_path(value, place)
     elif isinstance(value, dict):
-        row = _row_of_dict(value, place)
+        row = _parse_dict(value, place)
     elif isinstance(value, (list, tuple)) and value and all(isinstance(message, dict) for message in value):
-        row = _row_of_chat(value, place)
+        row = _parse_chat(value, place)
     elif isinstance(value, PIL.Image.Image) or (is_array(value) and value.ndim == 3):
-        row = Row(None, [value], [])
+        row = ParsedInput(None, [value], [])
     elif isinstance(value, (Frames, Clip)) or (is_array(value) and value.ndim == 4):
-        row = Row(None, [], [value])
+        row = ParsedInput(None, [], [value])
     else:
         raise ValueError(
             f"{place}: got {type(value).__name__}; accepted are a text, a path, an image, Frames, a dict of text, image "
@@ -101,20 +82,20 @@ def parse_row(value: Any, index: int) -> Row:
     return row
 
 
-def _row_of_path(value: str | os.PathLike[str], place: str) -> Row:
-    """A file is opened, whatever it is called; words that name none are words."""
+def _parse_path(value: str | os.PathLike[str], place: str) -> ParsedInput:
+    """Open what names a file, whatever its suffix; other words are words."""
     if isinstance(value, str) and not names_medium(value):
-        return Row(value, [], [])
+        return ParsedInput(value, [], [])
     with located(place):
         medium = look(value)
-    return Row(None, [medium], []) if medium.kind == "image" else Row(None, [], [medium])
+    return ParsedInput(None, [medium], []) if medium.kind == "image" else ParsedInput(None, [], [medium])
 
 
-def _row_of_dict(value: dict[str, Any], place: str) -> Row:
+def _parse_dict(value: dict[str, Any], place: str) -> ParsedInput:
     if "role" in value or "content" in value:
-        return _row_of_chat([value], place)
+        return _parse_chat([value], place)
     if "array" in value or "frames" in value:
-        return Row(None, [], [value])
+        return ParsedInput(None, [], [value])
     if unknown := sorted(map(str, value.keys() - set(MODALITIES))):
         raise ValueError(
             f"{place}: unknown modality key {', '.join(map(shown, unknown[:8]))}; accepted are 'text', 'image' and 'video'; "
@@ -128,7 +109,7 @@ def _row_of_dict(value: dict[str, Any], place: str) -> Row:
             f"{place}['text']: got {type(text).__name__}; accepted are a str or a list of them; convert it"
         )
     images, videos = value.get("image"), value.get("video")
-    return Row(
+    return ParsedInput(
         text,
         [] if images is None else split_images(images, f"{place}['image']"),
         [] if videos is None else split_videos(videos, f"{place}['video']"),
@@ -136,36 +117,14 @@ def _row_of_dict(value: dict[str, Any], place: str) -> Row:
 
 
 def split_images(images: Any, place: str) -> list[Any]:
-    """The images of one row.
-
-    Args:
-        images: An image or a list of images.
-        place: For messages.
-
-    Returns:
-        At least one.
-
-    Raises:
-        ValueError: If there is none, or one of them is None.
-    """
+    """The images of one input, at least one."""
     if not is_listed(images):
         return [images]
     return _listed(images, place)
 
 
 def split_videos(videos: Any, place: str) -> list[Any]:
-    """The videos of one row.
-
-    Args:
-        videos: A video, a list of its frames, or a list of videos.
-        place: For messages.
-
-    Returns:
-        At least one; a list of frames is one video.
-
-    Raises:
-        ValueError: If there is none, one of them is None, or frames and videos are mixed.
-    """
+    """The videos of one input, at least one; a list of frames is one video."""
     if not is_listed(videos):
         return [videos]
     frames = [is_frame(entry) for entry in _listed(videos, place)]
@@ -186,7 +145,7 @@ def _listed(values: Sequence[Any], place: str) -> list[Any]:
     return list(values)
 
 
-def _row_of_chat(messages: Sequence[dict[str, Any]], place: str) -> Row:
+def _parse_chat(messages: Sequence[dict[str, Any]], place: str) -> ParsedInput:
     roles = [message.get("role") for message in messages]
     if roles not in (["user"], ["system", "user"]):
         raise ValueError(
@@ -202,7 +161,7 @@ def _row_of_chat(messages: Sequence[dict[str, Any]], place: str) -> Row:
     parts = _contents(messages[-1], f"{place}[{len(messages) - 1}]")
     videos = [video for entry in parts["video"] for video in split_videos(entry, f"{place}['video']")]
     images = [image for entry in parts["image"] for image in split_images(entry, f"{place}['image']")]
-    return Row("\n".join(parts["text"]) if parts["text"] else None, images, videos, system)
+    return ParsedInput("\n".join(parts["text"]) if parts["text"] else None, images, videos, system)
 
 
 def _contents(message: dict[str, Any], place: str) -> dict[str, list[Any]]:
@@ -243,15 +202,8 @@ def _item(item: Any, place: str) -> tuple[str, Any]:
     return kind, value
 
 
-def chat_of(row: Row) -> list[dict[str, Any]]:
-    """A row as the messages that transformers renders.
-
-    Args:
-        row: The row.
-
-    Returns:
-        A system message if it has one, and a user message: videos, images, text.
-    """
+def chat_of(row: ParsedInput) -> list[dict[str, Any]]:
+    """An input as the messages that transformers renders: the system message, if any, then videos, images, text."""
     content = [{"type": "video", "video": video} for video in row.videos]
     content += [{"type": "image", "image": image} for image in row.images]
     content += [{"type": "text", "text": row.text}] if row.text else []
@@ -260,13 +212,7 @@ def chat_of(row: Row) -> list[dict[str, Any]]:
 
 
 def resolve_path(message: Any) -> Any:
-    """Put a file in place of a lone text that names it.
-
-    Args:
-        message: A message of a chat.
-
-    Returns:
-        The message, with the file if it is the user's, holds one text and that is the name of an image or video.
+    """Replace a lone text of the user by the file it names, if it names an image or video.
 
     Raises:
         FileNotFoundError: If the text is one word that names a media file which does not exist.
@@ -284,30 +230,14 @@ def resolve_path(message: Any) -> Any:
 
 
 def flatten_images(images: Any) -> list[Any]:
-    """A flat list of images out of nested lists.
-
-    Args:
-        images: An image, or lists of images; None entries are dropped.
-
-    Returns:
-        The images in order.
-    """
+    """Flatten nested lists of images; None entries are dropped."""
     if not is_listed(images):
         return [images]
     return [image for entry in images if entry is not None for image in flatten_images(entry)]
 
 
 def placed(media: Any, kind: str, flatten: Callable[[Any], list[Any]]) -> list[tuple[str, Any]]:
-    """A flat list of media, each with what messages call it.
-
-    Args:
-        media: Media, nested by row or not.
-        kind: "image" or "video".
-        flatten: Flattens the media of a row.
-
-    Returns:
-        (place, medium) pairs in order.
-    """
+    """Flatten media, nested by input or not, into (place, medium) pairs; messages quote the place."""
     if is_listed(media) and media and all(map(is_listed, media)):
         return [(f"inputs[{row}][{kind!r}]", one) for row, entry in enumerate(media) for one in flatten(entry)]
     return [(f"{kind}s[{number}]", one) for number, one in enumerate(flatten(media))]

@@ -98,14 +98,9 @@ def source_name(source: Any) -> str:
 
 
 class located:  # noqa: N801 - used as a function
-    """Put the place of an input before the message of an error; a class, because generators cost three times as much.
+    """Prefix an error's message with the place of an input, such as "inputs[3]['video']".
 
-    Args:
-        place: For example "inputs[3]['video']".
-
-    Raises:
-        FileNotFoundError: Where there was one.
-        ValueError: Where there was one, or a file could not be read.
+    A class, because generators cost three times as much. OSError becomes ValueError.
     """
 
     def __init__(self, place: str) -> None:
@@ -126,13 +121,7 @@ def _bare(error: Exception) -> str:
 
 
 def local_source(source: Any) -> Any:
-    """What holds the bytes of a source: addresses of this machine and the rows of `datasets` are resolved.
-
-    Args:
-        source: A path, bytes, a binary file, {"bytes", "path"}, or a `data:` or `file:` address.
-
-    Returns:
-        A path, bytes, or whatever else it is, unchanged.
+    """Resolve {"bytes", "path"} and `data:` and `file:` addresses to a path or bytes; anything else passes unchanged.
 
     Raises:
         ValueError: If a dict holds neither bytes nor path, or an address cannot be read.
@@ -220,13 +209,9 @@ def _transport(head: bytes) -> bool:
 
 
 def media_kind(source: Any) -> str | None:
-    """What a file is, by its content before its name; what does not exist, by its name alone.
+    """What a file is, "image", "video" or None, by its content before its name; if it does not exist, by its name.
 
-    Args:
-        source: A path, a `data:` or `file:` address, bytes, a binary file that can seek, or {"bytes", "path"}.
-
-    Returns:
-        "image", "video", or None for everything else, texts among them.
+    Takes a path, an address, bytes, a binary file that can seek, or {"bytes", "path"}; any other text is None.
     """
     if isinstance(source, str) and (len(source) > 4096 or "\n" in source) and not is_address(source):
         return None
@@ -314,12 +299,7 @@ def is_empty(source: Any) -> bool:
 
 
 def check_file(path: str | os.PathLike[str]) -> None:
-    """Refuse what is no regular file: addresses, folders, and pipes and devices, which would block or never end.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is something else.
-    """
+    """Reject what is not a regular file: addresses, folders, and pipes and devices, which would block or never end."""
     name = os.fspath(path)
     if isinstance(name, str) and "://" in name[:12]:
         raise ValueError(f"got the address {shown(name)}; accepted are files on disk and bytes; download it first")

@@ -10,19 +10,16 @@ from transformers import Qwen2_5_VLModel
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightRenaming
 
-from .attention_gve import install, vision_tables
 from .configuration_gve import GVEConfig
 from .embedder_gve import EmbedderMixin
 from .positions_gve import mrope_positions
+from .vision_gve import install, vision_tables
 
 
 class GVEModel(EmbedderMixin, Qwen2_5_VLModel):
     """The General Video Embedder on the Qwen2.5-VL architecture.
 
     Weights in every published layout of Qwen2.5-VL load, with or without a language head; the head is dropped.
-
-    Args:
-        config: A `GVEConfig`.
     """
 
     config_class = GVEConfig
@@ -43,7 +40,7 @@ class GVEModel(EmbedderMixin, Qwen2_5_VLModel):
         attention_mask: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Positions on the three axes.
+        """(3, B, T) positions on the three axes, and (B, 1) their excess over each row's length.
 
         Args:
             input_ids: (B, T).
@@ -53,9 +50,6 @@ class GVEModel(EmbedderMixin, Qwen2_5_VLModel):
             second_per_grid_ts: (videos,), seconds between two steps of the time axis.
             attention_mask: (B, T).
             **kwargs: Passed on in the `stock` mode.
-
-        Returns:
-            (3, B, T) positions and (B, 1) differences to the row's length.
         """
         types = self.token_types(input_ids) if mm_token_type_ids is None else mm_token_type_ids
         if self.config.position_mode == "stock":

@@ -15,9 +15,9 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import (
     Qwen3VLVisionPatchEmbed,
 )
 
-from .attention_gve import GVEVisionAttention
 from .configuration_qwen3vl_gve import GVEQwen3VLConfig
 from .embedder_gve import EmbedderMixin
+from .vision_gve import GVEVisionAttention
 
 
 class GVEQwen3VLVisionAttention(GVEVisionAttention, Qwen3VLVisionAttention):
@@ -28,14 +28,7 @@ class GVEQwen3VLPatchEmbed(Qwen3VLVisionPatchEmbed):
     """The stock patch embedding as one matrix product, which is faster than a convolution over single patches."""
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Embed flat patches.
-
-        Args:
-            hidden_states: (S, P).
-
-        Returns:
-            (S, H).
-        """
+        """(S, P) flat patches to (S, H)."""
         weight = self.proj.weight
         return nn.functional.linear(hidden_states.to(weight.dtype), weight.view(self.embed_dim, -1), self.proj.bias)
 
@@ -44,9 +37,6 @@ class GVEQwen3VLModel(EmbedderMixin, Qwen3VLModel):
     """The General Video Embedder on the Qwen3-VL architecture.
 
     Published weights of Qwen3-VL load, with or without a language head; the head is dropped.
-
-    Args:
-        config: A `GVEQwen3VLConfig`.
     """
 
     config_class = GVEQwen3VLConfig

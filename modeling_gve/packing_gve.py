@@ -23,25 +23,18 @@ OVERHEAD_CPU, OVERHEAD = 64, 2048
 
 
 def overhead(device: torch.device) -> int:
-    """What one more batch costs.
-
-    Args:
-        device: Where the model runs.
-
-    Returns:
-        A number of tokens.
-    """
+    """The cost of one more batch, in tokens."""
     return OVERHEAD_CPU if device.type == "cpu" else OVERHEAD
 
 
 def spans(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the attended tokens of each row lie, whatever the padding side.
+    """First column, and column after the last, of each row's attended tokens; both 0 for an empty row.
 
     Args:
         mask: (B, T), true where a token counts.
 
     Returns:
-        (B,) first columns and (B,) columns after the last; both 0 for a row without any.
+        (B,) and (B,).
     """
     some = mask.any(1)
     first = mask.argmax(1)
@@ -49,17 +42,10 @@ def spans(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def group_by_length(lengths: np.ndarray, extra: int) -> list[np.ndarray]:
-    """The cheapest partition of a batch into batches of like length.
+    """The cheapest partition of rows of (B,) `lengths` into batches of similar length.
 
-    A batch costs its rows times its longest row, plus `extra`. Sorted by length the best batches are runs, so the
-    exact optimum takes B steps.
-
-    Args:
-        lengths: (B,), tokens of each row.
-        extra: What each batch costs beside, in tokens.
-
-    Returns:
-        The rows of each batch, ascending within it.
+    A batch costs its rows times its longest row, plus `extra` tokens. Sorted by length the best batches are runs, so
+    the exact optimum takes B steps.
     """
     order = np.argsort(lengths, kind="stable")
     longest = lengths[order]
@@ -78,15 +64,11 @@ def group_by_length(lengths: np.ndarray, extra: int) -> list[np.ndarray]:
 
 
 def owners(counts: np.ndarray, sizes: np.ndarray, name: str) -> np.ndarray:
-    """The row to which each image or video belongs.
+    """(M,) the row each image or video belongs to.
 
     Args:
         counts: (B,), placeholder tokens of each row.
         sizes: (M,), tokens of each image or video, in the order of the rows.
-        name: "image" or "video", for the message.
-
-    Returns:
-        (M,), indices of rows.
 
     Raises:
         ValueError: If the sizes do not fill the rows.
@@ -104,11 +86,11 @@ def owners(counts: np.ndarray, sizes: np.ndarray, name: str) -> np.ndarray:
 def split_batch(
     inputs: dict[str, Any], groups: Sequence[np.ndarray], merge: int
 ) -> list[tuple[dict[str, Any], torch.Tensor, torch.Tensor]]:
-    """The batches of some of the rows each, without the columns that are padding in all of them.
+    """Split a batch into groups of rows, without the columns that are padding in the whole group.
 
     Args:
-        inputs: Arguments of the model's forward; `attention_mask` and `mm_token_type_ids` among them. Entries other
-            than tokens, patches, features, grids and seconds go into each batch as they are.
+        inputs: Arguments of the model's forward, with `attention_mask` and `mm_token_type_ids`. Entries other than
+            tokens, patches, features, grids and seconds go into each batch unchanged.
         groups: The rows of each batch, ascending.
         merge: Patches merged along each side.
 
@@ -169,16 +151,7 @@ def _media_of(inputs: dict[str, Any], name: str, keep: np.ndarray, patches: np.n
 def join_parts(
     hidden: Sequence[torch.Tensor], places: Sequence[tuple[torch.Tensor, torch.Tensor]], shape: Sequence[int]
 ) -> torch.Tensor:
-    """The hidden states of a batch out of those of its parts.
-
-    Args:
-        hidden: (b, t, D) of each part.
-        places: (b,) rows and (b, t) columns of each part.
-        shape: (B, T).
-
-    Returns:
-        (B, T, D), zero in the columns that no part holds, which are padding.
-    """
+    """(B, T, D) hidden states out of the (b, t, D) of each part; zero in columns no part holds, which are padding."""
     out = hidden[0].new_zeros(*shape, hidden[0].shape[-1])
     for states, (rows, columns) in zip(hidden, places, strict=True):
         out[rows[:, None], columns] = states
@@ -186,14 +159,14 @@ def join_parts(
 
 
 def pack_batch(inputs: dict[str, Any], positions: torch.Tensor) -> tuple[dict[str, Any], torch.Tensor]:
-    """All rows as one, for attention that reads from the positions where each row starts.
+    """Pack all rows into one, for attention kernels that find each row's start in the positions.
 
     Args:
-        inputs: Arguments of the model's forward; patches or features, grids and seconds are in the order of the rows.
+        inputs: Arguments of the model's forward; patches or features, grids and seconds in the order of the rows.
         positions: (3, B, T).
 
     Returns:
-        The arguments, with (1, S) ids, (4, 1, S) positions, of which the first are 0, 1, 2 in each row, and no mask;
+        The arguments, with (1, S) ids, (4, 1, S) positions, the first of which count 0, 1, 2 in each row, and no mask;
         and (S,) places of the tokens in the flattened batch.
     """
     keep = inputs["attention_mask"].ne(0)
@@ -210,16 +183,7 @@ def pack_batch(inputs: dict[str, Any], positions: torch.Tensor) -> tuple[dict[st
 
 
 def unpack_hidden(hidden: torch.Tensor, place: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """The rows of a packed batch's hidden states.
-
-    Args:
-        hidden: (1, S, D).
-        place: (S,), places in the flattened batch.
-        shape: (B, T).
-
-    Returns:
-        (B, T, D), zero where there is padding.
-    """
+    """(1, S, D) hidden states of a packed batch back to (B, T, D), zero at padding."""
     rows, tokens = shape
     flat = hidden.new_zeros(rows * tokens, hidden.shape[-1]).index_copy(0, place, hidden[0])  # (B * T, D)
     return flat.view(rows, tokens, -1)

@@ -11,11 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .arrays_gve import check_aspect, check_size, smart_resize
-from .frames_gve import Clip, Features, Form, frame_count, frame_size, parse_video
-from .image_gve import Picture, image_size
-from .inputs_gve import Row, parse_rows
-from .look_gve import look
+from .frames_gve import Clip, Features, Form, frame_count, frame_size, look, parse_video
+from .image_gve import Picture, check_aspect, check_size, image_size, smart_resize
+from .inputs_gve import ParsedInput, parse_inputs
 from .media_gve import local_source, located
 
 BYTES_A_TOKEN = 4
@@ -23,23 +21,23 @@ BYTES_A_TOKEN = 4
 
 
 class Plan(NamedTuple):
-    """What one row will cost.
+    """The cost of one input.
 
     Attributes:
         tokens: All its tokens, the end token included; those of its text are estimated, and nothing is cut.
         vision: Tokens of its images and videos; exact.
-        pixels: Pixels that the vision tower will see, over all frames, repeated ones included; exact.
-        row: The input taken apart, its files with their sizes: `prepare` takes it and looks at nothing twice.
+        pixels: Pixels for the vision tower, over all frames, repeated ones included; exact.
+        row: The input taken apart, its files with their sizes: `prepare` takes it without looking at a file again.
     """
 
     tokens: int
     vision: int
     pixels: int
-    row: Row
+    row: ParsedInput
 
 
 class Seen(NamedTuple):
-    """One image or video of a row.
+    """One image or video of an input.
 
     Attributes:
         kind: "image" or "video".
@@ -56,14 +54,14 @@ class Seen(NamedTuple):
     pixels: int
 
     def __str__(self) -> str:
-        """As messages write it."""
+        """As messages describe it."""
         if self.kind == "image":
             return f"an image of {self.tokens} tokens"
         steps = self.grid[0]
         return f"a video of {self.frames} frames, {steps} pairs x {self.tokens // steps} tokens = {self.tokens}"
 
 
-class Budget(NamedTuple):
+class CallLimits(NamedTuple):
     """Limits of one call.
 
     Attributes:
@@ -79,37 +77,17 @@ class Budget(NamedTuple):
     image: dict[str, int]
 
 
-def media_of(row: Row, index: int) -> Iterator[tuple[str, str, Any]]:
-    """The media of a row in the order of the chat.
-
-    Args:
-        row: The row.
-        index: Its place in the batch.
-
-    Yields:
-        "video" or "image", what messages call it, and the medium.
-    """
+def media_of(row: ParsedInput, index: int) -> Iterator[tuple[str, str, Any]]:
+    """Yield "video" or "image", the place that messages quote, and the medium, in the order of the chat."""
     for kind, media in (("video", row.videos), ("image", row.images)):
         for number, medium in enumerate(media):
             yield kind, f"inputs[{index}][{kind!r}]" + (f"[{number}]" if len(media) > 1 else ""), medium
 
 
-def see(row: Row, index: int, budget: Budget, processors: dict[str, Any]) -> tuple[Row, list[Seen]]:
-    """Read the headers of a row's media.
-
-    Args:
-        row: The row.
-        index: Its place in the batch.
-        budget: Limits of the call.
-        processors: The image and the video processor, by "image" and "video".
-
-    Returns:
-        The row, its files with their sizes, and one entry a medium.
-
-    Raises:
-        FileNotFoundError: If a path does not exist.
-        ValueError: If a header cannot be read, or a form is not accepted.
-    """
+def see(
+    row: ParsedInput, index: int, budget: CallLimits, processors: dict[str, Any]
+) -> tuple[ParsedInput, list[Seen]]:
+    """Read the headers of an input's media: the input with the sizes of its files, and one `Seen` a medium."""
     looked: dict[str, list[Any]] = {"video": [], "image": []}
     out = []
     for kind, place, medium in media_of(row, index):
@@ -120,7 +98,7 @@ def see(row: Row, index: int, budget: Budget, processors: dict[str, Any]) -> tup
     return row._replace(images=looked["image"], videos=looked["video"]), out
 
 
-def _see_image(image: Any, budget: Budget, processor: Any) -> tuple[Any, Seen]:
+def _see_image(image: Any, budget: CallLimits, processor: Any) -> tuple[Any, Seen]:
     if isinstance(image, Features):
         return image, _given(image, "image", processor)
     if not isinstance(image, Picture):
@@ -129,7 +107,7 @@ def _see_image(image: Any, budget: Budget, processor: Any) -> tuple[Any, Seen]:
     return image, _seen("image", 1, *image_size(image), budget, processor)
 
 
-def _see_video(video: Any, budget: Budget, processor: Any) -> tuple[Form, Seen]:
+def _see_video(video: Any, budget: CallLimits, processor: Any) -> tuple[Form, Seen]:
     form = parse_video(video)
     if isinstance(form.done, Features):
         return form, _given(form.done, "video", processor)
@@ -152,7 +130,7 @@ def _given(features: Features, kind: str, processor: Any) -> Seen:
 
 
 def _seen(
-    kind: str, frames: int, height: int, width: int, budget: Budget, processor: Any, *, sized: bool = False
+    kind: str, frames: int, height: int, width: int, budget: CallLimits, processor: Any, *, sized: bool = False
 ) -> Seen:
     factor = processor.patch_size * processor.merge_size
     size = budget.image if kind == "image" else budget.video
@@ -166,29 +144,12 @@ def _seen(
 
 
 def estimate_text(text: str | None) -> int:
-    """About how many tokens a text takes.
-
-    Args:
-        text: The text, or None.
-
-    Returns:
-        A number of tokens.
-    """
+    """Estimated tokens of a text."""
     return -(-len((text or "").encode(errors="replace")) // BYTES_A_TOKEN)
 
 
 def too_long(index: int, limit: int, needed: int, seen: Sequence[Seen]) -> str:
-    """The message for a row whose media alone are too many for its budget.
-
-    Args:
-        index: The row's place in the batch.
-        limit: Tokens at most.
-        needed: Tokens of the row without its text.
-        seen: Its media.
-
-    Returns:
-        The message.
-    """
+    """The message for an input whose media alone exceed `limit` tokens."""
     vision = sum(medium.tokens for medium in seen)
     return (
         f"max_length: got {limit}, but inputs[{index}] takes {needed} tokens without its text, {vision} of them for images "
@@ -198,29 +159,18 @@ def too_long(index: int, limit: int, needed: int, seen: Sequence[Seen]) -> str:
 
 
 def token_pixels(processor: Any) -> int:
-    """Pixels of one token.
-
-    Args:
-        processor: An image or video processor.
-
-    Returns:
-        A number of pixels.
-    """
+    """Pixels of one token of an image or video processor."""
     return (processor.patch_size * processor.merge_size) ** 2
 
 
-def systems_of(rows: Sequence[Row], instruction: str | Sequence[str | None] | None) -> list[str | None]:
-    """The system message of each row.
+def systems_of(rows: Sequence[ParsedInput], instruction: str | Sequence[str | None] | None) -> list[str | None]:
+    """The system message of each input; None or "" stands for the default.
 
     Args:
-        rows: The rows.
-        instruction: One for all, one a row, or None.
-
-    Returns:
-        Messages; None or "" is the default one.
+        instruction: One for all, one an input, or None.
 
     Raises:
-        ValueError: If there are not as many as rows, one is no text, or a row has two.
+        ValueError: If their number differs, one is not a text, or an input has two.
     """
     shared = instruction is None or isinstance(instruction, str)
     given = [instruction] * len(rows) if shared else list(instruction)
@@ -240,7 +190,7 @@ def systems_of(rows: Sequence[Row], instruction: str | Sequence[str | None] | No
 
 
 class PlanMixin:
-    """What a processor knows of rows before it decodes them."""
+    """Plans inputs before anything is decoded."""
 
     def plan(
         self,
@@ -251,23 +201,8 @@ class PlanMixin:
         video_size: dict[str, int] | None = None,
         image_size: dict[str, int] | None = None,
     ) -> list[Plan]:
-        """What rows will cost in `prepare`, from the headers of their media; nothing is decoded.
-
-        Args:
-            inputs: As for `prepare`.
-            instruction: As for `prepare`.
-            num_frames: As for `prepare`.
-            video_size: As for `prepare`.
-            image_size: As for `prepare`.
-
-        Returns:
-            One plan a row.
-
-        Raises:
-            FileNotFoundError: If a path does not exist.
-            ValueError: If an input has no accepted form, or a header cannot be read.
-        """
-        rows = parse_rows(inputs)
+        """The cost of inputs in `prepare`, from the headers of their media; the arguments are those of `prepare`."""
+        rows = parse_inputs(inputs)
         budget = self._budget(num_frames, video_size, image_size)
         plans = []
         for index, (row, system) in enumerate(zip(rows, systems_of(rows, instruction), strict=True)):
@@ -279,16 +214,16 @@ class PlanMixin:
 
     def _budget(
         self, num_frames: int | None, video_size: dict[str, int] | None, image_size: dict[str, int] | None
-    ) -> Budget:
+    ) -> CallLimits:
         reader, image = self.video_processor, self.image_processor
         frames = reader.frames_wanted(num_frames)
         video = reader.budget(
             None if video_size is None else check_size("video_size", video_size, token_pixels(reader))
         )
         sizes = image.size if image_size is None else check_size("image_size", image_size, token_pixels(image))
-        return Budget(frames, reader.do_sample_frames, video, {name: sizes[name] for name in video})
+        return CallLimits(frames, reader.do_sample_frames, video, {name: sizes[name] for name in video})
 
-    def _see(self, row: Row, index: int, budget: Budget) -> tuple[Row, list[Seen]]:
+    def _see(self, row: ParsedInput, index: int, budget: CallLimits) -> tuple[ParsedInput, list[Seen]]:
         return see(row, index, budget, {"image": self.image_processor, "video": self.video_processor})
 
     def _fixed_tokens(self, system: str | None, seen: Sequence[Seen]) -> int:
@@ -302,8 +237,8 @@ class PlanMixin:
         return total
 
     def _refuse_early(
-        self, rows: Sequence[Row], systems: Sequence[str | None], limit: int, budget: Budget
-    ) -> list[Row]:
+        self, rows: Sequence[ParsedInput], systems: Sequence[str | None], limit: int, budget: CallLimits
+    ) -> list[ParsedInput]:
         """Refuse rows whose media are too many; headers are read only where the budgets leave that open."""
         reader = self.video_processor
         steps = -(-budget.frames // reader.temporal_patch_size)

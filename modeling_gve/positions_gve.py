@@ -24,16 +24,13 @@ Grid = Sequence[int]
 
 @lru_cache(maxsize=4096)
 def grid_positions(frames: int, height: int, width: int, step: float) -> np.ndarray:
-    """Positions of one image or video that starts at 0.
+    """(3, N) positions of one image or video that starts at 0; int64, read-only because it is cached.
 
     Args:
         frames: Steps on the time axis.
         height: Merged patches from top to bottom.
         width: Merged patches from left to right.
-        step: Positions between two steps of the time axis; fractions are cut off after the multiplication.
-
-    Returns:
-        (3, N) with N = frames * height * width, int64, read-only because it is cached.
+        step: Positions between two steps of the time axis; fractions are dropped after the multiplication.
     """
     time = (np.arange(frames, dtype=np.float32) * np.float32(step)).astype(np.int64)
     axes = np.meshgrid(time, np.arange(height), np.arange(width), indexing="ij")
@@ -49,14 +46,11 @@ def _runs(types: np.ndarray) -> Iterator[tuple[int, int, int]]:
 
 
 def row_positions(types: np.ndarray, vision: Sequence[Iterator[np.ndarray]]) -> np.ndarray:
-    """Positions of one unpadded row.
+    """(3, T) int64 positions of one unpadded row.
 
     Args:
         types: (T,), 0 text, 1 image, 2 video.
-        vision: Two iterators that give the `grid_positions` of the next image and of the next video.
-
-    Returns:
-        (3, T), int64.
+        vision: Iterators over the `grid_positions` of the images and of the videos.
 
     Raises:
         ValueError: If the tokens of an image or video do not match its grid.

@@ -14,13 +14,12 @@ import torch
 from transformers import AutoTokenizer, BatchFeature, Qwen2_5_VLProcessor, Qwen2VLImageProcessorPil
 from transformers.video_processing_utils import VideoProcessorMixin
 
-from .arrays_gve import check_size
 from .chat_gve import DEFAULT_SYSTEM, END_TOKEN, ChatEncoder, template_with
 from .frames_gve import Clip, Features, Form, flatten_videos, parse_video
-from .image_gve import open_image
-from .inputs_gve import Row, chat_of, flatten_images, parse_rows, placed, resolve_path
+from .image_gve import check_size, open_image
+from .inputs_gve import ParsedInput, chat_of, flatten_images, parse_inputs, placed, resolve_path
 from .media_gve import located
-from .plan_gve import Budget, PlanMixin, media_of, systems_of, token_pixels
+from .plan_gve import CallLimits, PlanMixin, media_of, systems_of, token_pixels
 from .sentence_gve import MAX_LENGTH
 from .video_processing_gve import GVEVideoProcessor, beside_features
 
@@ -101,7 +100,7 @@ class EmbeddingProcessorMixin(PlanMixin):
             FileNotFoundError: If a path does not exist.
             ValueError: If an input has no accepted form, cannot be read, or does not fit `max_length` without its text.
         """
-        rows = parse_rows(inputs)
+        rows = parse_inputs(inputs)
         systems = systems_of(rows, instruction)
         limit = MAX_LENGTH if max_length is None else max_length
         budget = self._budget(num_frames, video_size, image_size)
@@ -116,7 +115,7 @@ class EmbeddingProcessorMixin(PlanMixin):
         return BatchFeature(self.chat.pad(self.chat.finish_rows(ids, limit)) | data)
 
     def _decode(
-        self, rows: Sequence[Row], budget: Budget
+        self, rows: Sequence[ParsedInput], budget: CallLimits
     ) -> tuple[list[PIL.Image.Image | Features], list[Clip | Features]]:
         images, clips = [], []
         for index, row in enumerate(rows):
@@ -131,22 +130,14 @@ class EmbeddingProcessorMixin(PlanMixin):
     def image_tensors(
         self, images: Sequence[PIL.Image.Image | Features], size: dict[str, int] | None = None
     ) -> dict[str, torch.Tensor]:
-        """What a model takes of images.
-
-        Args:
-            images: Opened images, and features in place of some.
-            size: Pixel budget instead of the image processor's.
-
-        Returns:
-            `image_grid_thw` of all, `pixel_values` of those opened, and `image_embeds` of the others.
-        """
+        """`image_grid_thw` of all images, `pixel_values` of opened ones, `image_embeds` of those given as features."""
         fresh = [image for image in images if not isinstance(image, Features)]
         options = {} if size is None else {"size": size}
         data = dict(self.image_processor(fresh, return_tensors="pt", **options)) if fresh else {}
         return beside_features(data, images, "image")
 
     def _media_ids(
-        self, rows: Sequence[Row], clips: Sequence[Clip | Features], data: dict[str, torch.Tensor]
+        self, rows: Sequence[ParsedInput], clips: Sequence[Clip | Features], data: dict[str, torch.Tensor]
     ) -> list[list[int]]:
         images = iter(data["image_grid_thw"].tolist() if "image_grid_thw" in data else [])
         videos = iter(zip(data["video_grid_thw"].tolist() if clips else [], clips, strict=True))
@@ -165,19 +156,10 @@ class EmbeddingProcessorMixin(PlanMixin):
     def __call__(
         self, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **kwargs: Any
     ) -> BatchFeature:
-        """Process rendered chats, as `apply_chat_template` does.
+        """Process rendered chats, as `apply_chat_template` does; see `prepare` for the tensors.
 
-        The end token is appended after truncation, and truncation cuts only the user's text.
-
-        Args:
-            images: Images in the order of their placeholders.
-            text: Rendered chats.
-            videos: Videos in the order of their placeholders.
-            audio: Not supported.
-            **kwargs: transformers' processor arguments.
-
-        Returns:
-            The tensors that `prepare` gives, or lists where `return_tensors` is not given.
+        The end token is appended after truncation, and truncation cuts only the user's text. Without `return_tensors`
+        the result holds lists.
         """
         if audio is not None:
             raise ValueError("audio: got a value; accepted is None; the embedder sees frames only")
@@ -207,17 +189,9 @@ class EmbeddingProcessorMixin(PlanMixin):
         A lone text that names a media file becomes that file: sentence-transformers takes paths with suffixes it does
         not know, and paths that do not exist, for texts. Control tokens in the words stay words.
 
-        Args:
-            conversation: A chat or a list of chats.
-            chat_template: None, or the processor's own.
-            **kwargs: Passed on.
-
-        Returns:
-            What transformers returns.
-
         Raises:
             FileNotFoundError: If the text is one word that names a media file which does not exist.
-            ValueError: If a chat is none that `prepare` accepts, or another template is asked for.
+            ValueError: If `prepare` would reject the chat, or another template is given.
         """
         if chat_template not in (None, self.chat.template):
             raise ValueError(
@@ -228,7 +202,7 @@ class EmbeddingProcessorMixin(PlanMixin):
             raise ValueError("conversation: got no chat; accepted are a list of messages and a list of chats; skip it")
         batched = isinstance(conversation[0], (list, tuple))
         chats = conversation if batched else [conversation]
-        rows = parse_rows([[resolve_path(message) for message in chat] for chat in chats])
+        rows = parse_inputs([[resolve_path(message) for message in chat] for chat in chats])
         chats = [chat_of(row._replace(videos=_formed(row, index))) for index, row in enumerate(rows)]
         if kwargs.get("tokenize"):
             kwargs.setdefault("sanitize_control_tokens", True)
@@ -335,12 +309,8 @@ class GVEProcessor(EmbeddingProcessorMixin, Qwen2_5_VLProcessor):
     """Turns inputs into the tensors of a `GVEModel`.
 
     Args:
-        image_processor: A `Qwen2VLImageProcessorPil`.
-        tokenizer: A Qwen2 tokenizer.
-        video_processor: A `GVEVideoProcessor`.
-        chat_template: The chat template; by default Qwen's with `default_system`.
-        default_system: The system message of rows without an instruction.
-        end_token: The token appended to every row.
+        default_system: The system message of inputs without an instruction.
+        end_token: The token appended to every input.
     """
 
     def __init__(
@@ -358,7 +328,7 @@ class GVEProcessor(EmbeddingProcessorMixin, Qwen2_5_VLProcessor):
         self._set_up(default_system, end_token)
 
 
-def _formed(row: Row, index: int) -> list[Form]:
+def _formed(row: ParsedInput, index: int) -> list[Form]:
     """Videos told apart, so that a list of them is not taken for a list of frames."""
     forms = []
     for kind, place, medium in media_of(row, index):

@@ -20,17 +20,13 @@ QWEN3VL_SYSTEM = "Represent the user's input."
 
 
 class GVEQwen3VLProcessor(EmbeddingProcessorMixin, Qwen3VLProcessor):
-    """Turns inputs into the tensors of a `GVEQwen3VLModel`.
+    """Turns inputs into the tensors of a `GVEQwen3VLModel`: patches of 16 pixels, mean and deviation 0.5.
 
     Args:
-        image_processor: A `Qwen2VLImageProcessorPil` with patches of 16 pixels, mean and deviation 0.5.
-        tokenizer: A Qwen2 tokenizer.
-        video_processor: A `GVEVideoProcessor` of the same patches, mean and deviation.
-        chat_template: The chat template; by default Qwen's with `default_system`.
-        default_system: The system message of rows without an instruction.
-        end_token: The token appended to every row.
-        outer_delimiters: Whether one more pair of delimiters stands around all steps of a video. transformers writes
-            it from 5.10 on; Qwen3-VL was trained without, as transformers 4.57 wrote videos.
+        default_system: The system message of inputs without an instruction.
+        end_token: The token appended to every input.
+        outer_delimiters: Whether one more pair of delimiters encloses all steps of a video. transformers writes it
+            since 5.10; Qwen3-VL was trained without, as transformers 4.57 wrote videos.
     """
 
     def __init__(
@@ -51,15 +47,7 @@ class GVEQwen3VLProcessor(EmbeddingProcessorMixin, Qwen3VLProcessor):
         self._set_up(default_system, end_token)
 
     def stamps(self, steps: int, clip: Clip) -> list[str]:
-        """The times of a video's steps in words.
-
-        Args:
-            steps: T.
-            clip: The frames with their times; the last frame stands in for those that the last step lacks.
-
-        Returns:
-            T strings, seconds with one decimal.
-        """
+        """The time of each step in words, one decimal; the last frame stands in for any that the last step lacks."""
         depth, last = self.video_processor.temporal_patch_size, len(clip.times) - 1
         spans = [(min(step * depth, last), min(step * depth + depth - 1, last)) for step in range(steps)]
         return [f"<{(clip.times[first] + clip.times[end]) / 2:.1f} seconds>" for first, end in spans]

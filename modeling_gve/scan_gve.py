@@ -10,10 +10,9 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from .clock_gve import Sampling
 from .container_gve import Container
 from .convert_gve import Converter
-from .index_gve import HELD_BYTES, REORDER, GroupDecoder, Reading, UnreliableError
+from .index_gve import HELD_BYTES, REORDER, GroupDecoder, Reading, Sampling, UnreliableError
 
 KEYED = frozenset({"h264", "hevc", "av1", "vp8", "vp9", "mpeg1video", "mpeg2video", "mpeg4", "mjpeg", "prores"})
 """Codecs whose packets marked as keyframes depend on no other, in every container."""
@@ -55,7 +54,8 @@ def scan(container: Container) -> Table:
     """Read all packets once and decode none.
 
     Raises:
-        UnreliableError: If times are missing or double, or neither they nor the keyframes tell the order of the frames.
+        UnreliableError: If times are missing or duplicate, or neither they nor the keyframes give the order of the
+            frames.
     """
     if container.context.codec.canonical_name not in KEYED:
         raise UnreliableError("a codec whose keyframes may depend on others")
@@ -175,7 +175,7 @@ def by_scan(container: Container, sampling: Sampling, convert: Converter) -> Rea
         raise UnreliableError("a broken clock in a file too large to hold")
     times, duration = container.clock.seconds(table.elapsed, table.last)
     starts = np.asarray([table.ticks[key] for key in table.keys])
-    indices = sampling.indices(times, duration, np.flatnonzero(np.isin(table.order, starts)))
+    indices = sampling.indices(times, duration)
     decoder = GroupDecoder(container, convert)
     for key, wanted in _groups(table, starts, sorted(set(table.order[indices].tolist()))):
         decoder.decode(_packets_from(container, table, key), wanted)

@@ -24,11 +24,7 @@ MAX_SHARD_SIZE = "5GB"
 
 
 def sentence_config() -> dict[str, Any]:
-    """The settings of the one sentence-transformers module, which reads `embeddings` from the model's output.
-
-    Returns:
-        What `sentence_bert_config.json` holds.
-    """
+    """Content of `sentence_bert_config.json`: the one module reads `embeddings` from the model's output."""
     forward = {"method": "forward", "method_output_name": "embeddings"}
     return {
         "transformer_task": "feature-extraction",
@@ -49,15 +45,7 @@ def sentence_config() -> dict[str, Any]:
 
 
 def prompt_config(prompts: dict[str, str], truncate_dim: int | None = None) -> dict[str, Any]:
-    """The settings of the SentenceTransformer.
-
-    Args:
-        prompts: Instructions by name.
-        truncate_dim: Dimensions that the model keeps, if it does not keep all: only then the file says so.
-
-    Returns:
-        What `config_sentence_transformers.json` holds.
-    """
+    """Content of `config_sentence_transformers.json`; without `truncate_dim` if the model keeps all dimensions."""
     config = {
         "model_type": "SentenceTransformer",
         "__version__": _versions("sentence-transformers", "transformers"),
@@ -87,13 +75,12 @@ def write_sentence_files(
     truncate_dim: int | None = None,
     replace: bool = False,
 ) -> None:
-    """Write what SentenceTransformer needs beside the weights; without it, it would pool by the mean.
+    """Write the files SentenceTransformer needs besides the weights; without them it would pool by the mean.
 
     Args:
-        folder: Where to; it exists.
         prompts: Instructions by name, added to `PROMPTS`.
-        truncate_dim: Dimensions that the model keeps; None for all.
-        replace: Whether files that are there already are written again.
+        truncate_dim: Dimensions the model keeps; None for all.
+        replace: Overwrite files that are already there.
     """
     contents = {
         "modules.json": MODULES,
@@ -114,16 +101,12 @@ def save_embedder(
     max_shard_size: int | str = MAX_SHARD_SIZE,
     state_dict: dict[str, Any] | None = None,
 ) -> None:
-    """Save a model of any of our families with everything that loads it, its code included.
+    """Save a model of any of our families with everything needed to load it, its code included.
 
     Args:
-        folder: Where to; made if missing.
-        model: The model.
-        processor: Its processor.
-        prompts: Instructions by name for `encode(..., prompt_name=)`, `PROMPTS` by default; "query" and "document" are
-            kept unless given.
-        max_shard_size: Size of one file of weights at most.
-        state_dict: The weights, where the model itself does not hold them whole; its own by default.
+        prompts: Instructions by name for `encode(..., prompt_name=)`, added to `PROMPTS`.
+        max_shard_size: Largest file of weights.
+        state_dict: The weights, if the model itself does not hold all of them.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -135,12 +118,7 @@ def save_embedder(
 
 
 def register_code(model: "PreTrainedModel", processor: "ProcessorMixin") -> None:
-    """Have `save_pretrained` write the `auto_map` entries through which the Hub finds the code.
-
-    Args:
-        model: Of one of our families.
-        processor: Its processor.
-    """
+    """Have `save_pretrained` write the `auto_map` entries by which the Hub finds the code."""
     type(model.config).register_for_auto_class()
     type(model).register_for_auto_class("AutoModel")
     type(processor).register_for_auto_class("AutoProcessor")
@@ -148,28 +126,14 @@ def register_code(model: "PreTrainedModel", processor: "ProcessorMixin") -> None
 
 
 def write_code(folder: Path, model: "PreTrainedModel", processor: "ProcessorMixin") -> None:
-    """Copy the files of the classes of a model and of what they import, and no others.
-
-    Args:
-        folder: Where to; it exists.
-        model: Of one of our families.
-        processor: Its processor.
-    """
+    """Copy the files of a model's classes and of what they import, and no others, into an existing folder."""
     for source in code_files(model, processor):
         if source.parent != folder.resolve():
             shutil.copyfile(source, folder / source.name)
 
 
 def code_files(model: "PreTrainedModel", processor: "ProcessorMixin") -> list[Path]:
-    """The files that a model's classes need.
-
-    Args:
-        model: Of one of our families.
-        processor: Its processor.
-
-    Returns:
-        Paths, each once, in order of their names.
-    """
+    """The files that a model's classes need, sorted."""
     from transformers.dynamic_module_utils import get_relative_import_files
 
     found: set[Path] = set()
@@ -180,12 +144,7 @@ def code_files(model: "PreTrainedModel", processor: "ProcessorMixin") -> list[Pa
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file in one step: first beside it, then renamed.
-
-    Args:
-        path: The file.
-        content: What to write.
-    """
+    """Write a JSON file atomically."""
     beside = path.with_name(path.name + ".part")
     beside.write_text(json.dumps(content, indent=2, ensure_ascii=True) + "\n", encoding="utf-8")
     beside.replace(path)

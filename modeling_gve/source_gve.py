@@ -1,6 +1,5 @@
 """Where a video comes from - a path, bytes, a file object, a `datasets` row, an address - and what reading it may cost."""
 
-import errno
 import io
 import os
 import stat
@@ -10,9 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike, fspath
 from typing import Any
-from urllib.parse import urlsplit
 
-from .media_gve import HEAD, content_kind, local_source, media_kind, shown, source_name
+from .media_gve import HEAD, check_file, content_kind, local_source, located, media_kind, source_name
 
 VideoSource = str | PathLike[str] | bytes | io.IOBase | dict[str, Any]
 """A path, encoded bytes, an open binary file, a `datasets` row {"bytes", "path"}, or a `data:` or `file:` address."""
@@ -32,7 +30,6 @@ class Limits:
         max_packets: Packets of its video stream; the default is 37 hours of 30 frames a second.
         max_streams: Streams in the container.
         timeout: Seconds that reading may take. It is checked between packets, so that one packet may overrun it.
-        allow_urls: Prefixes "scheme://host" from which URLs may be read through fsspec; none by default.
     """
 
     max_bytes: int = 64 << 30
@@ -41,7 +38,6 @@ class Limits:
     max_packets: int = 4_000_000
     max_streams: int = 64
     timeout: float = 600.0
-    allow_urls: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("max_bytes", "max_pixels", "max_output", "max_packets", "max_streams", "timeout"):
@@ -96,13 +92,10 @@ class Budget:
 
 
 class Opened:
-    """A source that was opened once and can be read any number of times.
+    """A source opened once, to be read any number of times.
 
     Args:
-        name: A name for messages.
-        file: A seekable binary file.
-        limits: Bounds on its size.
-        descriptor: The file's own where it was opened here; FFmpeg then reads it without Python between.
+        descriptor: The file's own, if it was opened here; FFmpeg then reads it without Python in between.
     """
 
     def __init__(self, name: str, file: Any, limits: Limits, descriptor: int | None = None) -> None:
@@ -176,24 +169,13 @@ class Nameless:
 def open_source(source: VideoSource, limits: Limits) -> Iterator[Opened]:
     """Open a source once, for as many readings as it takes.
 
-    Args:
-        source: A path, bytes, a binary file object, {"bytes", "path"}, a `data:` or `file:` address, or a URL that
-            `limits` allows.
-        limits: Bounds on its size, and the URLs that may be read.
-
-    Yields:
-        The opened source.
-
     Raises:
         FileNotFoundError: If a path does not exist.
-        ValueError: If the source is of another kind, no regular file, empty, too large, a still picture, changed while
-            it was read, or a URL not allowed.
+        ValueError: If the source is of another kind, not a regular file, empty, too large, a still picture, changed
+            while it was read, or a URL that is not allowed.
     """
     name, source = source_name(source), local_source(source)
-    if isinstance(source, str) and "://" in source and not os.path.lexists(source):
-        with _url(source, limits) as file:
-            yield Opened(name, file, limits)
-    elif isinstance(source, (str, PathLike)):
+    if isinstance(source, (str, PathLike)):
         with _regular(name, fspath(source)) as file:
             before = os.fstat(file.fileno())
             opened = Opened(name, file, limits, file.fileno())
@@ -216,23 +198,15 @@ def open_source(source: VideoSource, limits: Limits) -> Iterator[Opened]:
 
 def _regular(name: str, path: str) -> io.FileIO:
     """A regular file, opened: a pipe or a device would block, or never end."""
-    if "\0" in path:
-        raise ValueError(
-            f"video: got a path with a NUL character, {shown(path)}; accepted are names of files; correct it"
-        )
-    try:
-        file = io.FileIO(os.open(path, OPEN_FLAGS))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"video: no file {name!r}; pass a path that exists, or the file's bytes") from None
-    except OSError as error:
-        kinds = {errno.ENXIO: "a pipe, socket or device", errno.EISDIR: "a folder, not a regular file"}
-        raise unreadable(name, kinds.get(error.errno, f"cannot be opened ({error.strerror})")) from error
-    mode = os.fstat(file.fileno()).st_mode
-    if not stat.S_ISREG(mode):
+    with located("video"):
+        check_file(path)
+        try:
+            file = io.FileIO(os.open(path, OPEN_FLAGS))
+        except OSError as error:
+            raise ValueError(f"{name!r} cannot be opened ({error.strerror}); accepted are readable files") from error
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # replaced since it was checked
         file.close()
-        raise unreadable(
-            name, f"{'a folder' if stat.S_ISDIR(mode) else 'a pipe, socket or device'}, not a regular file"
-        )
+        raise unreadable(name, "not a regular file")
     return file
 
 
@@ -240,25 +214,3 @@ def _check_unchanged(opened: Opened, before: os.stat_result) -> None:
     after = os.fstat(opened.file.fileno())
     if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
         raise unreadable(opened.name, f"changed while it was read, from {before.st_size} to {after.st_size} bytes")
-
-
-@contextmanager
-def _url(url: str, limits: Limits) -> Iterator[Any]:
-    parts = urlsplit(url)
-    prefix = f"{parts.scheme}://{parts.netloc}"
-    if prefix not in limits.allow_urls:
-        raise ValueError(
-            f"video: got the URL {shown(url)}; accepted are files, and URLs whose 'scheme://host' is in Limits.allow_urls "
-            f"(now {shown(list(limits.allow_urls))}); download it, or allow {shown(prefix)}"
-        )
-    try:
-        import fsspec
-    except ImportError as error:
-        raise ImportError("URLs need fsspec; install it: pip install fsspec") from error
-    # a redirect could lead to a host that is not allowed
-    options = {"allow_redirects": False} if parts.scheme in ("http", "https") else {}
-    try:
-        with fsspec.open(url, "rb", **options) as file:
-            yield file
-    except FileNotFoundError:
-        raise FileNotFoundError(f"video: no file at {shown(url)}; pass a URL that exists") from None

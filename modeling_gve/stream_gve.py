@@ -14,11 +14,10 @@ import av
 import numpy as np
 import PIL.Image
 
-from .clock_gve import Clock, Sampling, uniform_indices
-from .container_gve import Container
+from .container_gve import Clock, Container
 from .convert_gve import Converter, resize_frames
 from .image_gve import BROKEN, upright_rgb
-from .index_gve import Reading, UnreliableError
+from .index_gve import Reading, Sampling, UnreliableError, uniform_indices
 from .scan_gve import read_packets
 from .source_gve import Budget, Limits, Opened, VideoSource, open_source, unreadable
 
@@ -27,22 +26,17 @@ class FrameStream:
     """All frames of a video, decoded in presentation order, one at a time.
 
     Use it in a `with` statement and iterate once: each step gives the seconds from the first frame, always increasing,
-    and the decoded frame as the file stores it, which `frame_rgb` turns upright.
-
-    Args:
-        source: A path, bytes, a binary file object or {"bytes", "path"}.
-        limits: Bounds on what the file may cost.
-        stream: Which video stream, counted from 0; by default the first that is no cover picture.
+    and the decoded frame as the file stores it, which `frame_rgb` turns upright. The arguments are those of
+    `read_video`.
 
     Raises:
         FileNotFoundError: If the path does not exist.
-        ValueError: If the file is no video or has no video stream, on entering; if it exceeds its limits, at any step.
+        ValueError: On entering, if the file has no video stream; at any step, if it exceeds its limits.
     """
 
-    def __init__(self, source: VideoSource, limits: Limits | None = None, *, stream: int | None = None) -> None:
+    def __init__(self, source: VideoSource, limits: Limits | None = None) -> None:
         self.source = source
         self.limits = limits or Limits()
-        self.number = stream
         self._tally = Tally()
 
     def __enter__(self) -> "FrameStream":
@@ -53,7 +47,7 @@ class FrameStream:
                 self._clock = Clock(Fraction(1, 1000), 1)
                 self._frames = _animated(exits.enter_context(open_animation(opened, budget)), budget, self._tally)
             else:
-                container = exits.enter_context(Container(opened, budget, quick=False, stream=self.number))
+                container = exits.enter_context(Container(opened, budget, quick=False))
                 self._clock = container.clock
                 self._frames = decoded(container, self._tally)
             self._exits = exits.pop_all()
@@ -126,26 +120,18 @@ def _animated(animation: tuple[Any, range], budget: Budget, tally: Tally) -> Ite
         elapsed += shown
 
 
-def frame_times(source: VideoSource, limits: Limits | None = None, *, stream: int | None = None) -> np.ndarray:
-    """Times of all frames, by the packets alone wherever they tell; the arguments are those of `FrameStream`.
-
-    Returns:
-        (F,) seconds from the first frame, increasing, as `FrameStream` gives them.
-
-    Raises:
-        FileNotFoundError: If the path does not exist.
-        ValueError: If the file is no video, has no video stream or no frame, or exceeds its limits.
-    """
+def frame_times(source: VideoSource, limits: Limits | None = None) -> np.ndarray:
+    """(F,) seconds of all frames, as `FrameStream` gives them, from the packets alone where they suffice."""
     limits = limits or Limits()
     with open_source(source, limits) as opened:
         name = opened.name
         if not opened.animation:
-            with Container(opened, Budget(name, limits), quick=False, stream=stream) as container:
+            with Container(opened, Budget(name, limits), quick=False) as container:
                 try:
                     return container.clock.seconds(read_packets(container, 0).elapsed)[0]
                 except UnreliableError:
                     pass
-    with FrameStream(source, limits, stream=stream) as frames:
+    with FrameStream(source, limits) as frames:
         times = np.asarray([time for time, _ in frames])
     if not len(times):
         raise unreadable(name, NO_FRAME)
@@ -155,25 +141,22 @@ def frame_times(source: VideoSource, limits: Limits | None = None, *, stream: in
 NO_FRAME = "no frame in it can be decoded, or none within Limits.max_pixels"
 
 
-class Row(NamedTuple):
-    """All F frames of a video, decoded in a row: those wanted by their place, times and length in seconds, keyframes."""
+class FullDecoding(NamedTuple):
+    """All F frames of a video, decoded in a row: those wanted by their place, times and length in seconds."""
 
     kept: dict[int, np.ndarray]
     times: np.ndarray
     duration: float
-    keys: list[int]
     sent: int
     damaged: bool
 
 
-def decode_row(container: Container, wanted: set[int], convert: Converter) -> Row:
+def decode_all(container: Container, wanted: set[int], convert: Converter) -> FullDecoding:
     """Decode every frame of a freshly opened container, of which there must be one, and convert the wanted places."""
-    tally, kept, ticks, keys, last = Tally(), {}, [], [], 0
+    tally, kept, ticks, last = Tally(), {}, [], 0
     for index, (tick, frame) in enumerate(decoded(container, tally)):
         ticks.append(tick)
         last = 0 if tally.unordered else frame.duration or 0
-        if frame.key_frame:
-            keys.append(index)
         if index in wanted:
             kept[index] = convert(frame)
     if not ticks:
@@ -184,19 +167,19 @@ def decode_row(container: Container, wanted: set[int], convert: Converter) -> Ro
     if known:
         end, step = float((max(known) + last) * container.base), float(times[-1]) / max(len(ticks) - 1, 1)
         tally.damaged |= container.falls_short(end, step)
-    return Row(kept, times, duration, keys, tally.packets, tally.damaged)
+    return FullDecoding(kept, times, duration, tally.packets, tally.damaged)
 
 
-def in_a_row(name: str, read: Callable[[set[int]], Row], guess: int, sampling: Sampling) -> Reading:
-    """Decode everything, keep what is wanted; again where the number of frames, 0 if unknown, was guessed wrong.
+def decode_in_order(name: str, read: Callable[[set[int]], FullDecoding], guess: int, sampling: Sampling) -> Reading:
+    """Decode everything and keep what is wanted; decode again if `guess`, 0 for unknown, was wrong.
 
     Raises:
-        ValueError: If two readings show different numbers of frames, or none.
+        ValueError: If two readings give different numbers of frames, or none.
     """
     guessed = sampling.by_count and guess
     row = read(set(uniform_indices(guess, sampling.count).tolist()) if guessed else set())
     total, sent = len(row.times), row.sent
-    indices = sampling.indices(row.times, row.duration, row.keys)
+    indices = sampling.indices(row.times, row.duration)
     if not row.kept.keys() >= set(indices.tolist()):
         row = read(set(indices.tolist()))
         if len(row.times) != total:
@@ -221,11 +204,7 @@ def _pillow(name: str) -> Iterator[None]:
 
 @contextmanager
 def open_animation(opened: Opened, budget: Budget) -> Iterator[tuple[Any, range]]:
-    """The file as a Pillow image, and the numbers of its pages, none decoded.
-
-    Raises:
-        ValueError: If it cannot be read, or its pages are too large.
-    """
+    """The file as a Pillow image, and the numbers of its pages; none is decoded."""
     with _pillow(opened.name):
         image = PIL.Image.open(opened.rewound(), formats=FORMATS)
     with image:
@@ -249,20 +228,16 @@ def pages(animation: tuple[Any, range], budget: Budget) -> Iterator[tuple[int, A
 
 
 def read_animation(opened: Opened, budget: Budget, sampling: Sampling, converter: Callable[[], Converter]) -> Reading:
-    """Read a picture that moves by any rule.
-
-    Raises:
-        ValueError: If it cannot be decoded, or exceeds its limits.
-    """
+    """Read a moving picture by any rule."""
     with open_animation(opened, budget) as animation:
 
-        def read(wanted: set[int]) -> Row:
-            return _page_row(animation, budget, wanted, converter())
+        def read(wanted: set[int]) -> FullDecoding:
+            return _decode_pages(animation, budget, wanted, converter())
 
-        return in_a_row(opened.name, read, len(animation[1]), sampling)
+        return decode_in_order(opened.name, read, len(animation[1]), sampling)
 
 
-def _page_row(animation: tuple[Any, range], budget: Budget, wanted: set[int], convert: Converter) -> Row:
+def _decode_pages(animation: tuple[Any, range], budget: Budget, wanted: set[int], convert: Converter) -> FullDecoding:
     kept, shown = {}, []
     for index, (duration, page) in enumerate(pages(animation, budget)):
         shown.append(duration)
@@ -270,4 +245,4 @@ def _page_row(animation: tuple[Any, range], budget: Budget, wanted: set[int], co
             rgb = np.array(upright_rgb(page))
             kept[index] = resize_frames(rgb[None], *convert.choose(*rgb.shape[:2]))[0]
     ends = np.cumsum(shown) / 1000
-    return Row(kept, np.concatenate([[0.0], ends[:-1]]), float(ends[-1]), [0], len(shown), damaged=False)
+    return FullDecoding(kept, np.concatenate([[0.0], ends[:-1]]), float(ends[-1]), len(shown), damaged=False)

@@ -10,13 +10,20 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from .clock_gve import Sampling, uniform_indices
 from .container_gve import Container
-from .convert_gve import Converter, SizeRule, frame_rgb, resize_frames, size_rule, stored_orientation
-from .index_gve import Reading, UnreliableError, by_index
+from .convert_gve import Converter, SizeRule, frame_rgb, resize_frames
+from .index_gve import Reading, Sampling, UnreliableError, by_index, uniform_indices
 from .scan_gve import by_scan
 from .source_gve import Budget, Limits, Opened, VideoSource, open_source, source_name, unreadable
-from .stream_gve import FrameStream, Row, decode_row, frame_times, in_a_row, open_animation, read_animation
+from .stream_gve import (
+    FrameStream,
+    FullDecoding,
+    decode_all,
+    decode_in_order,
+    frame_times,
+    open_animation,
+    read_animation,
+)
 
 __all__ = [
     "FrameStream",
@@ -66,13 +73,11 @@ class VideoInfo(NamedTuple):
         exact: Whether `total` is a count and not a guess.
         fps: Mean frames a second, or None.
         duration: Seconds, or None; a guess where the clock may restart (MPEG-TS, MPEG-PS, FLV).
-        width: Width in pixels of the picture as it is shown.
-        height: Height in pixels of it.
-        rotation: Degrees counter-clockwise by which the stored picture is turned for showing.
+        width: Pixels, as stored; `read_video` turns pictures upright, which may exchange the sides.
+        height: As `width`.
         codec: FFmpeg's name of the codec.
         container: FFmpeg's name of the container.
         pixel_aspect: Width of a pixel over its height; frames are never stretched by it.
-        mirrored: Whether it is mirrored left to right after that turn, as selfies are.
     """
 
     total: int | None
@@ -81,52 +86,41 @@ class VideoInfo(NamedTuple):
     duration: float | None
     width: int
     height: int
-    rotation: int
     codec: str
     container: str
     pixel_aspect: float
-    mirrored: bool = False
 
 
-def video_info(source: VideoSource, *, limits: Limits | None = None, stream: int | None = None) -> VideoInfo:
-    """What a video's headers say, without decoding a frame: about a millisecond.
-
-    Args:
-        source: A path, bytes, a binary file object or {"bytes", "path"}.
-        limits: Bounds on the file.
-        stream: Which video stream, counted from 0; by default the first that is no cover picture.
+def video_info(source: VideoSource, *, limits: Limits | None = None) -> VideoInfo:
+    """What a video's headers say, without decoding a frame: about a millisecond; see `read_video` for the arguments.
 
     Raises:
         FileNotFoundError: If the path does not exist.
-        ValueError: If the file is no video, has no video stream or no size, or exceeds its limits.
+        ValueError: If the file is not a video, has no video stream or no size, or exceeds its limits.
     """
     limits = limits or Limits()
     with open_source(source, limits) as opened:
         budget = Budget(opened.name, limits)
         if opened.webp:
             with open_animation(opened, budget) as (image, places):
-                return VideoInfo(len(places), True, None, None, *image.size, 0, "webp", "webp", 1.0)
-        with Container(opened, budget, quick=True, stream=stream) as container:
+                return VideoInfo(len(places), True, None, None, *image.size, "webp", "webp", 1.0)
+        with Container(opened, budget, quick=True) as container:
             found = container.stream
-            # this moves the place in the file under the container, of which nothing more is read
-            shown = stored_orientation(opened, container.container.format.name, found.id)
             duration = _duration(container)
             fps = float(found.average_rate) if found.average_rate else None
             total, exact = _count(container, duration, fps)
-            sides = (found.width, found.height)
-            if not all(sides):
+            if not (found.width and found.height):
                 raise unreadable(opened.name, "no size of its frames in its headers")
             return VideoInfo(
                 total,
                 exact,
                 fps,
                 duration,
-                *(sides[::-1] if shown.swapped else sides),
-                rotation=shown.degrees,
+                found.width,
+                found.height,
                 codec=container.context.codec.canonical_name,
                 container=container.container.format.name,
                 pixel_aspect=float(found.sample_aspect_ratio or 1),
-                mirrored=shown.mirrored,
             )
 
 
@@ -152,15 +146,12 @@ def read_video(
     num_frames: int = 8,
     size: tuple[int, int] | SizeRule | None = None,
     *,
-    sampling: str = "uniform",
     fps: float | None = None,
     timestamps: Sequence[float] | None = None,
     start: float | None = None,
     end: float | None = None,
     resize: str = "exact",
-    max_size: int | None = None,
     limits: Limits | None = None,
-    stream: int | None = None,
 ) -> Frames:
     """Read frames of a video, by default spread evenly over it (paper, section 4.1: 8 uniform frames).
 
@@ -170,21 +161,15 @@ def read_video(
 
     Args:
         source: A path, bytes, a binary file object, {"bytes", "path"}, or a `data:` or `file:` address.
-        num_frames: Frames wanted; with `sampling="fps"` the most wanted.
+        num_frames: Frames to take; with `fps`, at most so many.
         size: (height, width), a rule that gives it from the upright (height, width), or None for the video's own.
-        sampling: "uniform"; "fps", what is on the screen `fps` times a second; or "keyframes", uniform over the
-            keyframes, which are the cheapest to decode.
-        fps: Frames a second.
-        timestamps: Seconds from the first frame: what is on the screen then, and no other rule.
-        start: Seconds at which the sampled part begins.
+        fps: Take what is on the screen so many times a second, instead of spreading the frames evenly.
+        timestamps: Seconds from the first frame: take what is on the screen then, and nothing else.
+        start: Seconds at which the sampled window begins.
         end: Seconds at which it ends.
-        resize: "exact" resizes the full RGB picture; "fast" resizes while converting colours.
-        max_size: Most pixels a frame: the largest size of whole visual tokens, as Qwen2.5-VL chooses it.
+        resize: "exact" resizes the full RGB picture, as a model needs it. "fast" resizes while converting colours: half
+            the cost, about one level brighter, good for measuring and for copies to look at.
         limits: Bounds on what the file may cost.
-        stream: Which video stream, counted from 0; by default the first that is no cover picture.
-
-    Returns:
-        `num_frames` frames with their times; with "fps" at most so many, with `timestamps` one a time.
 
     Raises:
         FileNotFoundError: If the path does not exist.
@@ -192,24 +177,20 @@ def read_video(
             exceeds its limits, or if the arguments contradict one another.
     """
     moments = None if timestamps is None else tuple(float(time) for time in timestamps)
-    rule = Sampling(num_frames, sampling, fps, moments, start, end)
-    found = _read_source(source, rule, size_rule(size, max_size), resize, limits or Limits(), stream)
+    rule = Sampling(num_frames, fps, moments, start, end)
+    if isinstance(size, tuple | list) and min(size) < 1:
+        raise ValueError(f"size: got {tuple(size)}; accepted is (height, width) of at least 1 pixel; correct it")
+    shape = size if size is None or callable(size) else lambda *_: tuple(size)
+    count = num_frames if moments is None else len(moments)
+    limits = limits or Limits()
+    with open_source(source, limits) as opened:
+        budget = Budget(opened.name, limits)
+        found = _read(opened, budget, rule, lambda: Converter(shape, resize, count, budget))
     times, places = found.times.tolist(), found.indices.tolist()
     return Frames(np.stack(found.frames), times, found.duration, places, found.strategy, found.damaged, found.decoded)
 
 
-def _read_source(
-    source: VideoSource, sampling: Sampling, shape: SizeRule | None, resize: str, limits: Limits, stream: int | None
-) -> Reading:
-    count = sampling.count if sampling.timestamps is None else len(sampling.timestamps)
-    with open_source(source, limits) as opened:
-        budget = Budget(opened.name, limits)
-        return _read(opened, budget, sampling, lambda: Converter(shape, resize, count, budget), stream)
-
-
-def _read(
-    opened: Opened, budget: Budget, sampling: Sampling, converter: Callable[[], Converter], stream: int | None
-) -> Reading:
+def _read(opened: Opened, budget: Budget, sampling: Sampling, converter: Callable[[], Converter]) -> Reading:
     """Try the ways of reading, the cheapest first."""
     if opened.animation:
         return read_animation(opened, budget, sampling, converter)
@@ -220,26 +201,26 @@ def _read(
     for way, quick in ways:
         if probed and not quick:
             continue
-        with Container(opened, budget, quick=quick, stream=stream) as container:
+        with Container(opened, budget, quick=quick) as container:
             container.check_complete()
             probed = not container.quick
             try:
                 return way(container, sampling, converter())
             except UnreliableError:
                 continue
-    return _in_a_row(opened, budget, sampling, converter, stream)
+    return _decode_in_order(opened, budget, sampling, converter)
 
 
-def _in_a_row(
-    opened: Opened, budget: Budget, sampling: Sampling, converter: Callable[[], Converter], stream: int | None
+def _decode_in_order(
+    opened: Opened, budget: Budget, sampling: Sampling, converter: Callable[[], Converter]
 ) -> Reading:
     def fresh() -> Container:
-        return Container(opened, budget, quick=False, stream=stream)
+        return Container(opened, budget, quick=False)
 
-    def read(wanted: set[int]) -> Row:
+    def read(wanted: set[int]) -> FullDecoding:
         with fresh() as container:
-            return decode_row(container, wanted, converter())
+            return decode_all(container, wanted, converter())
 
     with fresh() as container:
         shown = sum(not packet.is_discard for packet in container.packets())
-    return in_a_row(opened.name, read, shown, sampling)
+    return decode_in_order(opened.name, read, shown, sampling)

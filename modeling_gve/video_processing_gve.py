@@ -16,10 +16,9 @@ from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import VideoProcessorMixin
 from transformers.video_utils import VideoMetadata
 
-from .arrays_gve import check_aspect, check_size, smart_resize
 from .frames_gve import Clip, Features, flatten_videos, make_clip, parse_video
+from .image_gve import check_aspect, check_size, smart_resize
 from .media_gve import located, shown
-from .patches_gve import cut_patches, normalise_patches
 from .video_gve import read_video, resize_frames
 
 MIN_TOKENS, MAX_TOKENS = 4, 200
@@ -30,14 +29,7 @@ NO_EFFECT = frozenset({"return_metadata", "return_tensors", "device", "do_conver
 
 
 class GVEVideoKwargs(VideosKwargs, total=False):
-    """Keyword arguments of `GVEVideoProcessor`, beside those of transformers.
-
-    Attributes:
-        patch_size: Side of a patch in pixels.
-        temporal_patch_size: Frames a patch.
-        merge_size: Patches merged along each side.
-        seconds_per_frame: Time between two frames of an array that comes without times.
-    """
+    """Keyword arguments of `GVEVideoProcessor`, besides those of transformers."""
 
     patch_size: int
     temporal_patch_size: int
@@ -97,34 +89,14 @@ class GVEVideoProcessor(VideoProcessorMixin):
         self.frames_wanted(None)
 
     def frames_wanted(self, num_frames: int | None) -> int:
-        """Frames to take from each video.
-
-        Args:
-            num_frames: Instead of the processor's, or None.
-
-        Returns:
-            A number of frames.
-
-        Raises:
-            ValueError: If it is less than 1.
-        """
+        """Frames to take from each video: `num_frames`, or the processor's number."""
         count = self.num_frames if num_frames is None else num_frames
         if not isinstance(count, (int, np.integer)) or isinstance(count, bool) or count < 1:
             raise ValueError(f"num_frames: got {count!r}; accepted are integers from 1 on; the default is 8")
         return int(count)
 
     def budget(self, size: dict[str, int] | None) -> dict[str, int]:
-        """Least and most pixels a frame.
-
-        Args:
-            size: Instead of the processor's, or None.
-
-        Returns:
-            {"shortest_edge", "longest_edge"}.
-
-        Raises:
-            ValueError: As for `check_size`.
-        """
+        """Least and most pixels a frame: `size`, or the processor's."""
         return self.size if size is None else check_size("video size", size, (self.patch_size * self.merge_size) ** 2)
 
     def load(
@@ -176,25 +148,13 @@ class GVEVideoProcessor(VideoProcessorMixin):
         return smart_resize(height, width, factor, budget["shortest_edge"], budget["longest_edge"])
 
     def seconds_per_grid(self, clip: Clip | Features) -> float:
-        """Seconds between two steps of the time axis.
-
-        Args:
-            clip: A decoded video.
-
-        Returns:
-            Seconds.
-        """
+        """Seconds between two steps of the time axis."""
         return clip.interval * self.temporal_patch_size
 
     def patches(
         self, clips: Sequence[Clip], size: dict[str, int] | None = None, *, as_bytes: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Resize, cut and normalise decoded videos.
-
-        Args:
-            clips: Decoded videos.
-            size: Pixel budget instead of the processor's.
-            as_bytes: Whether to leave the normalising to `normalise`.
+        """Resize, cut and normalise decoded videos; `as_bytes` leaves the normalising to `normalise`.
 
         Returns:
             (N of all videos, P) float32 or uint8 patches in Qwen2.5-VL's order, and (videos, 3) patches along time,
@@ -215,17 +175,7 @@ class GVEVideoProcessor(VideoProcessorMixin):
         return flat if as_bytes else self.normalise(flat), torch.tensor(grids)
 
     def normalise(self, patches: torch.Tensor) -> torch.Tensor:
-        """Normalise patches where they are: bytes take a quarter of the way to a device.
-
-        Args:
-            patches: (N, P) uint8.
-
-        Returns:
-            (N, P) float32, the values of `patches` to the last bit.
-
-        Raises:
-            ValueError: If they are no bytes.
-        """
+        """Normalise (N, P) uint8 patches to float32 on their device: bytes take a quarter of the way there."""
         return normalise_patches(patches, self.image_mean, self.image_std, rescale_factor=self.rescale_factor)
 
     def read(
@@ -239,23 +189,12 @@ class GVEVideoProcessor(VideoProcessorMixin):
         places: Sequence[str] | None = None,
         **others: Any,
     ) -> tuple[list[Clip], BatchFeature]:
-        """Read, sample and cut videos.
+        """Decode and cut videos: the clips, and the tensors of `preprocess`.
 
         Args:
-            videos: A video or a list of videos, each in any form that `load` takes.
             video_metadata: One entry a video for arrays, or None.
-            num_frames: Frames to take, instead of the processor's.
-            do_sample_frames: Instead of the processor's.
-            size: Pixel budget instead of the processor's.
             places: What messages call each video; then `videos` is a flat list.
-            **others: transformers' arguments that change nothing here.
-
-        Returns:
-            The decoded videos, and `pixel_values_videos`, `video_grid_thw` and `second_per_grid_ts`.
-
-        Raises:
-            FileNotFoundError: As for `load`.
-            ValueError: As for `load`, for no videos, and for arguments that would be without effect.
+            **others: transformers' arguments that change nothing here; any other is an error.
         """
         if ignored := sorted(name for name, value in others.items() if value is not None and name not in NO_EFFECT):
             raise ValueError(
@@ -281,17 +220,7 @@ class GVEVideoProcessor(VideoProcessorMixin):
     def tensors(
         self, clips: Sequence[Clip], size: dict[str, int] | None = None, *, as_bytes: bool = False
     ) -> dict[str, torch.Tensor]:
-        """What a model takes of decoded videos.
-
-        Args:
-            clips: Decoded videos, and features in place of some.
-            size: Pixel budget instead of the processor's.
-            as_bytes: Whether to leave the normalising to `normalise`.
-
-        Returns:
-            `video_grid_thw` and `second_per_grid_ts` of all, `pixel_values_videos` of those decoded, and
-            `video_embeds` of the others.
-        """
+        """Grids and seconds of all clips, `pixel_values_videos` of decoded ones, `video_embeds` of the others."""
         fresh = [clip for clip in clips if isinstance(clip, Clip)]
         data = {}
         if fresh:
@@ -302,30 +231,23 @@ class GVEVideoProcessor(VideoProcessorMixin):
     def preprocess(
         self, videos: Any, *, return_tensors: str | None = None, return_metadata: bool | None = None, **kwargs: Any
     ) -> BatchFeature:
-        """Read, sample and cut videos, as transformers calls it.
+        """`pixel_values_videos`, `video_grid_thw` and `second_per_grid_ts` of videos in any form `load` takes.
 
-        Args:
-            videos: A video or a list of videos, each in any form that `load` takes.
-            return_tensors: Ignored: tensors are always torch's.
-            return_metadata: Ignored: the times are in `second_per_grid_ts`.
-            **kwargs: As for `read`.
-
-        Returns:
-            `pixel_values_videos`, `video_grid_thw` and `second_per_grid_ts`.
+        `return_tensors` and `return_metadata` are transformers' and have no effect.
         """
         return self.read(videos, **kwargs)[1]
 
 
 def beside_features(data: dict[str, torch.Tensor], media: Sequence[Any], kind: str) -> dict[str, torch.Tensor]:
-    """The tensors of media of one kind, where `Features` stand in place of the pixels of some.
+    """Add to the tensors of the media with pixels those of the media given as `Features`.
 
     Args:
-        data: Pixels and (n, 3) grids of the media that are no features; empty without any.
-        media: All, in order.
+        data: Pixels and (n, 3) grids of the media with pixels; empty if there are none.
+        media: All media of one kind, in order.
         kind: "image" or "video".
 
     Returns:
-        The same with the grids of all, and (V of all, W) features that are there.
+        The same with the grids of all, and the (V, W) features.
     """
     name, known = f"{kind}_grid_thw", [medium for medium in media if isinstance(medium, Features)]
     if not known:
@@ -335,3 +257,59 @@ def beside_features(data: dict[str, torch.Tensor], media: Sequence[Any], kind: s
     found = [medium.features for medium in known if medium.features is not None]
     embeds = {f"{kind}_embeds": torch.cat(found)} if found else {}
     return data | embeds | {name: torch.tensor(grids)}
+
+
+def cut_patches(frames: np.ndarray, *, side: int, depth: int, merge: int) -> tuple[np.ndarray, list[int]]:
+    """Cut frames into patches, in blocks of those that the vision tower merges.
+
+    Args:
+        frames: (F, H, W, 3), uint8; where F is no multiple of `depth` the last frame is repeated.
+        side: Height and width of a patch in pixels.
+        depth: Frames of a patch.
+        merge: Patches merged along each side.
+
+    Returns:
+        (N, P) uint8, values ordered by channel, frame, row and column, and [patches along time, height, width].
+
+    Raises:
+        ValueError: If the frames are not bytes, or not a whole number of merged patches.
+    """
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
+        raise ValueError(f"frames: got {frames.shape} of {frames.dtype}; accepted is (F, H, W, 3) uint8; convert them")
+    if frames.shape[1] % (side * merge) or frames.shape[2] % (side * merge):
+        raise ValueError(
+            f"frames: got {frames.shape[1]} x {frames.shape[2]} pixels; accepted are multiples of {side * merge}; resize"
+        )
+    if missing := -len(frames) % depth:
+        frames = np.concatenate([frames, np.repeat(frames[-1:], missing, axis=0)])
+    count, height, width, _ = frames.shape
+    t, h, w = count // depth, height // side, width // side
+    # a row of a patch moves as one item, which is several times faster than its pixels one by one
+    rows = np.ascontiguousarray(frames).reshape(count, height, width * 3).view(f"V{side * 3}")
+    rows = rows.reshape(t, depth, h // merge, merge, side, w // merge, merge)
+    rows = np.ascontiguousarray(rows.transpose(0, 2, 5, 3, 6, 1, 4))  # (t, h/m, w/m, m, m, depth, side)
+    pixels = rows.view(np.uint8).reshape(t * h * w, depth * side * side, 3)
+    return np.ascontiguousarray(pixels.transpose(0, 2, 1)).reshape(t * h * w, -1), [t, h, w]
+
+
+def normalise_patches(
+    patches: torch.Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    rescale_factor: float = 1 / 255,
+) -> torch.Tensor:
+    """Normalise (N, P) uint8 patches to float32 on their device, equal to the last bit to transformers.
+
+    The operations and their order are those of transformers' fused rescaling and normalisation.
+    """
+    if patches.dtype != torch.uint8 or patches.ndim != 2 or patches.shape[1] % 3:
+        raise ValueError(
+            f"patches: got {tuple(patches.shape)} of {patches.dtype}; accepted is (N, P) uint8 of 3 channels; pass what "
+            "cut_patches gives"
+        )
+    scale = 1 / rescale_factor
+    repeats = patches.shape[1] // 3
+    means = torch.tensor(mean).mul(scale).repeat_interleave(repeats).to(patches.device)  # (P,)
+    stds = torch.tensor(std).mul(scale).repeat_interleave(repeats).to(patches.device)  # (P,)
+    return patches.float().sub_(means).div_(stds)

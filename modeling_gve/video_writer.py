@@ -55,12 +55,11 @@ def encode_mp4(
 def h264_writer(
     file: BinaryIO, size: tuple[int, int], rate: int | Fraction, *, crf: int, clock: int
 ) -> Iterator[Callable[[av.VideoFrame, int], None]]:
-    """A function that appends a frame, at a time in ticks, to an MP4 file.
+    """Yield a function that appends a frame, at a time in ticks, to an MP4 file.
 
     Args:
-        file: Where the file goes.
         size: (height, width), both even; frames are resized to it.
-        rate: Frames a second, as the header says.
+        rate: Frames a second, as the header states it.
         crf: As for `encode_mp4`.
         clock: Ticks a second.
     """

@@ -19,12 +19,10 @@ class HubApi(HubFiles):
     Args:
         store: The repositories.
         url: Of the server.
-        page: Entries of a page of a tree or a history.
-        part: Bytes from which an upload goes in parts of this size; None: always whole.
     """
 
-    def __init__(self, store, url, *, page=1000, part=None):
-        self.store, self.url, self.page, self.part = store, url, page, part
+    def __init__(self, store, url):
+        self.store, self.url = store, url
         kind, name = r"/(?P<kind>models|datasets|spaces)/(?P<name>[^/]+/[^/]+)", r"(?P<name>[^/]+/[^/]+)"
         prefix = r"/(?P<prefix>datasets/|spaces/|)"
         table = {
@@ -47,7 +45,6 @@ class HubApi(HubFiles):
             rf"(GET|HEAD) {prefix}{name}/(?P<how>resolve|raw)/(?P<rev>[^/]+)/(?P<path>.+)": self.resolve,
             rf"(GET|HEAD) /api/resolve-cache{kind}/(?P<rev>[^/]+)/(?P<path>.+)": self.resolve_cache,
             r"(GET|HEAD) /cdn/(?P<oid>[0-9a-f]{64})": self.cdn,
-            r"POST /storage/(?P<oid>[0-9a-f]{64})/complete": self.complete,
         }
         self.routes = [(re.compile(pattern), answer) for pattern, answer in table.items()]
 
@@ -55,6 +52,7 @@ class HubApi(HubFiles):
         """The answer to a request, whatever it is."""
         for pattern, handle in self.routes:
             if match := pattern.fullmatch(f"{request.method} {request.path}"):
+                open("/tmp/p1_routes.txt", "a").write(f"{handle.__name__} {request.method} {request.query}\n")
                 parts = {key: unquote(value or "") for key, value in match.groupdict().items()}
                 if "prefix" in parts:
                     parts["kind"] = parts.pop("prefix").rstrip("/") or "models"

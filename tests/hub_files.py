@@ -1,7 +1,6 @@
 """The part of the Hub's answers that moves files: what an upload needs, commits, and downloads; and the cards' check."""
 
 import base64
-import hashlib
 import json
 import re
 from dataclasses import dataclass, field
@@ -112,18 +111,8 @@ class HubFiles:
             oid, size = one["oid"], one["size"]
             entry = {"oid": oid, "size": size}
             if not self.store.objects.has_lfs(oid):
-                upload = {"href": f"{self.url}/storage/{oid}"}
-                if self.part is not None and size > self.part:
-                    count = -(-size // self.part)
-                    parts = {
-                        f"{number:05d}": f"{self.url}/storage/{oid}/part/{number}" for number in range(1, count + 1)
-                    }
-                    upload = {
-                        "href": f"{self.url}/storage/{oid}/complete",
-                        "header": {"chunk_size": str(self.part), **parts},
-                    }
                 verify = f"{self.url}/{PREFIXES[kind]}{name}.git/info/lfs/objects/verify"
-                entry["actions"] = {"upload": upload, "verify": {"href": verify}}
+                entry["actions"] = {"upload": {"href": f"{self.url}/storage/{oid}"}, "verify": {"href": verify}}
             objects.append(entry)
         return as_json({"transfer": "basic", "objects": objects})
 
@@ -134,18 +123,6 @@ class HubFiles:
             raise RefusedError(404, "Object does not exist")
         if self.store.objects.lfs_path(asked["oid"]).stat().st_size != asked["size"]:
             raise RefusedError(422, "Object has another size")
-        return as_json({})
-
-    def complete(self, request, oid):
-        """Join the parts of a large upload."""
-        whole = self.store.root / "parts" / oid
-        with whole.with_suffix(".whole").open("wb") as file:
-            for part in sorted(request.json()["parts"], key=lambda part: part["partNumber"]):
-                content = (whole / str(part["partNumber"])).read_bytes()
-                if f'"{hashlib.md5(content).hexdigest()}"' != part["etag"]:
-                    raise RefusedError(400, f"part {part['partNumber']} has another etag")
-                file.write(content)
-        self.store.objects.put_lfs(whole.with_suffix(".whole"), oid)
         return as_json({})
 
     # downloads

@@ -4,10 +4,8 @@ The libraries find it by HF_ENDPOINT alone, with Xet off; nothing in them is cha
 process needs.
 """
 
-import hashlib
 import re
 import threading
-import time
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -33,26 +31,20 @@ class Fault:
 
     Attributes:
         match: A pattern that is searched for.
-        kind: "drop" closes the connection after `number` bytes of the body, "status" answers `number`, "slow" waits
-            `number` seconds, "hold" never answers.
-        number: See above.
+        status: The answer; None never answers.
         times: Requests that it happens to; None for all.
-        after: Requests that pass before the first.
     """
 
     match: str
-    kind: str
-    number: float = 0
+    status: int | None
     times: int | None = 1
-    after: int = 0
 
 
 class Logged(NamedTuple):
-    """A request as the log has it; `received` counts the bytes of its body."""
+    """A request as the log has it."""
 
     line: str
     status: int
-    received: int
     token: str | None
 
 
@@ -60,14 +52,11 @@ class HubServer:
     """The server; use it as a context.
 
     Args:
-        root: Folder of its repositories; one that was used before is continued.
-        users: User by token.
-        page: Entries of one page of a listing.
-        part: Bytes of one part of a large upload; None sends all of them whole.
+        root: Folder of its repositories.
     """
 
-    def __init__(self, root, *, users=USERS, page=1000, part=None):
-        self.store, self.users, self.page, self.part = Store(root), users, page, part
+    def __init__(self, root):
+        self.store = Store(root)
         self.faults, self.log, self.lock, self.released = [], [], threading.Lock(), threading.Event()
 
     def __enter__(self):
@@ -79,7 +68,7 @@ class HubServer:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        self.api = HubApi(self.store, self.url, page=self.page, part=self.part)
+        self.api = HubApi(self.store, self.url)
         self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self.thread.start()
         return self
@@ -113,9 +102,6 @@ class HubServer:
         with self.lock:
             for fault in self.faults:
                 if re.search(fault.match, line) and fault.times != 0:
-                    if fault.after:
-                        fault.after -= 1
-                        return None
                     fault.times = None if fault.times is None else fault.times - 1
                     return fault
         return None
@@ -142,58 +128,46 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def _run(self):
-        hub = self.server_of
-        self.received, place = 0, urlsplit(self.path)
+        hub, place = self.server_of, urlsplit(self.path)
         line = f"{self.command} {unquote(place.path)}"
         fault = hub.fault_of(line)
-        limit = int(fault.number) if fault and fault.kind == "drop" else None
         token = (self.headers["Authorization"] or "").removeprefix("Bearer ") or None
         status = 0
         try:
-            if fault and fault.kind == "slow":
-                time.sleep(fault.number)
-            if fault and fault.kind == "hold":
-                hub.note(line, 0, 0, token)
+            if fault and fault.status is None:
+                hub.note(line, 0, token)
                 hub.released.wait()
                 raise _DroppedError
-            if fault and fault.kind == "status":
+            if fault:
                 list(self._body())
-                answer = refused(int(fault.number), "injected")
+                answer = refused(fault.status, "injected")
             else:
-                answer = self._answer(place, token, limit)
+                answer = self._answer(place, token)
             status = answer.status
-            hub.note(line, status, self.received, token)
+            hub.note(line, status, token)
             self._send(answer)
         except (_DroppedError, OSError):
             if not status:
-                hub.note(line, 0, self.received, token)
+                hub.note(line, 0, token)
             self.close_connection = True
 
-    def _answer(self, place, token, limit):
+    def _answer(self, place, token):
         hub = self.server_of
         if self.command == "PUT" and place.path.startswith("/storage/"):
-            return self._store(place.path, limit)
-        body = b"".join(self._body(limit))
-        user = hub.users.get(token)
+            return self._store(place.path.rpartition("/")[2])
+        body = b"".join(self._body())
+        user = USERS.get(token)
         if token is not None and user is None:
             return refused(401, "Invalid credentials in Authorization header")
         # names of repositories and revisions are taken apart before they are unquoted
         query = parse_qs(place.query)
         return hub.api.answer(Request(self.command, place.path, query, self.headers, body, user))
 
-    def _body(self, limit=None):
-        """Chunks of the body, by length or in chunked encoding; ends the connection after `limit` bytes."""
+    def _body(self):
+        """Chunks of the body, by length or in chunked encoding."""
         if self.headers["Transfer-Encoding"] == "chunked":
-            pieces = self._chunked()
-        else:
-            pieces = self._counted(int(self.headers["Content-Length"] or 0))
-        for piece in pieces:
-            self.received += len(piece)
-            if limit is not None and self.received >= limit:
-                raise _DroppedError
-            yield piece
-        if limit is not None:
-            raise _DroppedError
+            return self._chunked()
+        return self._counted(int(self.headers["Content-Length"] or 0))
 
     def _counted(self, left):
         while left > 0:
@@ -209,25 +183,17 @@ class _Handler(BaseHTTPRequestHandler):
             self.rfile.readline()
         self.rfile.readline()
 
-    def _store(self, path, limit):
-        """An upload to the storage: kept only if all of it came."""
-        _, _, oid, *part = path.split("/")
+    def _store(self, oid):
+        """An upload to the storage, kept if all of it came."""
         store = self.server_of.store
-        target = store.root / "parts" / oid / (part[-1] if part else "whole")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside, digest = target.with_name(f"{target.name}.{threading.get_ident()}.part"), hashlib.md5()
+        beside = store.root / f"{oid}.{threading.get_ident()}.part"
         with beside.open("wb") as file:
-            for piece in self._body(limit):
-                digest.update(piece)
-                file.write(piece)
-        if part:
-            beside.replace(target)
-        else:
-            try:
-                store.objects.put_lfs(beside, oid)
-            except ConflictError as conflict:
-                return refused(400, str(conflict))
-        return Answer(200, b"", {"ETag": f'"{digest.hexdigest()}"'})
+            file.writelines(self._body())
+        try:
+            store.objects.put_lfs(beside, oid)
+        except ConflictError as conflict:
+            return refused(400, str(conflict))
+        return Answer(200)
 
     def _send(self, answer):
         headers = {"Accept-Ranges": "bytes", "X-Request-Id": f"test-{id(answer):x}", **answer.headers}

@@ -10,16 +10,16 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from gve.hub_datasets.vsynflow.engines.inline import InlineEngine
+from gve.hub_datasets.vsynflow.engines import InlineEngine
 from gve.hub_datasets.vsynflow.flow import Flow
 from gve.hub_datasets.vsynflow.records import make_record
 from gve.hub_datasets.vsynflow.runner import run_flow
 from gve.hub_datasets.vsynflow.shards import make_plan
-from gve.hub_datasets.vsynflow.stages import BaseStage, Expanded, Failed, Kept, Rejected
+from gve.hub_datasets.vsynflow.stages import Stage, Expanded, Failed, Kept, Rejected
 
 
 @dataclass(frozen=True)
-class Length(BaseStage):
+class Length(Stage):
     """Counts the letters of a text; short ones are rejected by a limit."""
 
     name = "length"
@@ -41,7 +41,7 @@ class Length(BaseStage):
 
 
 @dataclass(frozen=True)
-class Popular(BaseStage):
+class Popular(Stage):
     """A corpus stage: how many records have this text."""
 
     name = "popular"
@@ -63,7 +63,7 @@ class Popular(BaseStage):
 
 
 @dataclass(frozen=True)
-class Words(BaseStage):
+class Words(Stage):
     """Fans a record out to its words; asks the journal as a captioner would."""
 
     name = "words"

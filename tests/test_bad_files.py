@@ -20,8 +20,8 @@ from make_videos import SPECS, make
 from picture_corpus import saved, scene
 
 from gve import build_tiny, read_video, save_embedder
-from gve.eval import encode_files
-from gve.eval.embed_store import load_embeddings
+from gve.eval import encode_command
+from gve.eval.store import load_embeddings
 from gve.media_gve import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 SECONDS = 20
@@ -262,7 +262,7 @@ def test_gve_encode_leaves_them_out(tiny, bad, tmp_path, capsys):
     given += [tmp_path / "nothing.mp4", tmp_path / "nothing.png", *(bad / name for name in WRONG_KIND)]
     out = tmp_path / "vectors.safetensors"
     with in_time():
-        code = encode_files.main([*map(str, given), "--model", str(tiny[0]), "--out", str(out)])
+        code = encode_command.main([*map(str, given), "--model", str(tiny[0]), "--out", str(out)])
     summary = json.loads(capsys.readouterr().out)
     assert (code, summary["embedded"]) == (3, len(WRONG_KIND))
     made = load_embeddings(out)
@@ -279,7 +279,7 @@ def test_gve_encode_of_their_folder(tiny, bad, tmp_path, capsys):
     """In a folder, what is no file at all may be passed over; nothing blocks, and what can be read is embedded."""
     out = tmp_path / "vectors.safetensors"
     with in_time():
-        assert encode_files.main([str(bad), "--model", str(tiny[0]), "--out", str(out)]) == 3
+        assert encode_command.main([str(bad), "--model", str(tiny[0]), "--out", str(out)]) == 3
     made = load_embeddings(out)
     assert sorted(Path(path).name for path in made.paths) == sorted(WRONG_KIND)
     contents = {name for name in REFUSED if NO_FILE not in REFUSED[name] and name not in ("folder.mp4", "gone.mp4")}

@@ -19,7 +19,7 @@ import gve
 from gve.hub_datasets.uvrb import instructions
 from gve.hub_datasets.world.build import build_world
 from gve.hub_datasets.world.sets import Sizes
-from gve.model_cards.card import CardOptions, render_model_card
+from gve.model_cards.card import render_model_card
 
 SMALL = Sizes(base=3, groups=1, programs=2, themes=2, longs=2, composed=2)
 PAIRS = {"t2v": 3, "i2v": 2}
@@ -116,13 +116,13 @@ def root(tmp_path_factory):
     """A folder as `gve demo` leaves one, an adapter, and a second state of the model."""
     root = tmp_path_factory.mktemp("demo")
     model, processor = gve.build_tiny(TEXTS, seed=0)
-    options = CardOptions(name="org/gve", license="apache-2.0", draft=True)
+    options = {"name": "org/gve", "license": "apache-2.0", "draft": True}
     gve.save_embedder(root / "model", model, processor, prompts=instructions(), max_shard_size="2MB")
-    (root / "model" / "README.md").write_text(render_model_card(root / "model", options=options))
+    (root / "model" / "README.md").write_text(render_model_card(root / "model", **options))
     (root / "model" / "optimizer.pt").write_bytes(b"not for others")
     later, _ = gve.build_tiny(TEXTS, seed=1)
     gve.save_embedder(root / "later", later, processor, prompts=instructions())
-    (root / "later" / "README.md").write_text(render_model_card(root / "later", options=options))
+    (root / "later" / "README.md").write_text(render_model_card(root / "later", **options))
     adapted = get_peft_model(later, gve.lora_config(later))
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:

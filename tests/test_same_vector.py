@@ -16,12 +16,12 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoProcessor
 
 from gve import GVESentenceTransformer, build_tiny, read_video, save_embedder
-from gve.eval import encode_files, search
-from gve.eval.embed_store import FileEmbeddings, load_embeddings, save_embeddings
-from gve.eval.files import model_fingerprint
-from gve.frame_cache import FrameCache
+from gve.eval import encode_command, search_command
+from gve.eval.models import model_fingerprint
+from gve.eval.store import FileEmbeddings, load_embeddings, save_embeddings
+from gve.encoding.frame_cache import FrameCache
 from gve.image_gve import open_image
-from gve.pipeline import PipelineOptions
+from gve.encoding.prefetching import PipelineOptions
 
 TOLERANCE = 1e-6
 FAR = 1e-4
@@ -223,7 +223,7 @@ def test_one_vector_in_a_list(world, vectors, how, tmp_path_factory, monkeypatch
 
 @pytest.mark.parametrize("out", ["vectors.safetensors", "shards"])
 def test_one_vector_by_gve_encode(world, vectors, out, tmp_path, capsys):
-    code = encode_files.main(
+    code = encode_command.main(
         [str(world.folder), "--model", str(world.saved), "--out", str(tmp_path / out), "--shard-size", "50"]
     )
     made = load_embeddings(tmp_path / out)
@@ -248,7 +248,7 @@ def test_one_vector_by_gve_search(world, vectors, tmp_path, monkeypatch, capsys)
     fixed = [str(tmp_path / "axes.safetensors"), "--instruction", "", "--top", str(world.width), "--json"]
 
     def take(world, sample):
-        code = search.main([*fixed, f"--{sample.kind}", str(sample.path)])
+        code = search_command.main([*fixed, f"--{sample.kind}", str(sample.path)])
         told = capsys.readouterr()
         if code:
             raise ValueError(told.err)

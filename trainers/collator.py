@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gve.frame_cache import FrameCache
+from gve.encoding.frame_cache import FrameCache
 from gve.media_gve import located
 from gve.processing_gve import GVEProcessor
 from gve.trainers.media.batch_media import TOKENS

@@ -51,7 +51,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--index", choices=INDEXES, default=default.index, help="how to search (%(default)s)")
     parser.add_argument("--seed", type=int, default=default.seed, help="of what is drawn (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=32, help="rows in one forward pass (%(default)s)")
-    parser.add_argument("--write-dataset", type=Path, metavar="DIR", help="also write a UVRD with these negatives")
     return parser
 
 
@@ -60,7 +59,6 @@ def _mine(arguments: argparse.Namespace) -> int:
     import torch  # this and the modules below take seconds to import, which usage and its errors need not wait for
 
     from gve.trainers.encoders import OutsideEncoder
-    from gve.trainers.mining.dataset import write_mined_dataset
     from gve.trainers.mining.run import MiningRun
     from gve.trainers.mining.targets import load_corpus
     from gve.trainers.train import load_tasks
@@ -83,10 +81,6 @@ def _mine(arguments: argparse.Namespace) -> int:
     store = EmbeddingStore(arguments.out / "vectors", {"fingerprint": fingerprint, "batch_size": arguments.batch_size})
     facts = run.mine(job, OutsideEncoder(load_encoder(arguments.model), batch_size=arguments.batch_size, cache=store))
     summary = {"out": str(job.folder(arguments.out)), "version": f"{job.version:016x}", "tasks": facts}
-    if arguments.write_dataset is not None:
-        summary["written"] = write_mined_dataset(
-            job.folder(arguments.out), datasets, arguments.write_dataset, corpora=corpora
-        )
     sys.stdout.write(json.dumps(summary) + "\n")
     return 0
 

@@ -1,7 +1,11 @@
-"""The settings of `gve train`: a recipe's values under the flags; unknown names refused with the nearest known one."""
+"""The settings of `gve train`: a recipe's values under the flags, grouped for the help; unknown names are refused."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+# ruff: noqa: RUF009 - `setting` is `dataclasses.field`
+
+import argparse
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -9,82 +13,72 @@ from typing import Any
 import yaml
 from transformers import HfArgumentParser
 
-from gve.trainers.arguments import GVETrainingArguments
+from gve.trainers.arguments import GVETrainingArguments, setting
 from gve.trainers.planning.estimates import SHARDING
 
 RECIPES = Path(__file__).parent / "recipes"
+logger = logging.getLogger(__name__)
 
 _DRY_RUN_FLAGS = ("--dry-run", "--dry_run", "--dry-run=true", "--dry_run=true")
+
+GROUPS = {
+    "model and data": "recipe model data tasks prober dtype attention freeze_vision lora_rank lora_alpha lora_dropout "
+    "max_length unique_targets on_missing",
+    "run": "output_dir num_train_epochs steps_per_epoch per_device_train_batch_size task_batch_sizes num_processes "
+    "resume_from_checkpoint resume_force",
+    "loss": "temperature false_negative_margin gather_across_devices matryoshka_dims matryoshka_weights",
+    "curriculum": "schedule sigma_min sigma_max probe_pairs probability_cap probability_floor task_priors unlock_margin",
+    "hard negatives": "num_negatives mined_negatives remine_every_epoch mine_corpus mine_min_rank mine_max_rank "
+    "mine_ceiling mine_margin mine_sample mine_exclude mine_index",
+    "optimizer": "learning_rate weight_decay lr_scheduler_type use_muon muon_learning_rate master_weights",
+    "memory and speed": "cache_tokens share_media decode_cache_mb vision_cache_dir vision_cache_dtype vision_cache_gb "
+    "frame_cache_dir",
+    "benchmark while training": "uvrb uvrb_sets uvrb_rows",
+    "dry run": "dry_run shape sharding device_tflops",
+}
+"""What `--help` shows, by heading; `--help-all` adds the other settings of transformers and sentence-transformers."""
+
+SECTIONS = {
+    "lora": "lora_",
+    "matryoshka": "matryoshka_",
+    "mining": "mine_",
+    "vision_cache": "vision_cache_",
+    "frame_cache": "frame_cache_",
+}
+"""Nested parts of a recipe, each with the prefix that its settings have as flags: `lora: {rank: 16}` is `--lora_rank 16`."""
 
 
 @dataclass
 class TrainCommand:
-    """What to train, on what; everything else is `GVETrainingArguments`.
+    """What to train, on what; everything else is `GVETrainingArguments`."""
 
-    Args:
-        recipe: A YAML file, or the name of one in `trainers/recipes`; the first word without a dash says the same.
-        tasks: Tasks to train; all that the data set has if not given.
-        prober: The embedder that the first epoch asks (section 3.3).
-        freeze_vision: Whether vision tower and token embeddings keep their weights.
-        num_processes: Processes that the recipe was written for; a run with another number is refused.
-        uvrb: A folder or Hub name of a benchmark that is scored while training, whenever `eval_strategy` says.
-        uvrb_rows: Queries and corpus rows of a set at most, for large sets; all if not given.
-        shape: The architecture that a dry run reckons with where there is no model yet.
-        sharding: What the processes share, for a dry run: nothing, or as zero2, zero3 and fsdp2 do.
-        device_tflops: Peak of one device in the number format, for a dry run's estimate of time.
-        utilisation: Share of that peak that is reached.
-    """
-
-    model: str | None = field(default=None, metadata={"help": "Folder or Hub name of a GVE embedder."})
-    data: str | None = field(
-        default=None, metadata={"help": "Folder or Hub name of a UVRD data set, one config a task."}
+    model: str | None = setting(None, "Folder or Hub name of a GVE embedder.")
+    data: str | None = setting(None, "Folder or Hub name of a UVRD data set, one config a task.")
+    recipe: str | None = setting(None, "YAML file, or name of one in trainers/recipes; the first word says the same.")
+    tasks: list[str] | None = setting(None, "Tasks to train; all by default.", nargs="+")
+    prober: str | None = setting(
+        None, "Model that scores alignment in the first epoch, which is uniform without one (paper, 3.3)."
     )
-    recipe: str | None = field(default=None, metadata={"help": "YAML file, or name of one in trainers/recipes."})
-    tasks: list[str] | None = field(default=None, metadata={"help": "Tasks to train; all if not given.", "nargs": "+"})
-    prober: str | None = field(
-        default=None, metadata={"help": "Embedder that the first epoch asks; uniform if not given (paper, 3.3)."}
+    dtype: str = setting("float32", "Number format of the weights.", choices=("float32", "bfloat16"))
+    attention: str | None = setting(None, "eager, sdpa or flash_attention_2.")
+    lora_rank: int = setting(0, "r of the adapters (paper: 16); 0 trains all weights.")
+    lora_alpha: int = setting(32, "alpha of the adapters (paper, A.8).")
+    lora_dropout: float = setting(0.1, "Dropout of the adapters (paper, A.8).")
+    freeze_vision: bool = setting(False, "Keep vision tower and token embeddings as they are (paper, A.8).")
+    num_processes: int | None = setting(
+        None, "Processes the recipe is written for; with another number the run stops, since its batch would change."
     )
-    dtype: str = field(
-        default="float32", metadata={"help": "Number format of the weights.", "choices": ("float32", "bfloat16")}
-    )
-    attention: str | None = field(default=None, metadata={"help": "eager, sdpa or flash_attention_2."})
-    lora_rank: int = field(default=0, metadata={"help": "r of the adapters (paper: 16); 0 trains all weights."})
-    lora_alpha: int = field(default=32, metadata={"help": "alpha of the adapters (paper, A.8)."})
-    lora_dropout: float = field(default=0.1, metadata={"help": "Dropout of the adapters (paper, A.8)."})
-    freeze_vision: bool = field(
-        default=False, metadata={"help": "Keep vision tower and token embeddings as they are (paper, A.8)."}
-    )
-    num_processes: int | None = field(
-        default=None, metadata={"help": "Processes the recipe is written for; another number is refused."}
-    )
-    uvrb: str | None = field(
-        default=None, metadata={"help": "UVRB folder scored while training, as eval_strategy says."}
-    )
-    uvrb_sets: list[str] | None = field(
-        default=None, metadata={"help": "Sets of it, such as msrvtt crb-s; all if not given.", "nargs": "+"}
-    )
-    uvrb_split: str = field(default="unseen", metadata={"help": "Its split."})
-    uvrb_rows: int | None = field(
-        default=None, metadata={"help": "Queries and corpus rows of a set at most; all if not given."}
-    )
-    dry_run: bool = field(
-        default=False, metadata={"help": "Print mixture, steps, tokens, memory and schedule, and stop."}
-    )
-    json: bool = field(default=False, metadata={"help": "Print a dry run as JSON."})
-    shape: str | None = field(
-        default=None, metadata={"help": "Built-in shape or config folder for a dry run without a model."}
-    )
-    sharding: str = field(
-        default="none", metadata={"help": "What processes share, for a dry run.", "choices": SHARDING}
-    )
-    device_tflops: float | None = field(
-        default=None, metadata={"help": "Peak TFLOP/s of a device, for a dry run's step time."}
-    )
-    utilisation: float = field(default=0.35, metadata={"help": "Share of the peak that is reached."})
+    uvrb: str | None = setting(None, "Folder or Hub name of a UVRB, scored whenever eval_strategy says.")
+    uvrb_sets: list[str] | None = setting(None, "Its sets, such as msrvtt crb-s; all by default.", nargs="+")
+    uvrb_rows: int | None = setting(None, "Queries and corpus rows of a set at most; all by default.")
+    dry_run: bool = setting(False, "Print mixture, steps, tokens, memory and schedule, and stop.")
+    shape: str | None = setting(None, "Built-in shape or config folder, for a dry run without a model.")
+    sharding: str = setting("none", "What the processes share, for a dry run.", choices=SHARDING)
+    device_tflops: float | None = setting(None, "Peak TFLOP/s of a device, for a dry run's step time.")
 
 
 def parse(argv: Sequence[str]) -> tuple[TrainCommand, GVETrainingArguments]:
-    """Read the flags; a recipe's values stand in for flags that are not given.
+    """Read the flags, of which the first word may be a recipe; its values stand in for flags that are not given.
 
     Raises:
         ValueError: Where the recipe is not there, a setting is unknown, or model and data are missing.
@@ -94,11 +88,7 @@ def parse(argv: Sequence[str]) -> tuple[TrainCommand, GVETrainingArguments]:
     known = {action.dest for action in parser._actions}
     recipe = _flag(argv, "--recipe")
     if recipe is not None:
-        values = read_recipe(recipe)
-        if unknown := [name for name in values if name not in known]:
-            raise ValueError(
-                f"recipe: got {_with_nearest(unknown, known)}; names of flags are accepted; see gve train --help for them"
-            )
+        values = read_recipe(recipe, known)
         parser.set_defaults(**values)
         for action in parser._actions:
             action.required = action.required and action.dest not in values
@@ -117,23 +107,70 @@ def parse(argv: Sequence[str]) -> tuple[TrainCommand, GVETrainingArguments]:
     return command, args
 
 
-def make_parser() -> HfArgumentParser:
-    """The command's parser: every field of the two dataclasses is a flag, and no abbreviation is taken for one."""
+def make_parser(*, every: bool = False) -> HfArgumentParser:
+    """The command's parser: every field of the two dataclasses is a flag, and no abbreviation is taken for one.
+
+    Args:
+        every: Whether the help shows the settings of transformers too.
+    """
     parser = HfArgumentParser(
         (TrainCommand, GVETrainingArguments),
         prog="gve train",
         usage="gve train [RECIPE] [--field value ...]",
         description="Train an embedder on UVRD pairs. RECIPE is a YAML file or one of "
-        f"{', '.join(recipe_names())}; a flag stands above the recipe, the recipe above the defaults.",
+        f"{', '.join(recipe_names())}. Flags override the recipe.",
         allow_abbrev=False,
+        formatter_class=_OneName,
     )
-    for action in parser._actions:  # --output is the house's word for --output_dir
-        if action.dest == "output_dir":
-            action.option_strings.append("--output")
-            parser._option_string_actions["--output"] = action
-        elif action.dest == "num_negatives":
-            action.type = str  # a number or JSON; the parser would take the first kind of the union, a dict
+    parser.add_argument("--help-all", action=_HelpAll, help="also show the settings of transformers and exit")
+    actions = {action.dest: action for action in reversed(parser._actions)}  # of --x and --no_x the first
+    actions["num_negatives"].type = str  # a number or JSON; the parser would take the first kind of the union, a dict
+    _add_name(parser, actions["output_dir"], "--output")
+    for section, prefix in SECTIONS.items():
+        for name, action in actions.items():
+            if name.startswith(prefix):
+                _add_name(parser, action, f"--{section}.{name.removeprefix(prefix)}")
+    for title, names in GROUPS.items():
+        group = parser.add_argument_group(title)
+        group._group_actions = [actions.pop(name) for name in names.split()]
+    grouped = {id(action) for group in parser._action_groups[2:] for action in group._group_actions}
+    others = [action for action in parser._optionals._group_actions if id(action) not in grouped]
+    parser._optionals._group_actions = others
+    for action in others:
+        if not every and action.dest not in ("help", "==SUPPRESS=="):
+            action.help = argparse.SUPPRESS
     return parser
+
+
+class _OneName(argparse.HelpFormatter):
+    """Each flag under one of its names, with its default where it has one."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        first, *others = action.option_strings
+        name = others[-1] if others and ("." in others[-1] or others[-1] in ("--help", "--output")) else first
+        if action.nargs == 0:
+            return name
+        return f"{name} {self._format_args(action, 'X')}"
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        plain = action.default in (None, False, [], argparse.SUPPRESS)
+        return action.help if plain else f"{action.help} (%(default)s)"
+
+
+class _HelpAll(argparse.Action):
+    """`--help-all`, which leaves nothing in the namespace."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **kwargs: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, **kwargs)
+
+    def __call__(self, parser: argparse.ArgumentParser, *args: Any) -> None:
+        make_parser(every=True).print_help()
+        parser.exit()
+
+
+def _add_name(parser: HfArgumentParser, action: argparse.Action, name: str) -> None:
+    action.option_strings.append(name)
+    parser._option_string_actions[name] = action
 
 
 def recipe_names() -> list[str]:
@@ -141,8 +178,16 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def read_recipe(name: str) -> dict[str, Any]:
-    """The settings of a recipe."""
+def read_recipe(name: str, known: Iterable[str] | None = None) -> dict[str, Any]:
+    """The values of a recipe by flag.
+
+    Args:
+        name: A YAML file, or the name of one in `trainers/recipes`.
+        known: All flags; None accepts any.
+
+    Raises:
+        ValueError: Where there is no such recipe, it holds no settings, or a setting is unknown.
+    """
     path = next((path for path in (Path(name), RECIPES / f"{name}.yaml") if path.is_file()), None)
     if path is None:
         raise ValueError(
@@ -152,21 +197,36 @@ def read_recipe(name: str) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ValueError(
-            f"recipe: {name!r} is no YAML ({error}); a mapping of settings is accepted; correct it"
+            f"recipe: {name!r} is not YAML ({error}); a mapping of settings is accepted; correct it"
         ) from error
     if not isinstance(values, dict):
         raise ValueError(
             f"recipe: {name!r} holds {type(values).__name__}; a mapping of settings is accepted; write `field: value`"
         )
-    return values
+    if old := [key for key in values if any(key.startswith(prefix) for prefix in SECTIONS.values())]:
+        logger.warning(
+            "recipe %s: %s: these names go in the next version; nest them, as lora: {rank: 16}", name, ", ".join(old)
+        )
+    flat = dict(_flatten(values))
+    if known is not None and (unknown := [key for key in flat if key not in known]):
+        raise ValueError(
+            f"recipe: got {_with_nearest(unknown, known)}; names of flags are accepted; see gve train --help for them"
+        )
+    return flat
+
+
+def _flatten(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if key in SECTIONS and isinstance(value, Mapping):
+            yield from ((f"{SECTIONS[key]}{name}", inner) for name, inner in value.items())
+        else:
+            yield key, value
 
 
 def _check(command: TrainCommand) -> None:
     """What must stand in a command before anything is loaded."""
     if command.num_processes is not None and command.num_processes < 1:
         raise ValueError(f"num_processes: got {command.num_processes}; 1 or more is accepted; correct it")
-    if not 0 < command.utilisation <= 1:
-        raise ValueError(f"utilisation: got {command.utilisation}; above 0, at most 1 is accepted; 0.35 is usual")
     if command.dry_run:
         if command.model is None and command.shape is None:
             raise ValueError("model: got none; a dry run needs --model or --shape; name a folder or a built-in shape")
@@ -190,11 +250,8 @@ def _with_recipe_flag(argv: list[str]) -> list[str]:
 def _with_nearest(names: Iterable[str], known: Iterable[str]) -> str:
     """Unknown names, each with the known one that it may have been meant for."""
     choices = sorted(known)
-    told = []
-    for name in names:
-        near = get_close_matches(name.replace("-", "_"), choices, n=1)
-        told.append(f"{name} (nearest: {near[0]})" if near else name)
-    return ", ".join(told)
+    nearest = {name: get_close_matches(name.replace("-", "_"), choices, n=1) for name in names}
+    return ", ".join(f"{name} (nearest: {near[0]})" if near else name for name, near in nearest.items())
 
 
 def _flag(argv: Sequence[str], name: str) -> str | None:

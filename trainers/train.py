@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command, args = parse(sys.argv[1:] if argv is None else list(argv))
         if command.dry_run:
             tasks = None if command.data is None else load_tasks(command.data, command.tasks)
-            sys.stdout.write(write_plan(make_plan(command, args, tasks), as_json=command.json))
+            sys.stdout.write(write_plan(make_plan(command, args, tasks)))
             return 0
         check_processes(command, args)
         trainer = make_trainer(command, args)
@@ -79,7 +79,6 @@ def make_evaluator(command: TrainCommand, args: GVETrainingArguments) -> GVEUVRB
     evaluator = GVEUVRBEvaluator(
         command.uvrb,
         sets=command.uvrb_sets,
-        split=command.uvrb_split,
         rows=command.uvrb_rows,
         batch_size=args.per_device_eval_batch_size,
     )

@@ -14,8 +14,8 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import TrainOutput
 
 from gve.embedder_gve import EmbedderMixin
+from gve.encoding.frame_cache import FrameCache
 from gve.eval.encoders import Encoder
-from gve.frame_cache import FrameCache
 from gve.media_gve import shown
 from gve.sentence_gve import write_json
 from gve.trainers.arguments import GVETrainingArguments

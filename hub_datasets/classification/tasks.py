@@ -1,31 +1,26 @@
-"""Five action data sets as retrieval: a video asks, and the text of its class is the one answer among all classes."""
+"""Five action data sets as retrieval: a video is the query, and the text of its class is the one answer among all."""
 
 from dataclasses import dataclass
 
-from gve.hub_datasets.uvrb.sources import Source
+from gve.hub_datasets.uvrb.sources import Origin
 
 
 @dataclass(frozen=True)
 class ClassificationTask:
-    """How a data set of labelled videos is asked and scored; counts towards no ability of UVRB.
+    """How a data set of labelled videos is queried and scored; it counts towards no ability of UVRB.
 
     Attributes:
-        name: Its short name, such as "UCF101".
-        instruction: That of the queries, which are videos.
-        template: The text of a class; {label} stands for the words of its name.
+        instruction: Instruction of the queries, which are videos.
+        template: Text of a class; {label} stands for the words of its name.
         num_classes: Classes of the published data set, each a candidate of every query.
-        source: Where it was published, with its licences.
-        abilities: None of UVRB's.
-        query_modalities: What each query is made of.
-        corpus_modality: What the corpus is made of.
-        metric: Accuracy, as retrieval calls it.
+        metric: Accuracy, under the name it has in retrieval.
     """
 
     name: str
     instruction: str
     template: str
     num_classes: int
-    source: Source
+    source: Origin
     abilities: tuple[str, ...] = ()
     query_modalities: tuple[str, ...] = ("video",)
     corpus_modality: str = "text"
@@ -33,11 +28,11 @@ class ClassificationTask:
 
     @property
     def slug(self) -> str:
-        """The name as commands and folders spell it: lower case."""
+        """The name in lower case, as commands and folders spell it."""
         return self.name.lower()
 
 
-_KINETICS = Source(
+_KINETICS = Origin(
     name="Kinetics-700",
     homepage="https://github.com/cvdfoundation/kinetics-dataset",
     paper="arXiv:1907.06987",
@@ -46,7 +41,7 @@ _KINETICS = Source(
     may_rehost="annotations",
     reason="the licence covers the annotations only",
 )
-_UCF101 = Source(
+_UCF101 = Origin(
     name="UCF101",
     homepage="https://www.crcv.ucf.edu/data/UCF101.php",
     paper="arXiv:1212.0402",
@@ -55,7 +50,7 @@ _UCF101 = Source(
     may_rehost="nothing",
     reason="neither labels nor videos carry a licence",
 )
-_HMDB51 = Source(
+_HMDB51 = Origin(
     name="HMDB51",
     homepage="https://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-database/",
     paper="ICCV 2011",
@@ -64,7 +59,7 @@ _HMDB51 = Source(
     may_rehost="annotations",
     reason="most clips are from films, which are not the authors' to license",
 )
-_SSV2 = Source(
+_SSV2 = Origin(
     name="Something-Something V2",
     homepage="https://www.qualcomm.com/developer/software/something-something-v-2-dataset",
     paper="arXiv:1706.04261",
@@ -73,7 +68,7 @@ _SSV2 = Source(
     may_rehost="nothing",
     reason="its licence has not been read; see its page before anything else",
 )
-_BREAKFAST = Source(
+_BREAKFAST = Origin(
     name="Breakfast",
     homepage="https://serre-lab.clps.brown.edu/resource/breakfast-actions-dataset/",
     paper="CVPR 2014",
@@ -85,18 +80,10 @@ _BREAKFAST = Source(
 
 _TABLE = (
     ClassificationTask(
-        "K700",
-        "Find the human action that is performed in the video.",
-        "A video of {label}.",
-        700,
-        _KINETICS,
+        "K700", "Find the human action that is performed in the video.", "A video of {label}.", 700, _KINETICS
     ),
     ClassificationTask(
-        "UCF101",
-        "Find the action or sport that the video shows.",
-        "A video of {label}.",
-        101,
-        _UCF101,
+        "UCF101", "Find the action or sport that the video shows.", "A video of {label}.", 101, _UCF101
     ),
     ClassificationTask(
         "HMDB51",
@@ -106,11 +93,7 @@ _TABLE = (
         _HMDB51,
     ),
     ClassificationTask(
-        "SSV2",
-        "Find the sentence that tells what is done with the objects in the video.",
-        "{label}.",
-        174,
-        _SSV2,
+        "SSV2", "Find the sentence that tells what is done with the objects in the video.", "{label}.", 174, _SSV2
     ),
     ClassificationTask(
         "Breakfast",

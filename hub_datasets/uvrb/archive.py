@@ -1,6 +1,6 @@
 """The official archives as they unpack: jsonl files beside folders of videos, frames and images, read and checked.
 
-One archive a set, at `<NAME>/UVRB/<NAME>/`, with `jsonl/queries.jsonl`, `corpus.jsonl` and `instances.jsonl`.
+One archive a set, in `<NAME>/UVRB/<NAME>/`, with `jsonl/queries.jsonl`, `corpus.jsonl` and `instances.jsonl`.
 """
 
 import json
@@ -13,7 +13,7 @@ from gve.hub_datasets.uvrb.media import MediaIndex
 from gve.hub_datasets.uvrb.tasks import RetrievalSet
 
 STRUCTURE, COUNTS, POOLS, MEDIA = "structure", "counts", "pools", "media"
-"""Kinds of problems: what is written is wrong; numbers differ from the paper's; no pools; a file is missing or broken."""
+"""Kinds of problems: wrong content; numbers that differ from the paper's; no pools; missing or broken files."""
 
 _QUERY_KEYS = ("qid", "query_id", "query-id", "query", "id")
 _POSITIVE_KEYS = ("pos", "positives", "positive", "pos_ids", "positive_ids")
@@ -23,14 +23,7 @@ _POOL_KEYS = ("candidates", "candidate", "cands", "cand", "pool", "candidate_ids
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with an archive.
-
-    Attributes:
-        set: The set's name.
-        kind: "structure", "counts", "pools" or "media".
-        where: File and line, or row.
-        what: What was got, and what is needed.
-    """
+    """What is wrong with an archive: its set, kind, place (file and line, or row) and description."""
 
     set: str
     kind: str
@@ -46,12 +39,11 @@ class Archive:
     """One set as the archive has it.
 
     Attributes:
-        task: Its entry in the table.
         queries: Rows of id, text, image and video; media are paths, or None.
-        corpus: Path of each video by id, None where it is missing.
+        corpus: Path of each video by id, None if it is missing.
         positives: Ids of the corpus by query.
         pools: Ids of the candidates by query, or None.
-        problems: All that is wrong.
+        problems: Everything that is wrong.
     """
 
     task: RetrievalSet
@@ -62,20 +54,12 @@ class Archive:
     problems: list[Problem] = field(default_factory=list)
 
     def note(self, kind: str, where: str, what: str) -> None:
-        """Keep a problem."""
+        """Add a problem."""
         self.problems.append(Problem(self.task.name, kind, where, what))
 
 
 def find_archive(source: Path, task: RetrievalSet) -> Path | None:
-    """The folder of a set, which holds `jsonl`.
-
-    Args:
-        source: Where the archives were unpacked.
-        task: The set.
-
-    Returns:
-        The folder, or None.
-    """
+    """The folder of a set, which holds `jsonl`; None if there is none below the source."""
     name = task.name
     for folder in (source / name / "UVRB" / name, source / "UVRB" / name, source / name):
         if (folder / "jsonl").is_dir():
@@ -84,20 +68,14 @@ def find_archive(source: Path, task: RetrievalSet) -> Path | None:
 
 
 def read_archive(source: Path, task: RetrievalSet) -> Archive:
-    """Read one set and check everything that can be checked without decoding.
-
-    Args:
-        source: Where the archives were unpacked.
-        task: The set.
-
-    Returns:
-        The set, with every problem found and not only the first.
-    """
+    """Read one set and check everything that can be checked without decoding; all problems are found, not only the first."""
     archive = Archive(task)
     folder = find_archive(source, task)
     if folder is None:
         archive.note(
-            STRUCTURE, str(source), f"no folder {task.name}/UVRB/{task.name}/jsonl; unpack it, or name --sets"
+            STRUCTURE,
+            str(source),
+            f"no folder {task.name}/UVRB/{task.name}/jsonl; unpack it, or choose others by --sets",
         )
         return archive
     index = MediaIndex(folder)
@@ -109,7 +87,7 @@ def read_archive(source: Path, task: RetrievalSet) -> Archive:
 
 
 def _lines(archive: Archive, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Objects of a jsonl file with their place."""
+    """Objects of a jsonl file with their places."""
     if not path.is_file():
         archive.note(STRUCTURE, path.name, "no such file; it belongs to the archive; unpack it again")
         return
@@ -130,17 +108,17 @@ def _lines(archive: Archive, path: Path) -> Iterator[tuple[str, dict[str, Any]]]
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no value")
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _identity(archive: Archive, where: str, row: Mapping[str, Any], taken: Mapping[str, Any]) -> str | None:
-    """A row's id as text; None when it has none or another row has it."""
+    """A row's id as text; None if it has none or another row has it."""
     identity = row.get("id")
     if not isinstance(identity, str | int) or identity == "":
         archive.note(STRUCTURE, where, f"id {identity!r}; a text or whole number is needed")
         return None
     if str(identity) in taken:
-        archive.note(STRUCTURE, where, f"id {str(identity)!r} stands more than once; ids must be unique")
+        archive.note(STRUCTURE, where, f"id {str(identity)!r} appears more than once; ids must be unique")
         return None
     return str(identity)
 
@@ -235,7 +213,7 @@ def _first(row: Mapping[str, Any], keys: Sequence[str]) -> Any:
 
 
 def _ids(archive: Archive, where: str, value: Any) -> list[str]:
-    """Known ids of the corpus out of one id, a list of them, or a list of rows with an id."""
+    """Known ids of the corpus from one id, a list of them, or a list of rows with an id."""
     values = value if isinstance(value, list) else [] if value is None else [value]
     found = [str(one.get("id") if isinstance(one, dict) else one) for one in values]
     for identity in found:

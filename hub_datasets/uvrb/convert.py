@@ -1,6 +1,6 @@
 """A user's own copy of the official archives as a folder that our loader, `load_dataset` and MTEB read.
 
-First everything that is written in the archives is checked, then the videos are read: each distinct one once.
+First everything written in the archives is checked, then each distinct video is read once.
 """
 
 import json
@@ -12,12 +12,14 @@ from typing import Any
 import pyarrow.parquet as pq
 from datasets import Features, List, Value
 
-from gve.hub_datasets.uvrb.archive import COUNTS, MEDIA, POOLS, Archive, Problem, read_archive
+from gve.hub_datasets.files import remove_leftovers, write_text
+from gve.hub_datasets.parquet import write_rows
+from gve.hub_datasets.parts import write_parts
+from gve.hub_datasets.uvrb.archive import COUNTS, MEDIA, POOLS, Problem, read_archive
 from gve.hub_datasets.uvrb.card import SPLIT, archive_card
-from gve.hub_datasets.uvrb.media import FrameSettings, fingerprint
-from gve.hub_datasets.uvrb.shards import Shard, make_shards, write_shards
+from gve.hub_datasets.uvrb.media import FrameSettings
+from gve.hub_datasets.uvrb.shards import ConversionShard, ConvertedSet, make_shards, print_of
 from gve.hub_datasets.uvrb.tasks import resolve
-from gve.hub_datasets.world.files import write_rows, write_text
 
 SCHEMA = "gve-conversion/1"
 _TEXT = Value("string")
@@ -32,7 +34,7 @@ class Leniency:
     Attributes:
         any_counts: Numbers of queries, videos or candidates other than the paper's.
         without_pools: Sets that need candidate pools and have none; they are stored and cannot be scored.
-        allow_missing: Missing and broken media; what needs them is left out.
+        allow_missing: Missing and broken media; whatever needs them is left out.
     """
 
     any_counts: bool = False
@@ -55,140 +57,94 @@ def convert(
     workers: int = 2,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Convert archives; what an earlier, interrupted run finished is kept.
-
-    Args:
-        source: Where the archives were unpacked.
-        target: Where to; made if missing.
-        sets: Names or slugs; None for all sixteen.
-        settings: How videos are stored.
-        leniency: Which problems do not stop it.
-        workers: Processes that read videos.
-        progress: Whether to show bars on stderr.
+    """Convert archives, or the named sets of them; the finished parts of an interrupted run are kept.
 
     Returns:
-        What is also in `report.json`: settings, counts and bytes by set, and every problem. `complete` tells whether
-        all sets are there; a set with broken media is not, unless that was allowed.
+        The content of `report.json`: settings, counts and bytes by set, and every problem. `complete` says whether all
+        sets were stored; a set with broken media is not, unless that was allowed.
 
     Raises:
-        ValueError: When the archives have a problem that is not allowed; all of them are in the report.
+        ValueError: If the archives have a problem that is not allowed; the report has all of them.
     """
     settings, leniency = settings or FrameSettings(), leniency or Leniency()
     if workers < 1:
-        raise ValueError(f"workers: {workers}; 1 or more is accepted; raise it")
+        raise ValueError(f"workers must be 1 or more, got {workers}. Raise it.")
     target.mkdir(parents=True, exist_ok=True)
-    archives = [read_archive(source, task) for task in resolve(sets)]
-    _stop_at(archives, leniency, target, settings)
+    remove_leftovers(target)
+    found = [ConvertedSet(read_archive(source, task)) for task in resolve(sets)]
+    if stopping := [problem for one in found for problem in one.archive.problems if leniency.stops(problem)]:
+        _report(target, found, settings)
+        more = f" and {len(stopping) - 1} more" if len(stopping) > 1 else ""
+        raise ValueError(f"{stopping[0]}{more}. All are in {target / 'report.txt'}. Repair them, or see --help.")
     prints: dict[Path, str] = {}
-    corpora = _corpus_shards(target, archives, settings, prints)
-    write_shards(_distinct(corpora), workers=workers, progress=progress, title="videos")
-    queries = {}
-    for archive in archives:
-        name, folder = archive.task.name, target / f"{archive.task.slug}-queries"
-        rows = _query_rows(archive, _lost(corpora[name], archive.corpus))
-        queries[name] = make_shards(folder, rows, settings, query=True, prints=prints)
-    write_shards(_distinct(queries), workers=workers, progress=progress, title="queries")
-    for archive in archives:
-        _note_broken(archive, [*corpora[archive.task.name], *queries[archive.task.name]])
-    published = [archive for archive in archives if not any(map(leniency.stops, archive.problems))]
-    for archive in published:
-        _write_tables(target, archive, queries[archive.task.name])
-    names = [archive.task.name for archive in published]
-    write_text(target / "README.md", archive_card(target, published, _pick(corpora, names), _pick(queries, names)))
-    _remove_others(target, [*_all(corpora), *_all(queries)])
-    return _report(target, archives, settings, corpora, queries, names)
+    _add_corpora(found, target, settings, prints)
+    options = {"workers": workers, "progress": progress, "unit": "row"}
+    write_parts(_distinct(one.corpus for one in found), title="videos", **options)
+    for one in found:
+        folder = target / f"{one.archive.task.slug}-queries"
+        one.queries = make_shards(folder, _query_rows(one), settings, prints, query=True)
+    write_parts(_distinct(one.queries for one in found), title="queries", **options)
+    for one in found:
+        one.note_broken()
+        one.published = not any(map(leniency.stops, one.archive.problems))
+        if one.published:
+            _write_tables(target, one)
+    write_text(target / "README.md", archive_card(target, [one for one in found if one.published]))
+    _remove_others(_distinct([*one.corpus, *one.queries] for one in found))
+    return _report(target, found, settings)
 
 
-def _stop_at(archives: Sequence[Archive], leniency: Leniency, target: Path, settings: FrameSettings) -> None:
-    """Stop, with a report of everything, at problems that are not allowed."""
-    stopping = [problem for archive in archives for problem in archive.problems if leniency.stops(problem)]
-    if not stopping:
-        return
-    _report(target, archives, settings, {}, {}, [])
-    more = f" and {len(stopping) - 1} more" if len(stopping) > 1 else ""
-    raise ValueError(f"{stopping[0]}{more}; all are in {target / 'report.txt'}; mend them or see --help")
-
-
-def _note_broken(archive: Archive, shards: Sequence[Shard]) -> None:
-    """Add the media that turned out to be broken to an archive's problems."""
-    for shard in shards:
-        for identity, reason in shard.broken().items():
-            archive.note(MEDIA, f"{'query' if shard.query else 'corpus'} {identity!r}", reason)
-
-
-def _all(shards: Mapping[str, Sequence[Shard]]) -> Iterable[Shard]:
-    return (shard for several in shards.values() for shard in several)
-
-
-def _distinct(shards: Mapping[str, Sequence[Shard]]) -> list[Shard]:
+def _distinct(shards: Iterable[Sequence[ConversionShard]]) -> list[ConversionShard]:
     """Each file once, though several sets share it."""
-    return list({shard.path: shard for shard in _all(shards)}.values())
+    return list({shard.path: shard for several in shards for shard in several}.values())
 
 
-def _pick(shards: Mapping[str, list[Shard]], names: Sequence[str]) -> dict[str, list[Shard]]:
-    return {name: shards[name] for name in names}
-
-
-def _corpus_shards(
-    target: Path, archives: Sequence[Archive], settings: FrameSettings, prints: dict[Path, str]
-) -> dict[str, list[Shard]]:
-    """Files of each set's corpus; a video that several sets have under one id lies in a file that they share."""
-    owners: dict[tuple[str, str], list[str]] = {}
+def _add_corpora(sets: Sequence[ConvertedSet], target: Path, settings: FrameSettings, prints: dict[Path, str]) -> None:
+    """Plan the files of each corpus; a video that several sets have under one id is in a file that they share."""
+    owners: dict[tuple[str, str], list[int]] = {}
     paths: dict[tuple[str, str], Path] = {}
-    for archive in archives:
-        for identity, path in archive.corpus.items():
-            if path is None:
-                continue
-            if path not in prints:
-                prints[path] = f"{path.stem}|{fingerprint(path)}"
-            key = (identity, prints[path])
-            owners.setdefault(key, []).append(archive.task.slug)
-            paths.setdefault(key, path)
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for place, one in enumerate(sets):
+        for identity, path in one.archive.corpus.items():
+            if path is not None:
+                key = (identity, print_of(path, prints))
+                owners.setdefault(key, []).append(place)
+                paths.setdefault(key, path)
+    groups: dict[tuple[int, ...], list[dict[str, Any]]] = {}
     for key in sorted(owners):
         groups.setdefault(tuple(owners[key]), []).append({"id": key[0], "video": paths[key]})
-    found: dict[str, list[Shard]] = {archive.task.name: [] for archive in archives}
-    by_slug = {archive.task.slug: archive.task.name for archive in archives}
-    for slugs, rows in groups.items():
-        folder = target / ("_".join(slugs) + "-corpus")
-        shards = make_shards(folder, rows, settings, query=False, prints=prints)
-        for slug in slugs:
-            found[by_slug[slug]] += shards
-    return found
+    for places, rows in groups.items():
+        folder = target / ("_".join(sets[place].archive.task.slug for place in places) + "-corpus")
+        shards = make_shards(folder, rows, settings, prints, query=False)
+        for place in places:
+            sets[place].corpus += shards
 
 
-def _lost(shards: Sequence[Shard], corpus: Mapping[str, Path | None]) -> set[str]:
-    """Ids of a corpus whose video is missing or could not be read."""
-    broken = {identity for shard in shards for identity in shard.broken()}
-    return {identity for identity, path in corpus.items() if path is None or identity in broken}
-
-
-def _query_rows(archive: Archive, lost: set[str]) -> list[dict[str, Any]]:
+def _query_rows(one: ConvertedSet) -> list[dict[str, Any]]:
     """Queries that still have a positive and all of their media."""
-    rows = []
+    archive, lost, rows = one.archive, one.lost(), []
     for query in archive.queries:
-        positives = [one for one in archive.positives.get(query["id"], []) if one not in lost]
+        positives = [found for found in archive.positives.get(query["id"], []) if found not in lost]
         if not positives or any(query[part] is None for part in archive.task.query_modalities):
             continue
-        pool = None if archive.pools is None else [one for one in archive.pools[query["id"]] if one not in lost]
-        told = {"set": archive.task.name, "instruction": archive.task.instruction}
-        rows.append({**query, **told, "positives": positives, "candidates": pool})
+        pool = archive.pools and [found for found in archive.pools[query["id"]] if found not in lost]
+        about = {"set": archive.task.name, "instruction": archive.task.instruction}
+        rows.append({**query, **about, "positives": positives, "candidates": pool})
     return rows
 
 
-def _write_tables(target: Path, archive: Archive, queries: Sequence[Shard]) -> None:
+def _write_tables(target: Path, one: ConvertedSet) -> None:
     """Relevance and pools of the queries that were stored."""
-    rows = [row for shard in queries for row in shard.rows if row["id"] not in shard.broken()]
-    slug = archive.task.slug
-    relevance = ({"query-id": row["id"], "corpus-id": one, "score": 1} for row in rows for one in row["positives"])
+    rows = [row for shard in one.queries for row in shard.rows if row["id"] not in shard.broken()]
+    slug = one.archive.task.slug
+    relevance = ({"query-id": row["id"], "corpus-id": found, "score": 1} for row in rows for found in row["positives"])
     write_rows(target / f"{slug}-qrels" / f"{SPLIT}.parquet", relevance, _QRELS)
-    if archive.pools is not None:
+    if one.archive.pools is not None:
         pools = ({"query-id": row["id"], "corpus-ids": row["candidates"]} for row in rows)
         write_rows(target / f"{slug}-top_ranked" / f"{SPLIT}.parquet", pools, _TOP_RANKED)
 
 
-def _remove_others(target: Path, shards: Sequence[Shard]) -> None:
-    """Take away what other settings, other archives or killed processes left in the folders of videos."""
+def _remove_others(shards: Sequence[ConversionShard]) -> None:
+    """Delete what other settings, other archives or killed processes left in the folders of videos."""
     kept = {path for shard in shards for path in (shard.path, shard.note)}
     for folder in {shard.path.parent for shard in shards}:
         for path in folder.iterdir():
@@ -196,46 +152,39 @@ def _remove_others(target: Path, shards: Sequence[Shard]) -> None:
                 path.unlink()
 
 
-def _report(
-    target: Path,
-    archives: Sequence[Archive],
-    settings: FrameSettings,
-    corpora: Mapping[str, list[Shard]],
-    queries: Mapping[str, list[Shard]],
-    published: Sequence[str],
-) -> dict[str, Any]:
+def _report(target: Path, sets: Sequence[ConvertedSet], settings: FrameSettings) -> dict[str, Any]:
     """Write down what was found and made, as JSON and as text."""
-    problems = [problem for archive in archives for problem in archive.problems]
-    files = {shard.path for shard in (*_all(corpora), *_all(queries)) if shard.path.exists()}
-    entries = {}
-    for archive in archives:
-        name, task = archive.task.name, archive.task
-        stored = [_count(shards.get(name, [])) for shards in (queries, corpora)]
-        entries[name] = {
-            "published": name in published,
-            "queries": {"expected": task.official_queries, "found": len(archive.queries), "stored": stored[0]},
-            "corpus": {
-                "expected": task.official_corpus if task.pool_size is None else None,
-                "found": len(archive.corpus),
-                "stored": stored[1],
-            },
-            "pools": archive.pools is not None,
-            "problems": len(archive.problems),
-        }
-    videos = _count(_distinct(corpora))
-    size = sum(path.stat().st_size for path in files)
+    problems = [problem for one in sets for problem in one.archive.problems]
+    corpora = _distinct(one.corpus for one in sets)
+    files = {shard.path for shard in (*corpora, *(shard for one in sets for shard in one.queries))}
     report = {
         "schema": SCHEMA,
         "settings": asdict(settings),
-        "complete": len(published) == len(archives),
-        "sets": entries,
-        "bytes": size,
-        "corpus_videos": videos,
+        "complete": all(one.published for one in sets),
+        "sets": {one.archive.task.name: _entry(one) for one in sets},
+        "bytes": sum(path.stat().st_size for path in files if path.exists()),
+        "corpus_videos": _count(corpora),
         "problems": [asdict(problem) for problem in problems],
     }
     write_text(target / "report.json", json.dumps(report, indent=2) + "\n")
     write_text(target / "report.txt", _report_text(report, problems))
     return report
+
+
+def _entry(one: ConvertedSet) -> dict[str, Any]:
+    archive, task = one.archive, one.archive.task
+    corpus = task.official_corpus if task.pool_size is None else None
+    return {
+        "published": one.published,
+        "queries": {
+            "expected": task.official_queries,
+            "found": len(archive.queries),
+            "stored": _count(one.queries),
+        },
+        "corpus": {"expected": corpus, "found": len(archive.corpus), "stored": _count(one.corpus)},
+        "pools": archive.pools is not None,
+        "problems": len(archive.problems),
+    }
 
 
 def _report_text(report: Mapping[str, Any], problems: Sequence[Problem]) -> str:
@@ -250,5 +199,5 @@ def _report_text(report: Mapping[str, Any], problems: Sequence[Problem]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _count(shards: Sequence[Shard]) -> int:
+def _count(shards: Sequence[ConversionShard]) -> int:
     return sum(pq.read_metadata(shard.path).num_rows for shard in shards if shard.path.exists())

@@ -1,4 +1,4 @@
-"""Files that the archives name: found under any of the names in use, told apart by content, stored as a few frames.
+"""Files that the archives name: found under any of the names in use, recognised by content, stored as a few frames.
 
 Shapes: F frames, H height, W width.
 """
@@ -14,7 +14,7 @@ from PIL import Image
 
 from gve.hub_datasets.walking import walk_files
 from gve.image_gve import open_image
-from gve.media_gve import MP4, WEBP, media_kind
+from gve.media_gve import MP4, WEBP, media_kind, shown
 from gve.video_gve import Frames, read_video
 from gve.video_writer import JPEG_CLOCK, WEBP_CLOCK, encode_jpegs, encode_webp
 
@@ -22,11 +22,11 @@ FORMATS: dict[str, tuple[str, int, Callable[..., bytes]]] = {
     "jpeg": (MP4, JPEG_CLOCK, encode_jpegs),
     "webp": (WEBP, WEBP_CLOCK, encode_webp),
 }
-"""Suffix of the stored file, ticks a second of its clock, and its writer, by format of the frames."""
+"""By format of the frames: suffix of the stored file, ticks a second of its clock, and its writer."""
 MAX_PIXELS, SIDE = 200 * 784, 28
 _SAMPLES, _SAMPLE = 16, 1 << 16
 _JSON, _FOLDERS = "jsonl", "videos_frames"
-"""Folders of an archive: its tables, which hold no media, and the videos that are folders of frames."""
+"""Folders of an archive: its tables, which hold no media, and its videos stored as folders of frames."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class FrameSettings:
     """How videos are stored.
 
     Attributes:
-        frames: F, how many frames are kept of each.
+        frames: F, frames kept of each video.
         format: "jpeg" or "webp".
         quality: Of the format, 1 to 100.
-        frames_fps: Frames a second of a folder of frames, whose times nobody wrote down.
+        frames_fps: Frames a second of a folder of frames, whose times are not recorded.
     """
 
     frames: int = 8
@@ -48,9 +48,8 @@ class FrameSettings:
     def __post_init__(self) -> None:
         if self.frames < 1 or not 1 <= self.quality <= 100 or self.format not in FORMATS or not self.frames_fps > 0:
             raise ValueError(
-                f"frames, format, quality, frames_fps: got {self.frames}, {self.format!r}, {self.quality} and "
-                f"{self.frames_fps}; 1 or more, {' or '.join(FORMATS)}, 1 to 100 and a rate above 0 are accepted; "
-                "change them"
+                f"frames, format, quality and frames_fps must be 1 or more, {' or '.join(FORMATS)}, 1 to 100 and above 0, "
+                f"got {self.frames}, {shown(self.format)}, {self.quality} and {self.frames_fps}. Change them."
             )
 
 
@@ -59,8 +58,8 @@ class StoredVideo:
     """A video as it is stored.
 
     Attributes:
-        content: An MP4 file of JPEG frames, or a moving WebP picture.
-        timestamps: Seconds of each frame from the first frame of the video.
+        content: An MP4 file of JPEG frames, or an animated WebP.
+        timestamps: Seconds of each frame from the video's first frame.
         duration: Seconds of the whole video.
     """
 
@@ -70,11 +69,7 @@ class StoredVideo:
 
 
 class MediaIndex:
-    """Finds the files of one archive.
-
-    Args:
-        folder: The archive; what lies under `jsonl` is not looked at.
-    """
+    """Finds the files of one archive by the names that its tables use."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -96,30 +91,16 @@ class MediaIndex:
                 known.setdefault(path.stem, []).append(path)
 
     def video(self, name: str) -> Path | None:
-        """A video file, else a folder of frames.
-
-        Args:
-            name: As the archive writes it: with or without folders and suffix.
-
-        Returns:
-            Its path, or None when there is no such file, or several and none of them fits better.
-        """
+        """A video file, else a folder of frames, by a name with or without folders and suffix; None if none or several fit."""
         return _pick(self._videos, name) or _pick(self._frames, name)
 
     def image(self, name: str) -> Path | None:
-        """An image file.
-
-        Args:
-            name: As the archive writes it.
-
-        Returns:
-            Its path, or None.
-        """
+        """An image file, by a name with or without folders and suffix; None if none or several fit."""
         return _pick(self._images, name)
 
 
 def _pick(known: dict[str, list[Path]], name: str) -> Path | None:
-    """The path that shares most of a name's folders; None where two are as good."""
+    """The path that shares most of a name's folders; None if two are as good."""
     asked = Path(name)
     found = known.get(asked.stem, []) + (known.get(asked.name, []) if asked.name != asked.stem else [])
     parents = asked.parent.parts
@@ -136,14 +117,7 @@ def _pick(known: dict[str, list[Path]], name: str) -> Path | None:
 
 
 def fingerprint(path: Path) -> str:
-    """Tell media apart by size and samples of their content; small files are read whole.
-
-    Args:
-        path: A file, or a folder of frames.
-
-    Returns:
-        A hexadecimal digest.
-    """
+    """Hexadecimal digest of a file or folder of frames, from sizes and samples of content; small files are read whole."""
     digest = hashlib.blake2b(digest_size=12)
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     for file in files:
@@ -157,18 +131,13 @@ def fingerprint(path: Path) -> str:
 
 
 def store_video(path: Path, settings: FrameSettings) -> StoredVideo:
-    """Sample a video and encode its frames.
+    """Sample a video file, or a folder of frames in the order of their names, and encode its frames.
 
-    Args:
-        path: A video file, or a folder of frames in the order of their names.
-        settings: How.
-
-    Returns:
-        The stored video; each frame at most 200 tokens of 28 x 28 pixels, and unchanged in size below that.
+    Each frame has at most 200 tokens of 28 x 28 pixels; smaller ones keep their size.
 
     Raises:
-        ValueError: When it cannot be read.
-        FileNotFoundError: When it is gone.
+        ValueError: If it cannot be read.
+        FileNotFoundError: If it does not exist.
     """
     if path.is_dir():
         sampled = _read_frames(path, settings.frames, settings.frames_fps)
@@ -186,15 +155,7 @@ def store_video(path: Path, settings: FrameSettings) -> StoredVideo:
 
 
 def fit_size(height: int, width: int) -> tuple[int, int]:
-    """Size of a stored frame: the picture's own, or as Qwen2.5-VL shrinks it to 200 tokens.
-
-    Args:
-        height: In pixels.
-        width: In pixels.
-
-    Returns:
-        (height, width).
-    """
+    """(height, width) of a stored frame: the picture's own, or as Qwen2.5-VL shrinks it to 200 tokens."""
     if height * width <= MAX_PIXELS:
         return height, width
     scale = math.sqrt(height * width / MAX_PIXELS)
@@ -202,10 +163,10 @@ def fit_size(height: int, width: int) -> tuple[int, int]:
 
 
 def _read_frames(folder: Path, count: int, rate: float) -> Frames:
-    """Evenly spread pictures of a folder, by the rule for videos."""
+    """Evenly spaced pictures of a folder, by the rule for videos."""
     paths = sorted((path for path in folder.iterdir() if media_kind(path) == "image"), key=_natural)
     if not paths:
-        raise ValueError(f"{folder}: no picture in it; the frames of a video are needed; unpack it again")
+        raise ValueError(f"{folder} must hold the frames of a video, got no picture in it. Unpack it again.")
     places = np.linspace(0, len(paths) - 1, count).round().astype(int).tolist()
     frames = []
     for place in places:
@@ -216,6 +177,6 @@ def _read_frames(folder: Path, count: int, rate: float) -> Frames:
 
 
 def _natural(path: Path) -> tuple[int, str]:
-    """Order of numbered names, whether padded or not."""
+    """Sort key of numbered names, padded or not."""
     digits = "".join(character for character in path.stem if character.isdigit())
     return (int(digits) if digits else 0, path.name)

@@ -1,60 +1,42 @@
-"""Files of stored videos: each named by what it is made of, so that an interrupted conversion goes on where it was.
+"""Parquet files of stored videos, each named by its inputs, so that an interrupted conversion continues.
 
-A file is written whole or not at all. One with videos that could not be read has a note beside it and is made again by
-the next run.
+A file is written whole or not at all. One with videos that could not be read has a note beside it, and the next run
+makes it again.
 """
 
 import hashlib
 import json
-import multiprocessing
-import signal
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from datasets import Features, Image, List, Value, Video
-from tqdm import tqdm
 
+from gve.hub_datasets.files import write_text
+from gve.hub_datasets.parquet import write_rows
+from gve.hub_datasets.uvrb.archive import MEDIA, Archive
 from gve.hub_datasets.uvrb.media import FORMATS, FrameSettings, fingerprint, store_video
-from gve.hub_datasets.world.files import write_rows, write_text
 from gve.image_gve import open_image
 
 ROWS = 64
-"""Videos a file: what a killed process loses at most."""
+"""Videos in a file: the most that a killed process loses."""
 
 _TEXT = Value("string")
-VIDEO_FEATURES = {
-    "id": _TEXT,
-    "video": Video(decode=False),
-    "timestamps": List(Value("float64")),
-    "duration": Value("float64"),
-}
+_STORED = {"video": Video(decode=False), "timestamps": List(Value("float64")), "duration": Value("float64")}
+VIDEO_FEATURES = {"id": _TEXT, **_STORED}
 QUERY_FEATURES = {
-    "id": _TEXT,
-    "set": _TEXT,
-    "instruction": _TEXT,
-    "text": _TEXT,
+    **dict.fromkeys(("id", "set", "instruction", "text"), _TEXT),
     "image": Image(),
-    "video": Video(decode=False),
-    "timestamps": List(Value("float64")),
-    "duration": Value("float64"),
+    **_STORED,
     "positives": List(_TEXT),
     "candidates": List(_TEXT),
 }
 
 
 @dataclass(frozen=True)
-class Shard:
-    """One file of a conversion.
-
-    Attributes:
-        path: The file.
-        rows: What it holds: id, paths of media under image and video, and anything else as it is stored.
-        settings: How videos are stored.
-        query: Whether the rows are queries.
-    """
+class ConversionShard:
+    """One file of a conversion; its rows hold media as paths under `image` and `video`, and the rest as it is stored."""
 
     path: Path
     rows: tuple[dict[str, Any], ...]
@@ -63,22 +45,26 @@ class Shard:
 
     @property
     def note(self) -> Path:
-        """The file that names the rows which could not be read."""
+        """The file that names the rows that could not be read."""
         return self.path.with_name(self.path.name + ".broken.json")
 
     @property
+    def weight(self) -> int:
+        """Number of rows."""
+        return len(self.rows)
+
+    @property
     def done(self) -> bool:
-        """Whether an earlier run finished it without loss."""
+        """Whether an earlier run wrote it without loss."""
         return self.path.exists() and not self.note.exists()
 
     def write(self) -> None:
         """Read the media and write the file."""
         broken: dict[str, str] = {}
         rows = [row for row in (self._stored(row, broken) for row in self.rows) if row is not None]
-        columns = QUERY_FEATURES if self.query else VIDEO_FEATURES
         if broken:
             write_text(self.note, json.dumps(broken, indent=2) + "\n")
-        write_rows(self.path, rows, Features(columns))
+        write_rows(self.path, rows, Features(QUERY_FEATURES if self.query else VIDEO_FEATURES))
         if not broken:
             self.note.unlink(missing_ok=True)
 
@@ -87,89 +73,59 @@ class Shard:
         return json.loads(self.note.read_text(encoding="utf-8")) if self.note.exists() else {}
 
     def _stored(self, row: dict[str, Any], broken: dict[str, str]) -> dict[str, Any] | None:
-        """A row with the content of its media; None when one of them cannot be read."""
-        out = dict(row)
+        """A row with the content of its media; None if one of them cannot be read."""
+        out = {"timestamps": None, "duration": None, **row}
         try:
-            if row.get("image") is not None:
-                out["image"] = {"bytes": _image_bytes(Path(row["image"])), "path": Path(row["image"]).name}
-            if row.get("video") is not None:
-                path = Path(row["video"])
+            if (picture := row.get("image")) is not None:
+                open_image(picture)  # the file is stored as it is, once it is known to open
+                out["image"] = {"bytes": picture.read_bytes(), "path": picture.name}
+            if (path := row.get("video")) is not None:
                 stored = store_video(path, self.settings)
-                suffix = FORMATS[self.settings.format][0]
-                out["video"] = {"bytes": stored.content, "path": path.stem + suffix}
+                out["video"] = {"bytes": stored.content, "path": path.stem + FORMATS[self.settings.format][0]}
                 out |= {"timestamps": stored.timestamps, "duration": stored.duration}
         except (OSError, ValueError) as error:
             broken[row["id"]] = (str(error).strip() or type(error).__name__).splitlines()[0]
             return None
-        return {"timestamps": None, "duration": None} | out
+        return out
+
+
+@dataclass
+class ConvertedSet:
+    """One set: its archive, and the files of its corpus and of its queries."""
+
+    archive: Archive
+    corpus: list[ConversionShard] = field(default_factory=list)
+    queries: list[ConversionShard] = field(default_factory=list)
+    published: bool = False
+
+    def lost(self) -> set[str]:
+        """Ids of the corpus whose video is missing or could not be read."""
+        broken = {identity for shard in self.corpus for identity in shard.broken()}
+        return broken | {identity for identity, path in self.archive.corpus.items() if path is None}
+
+    def note_broken(self) -> None:
+        """Add media that could not be read to the archive's problems."""
+        for shard in (*self.corpus, *self.queries):
+            for identity, reason in shard.broken().items():
+                self.archive.note(MEDIA, f"{'query' if shard.query else 'corpus'} {identity!r}", reason)
 
 
 def make_shards(
-    folder: Path, rows: Sequence[dict[str, Any]], settings: FrameSettings, *, query: bool, prints: dict[Path, str]
-) -> list[Shard]:
-    """Cut rows into files whose names tell what they are made of.
-
-    Args:
-        folder: Where the files go.
-        rows: In the order of the files.
-        settings: How videos are stored.
-        query: Whether the rows are queries.
-        prints: Fingerprints by path, kept between calls.
-
-    Returns:
-        The files, none of them written.
-    """
+    folder: Path, rows: Sequence[dict[str, Any]], settings: FrameSettings, prints: dict[Path, str], *, query: bool
+) -> list[ConversionShard]:
+    """Cut rows into files whose names are digests of their inputs; `prints` keeps fingerprints between calls."""
     shards = []
     for number, start in enumerate(range(0, len(rows), ROWS)):
         part = rows[start : start + ROWS]
-        told = [{key: _told(value, prints) for key, value in row.items()} for row in part]
-        text = json.dumps([told, asdict(settings)], sort_keys=True)
+        inputs = [{k: print_of(v, prints) if isinstance(v, Path) else v for k, v in row.items()} for row in part]
+        text = json.dumps([inputs, asdict(settings)], sort_keys=True)
         digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-        shards.append(Shard(folder / f"{number:05d}-{digest}.parquet", tuple(part), settings, query))
+        shards.append(ConversionShard(folder / f"{number:05d}-{digest}.parquet", tuple(part), settings, query))
     return shards
 
 
-def write_shards(shards: Iterable[Shard], *, workers: int, progress: bool, title: str) -> None:
-    """Write what is not done, in this process or in several.
-
-    Args:
-        shards: The files.
-        workers: Processes; 1 works in this one.
-        progress: Whether to show a bar on stderr.
-        title: Of the bar.
-    """
-    everything = list(shards)
-    left = [shard for shard in everything if not shard.done]
-    total, rest = sum(len(shard.rows) for shard in everything), sum(len(shard.rows) for shard in left)
-    with tqdm(total=total, initial=total - rest, desc=title, unit="row", disable=not progress, delay=1) as bar:
-        if workers <= 1 or len(left) < 2:
-            for shard in left:
-                shard.write()
-                bar.update(len(shard.rows))
-            return
-        context = multiprocessing.get_context("spawn")
-        ignore = (signal.SIGINT, signal.SIG_IGN)  # an interrupt is this process's to handle
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=signal.signal, initargs=ignore) as pool:
-            sizes = {pool.submit(shard.write): len(shard.rows) for shard in left}
-            try:
-                for future in as_completed(sizes):
-                    future.result()
-                    bar.update(sizes[future])
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-
-
-def _told(value: Any, prints: dict[Path, str]) -> Any:
-    """What of a value decides about the file: media by content, anything else as it is."""
-    if not isinstance(value, Path):
-        return value
-    if value not in prints:
-        prints[value] = f"{value.stem}|{fingerprint(value)}"
-    return prints[value]
-
-
-def _image_bytes(path: Path) -> bytes:
-    """The file as it is, once it is known to open."""
-    open_image(path)
-    return path.read_bytes()
+def print_of(path: Path, prints: dict[Path, str]) -> str:
+    """Name and fingerprint of a medium, computed once."""
+    if path not in prints:
+        prints[path] = f"{path.stem}|{fingerprint(path)}"
+    return prints[path]

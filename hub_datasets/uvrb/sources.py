@@ -5,17 +5,13 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
-class Source:
+class Origin:
     """A data set as its authors published it.
 
     Attributes:
-        name: Its name.
-        homepage: Where it is published.
-        paper: Its paper.
-        annotations_licence: Licence of the texts and of what answers what, or "not specified".
-        videos_licence: Licence of the videos, or who holds them.
-        may_rehost: The most that may be published again: "nothing", "annotations", or "annotations and some videos".
-        reason: Why no more than that.
+        annotations_licence: Licence of texts and relevance, or "not specified".
+        videos_licence: Licence of the videos, or their owner.
+        may_rehost: The most that may be published again, and `reason` why no more.
     """
 
     name: str
@@ -27,7 +23,7 @@ class Source:
     reason: str
 
 
-MSR_VTT = Source(
+MSR_VTT = Origin(
     name="MSR-VTT",
     homepage="https://www.microsoft.com/en-us/research/publication/"
     "msr-vtt-a-large-video-description-dataset-for-bridging-video-and-language/",
@@ -37,7 +33,7 @@ MSR_VTT = Source(
     may_rehost="nothing",
     reason="neither the captions nor the clips carry a licence; ids alone are free",
 )
-MSR_VTT_I2V = Source(
+MSR_VTT_I2V = Origin(
     name="MSRVTT-I2V",
     homepage="https://huggingface.co/datasets/dukesun99/MSRVTT-I2V",
     paper="arXiv:2510.27571",
@@ -46,7 +42,7 @@ MSR_VTT_I2V = Source(
     may_rehost="nothing",
     reason="its images and clips are MSR-VTT's, which carry no licence",
 )
-DIDEMO = Source(
+DIDEMO = Origin(
     name="DiDeMo",
     homepage="https://github.com/LisaAnne/LocalizingMoments",
     paper="arXiv:1708.01641",
@@ -55,7 +51,7 @@ DIDEMO = Source(
     may_rehost="annotations and some videos",
     reason="2,640 of its 10,464 videos are CC BY or BY-SA, free with attribution; the others are NC or ND",
 )
-CAREBENCH = Source(
+CAREBENCH = Origin(
     name="CaReBench",
     homepage="https://huggingface.co/datasets/MCG-NJU/CaReBench",
     paper="arXiv:2501.00513",
@@ -64,7 +60,7 @@ CAREBENCH = Source(
     may_rehost="annotations",
     reason="the authors do not hold the videos",
 )
-VDC = Source(
+VDC = Origin(
     name="VDC",
     homepage="https://github.com/rese1f/aurora",
     paper="arXiv:2410.03051",
@@ -73,7 +69,7 @@ VDC = Source(
     may_rehost="nothing",
     reason="each collection's own terms apply and they differ",
 )
-CAMERABENCH = Source(
+CAMERABENCH = Origin(
     name="CameraBench",
     homepage="https://github.com/sy77777en/CameraBench",
     paper="arXiv:2504.15376",
@@ -82,7 +78,7 @@ CAMERABENCH = Source(
     may_rehost="annotations",
     reason="the licence covers the annotations only",
 )
-DREAM_1K = Source(
+DREAM_1K = Origin(
     name="DREAM-1K",
     homepage="https://github.com/bytedance/tarsier",
     paper="arXiv:2407.00634",
@@ -91,7 +87,7 @@ DREAM_1K = Source(
     may_rehost="nothing",
     reason="no licence covers the texts or the clips",
 )
-LOVR = Source(
+LOVR = Origin(
     name="LoVR",
     homepage="https://github.com/TechNomad-ds/LoVR-benchmark",
     paper="arXiv:2505.13928",
@@ -100,7 +96,7 @@ LOVR = Source(
     may_rehost="nothing",
     reason="LongVideoBench lets nobody host its videos; MTEB withdrew a copy for that",
 )
-PE_VIDEO = Source(
+PE_VIDEO = Origin(
     name="PE-Video",
     homepage="https://huggingface.co/datasets/facebook/PE-Video",
     paper="arXiv:2504.13181",
@@ -109,7 +105,7 @@ PE_VIDEO = Source(
     may_rehost="nothing",
     reason="its licence has not been read; see its card before anything else",
 )
-MOMENTSEEKER = Source(
+MOMENTSEEKER = Origin(
     name="MomentSeeker",
     homepage="https://github.com/yhy-2000/MomentSeeker",
     paper="arXiv:2502.12558",

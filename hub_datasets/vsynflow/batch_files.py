@@ -6,14 +6,14 @@ synth retry` finds them, and writes down again what was answered by an error.
 """
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gve.hub_datasets.vsynflow.captioner import Answers, Done, Request, Response
+from gve.hub_datasets.files import write_text
+from gve.hub_datasets.vsynflow.captioner import Done, Request, Response
 from gve.hub_datasets.vsynflow.completions import chat_body, read_completion, with_words
 
 WAITING = "waiting-for-batch"
@@ -57,22 +57,13 @@ class BatchCaptioner:
 
 
 def write_requests(path: Path, requests: dict[str, Request], model: str, *, constrained: bool = True) -> None:
-    """Write a batch file at once.
-
-    Args:
-        path: The file.
-        requests: Requests by their names, which become the custom ids.
-        model: The model that shall answer.
-        constrained: Whether to ask for decoding under the schema.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        for name, request in sorted(requests.items()):
-            body = chat_body(request, model, constrained=constrained)
-            line = {"custom_id": name, "method": "POST", "url": "/v1/chat/completions", "body": body}
-            file.write(json.dumps(line) + "\n")
-    temporary.replace(path)
+    """Write a batch file of requests by their names, which become the custom ids."""
+    lines = []
+    for name, request in sorted(requests.items()):
+        body = chat_body(request, model, constrained=constrained)
+        line = {"custom_id": name, "method": "POST", "url": "/v1/chat/completions", "body": body}
+        lines.append(json.dumps(line) + "\n")
+    write_text(path, "".join(lines))
 
 
 def read_responses(paths: Iterable[Path]) -> dict[str, Response]:
@@ -104,22 +95,6 @@ def _response(line: dict[str, Any]) -> Response:
         return response
     code = f"batch-{'error' if status == 200 else status}"
     return Response(error=with_words(code, line.get("error") or body), retryable=True)
-
-
-def ingest(paths: Iterable[Path], journal: Answers) -> int:
-    """Put the answers of batch output files into a journal; errors are left out, so that they are asked for again.
-
-    Args:
-        paths: The files.
-        journal: Where they go.
-
-    Returns:
-        How many were put in.
-    """
-    answered = {name: response for name, response in read_responses(paths).items() if not response.error}
-    for name, response in answered.items():
-        journal.add(name, asdict(response))
-    return len(answered)
 
 
 def _counts(paths: Iterable[Path]) -> Counter[str]:

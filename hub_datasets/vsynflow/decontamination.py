@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from gve.hub_datasets.files import read_json
 from gve.hub_datasets.vsynflow.encoders import encode_videos
-from gve.hub_datasets.vsynflow.files import read_json
 from gve.hub_datasets.vsynflow.fingerprints import Fingerprints, id_keys, text_runs, text_vectors, unit
 from gve.hub_datasets.vsynflow.quality.pdq import distances, from_hex
 from gve.hub_datasets.vsynflow.records import Record
 from gve.hub_datasets.vsynflow.shards import read_plan
-from gve.hub_datasets.vsynflow.stages import BaseStage, Context, Failed, Kept, Outcome, Rejected, SetupError
-from gve.hub_datasets.vsynflow.verify import read_table, verify_run
-from gve.hub_datasets.vsynflow.views import frames_of
+from gve.hub_datasets.vsynflow.stages import Stage, Context, Failed, Kept, Outcome, Rejected, SetupError
+from gve.hub_datasets.vsynflow.status import read_table, verify_run
+from gve.hub_datasets.vsynflow.stills import frames_of
 
 NAME = "decontamination"
 NETS = ("id", "frames", "text", "video", "paraphrase")
@@ -31,7 +31,7 @@ _RANK, _BATCH = 2, 32
 
 
 @dataclass(frozen=True)
-class Decontamination(BaseStage):
+class Decontamination(Stage):
     """Holds every record against the fingerprints of a benchmark.
 
     Attributes:
@@ -189,21 +189,6 @@ def gate_report(folder: Path) -> dict[str, Any]:
         "nets": [net for net in NETS if params["encoder"] or net not in EMBEDDED],
         "caught": counts,
     }
-
-
-def require_gate(folder: Path) -> dict[str, Any]:
-    """The report of a run that may be published.
-
-    Raises:
-        ValueError: If the run did not go through the gate.
-    """
-    report = gate_report(folder)
-    if not report["passed"]:
-        raise ValueError(
-            f"folder: {folder} did not pass the decontamination gate ({report['reason']}); "
-            "a finished run with fingerprints of the benchmark is accepted; name them in the configuration"
-        )
-    return report
 
 
 @lru_cache(maxsize=4)

@@ -49,31 +49,12 @@ class Answer:
         return None
 
 
-def converse(
-    asks: Sequence[Ask], captioner: Captioner, journal: Answers, *, attempts: Sequence[str] = ATTEMPTS
-) -> list[Answer]:
-    """Ask for everything at once, then again for what did not pass.
-
-    Args:
-        asks: What to ask for.
-        captioner: Who answers.
-        journal: Keeps what was answered.
-        attempts: "ask" first, then any of "repair" (the same conversation goes on) and "reseed" (it starts anew).
-
-    Returns:
-        One answer for each, in their order.
-
-    Raises:
-        ValueError: If the attempts do not begin with "ask", or name another step.
-    """
-    if not attempts or attempts[0] != "ask" or not set(attempts[1:]) <= {"repair", "reseed"}:
-        raise ValueError(
-            f"attempts: got {tuple(attempts)}; ask, then repair or reseed are accepted; such as {ATTEMPTS}"
-        )
+def converse(asks: Sequence[Ask], captioner: Captioner, journal: Answers) -> list[Answer]:
+    """Ask for everything at once, then again for what did not pass; one answer for each, in order."""
     answers, requests = [Answer() for _ in asks], [ask.request for ask in asks]
     replies: list[Response] = [Response() for _ in asks]
     open_numbers = list(range(len(asks)))
-    for number, step in enumerate(attempts):
+    for number, step in enumerate(ATTEMPTS):
         for place in open_numbers if step != "ask" else ():
             requests[place] = _again(step, asks[place], requests[place], replies[place], answers[place], number)
         answered = answer_once(captioner, [requests[place] for place in open_numbers], journal)

@@ -1,6 +1,6 @@
-"""A captioner behind OpenAI-compatible endpoints: vLLM, SGLang, llama.cpp, or a hosted service.
+"""A captioner behind OpenAI-compatible endpoints: vLLM, SGLang, llama.cpp, `transformers serve`, or a hosted service.
 
-Frames go as JPEG files, never as the video: a server that decodes videos is the known bottleneck.
+Frames go as JPEG files, never as the video: decoding videos on the server is the known bottleneck.
 """
 
 import asyncio
@@ -8,8 +8,8 @@ import email.utils
 import logging
 import random
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,36 +24,28 @@ _BUSY = (408, 425, 429)
 _SCHEMA_REFUSED = (400, 415, 422)
 _LONGEST_PAUSE = 30.0
 _RESTS_AFTER, _REST = 3, 1.0
-"""Failures in a row after which an endpoint is left alone, and for how many seconds."""
+"""Failures in a row after which a server is left alone, and for how many seconds."""
 
 
 @dataclass
-class Endpoint:
-    """One server.
-
-    Attributes:
-        url: Its base, which ends in "/v1".
-        constrained: Whether it takes a schema; turned off when it refuses one.
-        failures: Failures in a row.
-        rests_until: Monotonic time until which it is left alone.
-        running: Requests in flight.
-    """
+class Server:
+    """What is known of one server: monotonic time until which it rests, requests in flight, failures in a row."""
 
     url: str
-    constrained: bool = True
+    constrained: bool
     failures: int = 0
     rests_until: float = 0.0
     running: int = 0
+
+    def rest(self, seconds: float) -> None:
+        """Leave it alone for a while."""
+        self.rests_until = max(self.rests_until, time.monotonic() + seconds)
 
     def failed(self) -> None:
         """Count a failure; after some in a row the server rests."""
         self.failures += 1
         if self.failures >= _RESTS_AFTER:
-            self.rests_until = time.monotonic() + _REST
-
-    def worked(self) -> None:
-        """Forget the failures."""
-        self.failures, self.rests_until = 0, 0.0
+            self.rest(_REST)
 
 
 @dataclass
@@ -61,15 +53,14 @@ class EndpointCaptioner:
     """Answers requests by HTTP, many at a time.
 
     Attributes:
-        urls: Bases of servers of the same model, each ending in "/v1"; the least busy one is asked.
+        urls: Servers of the same model, each base ending in "/v1"; the least busy one is asked.
         model: The model's name at the servers.
-        key_file: File that holds the bearer token; "" sends none. The token itself enters no configuration.
-        in_flight: Requests at the same time, over all servers.
-        deadline: Seconds that a request may take in all, retries included.
-        call_seconds: Seconds that one call may take.
-        retries: Calls after the first, for busy and broken servers; nine outlast a server that is down for 30 s.
+        key_file: File with the bearer token, so that the token enters no configuration; "" sends none.
+        in_flight: Requests at a time, over all servers.
+        deadline: Seconds for a request, retries included.
+        call_seconds: Seconds for one call.
+        retries: Calls after the first to busy and broken servers; nine outlast a server that is down for 30 s.
         constrained: Whether to ask for decoding under the schema; a server that refuses is asked without.
-        headers: Sent with every call.
     """
 
     urls: Sequence[str]
@@ -80,17 +71,14 @@ class EndpointCaptioner:
     call_seconds: float = 120.0
     retries: int = 9
     constrained: bool = True
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         for url in self.urls or [""]:
             if not url.startswith(("http://", "https://")):
-                raise ValueError(
-                    f"urls: got {url!r}; bases such as http://127.0.0.1:8000/v1 are accepted; pass at least one"
-                )
+                raise ValueError(f"urls must be bases such as http://127.0.0.1:8000/v1, got {url!r}.")
         for name in ("in_flight", "deadline", "call_seconds"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"{name}: got {getattr(self, name)}; a positive number is accepted; raise it")
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
 
     @property
     def name(self) -> str:
@@ -101,27 +89,26 @@ class EndpointCaptioner:
         """Answer every request once; `done` is called in the order of arrival, on this thread.
 
         Raises:
-            OSError: As `done` raises it, on a full disk for instance; what it kept until then stays kept.
+            OSError: As `done` raises it, on a full disk for instance.
         """
         try:
             asyncio.run(self._all(requests, done))
-        except ExceptionGroup as group:  # the runner tells the machine's trouble by its type
+        except ExceptionGroup as group:  # the runner knows the machine's trouble by its type
             raise group.exceptions[0] from None
 
     async def _all(self, requests: Sequence[Request], done: Done) -> None:
-        endpoints = [Endpoint(url.rstrip("/"), self.constrained) for url in self.urls]
-        slots = asyncio.Semaphore(self.in_flight)
-        headers = dict(self.headers)
-        if self.key_file:
-            headers["Authorization"] = f"Bearer {Path(self.key_file).read_text(encoding='utf-8').strip()}"
+        servers = [Server(url.rstrip("/"), self.constrained) for url in self.urls]
+        free = asyncio.Semaphore(self.in_flight)
+        key = Path(self.key_file).read_text(encoding="utf-8").strip() if self.key_file else ""
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
         limits = httpx2.Limits(max_connections=self.in_flight)
         async with httpx2.AsyncClient(headers=headers, limits=limits, timeout=self.call_seconds) as client:
 
             async def one(number: int, request: Request) -> None:
-                async with slots:
+                async with free:
                     try:
                         async with asyncio.timeout(self.deadline):
-                            response = await self._ask(client, endpoints, request)
+                            response = await self._ask(client, servers, request)
                     except TimeoutError:
                         response = Response(error="deadline", retryable=True)
                 done(number, response)
@@ -130,17 +117,17 @@ class EndpointCaptioner:
                 for number, request in enumerate(requests):
                     group.create_task(one(number, request))
 
-    async def _ask(self, client: httpx2.AsyncClient, endpoints: Sequence[Endpoint], request: Request) -> Response:
+    async def _ask(self, client: httpx2.AsyncClient, servers: Sequence[Server], request: Request) -> Response:
         """Call until a server answers, refuses for good, or the retries are used up."""
         name, code = request.key(self.name), "endpoint"
         pauses = random.Random(name)
         for attempt in range(self.retries + 1):
-            endpoint = await _choose(endpoints)
-            endpoint.running += 1
+            server = await _choose(servers)
+            server.running += 1
             try:
-                outcome, pause = await self._call(client, endpoint, request, name)
+                outcome, pause = await self._call(client, server, request, name)
             finally:
-                endpoint.running -= 1
+                server.running -= 1
             if isinstance(outcome, Response):
                 return outcome
             code = outcome
@@ -150,65 +137,64 @@ class EndpointCaptioner:
         return Response(error=code, retryable=True)
 
     async def _call(
-        self, client: httpx2.AsyncClient, endpoint: Endpoint, request: Request, name: str
+        self, client: httpx2.AsyncClient, server: Server, request: Request, name: str
     ) -> tuple[Response | str, float | None]:
         """One call: the response, or the name of what broke and the pause that the server asks for."""
-        constrained = endpoint.constrained
+        constrained = server.constrained
         body = chat_body(request, self.model, constrained=constrained)
         try:
-            got = await client.post(f"{endpoint.url}/chat/completions", json=body, headers={"X-Request-Id": name})
+            got = await client.post(f"{server.url}/chat/completions", json=body, headers={"X-Request-Id": name})
         except (httpx2.HTTPError, OSError) as error:
-            endpoint.failed()
+            server.failed()
             return ("timeout" if isinstance(error, httpx2.TimeoutException) else "connection"), None
         found = _body(got)
         status = (error_status(found) if got.status_code == 200 else None) or got.status_code
+        words = with_words(f"http-{status}", found)
         if status in _SCHEMA_REFUSED and constrained:
-            logger.warning("%s; asking without a schema", with_words(f"{endpoint.url}: http-{status}", found))
-            endpoint.constrained = False
+            logger.warning("%s: %s; asking without a schema", server.url, words)
+            server.constrained = False
             return "schema-refused", 0.0
         if status in _BUSY or status >= 500:
             pause = retry_after(got.headers.get("Retry-After"))
             if status >= 500:
-                endpoint.failed()
+                server.failed()
             elif pause is not None:  # the server is busy for every request, not only for this one
-                endpoint.rests_until = max(endpoint.rests_until, time.monotonic() + pause)
-            return with_words(f"http-{status}", found), pause
+                server.rest(pause)
+            return words, pause
         if status != 200:
             if status in _SCHEMA_REFUSED:  # so it was not the schema
-                endpoint.constrained = self.constrained
-            return Response(error=with_words(f"http-{status}", found), retryable=True), None
-        endpoint.worked()
+                server.constrained = self.constrained
+            return Response(error=words, retryable=True), None
+        server.failures, server.rests_until = 0, 0.0
         return read_completion(found) or with_words("not-a-completion", found), None
 
 
 def _body(got: httpx2.Response) -> Any:
-    """The JSON of an answer, or its text where it is none."""
+    """The JSON of an answer, or its text."""
     try:
         return got.json()
     except (ValueError, RecursionError):
         return got.text
 
 
-async def _choose(endpoints: Sequence[Endpoint]) -> Endpoint:
-    """The least busy server that does not rest; where all rest, the one that wakes first, then."""
+async def _choose(servers: Sequence[Server]) -> Server:
+    """The least busy server that does not rest, or, once it wakes, the first to wake."""
     now = time.monotonic()
-    awake = [endpoint for endpoint in endpoints if endpoint.rests_until <= now]
+    awake = [server for server in servers if server.rests_until <= now]
     if awake:
-        return min(awake, key=lambda endpoint: endpoint.running)
-    first = min(endpoints, key=lambda endpoint: endpoint.rests_until)
+        return min(awake, key=lambda server: server.running)
+    first = min(servers, key=lambda server: server.rests_until)
     await asyncio.sleep(first.rests_until - now)
     return first
 
 
 def retry_after(header: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for, as a number or a date; None where it says nothing of use."""
-    if header is None:
-        return None
+    """Seconds that a Retry-After header asks for, as a number or a date; None if it says nothing of use."""
     try:
-        seconds = float(header)
+        seconds = float(header or "")
     except ValueError:
         try:
-            seconds = email.utils.parsedate_to_datetime(header).timestamp() - time.time()
+            seconds = email.utils.parsedate_to_datetime(header or "").timestamp() - time.time()
         except ValueError:
             return None
     return min(max(seconds, 0.0), 10 * _LONGEST_PAUSE)

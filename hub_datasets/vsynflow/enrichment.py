@@ -15,9 +15,9 @@ import pyarrow as pa
 from gve.hub_datasets.vsynflow.captioner import Request, Turn
 from gve.hub_datasets.vsynflow.dialogue import Answer, Ask, converse
 from gve.hub_datasets.vsynflow.prompts import FRAME_CAPTIONS, VIDEO_CAPTIONS, Prompt
-from gve.hub_datasets.vsynflow.prompts.captions import caption_text
+from gve.hub_datasets.vsynflow.prompts import caption_text
 from gve.hub_datasets.vsynflow.records import Record
-from gve.hub_datasets.vsynflow.stages import BaseStage, Context, Failed, Kept, Outcome, Rejected, SetupError
+from gve.hub_datasets.vsynflow.stages import Stage, Context, Failed, Kept, Outcome, SetupError
 from gve.hub_datasets.vsynflow.stills import Still, fit, jpeg, read_times, sample_stills
 from gve.hub_datasets.vsynflow.styles import STYLES, Profile, draw_profile
 from gve.hub_datasets.vsynflow.validation import check_captions
@@ -35,23 +35,19 @@ CAPTION_COLUMNS: dict[str, pa.DataType] = {
     "caption_output_tokens": pa.int64(),
     "semantic": pa.list_(pa.float32()),
 }
+TEMPERATURE = 0.7
+"""Of the captioner's sampling."""
 PROMPT_OF: Mapping[str, Prompt] = {"video": VIDEO_CAPTIONS, "frame": FRAME_CAPTIONS}
 
 
-class Enrichment(BaseStage):
+class Enrichment(Stage):
     """Writes five captions of every video.
 
     Args:
         captioner: Name of the captioner; another one's captions are other columns.
         encoder: Name of the encoder of the third gate, "" where there is none.
         num_frames: Frames that the captioner is shown.
-        temperature: Of the captioner's sampling.
-        least_similarity: Cosine of caption and frames below which a record is rejected, judged by its chosen caption;
-            None stores the cosines and rejects nothing, since a good limit depends on the encoder.
         seed: Seed of what is drawn for each video.
-
-    Raises:
-        ValueError: If there is a limit and no encoder, or no frame.
     """
 
     name = "enrichment"
@@ -59,35 +55,16 @@ class Enrichment(BaseStage):
     reads: Sequence[str] = ("video", "text")
     columns = CAPTION_COLUMNS
 
-    def __init__(
-        self,
-        captioner: str,
-        *,
-        encoder: str = "",
-        num_frames: int = 8,
-        temperature: float = 0.7,
-        least_similarity: float | None = None,
-        seed: int = 0,
-    ) -> None:
-        if least_similarity is not None and not encoder:
-            raise ValueError(
-                f"least_similarity: got {least_similarity} without an encoder; None is accepted then; name the encoder"
-            )
+    def __init__(self, captioner: str, *, encoder: str = "", num_frames: int = 8, seed: int = 0) -> None:
         if num_frames < 1:
-            raise ValueError(f"num_frames: got {num_frames}; a positive number is accepted; the paper takes 8")
-        self.captioner, self.encoder, self.num_frames = captioner, encoder, num_frames
-        self.temperature, self.least_similarity, self.seed = temperature, least_similarity, seed
+            raise ValueError(f"num_frames must be at least 1, got {num_frames}. The paper takes 8.")
+        self.captioner, self.encoder, self.num_frames, self.seed = captioner, encoder, num_frames, seed
 
     @property
     def params(self) -> Mapping[str, Any]:
         """What the captions depend on."""
         names = {"captioner": self.captioner, "encoder": self.encoder, "prompt": VIDEO_CAPTIONS.label}
-        return {**names, "num_frames": self.num_frames, "temperature": self.temperature, "seed": self.seed}
-
-    @property
-    def limits(self) -> Mapping[str, Any]:
-        """What is judged of the stored cosines."""
-        return {"least_similarity": self.least_similarity}
+        return {**names, "num_frames": self.num_frames, "temperature": TEMPERATURE, "seed": self.seed}
 
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
         """Caption every record of a shard; the calls are in flight together."""
@@ -102,7 +79,7 @@ class Enrichment(BaseStage):
                 continue
             profile = draw_profile(record["id"], "video", self.seed)
             shown = f"{self.num_frames} frames of a video of {seconds:.1f} seconds"
-            ask = caption_ask(record, "video", profile, stills, shown, temperature=self.temperature)
+            ask = caption_ask(record, "video", profile, stills, shown)
             asked.append((number, stills, profile, ask))
         answers = converse([ask for *_, ask in asked], context.captioner, context.journal)
         for (number, stills, profile, _), answer in zip(asked, answers, strict=True):
@@ -120,13 +97,6 @@ class Enrichment(BaseStage):
         frames = [fit(still.pixels) for still in stills]
         (video,) = np.asarray(context.encoder.encode_document([{"video": frames}]))  # (D,)
         return [float(score) for score in np.asarray(texts, np.float32) @ np.asarray(video, np.float32)]
-
-    def judge(self, record: Mapping[str, Any]) -> Rejected | None:
-        """Reject where the chosen caption and the frames are too far apart."""
-        if self.least_similarity is None or record["semantic"] is None:
-            return None
-        score = record["semantic"][record["chosen"]]
-        return Rejected("captions-semantic", score) if score < self.least_similarity else None
 
 
 def check_captioner(context: Context, name: str) -> None:
@@ -146,8 +116,6 @@ def caption_ask(
     profile: Profile,
     stills: Sequence[Still],
     shown: str,
-    *,
-    temperature: float,
     share: float | None = None,
 ) -> Ask:
     """What to ask for: five captions of a video or a frame.
@@ -158,8 +126,7 @@ def caption_ask(
         profile: What was drawn for it.
         stills: The frames to show.
         shown: What they are, in words.
-        temperature: Of the sampling.
-        share: Of a frame, the share of the video before it.
+        share: Of the video that lies before the frame.
     """
     prompt = PROMPT_OF[kind]
     words = caption_text(prompt, STYLES[kind], profile, record["text"], shown)
@@ -178,7 +145,7 @@ def caption_ask(
         schema=prompt.schema,
         seed=profile.seed,
         max_tokens=prompt.max_tokens,
-        temperature=temperature,
+        temperature=TEMPERATURE,
         subject=subject,
     )
     return Ask(request, partial(check_captions, schema=prompt.schema, kind=kind))

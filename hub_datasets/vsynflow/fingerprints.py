@@ -15,14 +15,14 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from gve.hub_datasets.files import write_atomic
 from gve.hub_datasets.vsynflow.encoders import encode_videos
-from gve.hub_datasets.vsynflow.files import commit_bytes
 from gve.hub_datasets.vsynflow.quality.captions import normal
 from gve.hub_datasets.vsynflow.quality.pdq import BITS, from_hex, pdq, to_hex
 from gve.hub_datasets.vsynflow.quality.worker import video_worker
 from gve.hub_datasets.vsynflow.settings import HASHED_FRAMES
 from gve.hub_datasets.vsynflow.stages import Encoder
-from gve.hub_datasets.vsynflow.views import views_of
+from gve.hub_datasets.vsynflow.stills import views_of
 from gve.image_gve import open_image
 
 SCHEMA = "gve-fingerprints/1"
@@ -76,7 +76,7 @@ class Fingerprints:
         }
         header = {"schema": SCHEMA, "name": self.name, "ids": json.dumps(sorted(self.ids))}
         header |= {"encoder": self.encoder, "num_frames": str(self.num_frames)}
-        commit_bytes(path, save({key: np.ascontiguousarray(value) for key, value in tensors.items()}, header))
+        write_atomic(path, save({key: np.ascontiguousarray(value) for key, value in tensors.items()}, header))
 
     @classmethod
     def load(cls, path: Path) -> "Fingerprints":

@@ -1,4 +1,4 @@
-"""A flow: the stages in their order, and what they share."""
+"""A flow: stages in order, and what they share."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ class Flow:
     """What happens to every record; picklable.
 
     Attributes:
-        stages: The stages, in their order.
-        seed: Seed of everything random.
+        stages: In order.
+        seed: Of everything random.
         deadline: Seconds that one record may take in a stage.
-        encoder: Makes the encoder, called once in each process that needs it.
+        encoder: Makes the encoder; called once in each process that needs it.
         captioner: Makes the captioner, likewise.
     """
 
@@ -34,14 +34,12 @@ class Flow:
         names = [stage.name for stage in self.stages]
         double = sorted({name for name in names if names.count(name) > 1})
         if double:
-            raise ValueError(f"stages: got {double[0]!r} twice; names that differ are accepted; rename or remove one")
+            raise ValueError(f"stages: got {double[0]!r} twice. Rename or remove one.")
         for stage in self.stages:
             if stage.scope not in SCOPES:
-                raise ValueError(f"{stage.name}.scope: got {stage.scope!r}; {', '.join(SCOPES)} are accepted")
+                raise ValueError(f"{stage.name}.scope must be one of {', '.join(SCOPES)}, got {stage.scope!r}.")
             if stage.scope == "corpus" and not stage.reads:
-                raise ValueError(
-                    f"{stage.name}.reads: got no column; a stage that sees the whole corpus names the few that it needs"
-                )
+                raise ValueError(f"{stage.name}.reads must name columns, got none. A corpus stage holds all records.")
 
     @property
     def columns(self) -> dict[str, pa.DataType]:
@@ -52,7 +50,7 @@ class Flow:
         return columns
 
     def describe(self) -> dict[str, Any]:
-        """The flow as JSON: what run.json holds, and what a changed configuration is compared by."""
+        """The flow as JSON, for run.json and for comparing configurations."""
         stages = {
             stage.name: {"version": stage.version, "params": dict(stage.params), "limits": dict(stage.limits)}
             for stage in self.stages
@@ -60,12 +58,12 @@ class Flow:
         return {"seed": self.seed, "stages": stages}
 
     def digest(self) -> str:
-        """A name for the flow, its limits included."""
+        """Name the flow, limits included."""
         return digest(self.describe(), list(self.describe()["stages"]))
 
 
 def describe_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs between two descriptions of a flow, one line each."""
+    """List what differs between two descriptions of a flow, one line each."""
     changes = [] if old["seed"] == new["seed"] else [f"seed: {old['seed']} is now {new['seed']}"]
     before, after = old["stages"], new["stages"]
     changes += [f"stage {name}: removed" for name in before if name not in after]

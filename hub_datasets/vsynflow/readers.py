@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from gve.hub_datasets.vsynflow.files import commit_bytes
+from gve.hub_datasets.files import write_atomic
 from gve.hub_datasets.vsynflow.records import Record, digest, make_record, utf8
 from gve.hub_datasets.vsynflow.settings import READERS
 from gve.hub_datasets.vsynflow.tables import Cells, marked_encoding, table_kind, table_rows, undecoded
@@ -29,7 +29,7 @@ LICENCES = ("licence", "license")
 
 
 @dataclass(frozen=True)
-class Source:
+class RawCorpus:
     """Where a raw corpus lies.
 
     Attributes:
@@ -57,10 +57,6 @@ class Source:
     media: str | None = None
     encoding: str | None = None
 
-    def describe(self) -> dict[str, Any]:
-        """The source as JSON, for the plan."""
-        return asdict(self)
-
 
 class Entry(NamedTuple):
     """A video of a corpus, with all its weak captions.
@@ -80,7 +76,7 @@ class Entry(NamedTuple):
     place: tuple[int, int] | None = None
 
 
-def read_source(source: Source, folder: Path) -> Iterator[Record]:
+def read_corpus(source: RawCorpus, folder: Path) -> Iterator[Record]:
     """The raw records of a corpus.
 
     Args:
@@ -97,8 +93,8 @@ def read_source(source: Source, folder: Path) -> Iterator[Record]:
     return (_record(source, entry) for entry in _entries(source, folder))
 
 
-def read_items(source: Source, folder: Path) -> Iterator[dict[str, Any]]:
-    """The videos of a corpus as `make_fingerprints` takes them: with all captions of each. See `read_source`."""
+def read_items(source: RawCorpus, folder: Path) -> Iterator[dict[str, Any]]:
+    """The videos of a corpus as `make_fingerprints` takes them: with all captions of each. See `read_corpus`."""
     for entry in _entries(source, folder):
         record = _record(source, entry)
         yield {"ids": [record["id"], entry.path], "video": record["video"], "texts": list(map(utf8, entry.texts))}
@@ -113,7 +109,7 @@ def typical(texts: Sequence[str]) -> str:
     return texts[shared.index(max(shared))]
 
 
-def _record(source: Source, entry: Entry) -> Record:
+def _record(source: RawCorpus, entry: Entry) -> Record:
     # A record is a video: one record a caption would decode and pay for the same video many times, only for
     # `duplicates` to drop all but the first; and joined captions are refused as repetitive. The caption that agrees
     # best with the others is the least likely to be somebody's mistake.
@@ -125,14 +121,14 @@ def _record(source: Source, entry: Entry) -> Record:
     return {**record, "video": {"path": entry.path, "offset": entry.place[0], "size": entry.place[1]}}
 
 
-def _entries(source: Source, folder: Path) -> Iterator[Entry]:
+def _entries(source: RawCorpus, folder: Path) -> Iterator[Entry]:
     readers: dict[str, Callable[[Counter[str]], Iterator[Entry]]] = {
         "folder": partial(_folder, source),
         "manifest": partial(_manifest, source, folder),
         "webdataset": partial(_webdataset, source),
         "dataset": partial(_dataset, source, folder),
     }
-    for name, value in source.describe().items():
+    for name, value in asdict(source).items():
         if value is not None and utf8(value) != value:
             raise ValueError(f"{name}: got {ascii(value)[:QUOTED]}, which is not UTF-8; plans are, so rename it")
     if source.kind not in readers:
@@ -148,7 +144,7 @@ def _entries(source: Source, folder: Path) -> Iterator[Entry]:
     return _counted(source, readers[source.kind])
 
 
-def _counted(source: Source, read: Callable[[Counter[str]], Iterator[Entry]]) -> Iterator[Entry]:
+def _counted(source: RawCorpus, read: Callable[[Counter[str]], Iterator[Entry]]) -> Iterator[Entry]:
     """The entries whose names UTF-8 can hold, as JSON and parquet must; says what else was there.
 
     Raises:
@@ -177,7 +173,7 @@ def _counted(source: Source, read: Callable[[Counter[str]], Iterator[Entry]]) ->
         )
 
 
-def _folder(source: Source, passed: Counter[str]) -> Iterator[Entry]:
+def _folder(source: RawCorpus, passed: Counter[str]) -> Iterator[Entry]:
     """Videos at any depth, each with the text of the .txt or .json file of the same name, or none."""
     root = Path(source.path).resolve()
     for path in walk_files([root]):
@@ -192,13 +188,13 @@ def _folder(source: Source, passed: Counter[str]) -> Iterator[Entry]:
         yield Entry(name, str(path), next(texts, ()))
 
 
-def _manifest(source: Source, folder: Path, passed: Counter[str]) -> Iterator[Entry]:
+def _manifest(source: RawCorpus, folder: Path, passed: Counter[str]) -> Iterator[Entry]:
     path = Path(source.path).resolve()
     rows = table_rows(path, _columns(source), source.encoding)
     return _rows(source, folder, rows, path.parent if source.media is None else Path(source.media).resolve())
 
 
-def _dataset(source: Source, folder: Path, passed: Counter[str]) -> Iterator[Entry]:
+def _dataset(source: RawCorpus, folder: Path, passed: Counter[str]) -> Iterator[Entry]:
     from datasets import load_dataset
 
     rows = load_dataset(source.path, split=source.split).to_iterable_dataset()
@@ -206,12 +202,12 @@ def _dataset(source: Source, folder: Path, passed: Counter[str]) -> Iterator[Ent
     return _rows(source, folder, undecoded(rows, _columns(source)), media)
 
 
-def _columns(source: Source) -> list[str]:
+def _columns(source: RawCorpus) -> list[str]:
     named = (source.id_column, source.video_column, source.text_column, *LICENCES)
     return [name for name in named if name is not None]
 
 
-def _rows(source: Source, folder: Path, rows: Iterable[Mapping[str, Any]], root: Path | None) -> Iterator[Entry]:
+def _rows(source: RawCorpus, folder: Path, rows: Iterable[Mapping[str, Any]], root: Path | None) -> Iterator[Entry]:
     """Entries of the rows of a table or dataset; videos in them are written out once, named by their content."""
     for number, row in enumerate(rows):
         cells = Cells(row, f"row {number} of {source.path}")
@@ -230,11 +226,11 @@ def _video_file(content: bytes, folder: Path) -> str:
     name = hashlib.blake2b(content, digest_size=16).hexdigest()
     path = (folder / "media" / name[:2] / f"{name}.video").resolve()
     if not path.exists():
-        commit_bytes(path, content)
+        write_atomic(path, content)
     return str(path)
 
 
-def _webdataset(source: Source, passed: Counter[str]) -> Iterator[Entry]:
+def _webdataset(source: RawCorpus, passed: Counter[str]) -> Iterator[Entry]:
     """Members of tar files that share a name up to the first dot: a video and a .txt or .json; read by offset."""
     root = Path(source.path).resolve()
     tars = [root] if root.is_file() else (path for path in walk_files([root]) if path.suffix.lower() == ".tar")
@@ -252,7 +248,7 @@ def _webdataset(source: Source, passed: Counter[str]) -> Iterator[Entry]:
 
 
 def _members(
-    source: Source, path: Path, passed: Counter[str]
+    source: RawCorpus, path: Path, passed: Counter[str]
 ) -> tuple[dict[str, tuple[int, int]], dict[str, Sequence[str]]]:
     """Offsets and sizes of an archive's videos, and the captions beside them, by their keys."""
     videos: dict[str, tuple[int, int]] = {}
@@ -281,7 +277,7 @@ def _member_kind(name: str, file: Any) -> str | None:
     return (media_kind(file) or kind) if kind == "image" else kind
 
 
-def _sidecar(suffix: str, content: bytes, source: Source) -> Sequence[str]:
+def _sidecar(suffix: str, content: bytes, source: RawCorpus) -> Sequence[str]:
     """The weak captions beside a video; a broken file has none, which quality control then says."""
     if suffix == ".txt":
         encoding = source.encoding or marked_encoding(content) or "utf-8"

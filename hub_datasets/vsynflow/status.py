@@ -1,45 +1,44 @@
-"""How far a run is, read from its files while it runs."""
+"""What the files of a run say: how far it is, its tables, and the proof that it lost and doubled nothing."""
 
+import hashlib
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
-from gve.hub_datasets.vsynflow.files import read_facts, read_json, read_rows
-from gve.hub_datasets.vsynflow.shards import Plan, read_plan
-from gve.hub_datasets.vsynflow.work import done_file
+from gve.hub_datasets.files import read_json
+from gve.hub_datasets.parquet import read_facts, read_rows
+from gve.hub_datasets.vsynflow.records import BASE_COLUMNS, digest
+from gve.hub_datasets.vsynflow.shards import CorpusPlan, CorpusShard, read_manifest, read_plan
+from gve.hub_datasets.vsynflow.work import TABLES, done_file
+
+_SHOWN = 20
 
 
 def run_status(folder: Path) -> dict[str, Any]:
-    """Counts of shards, records and reasons; nothing is locked, so a run at work is not disturbed.
-
-    Args:
-        folder: The run's folder.
+    """Count shards, records and reasons; nothing is locked, so a run at work is not disturbed.
 
     Returns:
         JSON: `shards`, `records`, `done` (shards), `ended` (kept, rejected, failed and retryable records),
-        `stages` (stored shards and outcomes by stage), `reasons` ("stage: code" to a count), `words` (of each such code
-        that came with a server's own words, the first of them), `redacted` (kept rows whose weak caption had personal
-        data taken out).
+        `stages` (stored shards and outcomes by stage), `reasons` ("stage: code" to a count), `words` (the first message
+        of a server for each code that came with one), `redacted` (kept rows whose weak caption lost personal data).
 
     Raises:
         ValueError: If the folder holds no plan.
     """
     plan = read_plan(folder)
-    ended, reasons, done, changed = Counter[str](), Counter[str](), 0, 0
+    ended, reasons, changed = Counter[str](), Counter[str](), 0
     words: dict[str, str] = {}
-    for shard in plan.shards:
-        path = done_file(folder, shard)
-        if not path.exists():
-            continue
-        done += 1
-        counts = read_json(path)["counts"]
+    done = [shard for shard in plan.shards if done_file(folder, shard).exists()]
+    for shard in done:
+        counts = read_json(done_file(folder, shard))["counts"]
         ended.update({name: counts[name] for name in ("kept", "rejected", "failed", "retryable")})
         changed += _redacted(folder / "kept" / f"{shard.name}.parquet")
         for table in ("rejected", "failed"):
-            rows = read_rows(folder / table / f"{shard.name}.parquet")
-            for row in rows:
+            for row in read_rows(folder / table / f"{shard.name}.parquet"):
                 code, _, said = row["code"].partition(": ")
                 reason = f"{row['stage']}: {code}"
                 reasons[reason] += 1
@@ -48,7 +47,7 @@ def run_status(folder: Path) -> dict[str, Any]:
     return {
         "shards": len(plan.shards),
         "records": plan.rows,
-        "done": done,
+        "done": len(done),
         "ended": dict(ended),
         "stages": _stages(folder, plan),
         "reasons": dict(reasons.most_common()),
@@ -58,14 +57,14 @@ def run_status(folder: Path) -> dict[str, Any]:
 
 
 def _redacted(path: Path) -> int:
-    """Rows of a kept table with a redaction, read from that column alone; 0 where there was no such stage."""
+    """Count the rows of a kept table with a redaction; 0 if the flow has no such stage."""
     if "redacted" not in pq.read_schema(path).names:
         return 0
     (column,) = pq.read_table(path, columns=["redacted"], partitioning=None).columns
     return sum(count > 0 for count in column.to_pylist())
 
 
-def _stages(folder: Path, plan: Plan) -> dict[str, dict[str, int]]:
+def _stages(folder: Path, plan: CorpusPlan) -> dict[str, dict[str, int]]:
     stages = {}
     for path in sorted((folder / "stages").glob("*")):
         files = [path / f"{shard.name}.parquet" for shard in plan.shards]
@@ -75,3 +74,99 @@ def _stages(folder: Path, plan: Plan) -> dict[str, dict[str, int]]:
             counts.update(read_facts(file)["counts"])
         stages[path.name] = {"shards": len(stored), **counts}
     return stages
+
+
+def read_table(folder: Path, table: str) -> Iterator[dict[str, Any]]:
+    """The rows of one of TABLES over all finished shards, in the plan's order."""
+    if table not in TABLES:
+        raise ValueError(f"table must be one of {', '.join(TABLES)}, got {table!r}.")
+    for shard in read_plan(folder).shards:
+        if done_file(folder, shard).exists():
+            yield from read_rows(folder / table / f"{shard.name}.parquet")
+
+
+@dataclass
+class Verdict:
+    """What a check of a run found.
+
+    Attributes:
+        records: Raw records. Each counts as kept, rejected or failed by what became of it and its children.
+        kept: Raw records of which something was kept.
+        failed: Raw records of which nothing was kept and something failed.
+        rejected: All others.
+        rows: Rows of the kept table: records and children that passed every stage.
+        errors: What is wrong, one line each; empty for a sound and finished run.
+    """
+
+    records: int = 0
+    kept: int = 0
+    rejected: int = 0
+    failed: int = 0
+    rows: int = 0
+    errors: list[str] = field(default_factory=list)
+
+
+def verify_run(folder: Path) -> Verdict:
+    """Prove that in = kept + rejected + failed, that ids are unique, and that all hashes are right.
+
+    Raises:
+        ValueError: If the folder holds no plan.
+    """
+    plan, verdict, seen = read_plan(folder), Verdict(), Counter[str]()
+    for shard in plan.shards:
+        verdict.records += shard.rows
+        for error in _check_shard(folder, shard, verdict, seen):
+            if len(verdict.errors) < _SHOWN:
+                verdict.errors.append(f"shard {shard.name}: {error}")
+    double = [name for name, count in seen.items() if count > 1]
+    if double:
+        verdict.errors.append(f"{len(double)} ids occur twice, such as {double[0]!r}")
+    names = {f"{shard.name}.parquet" for shard in plan.shards}
+    foreign = [path for table in TABLES for path in (folder / table).glob("*.parquet") if path.name not in names]
+    if foreign:
+        verdict.errors.append(f"{len(foreign)} files belong to no shard of the plan, such as {foreign[0].name}")
+    if not verdict.errors and verdict.kept + verdict.rejected + verdict.failed != verdict.records:
+        verdict.errors.append(f"{verdict.records} records, but {verdict.kept} + {verdict.rejected} + {verdict.failed}")
+    return verdict
+
+
+def _check_shard(folder: Path, shard: CorpusShard, verdict: Verdict, seen: Counter[str]) -> Iterator[str]:
+    raw = read_manifest(folder, shard)
+    if digest([{name: row[name] for name in BASE_COLUMNS} for row in raw])[:12] != shard.name.partition("-")[2]:
+        yield "its raw records are not the plan's"
+    if not done_file(folder, shard).exists():
+        yield "not finished; run it again"
+        return
+    done = read_json(done_file(folder, shard))
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for table in TABLES:
+        path = folder / table / f"{shard.name}.parquet"
+        if not path.exists():
+            yield f"{table} is missing"
+            return
+        if hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest() != done["hashes"][table]:
+            yield f"{table} has another hash than when it was written"
+            return
+        tables[table] = read_rows(path)
+    counts = done["counts"]
+    ended = sum(len(rows) for rows in tables.values())
+    if counts["in"] + counts["children"] - counts["replaced"] != ended:
+        yield f"{counts['in']} + {counts['children']} children - {counts['replaced']} replaced, but {ended} ended"
+    seen.update(row["id"] for rows in tables.values() for row in rows)
+    yield from _check_origins({row["id"] for row in raw}, tables, verdict)
+
+
+def _check_origins(raw: set[str], tables: dict[str, list[dict[str, Any]]], verdict: Verdict) -> Iterable[str]:
+    origins = {table: {row["origin"] for row in rows} for table, rows in tables.items()}
+    verdict.rows += len(tables["kept"])
+    kept = origins["kept"]
+    failed = origins["failed"] - kept
+    rejected = origins["rejected"] - kept - failed
+    verdict.kept += len(kept)
+    verdict.failed += len(failed)
+    verdict.rejected += len(rejected)
+    ended = kept | failed | rejected
+    if raw - ended:
+        yield f"{len(raw - ended)} records are lost, such as {min(raw - ended)!r}"
+    if ended - raw:
+        yield f"{len(ended - raw)} records come from nowhere, such as {min(ended - raw)!r}"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from gve.hub_datasets.vsynflow.records import open_place
 from gve.video_gve import VideoSource, frame_times, read_video
@@ -23,6 +23,8 @@ _CLIP_CRF = 18
 _BRIGHT, _SHARE, _LEAST = 24, 0.05, 0.25
 """A row or column is picture where this share of it is brighter than this in some frame; a video that has less than
 this share of picture is left whole."""
+SPANS = ((0.0, 1.0), (0.0, 0.5), (0.5, 1.0))
+"""Parts of a test video that the gate knows, so that it finds a clip of it too: the whole, and its halves."""
 
 
 class Still(NamedTuple):
@@ -134,3 +136,47 @@ def cut_clip(record: Mapping[str, Any], start: float, end: float) -> bytes:
     wanted = start + (end - start) / count * (np.arange(count) + 0.5)
     stills = _stills(source, np.minimum(wanted, times[-1]))
     return encode_mp4([still.pixels for still in stills], rate, crf=_CLIP_CRF, max_pixels=MOST_CLIP_PIXELS)
+
+
+def frames_of(place: Mapping[str, Any], count: int) -> list[Image.Image]:
+    """Frames of a video.
+
+    Args:
+        place: The `video` of a record.
+        count: F.
+
+    Raises:
+        FileNotFoundError: If the file is gone.
+        ValueError: If no frame of it can be decoded.
+    """
+    return _spans(place, count, SPANS[:1])[0]
+
+
+def views_of(place: Mapping[str, Any], count: int) -> list[list[Image.Image]]:
+    """A test video as copies of it may look: whole, mirrored, and its halves; decoded once.
+
+    Args:
+        place: The `video` of a record.
+        count: F of each view.
+
+    Raises:
+        FileNotFoundError: If the file is gone.
+        ValueError: If no frame of it can be decoded.
+    """
+    whole, *halves = _spans(place, count, SPANS)
+    return [whole, [ImageOps.mirror(frame) for frame in whole], *halves]
+
+
+def _spans(place: Mapping[str, Any], count: int, spans: Sequence[tuple[float, float]]) -> list[list[Image.Image]]:
+    """Frames at the middles of equal parts of each span."""
+    record = {"id": place["path"], "video": place}
+    times = read_times(record)
+    shares = [start + (np.arange(count) + 0.5) / count * (end - start) for start, end in spans]
+    wanted = [(share * len(times)).astype(int) for share in shares]
+    places = np.unique(np.concatenate(wanted))
+    stills = dict(zip(places.tolist(), read_stills(record, times[places]), strict=True))
+    found = []
+    for numbers in wanted:
+        pixels = without_bars(np.stack([stills[number].pixels for number in numbers.tolist()]))
+        found.append([fit(np.ascontiguousarray(frame), MOST_PIXELS) for frame in pixels])
+    return found

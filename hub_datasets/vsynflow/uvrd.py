@@ -14,11 +14,14 @@ from typing import Any
 
 from datasets import Features, List, Value
 
+from gve.hub_datasets.files import read_json, write_json, write_text
 from gve.hub_datasets.schema import TASKS, pair_features
-from gve.hub_datasets.vsynflow.extension.pairs import Candidate, Side, candidates_of, choose, lineage, source_fact
-from gve.hub_datasets.vsynflow.files import commit_json, read_json
+from gve.hub_datasets.vsynflow.extension.pairs import PairRow, PairSide, rows_of, choose, lineage, source_fact
 from gve.hub_datasets.vsynflow.records import Record
+from gve.hub_datasets.vsynflow.decontamination import gate_report
+from gve.hub_datasets.vsynflow.runner import RUN
 from gve.hub_datasets.vsynflow.settings import LAYOUTS
+from gve.hub_datasets.vsynflow.status import read_table, verify_run
 from gve.hub_datasets.vsynflow.uvrd_card import uvrd_card
 from gve.hub_datasets.vsynflow.uvrd_store import (
     BLOCK_BYTES,
@@ -30,7 +33,6 @@ from gve.hub_datasets.vsynflow.uvrd_store import (
     row_bytes,
     write_shard,
 )
-from gve.hub_datasets.world.files import write_text
 
 FACTS = "facts.json"
 
@@ -47,7 +49,7 @@ def uvrd_features() -> Features:
 
 
 @dataclass
-class Report:
+class UvrdFacts:
     """What went into a UVRD and what did not; the card and facts.json are made of it.
 
     Attributes:
@@ -55,7 +57,7 @@ class Report:
         failed: Records by the code that they failed with.
         limits: Limits of the filters, by stage.
         captioner: Who wrote the captions.
-        decontamination: The gate's report, with its "passed"; None where it was not run.
+        decontamination: The gate's facts, with its "passed"; None where it was not run.
         seed: Seed of the run.
         media: One of LAYOUTS.
         local: Whether the set is for this machine alone; any other needs a passed gate and embedded media.
@@ -82,58 +84,108 @@ class Report:
     needing_both: dict[str, list[int]] = field(default_factory=dict)
 
 
+def build_uvrd(
+    work: Path,
+    folder: Path,
+    *,
+    media: str = "embed",
+    local: bool = False,
+    quotas: Mapping[str, int] | None = None,
+    total: int | None = None,
+) -> UvrdFacts:
+    """Write the UVRD of a finished run.
+
+    Args:
+        work: The run's folder.
+        folder: Where UVRD goes.
+        media: One of settings.LAYOUTS.
+        local: Whether the set stays on this machine; any other needs a run that passed the gate.
+        quotas: Proportions of the tasks; None for the paper's.
+        total: Rows in all; None for as many as possible.
+
+    Raises:
+        ValueError: If the run is not sound, had no captioner, or may not be published.
+    """
+    verdict = verify_run(work)
+    if verdict.errors:
+        raise ValueError(f"work: {verdict.errors[0]}. Run it to its end, then verify it.")
+    described = read_json(work / RUN)
+    if "mining" not in described["stages"]:
+        raise ValueError(
+            f"work: the run's stages must include enrichment and extension, got {', '.join(described['stages'])}. "
+            "Name a captioner and run again."
+        )
+    facts = UvrdFacts(
+        rejected=_reasons(work, "rejected"),
+        failed=_reasons(work, "failed"),
+        limits={name: stage["limits"] for name, stage in described["stages"].items() if stage["limits"]},
+        captioner=described["stages"]["enrichment"]["params"]["captioner"],
+        decontamination=gate_report(work),
+        seed=described["seed"],
+        media=media,
+        local=local,
+    )
+    return write_uvrd(list(read_table(work, "kept")), work, folder, facts=facts, quotas=quotas, total=total)
+
+
+def _reasons(work: Path, table: str) -> dict[str, int]:
+    """Records of a table by the stage and code that ended them, most frequent first."""
+    counts = Counter(f"{row['stage']}: {row['code']}" for row in read_table(work, table))
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
 def write_uvrd(
     records: Sequence[Record],
     work: Path,
     folder: Path,
     *,
-    report: Report,
+    facts: UvrdFacts,
     quotas: Mapping[str, int] | None = None,
     total: int | None = None,
-) -> Report:
+) -> UvrdFacts:
     """Make pairs of records and write them; the same records give the same parquet bytes in the same folder.
 
     Args:
         records: Records that passed every stage; their `frame` and `clip` name files of the work folder.
         work: The run's work folder.
         folder: Where UVRD goes; files of an earlier build are replaced.
-        report: What is known of the run; counts are filled in.
+        facts: What is known of the run; counts are filled in.
         quotas: Proportions of the tasks; None for the paper's.
         total: Rows in all; None for as many as possible.
 
     Returns:
-        The report.
+        The facts.
 
     Raises:
         ValueError: If the set could not be published and is not local, there is no record, a record lacks a licence,
             ids repeat, the layout is unknown, or the folder holds anything but an earlier build.
     """
-    _check(records, report)
+    _check(records, facts)
     _clear(folder)
     by_id = {record["id"]: record for record in records}
-    found = [candidate for record in records for candidate in candidates_of(record, report.seed)]
-    chosen = choose(found, seed=report.seed, quotas=quotas, total=total)
-    commit_json(folder / FACTS, {})  # first, so that a build that was stopped is known for one
-    store = MediaStore(work, folder.resolve(), embed=report.media == "embed")
+    found = [candidate for record in records for candidate in rows_of(record, facts.seed)]
+    chosen = choose(found, seed=facts.seed, quotas=quotas, total=total)
+    write_json(folder / FACTS, {})  # first, so that a build that was stopped is known for one
+    store = MediaStore(work, folder.resolve(), embed=facts.media == "embed")
     for task, rows in chosen.items():
         _write_task(folder / task, rows, by_id, store)
-    _count(report, records, chosen)
-    commit_json(folder / FACTS, asdict(report))
-    write_text(folder / "README.md", uvrd_card(folder, report, uvrd_features()))
-    return report
+    _count(facts, records, chosen)
+    write_json(folder / FACTS, asdict(facts))
+    write_text(folder / "README.md", uvrd_card(folder, facts, uvrd_features()))
+    return facts
 
 
-def _check(records: Sequence[Record], report: Report) -> None:
-    if report.media not in LAYOUTS:
-        raise ValueError(f"media: got {report.media!r}; {', '.join(LAYOUTS)} are accepted; embed may be moved")
-    if not report.local and report.media != "embed":
+def _check(records: Sequence[Record], facts: UvrdFacts) -> None:
+    if facts.media not in LAYOUTS:
+        raise ValueError(f"media: got {facts.media!r}; {', '.join(LAYOUTS)} are accepted; embed may be moved")
+    if not facts.local and facts.media != "embed":
         raise ValueError(
-            f"media: got {report.media!r} for a set that may be published; embed is accepted, since whole paths hold on "
+            f"media: got {facts.media!r} for a set that may be published; embed is accepted, since whole paths hold on "
             "one machine alone; choose it, or build for this machine (--local)"
         )
-    if not report.local and not (report.decontamination or {}).get("passed"):
+    if not facts.local and not (facts.decontamination or {}).get("passed"):
         raise ValueError(
-            "decontamination: got no report of a passed gate; a set that may be published needs one; name fingerprints "
+            "decontamination: got no facts of a passed gate; a set that may be published needs one; name fingerprints "
             "of the benchmark and run again, or build for this machine alone (--local)"
         )
     if not records:
@@ -180,10 +232,10 @@ def require_publishable(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def _write_task(folder: Path, rows: Sequence[Candidate], by_id: Mapping[str, Record], store: MediaStore) -> None:
+def _write_task(folder: Path, rows: Sequence[PairRow], by_id: Mapping[str, Record], store: MediaStore) -> None:
     """Write the files of one task."""
 
-    def size(one: Candidate) -> int:
+    def size(one: PairRow) -> int:
         return row_bytes(one, by_id, store)
 
     shards = cut(rows, size, most_rows=SHARD_ROWS, most_bytes=SHARD_BYTES)
@@ -193,7 +245,7 @@ def _write_task(folder: Path, rows: Sequence[Candidate], by_id: Mapping[str, Rec
         write_shard(path, ([_row(one, by_id, store) for one in block] for block in blocks), uvrd_features())
 
 
-def _row(one: Candidate, by_id: Mapping[str, Record], store: MediaStore) -> dict[str, Any]:
+def _row(one: PairRow, by_id: Mapping[str, Record], store: MediaStore) -> dict[str, Any]:
     record, ranks = one.record, one.ranks or {}
     fact = source_fact(record)
     return {
@@ -204,7 +256,7 @@ def _row(one: Candidate, by_id: Mapping[str, Record], store: MediaStore) -> dict
         "query": store.side(record, one.query),
         "target": store.side(record, one.target),
         # a negative that a later stage dropped is gone with its record
-        "negatives": [store.side(by_id[n], Side(shows="video")) for n in one.negatives if n in by_id],
+        "negatives": [store.side(by_id[n], PairSide(shows="video")) for n in one.negatives if n in by_id],
         "group": "",
         "query_facts": [fact],
         "target_facts": [fact],
@@ -215,14 +267,14 @@ def _row(one: Candidate, by_id: Mapping[str, Record], store: MediaStore) -> dict
     }
 
 
-def _count(report: Report, records: Sequence[Record], chosen: Mapping[str, Sequence[Candidate]]) -> None:
-    report.records = len(records)
-    report.rows = {task: len(rows) for task, rows in chosen.items()}
-    report.licences = dict(sorted(Counter(one.record["licence"] for rows in chosen.values() for one in rows).items()))
+def _count(facts: UvrdFacts, records: Sequence[Record], chosen: Mapping[str, Sequence[PairRow]]) -> None:
+    facts.records = len(records)
+    facts.rows = {task: len(rows) for task, rows in chosen.items()}
+    facts.licences = dict(sorted(Counter(one.record["licence"] for rows in chosen.values() for one in rows).items()))
     for source in sorted({one.record["source"] for rows in chosen.values() for one in rows}):
         found = (one.record["licence"] for rows in chosen.values() for one in rows if one.record["source"] == source)
-        report.sources[source] = dict(sorted(Counter(found).items()))
-    report.tokens = {
+        facts.sources[source] = dict(sorted(Counter(found).items()))
+    facts.tokens = {
         kind: sum(record[f"{part}_{kind}_tokens"] or 0 for record in records for part in ("caption", "composition"))
         for kind in ("input", "output")
     }
@@ -230,4 +282,4 @@ def _count(report: Report, records: Sequence[Record], chosen: Mapping[str, Seque
         ranked = [one.ranks for one in rows if one.ranks is not None]
         if ranked:
             needing = sum(ranks["both"] < min(ranks["text"], ranks["reference"]) for ranks in ranked)
-            report.needing_both[task] = [len(ranked), int(needing)]
+            facts.needing_both[task] = [len(ranked), int(needing)]

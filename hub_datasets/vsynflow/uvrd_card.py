@@ -12,7 +12,7 @@ from gve.hub_datasets.vsynflow.prompts import PROMPTS
 from gve.hub_datasets.vsynflow.truth import TRUTH_NAME
 
 if TYPE_CHECKING:
-    from gve.hub_datasets.vsynflow.uvrd import Report
+    from gve.hub_datasets.vsynflow.uvrd import UvrdFacts
 
 _HEAD = """
 # UVRD
@@ -68,12 +68,12 @@ _LAYOUTS = {
 _LOCAL = "This set was built for one machine alone and must not be published."
 
 
-def uvrd_card(folder: Path, report: "Report", features: Features) -> str:
+def uvrd_card(folder: Path, facts: "UvrdFacts", features: Features) -> str:
     """The text of the README.
 
     Args:
         folder: The folder, with its parquet files in place.
-        report: What went into it.
+        facts: What went into it.
         features: Columns of its rows.
 
     Returns:
@@ -81,32 +81,32 @@ def uvrd_card(folder: Path, report: "Report", features: Features) -> str:
     """
     lines = ["---", "pretty_name: UVRD", "language: [en]", "task_categories: [feature-extraction]"]
     lines += ["tags: [video-retrieval, composed-retrieval, synthetic]"]
-    lines += [f'size_categories: ["{size_category(sum(report.rows.values()))}"]']
-    licence = next(iter(report.licences)).lower() if len(report.licences) == 1 else "other"
-    lines += [f"license: {licence}", "configs:", *_configs(folder, report.rows), "---"]
-    head = _HEAD.format(records=report.records, captioner=f"`{report.captioner}`", seed=report.seed)
+    lines += [f'size_categories: ["{size_category(sum(facts.rows.values()))}"]']
+    licence = next(iter(facts.licences)).lower() if len(facts.licences) == 1 else "other"
+    lines += [f"license: {licence}", "configs:", *_configs(folder, facts.rows), "---"]
+    head = _HEAD.format(records=facts.records, captioner=f"`{facts.captioner}`", seed=facts.seed)
     lines += head.splitlines()
-    lines += _TRUTH.splitlines() if report.captioner == TRUTH_NAME else []
-    lines += ["", *_LAYOUTS[report.media].splitlines(), *([_LOCAL] if report.local else []), "", "## Rows", ""]
-    lines += table(("task", "rows"), report.rows.items())
-    if report.needing_both:
+    lines += _TRUTH.splitlines() if facts.captioner == TRUTH_NAME else []
+    lines += ["", *_LAYOUTS[facts.media].splitlines(), *([_LOCAL] if facts.local else []), "", "## Rows", ""]
+    lines += table(("task", "rows"), facts.rows.items())
+    if facts.needing_both:
         lines += ["", "Composed queries, and how many find their target earlier with both parts than with either:", ""]
-        rows = ((task, *counts) for task, counts in report.needing_both.items())
+        rows = ((task, *counts) for task, counts in facts.needing_both.items())
         lines += table(("task", "ranked", "needing both"), rows)
     lines += ["", "## Columns", "", *feature_table(features, _MEANINGS)]
     lines += ["", "## Licences", "", "Every row carries the licence of its raw video in `licence`.", ""]
     origins = (
-        (source, licence, count) for source, found in report.sources.items() for licence, count in found.items()
+        (source, licence, count) for source, found in facts.sources.items() for licence, count in found.items()
     )
     lines += table(("source", "licence", "rows"), origins)
     lines += ["", "## Filters", "", "Limits, by stage:", ""]
-    limits = ((stage, name, limit) for stage, rules in report.limits.items() for name, limit in rules.items())
+    limits = ((stage, name, limit) for stage, rules in facts.limits.items() for name, limit in rules.items())
     lines += table(("stage", "limit", "value"), limits)
     lines += ["", "Records that were rejected, and records that failed:", ""]
-    lines += table(("code", "records"), [*report.rejected.items(), *report.failed.items()])
-    lines += ["", "## Decontamination", "", *_gate(report.decontamination)]
+    lines += table(("code", "records"), [*facts.rejected.items(), *facts.failed.items()])
+    lines += ["", "## Decontamination", "", *_gate(facts.decontamination)]
     lines += ["", "## Known slips", *_SLIPS.rstrip().splitlines()]
-    lines += ["", "## Prompts", "", f"Tokens read: {report.tokens['input']}; written: {report.tokens['output']}.", ""]
+    lines += ["", "## Prompts", "", f"Tokens read: {facts.tokens['input']}; written: {facts.tokens['output']}.", ""]
     for prompt in PROMPTS.values():
         lines += [f"### {prompt.label}", "", "```text", *prompt.text.splitlines(), "```", ""]
     return "\n".join(lines).rstrip() + "\n"

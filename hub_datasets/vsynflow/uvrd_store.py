@@ -7,7 +7,6 @@ load from anywhere. What that costs is kept low: within a block of rows, parquet
 as entries of a dictionary, and media columns are left uncompressed, so that equal bytes of two files are equal on disk.
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -17,7 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features
 
-from gve.hub_datasets.vsynflow.extension.pairs import Candidate, Side
+from gve.hub_datasets.files import write_atomic
+from gve.hub_datasets.parquet import write_blocks
+from gve.hub_datasets.vsynflow.extension.pairs import PairRow, PairSide
 from gve.hub_datasets.vsynflow.records import Record, read_place
 from gve.media_gve import MP4
 
@@ -40,13 +41,13 @@ class MediaStore:
         self.work, self.folder, self.embed = work, folder, embed
         self._videos: dict[str, Path] = {}
 
-    def side(self, record: Record, side: Side) -> dict[str, Any]:
+    def side(self, record: Record, side: PairSide) -> dict[str, Any]:
         """One side of a pair in the form of the schema."""
         shown = None if side.shows is None else self._media(record, side.shows)
         image = shown if side.shows == "frame" else None
         return {"text": side.text, "image": image, "video": None if image else shown}
 
-    def size(self, record: Record, side: Side) -> int:
+    def size(self, record: Record, side: PairSide) -> int:
         """Bytes that a side adds to a row."""
         if side.shows is None or not self.embed:
             return 0
@@ -73,7 +74,7 @@ class MediaStore:
             suffix = Path(record["video"]["path"]).suffix if record["video"]["offset"] is None else ""
             path = self.folder / "media" / digest[:2] / f"{digest}{suffix or MP4}"
             if not path.is_file():
-                _write(path, content)
+                write_atomic(path, content)
             self._videos[name] = path
         return self._videos[name]
 
@@ -81,19 +82,19 @@ class MediaStore:
         """A file of the work folder, whose name is a digest of its content already."""
         path = self.folder / "media" / source.parent.name / source.name
         if not path.is_file():
-            _write(path, source.read_bytes())
+            write_atomic(path, source.read_bytes())
         return path
 
 
-def row_bytes(one: Candidate, by_id: Mapping[str, Record], store: MediaStore) -> int:
+def row_bytes(one: PairRow, by_id: Mapping[str, Record], store: MediaStore) -> int:
     """Bytes of a row's media."""
     own = store.size(one.record, one.query) + store.size(one.record, one.target)
-    return own + sum(store.size(by_id[name], Side(shows="video")) for name in one.negatives if name in by_id)
+    return own + sum(store.size(by_id[name], PairSide(shows="video")) for name in one.negatives if name in by_id)
 
 
 def cut(
-    rows: Sequence[Candidate], size: Callable[[Candidate], int], *, most_rows: int, most_bytes: int
-) -> list[list[Candidate]]:
+    rows: Sequence[PairRow], size: Callable[[PairRow], int], *, most_rows: int, most_bytes: int
+) -> list[list[PairRow]]:
     """Cut rows into parts of at most so many rows and bytes; a row that is larger makes a part of its own.
 
     Args:
@@ -102,7 +103,7 @@ def cut(
         most_rows: Rows of a part.
         most_bytes: Bytes of a part.
     """
-    parts: list[list[Candidate]] = []
+    parts: list[list[PairRow]] = []
     held = 0
     for row in rows:
         bytes_ = size(row)
@@ -122,23 +123,14 @@ def write_shard(path: Path, blocks: Iterator[list[dict[str, Any]]], features: Fe
         blocks: Its rows, in the blocks that it is to have.
         features: Column types.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, schema = path.with_name(f"{path.name}.{os.getpid()}.tmp"), features.arrow_schema
-    columns = _leaves(schema)
+    columns = _leaves(features.arrow_schema)
     options = {
         "dictionary_pagesize_limit": _DICTIONARY,
         "compression": {name: "none" if name.endswith(".bytes") else "snappy" for name in columns},
         # the smallest and largest value of a column of files would be two more files
         "write_statistics": [name for name in columns if not name.endswith(".bytes")],
     }
-    try:
-        with pq.ParquetWriter(temporary, schema, **options) as writer:
-            for block in blocks:
-                writer.write_table(pa.Table.from_pylist(block, schema=schema))
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_blocks(path, blocks, features.arrow_schema, **options)
 
 
 def _leaves(schema: pa.Schema) -> list[str]:
@@ -147,10 +139,3 @@ def _leaves(schema: pa.Schema) -> list[str]:
     pq.write_table(schema.empty_table(), sink)
     found = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
     return [found.column(number).path for number in range(len(found))]
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from gve.hub_datasets.vsynflow.prompts.composed import BINDINGS
+from gve.hub_datasets.vsynflow.prompts import BINDINGS
 from gve.hub_datasets.vsynflow.records import utf8
 from gve.hub_datasets.vsynflow.styles import STYLES, Style
 

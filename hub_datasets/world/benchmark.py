@@ -10,8 +10,9 @@ from typing import Any
 
 from datasets import Features, Image, List, Value, Video
 
+from gve.hub_datasets.files import write_atomic
+from gve.hub_datasets.parquet import write_rows
 from gve.hub_datasets.uvrb.tasks import SETS
-from gve.hub_datasets.world.files import write_bytes, write_rows
 from gve.hub_datasets.world.rows import Side
 from gve.hub_datasets.world.sets import CORPUS_OF, MiniSet, Sizes, build_sets
 from gve.hub_datasets.world.video import video_bytes
@@ -92,4 +93,4 @@ def write_videos(folder: Path, name: str, seed: int, sizes: Sizes) -> None:
     for corpus_id, clips in mini.corpus.items():
         path = folder / video_file(name, corpus_id)
         if not path.exists():
-            write_bytes(path, video_bytes(clips))
+            write_atomic(path, video_bytes(clips))

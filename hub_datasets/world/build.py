@@ -1,14 +1,11 @@
 """Builds the rendered world on disk: training pairs (uvrd), the benchmark (uvrb) and a raw corpus (raw).
 
-The work is cut into parts, one file each (or one range of files). A part whose files are there is not built again, and
-no part depends on another, so the bytes are the same for any number of processes and after any interruption.
+No part of the work depends on another, so the bytes are the same for any number of processes and after any
+interruption.
 """
 
 import json
-import multiprocessing
-import signal
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import partial
 from math import ceil
@@ -16,17 +13,17 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
+from gve.hub_datasets.files import remove_leftovers, write_text
+from gve.hub_datasets.parquet import write_rows
+from gve.hub_datasets.parts import write_parts
 from gve.hub_datasets.schema import TASKS, pair_features
 from gve.hub_datasets.world.benchmark import TABLES, video_files, write_table, write_videos
 from gve.hub_datasets.world.cards import uvrb_card, uvrd_card
-from gve.hub_datasets.world.files import write_rows, write_text
 from gve.hub_datasets.world.pairs import build_pairs
 from gve.hub_datasets.world.raw import write_raw_videos, write_titles
 from gve.hub_datasets.world.sets import CORPUS_OF, DEFAULT_SIZES, Sizes, build_sets
 from gve.hub_datasets.world.spec import SPLITS
-from gve.media_gve import MP4
+from gve.media_gve import MP4, shown
 
 DEFAULT_PAIRS = {"t2v": 12000, "t2t": 3000, "t2i": 4000, "ti2v": 3000, "tv2v": 2400, "i2v": 2000, "v2v": 1500}
 SHARD_ROWS = 500
@@ -34,14 +31,8 @@ _RAW_PART = 50
 
 
 @dataclass(frozen=True)
-class Part:
-    """A piece of work.
-
-    Attributes:
-        marks: Files that are there when the part is done.
-        weight: About how many videos it renders, for the progress bar.
-        write: Does the work.
-    """
+class WorldPart:
+    """One file of the world, or one range of files; `marks` are the files it leaves."""
 
     marks: tuple[Path, ...]
     weight: int
@@ -65,22 +56,22 @@ def build_world(
     sizes: Sizes = DEFAULT_SIZES,
     num_negatives: int = 0,
 ) -> dict[str, Any]:
-    """Render the world into a folder; what an earlier, interrupted run finished is kept.
+    """Render the world into a folder; the finished parts of an interrupted run are kept.
 
     Args:
-        folder: Where `uvrd`, `uvrb`, `raw` and `world.json` go.
-        seed: Of everything random.
-        pairs: Training rows by task; None for DEFAULT_PAIRS, an absent task is left out.
+        folder: Gets `uvrd`, `uvrb`, `raw` and `world.json`.
+        seed: Seed of everything random.
+        pairs: Training rows by task; None for DEFAULT_PAIRS. A missing task gets none.
         sets: Whether to build the benchmark.
-        raw: Videos of the raw corpus; 0 leaves it out.
-        workers: Processes; 1 works in this one. A script that asks for more needs the `__main__` guard of
+        raw: Number of videos of the raw corpus.
+        workers: Processes; 1 works in this one. A script that uses more needs the `__main__` guard of
             multiprocessing's spawn method.
         progress: Whether to show a progress bar on stderr.
-        sizes: How large the benchmark's sets are.
+        sizes: Sizes of the benchmark's sets.
         num_negatives: Near-identical wrong clips in each row of T2V, TI2V and TV2V.
 
     Returns:
-        What is also in `world.json`: the arguments, and the benchmark's sets with their chance levels.
+        The content of `world.json`: the arguments, and the benchmark's sets with their chance levels.
 
     Raises:
         ValueError: For an unknown task, or if the folder holds a world built with other arguments.
@@ -89,18 +80,21 @@ def build_world(
     asked = DEFAULT_PAIRS if pairs is None else pairs
     unknown = sorted(set(asked) - set(TASKS))
     if unknown:
-        raise ValueError(f"pairs: got task {unknown[0]!r}; {', '.join(TASKS)} are accepted; remove or rename it")
+        raise ValueError(
+            f"pairs must name tasks of {', '.join(TASKS)}, got task {shown(unknown[0])}. Correct the name."
+        )
     counts = {task: asked[task] for task in TASKS if asked.get(task, 0) > 0}
     arguments = {"seed": seed, "pairs": counts, "sets": sets, "raw": raw, "num_negatives": num_negatives}
     world: dict[str, Any] = {"arguments": {**arguments, "sizes": asdict(sizes)}, "sets": {}}
     if sets:
         world["sets"] = {split: [s.summary() for s in build_sets(split, seed, sizes).values()] for split in SPLITS}
     _claim(folder / "world.json", world)
+    remove_leftovers(folder)
     parts = list(_pair_parts(folder / "uvrd", counts, seed, num_negatives))
     if sets:
         parts += _set_parts(folder / "uvrb", seed, sizes)
     parts += _raw_parts(folder / "raw", raw, seed)
-    _run(parts, workers, progress)
+    write_parts(parts, workers=workers, progress=progress, title="world", unit="clip")
     if counts:
         write_text(folder / "uvrd" / "README.md", uvrd_card(folder / "uvrd", counts, seed))
     if sets:
@@ -109,12 +103,12 @@ def build_world(
 
 
 def _claim(path: Path, world: dict[str, Any]) -> None:
-    """Write down what the folder holds, or check that it is the same."""
+    """Write down what the folder holds, or check that it holds the same."""
     text = json.dumps(world, indent=2) + "\n"
     if path.exists() and json.loads(path.read_text()) != json.loads(text):
         raise ValueError(
-            f"folder: {path.parent} holds a world built with other arguments ({path.name}); "
-            "an empty folder or the same arguments are accepted; choose another folder or delete this one"
+            f"folder must be empty or hold the same world, got {path.parent} built with other arguments ({path.name}). "
+            "Choose another folder or delete this one."
         )
     write_text(path, text)
 
@@ -124,17 +118,17 @@ def _write_shard(path: Path, task: str, start: int, stop: int, seed: int, num_ne
     write_rows(path, (pair.render() for pair in found), pair_features())
 
 
-def _pair_parts(folder: Path, counts: Mapping[str, int], seed: int, num_negatives: int) -> Iterator[Part]:
+def _pair_parts(folder: Path, counts: Mapping[str, int], seed: int, num_negatives: int) -> Iterator[WorldPart]:
     for task, count in counts.items():
         shards = ceil(count / SHARD_ROWS)
         for shard in range(shards):
             path = folder / task / f"train-{shard:05d}-of-{shards:05d}.parquet"
             start, stop = shard * SHARD_ROWS, min((shard + 1) * SHARD_ROWS, count)
             weight = (stop - start) * (1 + num_negatives)
-            yield Part((path,), weight, partial(_write_shard, path, task, start, stop, seed, num_negatives))
+            yield WorldPart((path,), weight, partial(_write_shard, path, task, start, stop, seed, num_negatives))
 
 
-def _set_parts(folder: Path, seed: int, sizes: Sizes) -> Iterator[Part]:
+def _set_parts(folder: Path, seed: int, sizes: Sizes) -> Iterator[WorldPart]:
     for split in SPLITS:
         for mini in build_sets(split, seed, sizes).values():
             for table in TABLES:
@@ -144,40 +138,16 @@ def _set_parts(folder: Path, seed: int, sizes: Sizes) -> Iterator[Part]:
                 path = folder / f"{mini.task.slug}-{table}" / f"{split}.parquet"
                 weight = {"corpus": len(mini.corpus), "queries": len(mini.queries)}.get(table, 1)
                 write = partial(write_table, path, table, mini.task.name, split, seed, sizes)
-                yield Part((path,), weight, write)
+                yield WorldPart((path,), weight, write)
     for name, files in video_files(folder / "videos", build_sets("unseen", seed, sizes)).items():
-        yield Part(tuple(files), len(files), partial(write_videos, folder / "videos", name, seed, sizes))
+        yield WorldPart(tuple(files), len(files), partial(write_videos, folder / "videos", name, seed, sizes))
 
 
-def _raw_parts(folder: Path, count: int, seed: int) -> Iterator[Part]:
+def _raw_parts(folder: Path, count: int, seed: int) -> Iterator[WorldPart]:
     for start in range(0, count, _RAW_PART):
         stop = min(start + _RAW_PART, count)
         marks = tuple(folder / "videos" / f"v{number:05d}{MP4}" for number in range(start, stop))
-        yield Part(marks, stop - start, partial(write_raw_videos, folder, count, seed, start, stop))
+        yield WorldPart(marks, stop - start, partial(write_raw_videos, folder, count, seed, start, stop))
     if count:
         marks = (folder / "titles.csv", folder / "truth.jsonl")
-        yield Part(marks, 1, partial(write_titles, folder, count, seed))
-
-
-def _run(parts: list[Part], workers: int, progress: bool) -> None:
-    """Do all parts, in this process or in several."""
-    left = [part for part in parts if not part.done]
-    total, done = sum(part.weight for part in parts), sum(part.weight for part in parts if part.done)
-    with tqdm(total=total, initial=done, desc="world", unit="clip", disable=not progress) as bar:
-        if workers <= 1:
-            for part in left:
-                part.write()
-                bar.update(part.weight)
-            return
-        context = multiprocessing.get_context("spawn")
-        # an interrupt is this process's to handle: the workers finish their part, so that no file is half written
-        ignore = (signal.SIGINT, signal.SIG_IGN)
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=signal.signal, initargs=ignore) as pool:
-            weights = {pool.submit(part.write): part.weight for part in left}
-            try:
-                for future in as_completed(weights):
-                    future.result()
-                    bar.update(weights[future])
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        yield WorldPart(marks, 1, partial(write_titles, folder, count, seed))

@@ -1,12 +1,10 @@
 """README files of the data folders: the configurations that `load_dataset` reads, and what is inside."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from gve.hub_datasets.card_parts import feature_table, size_category, slip_lines, source_table
+from gve.hub_datasets.card_parts import config_lines, feature_table, size_category, slip_lines, source_table
 from gve.hub_datasets.card_parts import table as markdown_table
 from gve.hub_datasets.schema import pair_features
 from gve.hub_datasets.uvrb.tasks import SETS
@@ -127,7 +125,7 @@ def uvrd_card(folder: Path, counts: Mapping[str, int], seed: int) -> str:
     """
     lines = _UVRD_HEAD.format(size=size_category(sum(counts.values()))).splitlines()
     for task in counts:
-        lines += _config(folder, task, {"train": [f"{task}/train-*.parquet"]})
+        lines += config_lines(folder, task, {"train": [f"{task}/train-*.parquet"]})
     lines += ["---", "", "# UVRD of the rendered world", ""]
     lines += [f"Pairs for training a video embedder, with exact ground truth, rendered with seed {seed}."]
     lines += [*_UVRD_USE.format(task=next(iter(counts))).splitlines(), "", "One configuration a task:", ""]
@@ -179,10 +177,10 @@ def _held_out() -> list[str]:
 def _uvrb_configs(folder: Path) -> Iterable[str]:
     """The default configuration and, for each set, itself and its tables; media are stored once."""
     every = {split: [f"{task.slug}-queries/{split}.parquet" for task in SETS.values()] for split in SPLITS}
-    yield from _config(folder, "default", every, default=True)
+    yield from config_lines(folder, "default", every, default=True)
     for task in SETS.values():
         own = {split: [f"{task.slug}-queries/{split}.parquet"] for split in SPLITS}
-        yield from _config(folder, task.slug, own)
+        yield from config_lines(folder, task.slug, own)
         for table in TABLES:
             if table == "top_ranked" and task.pool_size is None:
                 continue
@@ -190,39 +188,4 @@ def _uvrb_configs(folder: Path) -> Iterable[str]:
             files = {split: [f"{owner}-{table}/{split}.parquet"] for split in SPLITS}
             # MTEB puts a column named instruction into the query's text, and refuses null among the texts
             columns = ("id", *task.query_modalities) if table == "queries" else None
-            yield from _config(folder, f"{task.slug}-{table}", files, columns=columns)
-
-
-def _config(
-    folder: Path,
-    name: str,
-    files: Mapping[str, Sequence[str]],
-    *,
-    columns: Sequence[str] | None = None,
-    default: bool = False,
-) -> list[str]:
-    """One configuration: the patterns of its files by split, and the columns that it shows of them (None: all).
-
-    Its description is a digest of its files: `datasets` keeps what it has read under the folder's name and the
-    configuration, so that without it another folder of the same name would give this one's rows.
-    """
-    digest = blake2b(digest_size=8)
-    for path in sorted(found for patterns in files.values() for pattern in patterns for found in folder.glob(pattern)):
-        stat = path.stat()
-        digest.update(_file_digest(path, stat.st_size, stat.st_mtime_ns))
-    lines = [f"- config_name: {name}", f'  description: "blake2b {digest.hexdigest()}"']
-    lines += ["  default: true"] if default else []
-    lines += [f"  columns: [{', '.join(columns)}]"] if columns else []
-    lines += ["  data_files:"]
-    for split, patterns in files.items():
-        lines += [f"  - split: {split}"]
-        lines += (
-            [f"    path: {patterns[0]}"] if len(patterns) == 1 else ["    path:", *(f"    - {p}" for p in patterns)]
-        )
-    return lines
-
-
-@lru_cache(maxsize=1024)
-def _file_digest(path: Path, size: int, changed: int) -> bytes:
-    """Of one file; several configurations read the same."""
-    return blake2b(path.read_bytes(), digest_size=16).digest()
+            yield from config_lines(folder, f"{task.slug}-{table}", files, columns=columns)

@@ -12,10 +12,10 @@ from typing import Any
 
 from numpy.random import Generator
 
+from gve.hub_datasets.files import write_atomic, write_text
 from gve.hub_datasets.schema import media
 from gve.hub_datasets.uvrb.tasks import SETS
 from gve.hub_datasets.world.captions import SCENE_WORDS, event_text, name_thing
-from gve.hub_datasets.world.files import write_bytes, write_text
 from gve.hub_datasets.world.rows import stream
 from gve.hub_datasets.world.spec import COLORS, SCENES, Clip, choice, sample_clip
 from gve.hub_datasets.world.video import video_bytes
@@ -94,7 +94,7 @@ def write_raw_videos(folder: Path, count: int, seed: int, start: int, stop: int)
     """Render the files from `start` to `stop` that are not there yet."""
     for video in raw_videos(count, seed)[start:stop]:
         if not (folder / "videos" / video.file).exists():
-            write_bytes(folder / "videos" / video.file, video_bytes((video.clip,)))
+            write_atomic(folder / "videos" / video.file, video_bytes((video.clip,)))
 
 
 def write_titles(folder: Path, count: int, seed: int) -> None:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from huggingface_hub import RepoCard
 
 from gve.eval.console import fail, printable
-from gve.model_cards.catalogue import Catalogue, Found, default_instruction, open_catalogue, query_row
+from gve.model_cards.catalogue import Catalogue, Match, default_instruction, open_catalogue, query_row
 from gve.model_cards.playing import playable
 
 MOST_HITS, HITS = 24, 8
@@ -41,17 +41,14 @@ logger = logging.getLogger(__name__)
 def answer(
     catalogue: Catalogue, asked: dict[str, Any] | None, count: float, instruction: str | None, copies: Path
 ) -> str:
-    """What the page shows for a query.
+    """The hits of a query as HTML, or what is wrong with it.
 
     Args:
         catalogue: The files.
         asked: "text" and "files" of the query's box.
-        count: Files to show.
-        instruction: The system message; blank for that which suits the query.
-        copies: Folder of copies for the browser.
-
-    Returns:
-        HTML: the hits, or what is wrong with the query.
+        count: Number of hits.
+        instruction: The system message; blank for the one that suits the query.
+        copies: Folder for copies of files that a browser does not play.
     """
     asked = asked or {"text": "", "files": []}
     try:
@@ -69,8 +66,7 @@ def answer(
     return f'<p class="gve-note">{_escape(note)}</p><div class="gve-hits">{cards}</div>'
 
 
-def _card(rank: int, hit: Found, copies: Path) -> str:
-    """One hit."""
+def _card(rank: int, hit: Match, copies: Path) -> str:
     name = _escape(hit.path.name)
     try:
         kind, path = playable(_addressable(hit.path, copies), copies)
@@ -91,7 +87,7 @@ def _card(rank: int, hit: Found, copies: Path) -> str:
 
 
 def _escape(text: object) -> str:
-    """Text as HTML; half characters would stop the server's JSON."""
+    """Text as HTML; lone surrogates would break the server's JSON."""
     return html.escape(printable(text))
 
 
@@ -109,18 +105,7 @@ def _addressable(path: Path, copies: Path) -> Path:
 
 
 def build(catalogue: Catalogue, copies: Path) -> Any:
-    """The page.
-
-    Args:
-        catalogue: What is searched.
-        copies: Folder for copies of files that a browser does not play.
-
-    Returns:
-        Gradio's Blocks.
-
-    Raises:
-        ImportError: Without gradio.
-    """
+    """The page as Gradio's Blocks; `copies` is a folder for copies of files that a browser does not play."""
     try:
         import gradio
     except ImportError as error:
@@ -158,13 +143,9 @@ def serve(catalogue: Catalogue, *, host: str | None = None, port: int | None = N
     """Show the page until interrupted.
 
     Args:
-        catalogue: What is searched.
-        host: Address to listen at; None takes that of the Space, or this machine alone.
-        port: None takes that of the Space, or the first free one from 7860.
-
-    Raises:
-        ValueError: If the port is taken.
-        ImportError: Without gradio.
+        catalogue: What it searches.
+        host: Address to listen on; None takes the Space's, or this machine only.
+        port: None takes the Space's, or the first free one from 7860.
     """
     with tempfile.TemporaryDirectory(prefix="gve-app-") as copies:
         page = build(catalogue, Path(copies))
@@ -187,7 +168,7 @@ def serve(catalogue: Catalogue, *, host: str | None = None, port: int | None = N
                 prevent_thread_lock=True,
             )
         except OSError as error:
-            fail(f"--port: {port} cannot be used ({error}); a free port is accepted; choose another")
+            fail(f"--port: {port} cannot be used ({error}). Choose another.")
         logger.info("%d files at %s", len(catalogue.paths), page.local_url)
         try:
             page.server.thread.join()
@@ -196,20 +177,10 @@ def serve(catalogue: Catalogue, *, host: str | None = None, port: int | None = N
 
 
 def open_space(folder: Path) -> Catalogue:
-    """What a Space searches.
-
-    Args:
-        folder: Its files.
-
-    Returns:
-        The catalogue of `assets`, with the first of the README's `models`.
-
-    Raises:
-        ValueError: If the README names no model, or there is no video.
-    """
+    """The videos in a Space's `assets`, with the first of the `models` in its README."""
     models = RepoCard.load(folder / "README.md").data.to_dict().get("models")
     if not models:
-        fail("README.md: names no model; `models:` with one Hub name is needed in its front matter; add it")
+        fail("README.md: names no model. Add `models:` with one Hub name to its front matter.")
     return open_catalogue(folder / "assets", models[0])
 
 

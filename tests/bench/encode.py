@@ -37,7 +37,7 @@ from sentence_transformers import SentenceTransformer
 from transformers.video_utils import load_video
 
 import gve
-from gve.pipeline import EncodeStatistics, PipelineOptions, processors
+from gve.encoding.prefetching import EncodeStatistics, PipelineOptions, usable_cpus
 
 TEXTS = ("a red circle moves to the left of a blue box", "Find the video according to the text description.")
 BATCH, FRAMES = 16, 8
@@ -231,7 +231,7 @@ def on_device(model: Path, paths: list[Path], device: torch.device, **shape: int
         f"| {name} | {network.config._attn_implementation} | {spent.rows / spent.seconds:.2f} | "
         f"{work / spent.seconds / peak:.1%} | {work / spent.model / peak:.1%} | {spent.idle:.1%} | {peak / 1e12:.1f} |"
     )
-    lines += ["", f"{spent}; {processors()} processors decode"]
+    lines += ["", f"{spent}; {usable_cpus()} processors decode"]
     return "\n".join(lines)
 
 
@@ -261,7 +261,7 @@ def main(argv: list[str] | None = None) -> int:
         text = compare(arguments, model, paths)
     names = ("torch", "transformers", "sentence-transformers", "av", "numpy")
     versions = ", ".join(f"{name} {version(name)}" for name in names)
-    threads = f"{processors()} processors, {torch.get_num_threads()} threads a model, load {os.getloadavg()[0]:.1f}"
+    threads = f"{usable_cpus()} processors, {torch.get_num_threads()} threads a model, load {os.getloadavg()[0]:.1f}"
     settings = f"{len(paths)} files of 1280 x 720, 10 s, x264; {FRAMES} frames, {BATCH} rows a batch; {threads}"
     sys.stdout.write(f"{versions}\n{settings}\n\n{text}\n")
     return 0

@@ -12,7 +12,7 @@ import torch
 import transformers
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from gve.patches_gve import cut_patches, normalise_patches
+from gve.video_processing_gve import cut_patches, normalise_patches
 
 FRAMES, HEIGHT, WIDTH = 8, 280, 504
 SIDE, DEPTH, MERGE = 14, 2, 2

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 import gve
-from gve.quantization import KINDS
+from gve.encoding.quantization import KINDS
 
 LIBRARIES = {"int8": "torchao", "nf4": "bitsandbytes"}
 COLOURS = ("red", "green", "blue", "white", "black", "yellow", "purple", "grey")

@@ -28,21 +28,21 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gve.hub_datasets.vsynflow.engines.inline import InlineEngine
-from gve.hub_datasets.vsynflow.files import commit_json
+from gve.hub_datasets.files import write_json
+from gve.hub_datasets.vsynflow.engines import InlineEngine
 from gve.hub_datasets.vsynflow.flow import Flow
-from gve.hub_datasets.vsynflow.readers import Source, read_source
+from gve.hub_datasets.vsynflow.readers import RawCorpus, read_corpus
 from gve.hub_datasets.vsynflow.runner import run_flow
 from gve.hub_datasets.vsynflow.shards import make_plan
-from gve.hub_datasets.vsynflow.stages import BaseStage, Kept
-from gve.hub_datasets.vsynflow.verify import verify_run
+from gve.hub_datasets.vsynflow.stages import Stage, Kept
+from gve.hub_datasets.vsynflow.status import verify_run
 from gve.hub_datasets.world.raw import write_raw_videos, write_titles
 
 BROKEN_EVERY = 25
 TABLES = ("manifest", "stages", "kept", "rejected", "failed", "done")
 
 
-class Trivial(BaseStage):
+class Trivial(Stage):
     """Adds a number."""
 
     def __init__(self, name):
@@ -60,10 +60,10 @@ def overhead(count):
         pq.write_table(
             pa.table({"video": [f"{i}.mp4" for i in range(count)], "text": [f"text {i}" for i in range(count)]}), table
         )
-        source = Source("manifest", str(table), "bench", "CC0")
+        source = RawCorpus("manifest", str(table), "bench", "CC0")
         run = Path(folder) / "run"
         start = time.process_time()
-        make_plan(run, read_source(source, run), source.describe())
+        make_plan(run, read_corpus(source, run), asdict(source))
         planned = time.process_time()
         peak["plan"] = peak_mb()
         run_flow(run, Flow(tuple(Trivial(name) for name in "abc")), InlineEngine())
@@ -118,11 +118,11 @@ def prepare(folder, videos):
     write_titles(raw, videos, 0)
     break_some(raw)
     shutil.rmtree(run, ignore_errors=True)
-    source = Source(
+    source = RawCorpus(
         "manifest", str(raw / "titles.csv"), "world", "CC0-1.0", None, "file", "title", media=str(raw / "videos")
     )
-    make_plan(run, read_source(source, run), source.describe(), shard_rows=32)
-    commit_json(run / "config.json", {"profile": "world", "captioner": {"kind": "world", "folder": str(raw)}})
+    make_plan(run, read_corpus(source, run), asdict(source), shard_rows=32)
+    write_json(run / "config.json", {"profile": "world", "captioner": {"kind": "world", "folder": str(raw)}})
     return run
 
 

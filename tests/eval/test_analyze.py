@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from gve.eval.analysis import analyse, join_entries, paper_entries, populations, read_report
-from gve.eval.analyze import main, to_markdown
+from gve.eval.analyze_command import main, to_markdown
 from gve.eval.heatmaps import draw_models
 from gve.eval.paper_tables import set_scores
 from gve.hub_datasets.uvrb import SETS

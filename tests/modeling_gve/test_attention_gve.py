@@ -6,7 +6,7 @@ from transformers import Qwen2_5_VLModel
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionPatchEmbed, Qwen2_5_VLVisionAttention
 from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
 
-from gve.attention_gve import GVEPatchEmbed, GVEVisionAttention, vision_tables
+from gve.vision_gve import GVEPatchEmbed, GVEVisionAttention, vision_tables
 
 
 def stock_tower(model):

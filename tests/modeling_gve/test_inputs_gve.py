@@ -10,7 +10,7 @@ import torch
 from gve import Frames
 from gve.frames_gve import Form
 from gve.image_gve import Picture, image_size, open_image
-from gve.inputs_gve import Row, chat_of, parse_row, parse_rows, resolve_path
+from gve.inputs_gve import ParsedInput, chat_of, parse_input, parse_inputs, resolve_path
 from gve.media_gve import media_kind
 
 FRAMES = Frames(np.zeros((2, 8, 9, 3), np.uint8), [0.0, 1.0], 2.0)
@@ -23,30 +23,30 @@ def user(*items):
 
 def test_plain_rows(media):
     path, image = str(media / "a.mp4"), media / "i.png"
-    assert parse_row("words", 0) == Row("words", [], [])
-    assert parse_row({"video": path}, 0) == Row(None, [], [path])
-    assert parse_row({"image": image, "video": None}, 0) == Row(None, [image], [])
-    assert parse_row(path, 0) == Row(None, [], [Form(file=path, size=(48, 64))])
-    assert parse_row(image, 0) == Row(None, [Picture(image, (70, 90))], [])
-    assert parse_row(parse_row(path, 0), 0) == parse_row(path, 0)
+    assert parse_input("words", 0) == ParsedInput("words", [], [])
+    assert parse_input({"video": path}, 0) == ParsedInput(None, [], [path])
+    assert parse_input({"image": image, "video": None}, 0) == ParsedInput(None, [image], [])
+    assert parse_input(path, 0) == ParsedInput(None, [], [Form(file=path, size=(48, 64))])
+    assert parse_input(image, 0) == ParsedInput(None, [Picture(image, (70, 90))], [])
+    assert parse_input(parse_input(path, 0), 0) == parse_input(path, 0)
     for blank in ("", " ", {"text": ""}, user({"type": "text", "text": ""})):  # benchmarks hold some
-        assert parse_row(blank, 0).text in ("", " ")
-    assert parse_row(PICTURE, 0).images == [PICTURE]
-    assert parse_row(FRAMES, 0).videos == [FRAMES]
+        assert parse_input(blank, 0).text in ("", " ")
+    assert parse_input(PICTURE, 0).images == [PICTURE]
+    assert parse_input(FRAMES, 0).videos == [FRAMES]
     array = np.zeros((8, 8, 3), np.uint8)
-    assert parse_row(array, 0).images == [array]
-    assert parse_row(torch.zeros(2, 3, 8, 8), 0).videos[0].shape == (2, 3, 8, 8)
+    assert parse_input(array, 0).images == [array]
+    assert parse_input(torch.zeros(2, 3, 8, 8), 0).videos[0].shape == (2, 3, 8, 8)
     timed = {"frames": array[None], "fps": 2.0}
-    assert parse_row(timed, 0).videos[0] is timed
+    assert parse_input(timed, 0).videos[0] is timed
 
 
 def test_lists_in_a_row(media):
     path, image = str(media / "a.mp4"), str(media / "i.png")
-    assert parse_row({"text": ["a", "b"]}, 0).text == "a\nb"
-    assert parse_row({"image": [image, PICTURE]}, 0).images == [image, PICTURE]
-    assert parse_row({"video": [path, b"x"]}, 0).videos == [path, b"x"]
+    assert parse_input({"text": ["a", "b"]}, 0).text == "a\nb"
+    assert parse_input({"image": [image, PICTURE]}, 0).images == [image, PICTURE]
+    assert parse_input({"video": [path, b"x"]}, 0).videos == [path, b"x"]
     for frames in ([PICTURE, PICTURE], (image, image), [np.zeros((4, 4, 3), np.uint8)] * 2):
-        assert parse_row({"video": frames}, 0).videos == [list(frames)]
+        assert parse_input({"video": frames}, 0).videos == [list(frames)]
 
 
 @pytest.mark.parametrize("form", [list, tuple])
@@ -62,13 +62,13 @@ def test_chats(form):
         {"type": "video", "video": None},
         {"type": "text", "text": "b"},
     )
-    row = Row("a\nb", [PICTURE, "i.png", "j.png", "data:;base64,QUJD"], ["a.mp4"], "find")
-    assert parse_row(form([system, message]), 0) == row
-    assert parse_row(message, 0) == row._replace(system=None)
-    assert parse_row([{"role": "user", "content": "a"}], 0) == Row("a", [], [])
+    row = ParsedInput("a\nb", [PICTURE, "i.png", "j.png", "data:;base64,QUJD"], ["a.mp4"], "find")
+    assert parse_input(form([system, message]), 0) == row
+    assert parse_input(message, 0) == row._replace(system=None)
+    assert parse_input([{"role": "user", "content": "a"}], 0) == ParsedInput("a", [], [])
     kinds = [item["type"] for item in chat_of(row)[1]["content"]]
     assert kinds == ["video", "image", "image", "image", "image", "text"]
-    assert chat_of(row)[0] == system and parse_row(chat_of(row), 0) == row
+    assert chat_of(row)[0] == system and parse_input(chat_of(row), 0) == row
 
 
 @pytest.mark.parametrize(
@@ -105,15 +105,15 @@ def test_chats(form):
 )
 def test_refused_rows(row, match):
     with pytest.raises(ValueError, match=match):
-        parse_rows(["a", "b", row])
+        parse_inputs(["a", "b", row])
 
 
 @pytest.mark.parametrize("inputs", ["words", b"x", {"text": "a"}, PICTURE, FRAMES, np.zeros(3), Path("a"), 3, None])
 def test_a_row_that_is_not_in_a_list(inputs):
     with pytest.raises(ValueError, match=r"inputs: got \w+; accepted is a list of rows"):
-        parse_rows(inputs)
+        parse_inputs(inputs)
     with pytest.raises(ValueError, match="inputs: got an empty list"):
-        parse_rows([])
+        parse_inputs([])
 
 
 @pytest.mark.parametrize(
@@ -125,13 +125,13 @@ def test_a_row_that_is_not_in_a_list(inputs):
 )
 def test_missing_media_is_never_a_text(name):
     with pytest.raises(FileNotFoundError, match=r"inputs\[1\]: got .* no file is named"):
-        parse_rows(["fine", name])
-    assert parse_row({"text": str(name)}, 0).text == str(name)
+        parse_inputs(["fine", name])
+    assert parse_input({"text": str(name)}, 0).text == str(name)
     if isinstance(name, str) and " " not in name:
         with pytest.raises(FileNotFoundError):
             resolve_path(user({"type": "text", "text": name}))
     with pytest.raises(ValueError, match=r"got the address 'https://x.org/a.mp4'"):
-        parse_rows(["https://x.org/a.mp4"])
+        parse_inputs(["https://x.org/a.mp4"])
 
 
 def test_texts_that_name_files(media):

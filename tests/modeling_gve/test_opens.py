@@ -8,9 +8,8 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 import gve
-from gve.eval.encode import encode_rows
-from gve.eval.files import embed_files
-from gve.look_gve import look
+from gve.eval.encode import embed_files, encode_rows
+from gve.frames_gve import look
 
 WATCHED = []
 

@@ -4,7 +4,7 @@ import torch
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from gve.patches_gve import cut_patches, normalise_patches
+from gve.video_processing_gve import cut_patches, normalise_patches
 
 QWEN = {"side": 14, "depth": 2, "merge": 2}
 

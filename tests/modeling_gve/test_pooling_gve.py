@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from gve.pooling_gve import check_dim, last_token_index, last_token_pool, truncate, unit
+from gve.configuration_gve import check_dim
+from gve.embedder_gve import last_token_index, last_token_pool, truncate, unit
 
 
 def test_last_token_of_left_right_and_full_rows():

@@ -16,9 +16,9 @@ from transformers import (
 
 import gve
 from gve import GVEQwen3VLConfig, GVEQwen3VLModel
-from gve.attention_gve import GVEVisionAttention
 from gve.packing_gve import pack_batch, unpack_hidden
 from gve.positions_gve import mrope_positions
+from gve.vision_gve import GVEVisionAttention
 
 TEXTS = ("a red circle moves to the left of a blue box", "Find the video according to the text description.")
 

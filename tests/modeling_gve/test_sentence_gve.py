@@ -174,7 +174,7 @@ def test_files(folder):
 def test_only_the_code_of_the_classes_is_written(folder, tiny, tmp_path):
     written = {path.name for path in folder.glob("*.py")}
     assert written == {path.name for path in code_files(*tiny)}
-    assert {"modeling_gve.py", "video_gve.py", "inputs_gve.py", "positions_gve.py", "attention_gve.py"} <= written
+    assert {"modeling_gve.py", "video_gve.py", "inputs_gve.py", "positions_gve.py", "vision_gve.py"} <= written
     assert all(name.endswith("_gve.py") and "qwen3" not in name for name in written)
     other = gve.build_tiny(["a red circle"], family="qwen3_vl")
     gve.save_embedder(tmp_path, *other)

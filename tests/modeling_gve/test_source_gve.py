@@ -4,8 +4,6 @@ import base64
 import io
 import os
 import socket
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,7 @@ import pytest
 from make_videos import SPECS, make
 
 from gve import scan_gve
-from gve.video_gve import Limits, read_video, video_info
+from gve.video_gve import read_video, video_info
 
 PATIENCE = 10
 """Seconds that no file of a few kilobytes may take."""
@@ -90,8 +88,8 @@ def test_messages_quote_little(tmp_path):
         with pytest.raises((FileNotFoundError, ValueError)) as caught:
             read_video(source)
         assert len(str(caught.value)) < 900 and "x" * 201 not in str(caught.value)
-    with pytest.raises(ValueError, match="sampling") as caught:
-        read_video(make(SPECS["h264.mkv"]), sampling=long)
+    with pytest.raises(ValueError, match="resize") as caught:
+        read_video(make(SPECS["h264.mkv"]), resize=long)
     assert len(str(caught.value)) < 900
 
 
@@ -111,7 +109,7 @@ def test_a_path_is_opened_once(tmp_path, monkeypatch):
     (tmp_path / "a.mp4").write_bytes(make(SPECS["h264_opengop.mp4"]))
     opened, plain = [], os.open
     monkeypatch.setattr(os, "open", lambda path, *rest, **more: opened.append(path) or plain(path, *rest, **more))
-    for plan in ({}, {"sampling": "fps", "fps": 2.0}):
+    for plan in ({}, {"fps": 2.0}):
         read_video(tmp_path / "a.mp4", **plan)
         assert opened == [str(tmp_path / "a.mp4")]
         opened.clear()
@@ -126,17 +124,18 @@ def test_paths_that_are_no_files(tmp_path):
         listening.bind(str(tmp_path / "s.mp4"))
         for name, reason in (
             ("pipe.mp4", "a pipe"),
-            ("loop.mp4", "cannot be opened"),
             ("folder.mp4", "a folder"),
             ("s.mp4", "socket"),
         ):
             for call in (read_video, video_info):
                 with pytest.raises(ValueError, match=f"{name}.*{reason}"):
                     call(tmp_path / name)
-    with pytest.raises(FileNotFoundError, match=r"dangling\.mp4"):
-        read_video(tmp_path / "dangling.mp4")
-    with pytest.raises(ValueError, match="NUL"):
-        read_video(str(tmp_path / "a\0b.mp4"))
+    for name in ("dangling.mp4", "loop.mp4", "a\0b.mp4"):
+        with pytest.raises(FileNotFoundError, match="video: got"):
+            read_video(str(tmp_path / name))
+    for url in ("http://localhost:9/a.mp4", "rtsp://example.org/a", "memory://x/a.mp4"):
+        with pytest.raises(ValueError, match="download it first"):
+            read_video(url)
     with pytest.raises(ValueError, match="device"):
         read_video("/dev/zero")
 
@@ -156,55 +155,3 @@ def test_file_objects_that_do_not_serve(tmp_path):
         read_video(io.StringIO("words"))
     with pytest.raises(ValueError, match="0 bytes"):
         read_video(io.BytesIO())
-
-
-class Handler(BaseHTTPRequestHandler):
-    data = b""
-
-    def do_GET(self):
-        if self.path == "/moved.mp4":
-            self.send_response(302)
-            self.send_header("Location", "/a.mp4")
-            self.end_headers()
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(self.data)))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(self.data)
-
-    do_HEAD = do_GET  # noqa: N815
-
-    def log_message(self, *_):
-        pass
-
-
-def test_urls_are_off_unless_their_host_is_allowed():
-    fsspec = pytest.importorskip("fsspec")
-    data = make(SPECS["h264_gop12.mp4"])
-    for url in ("http://localhost:9/a.mp4", "https://example.org/a.mp4", "rtsp://example.org/a", "memory://x/a.mp4"):
-        with pytest.raises(ValueError, match="allow_urls"):
-            read_video(url)
-    fsspec.filesystem("memory").pipe("/clips/a.mp4", data)
-    allowed = Limits(allow_urls=("memory://clips",))
-    assert np.array_equal(read_video("memory://clips/a.mp4", limits=allowed).frames, read_video(data).frames)
-    with pytest.raises(FileNotFoundError, match="memory://clips/b"):
-        read_video("memory://clips/b.mp4", limits=allowed)
-    with pytest.raises(ValueError, match="max_bytes"):
-        read_video("memory://clips/a.mp4", limits=Limits(max_bytes=10, allow_urls=("memory://clips",)))
-
-
-def test_a_redirect_is_not_followed():
-    pytest.importorskip("aiohttp")
-    Handler.data = make(SPECS["h264_gop12.mp4"])
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    host = f"http://127.0.0.1:{server.server_port}"
-    try:
-        limits = Limits(allow_urls=(host,), timeout=PATIENCE)
-        assert read_video(f"{host}/a.mp4", limits=limits).frames.shape[0] == 8
-        with pytest.raises((ValueError, FileNotFoundError)):
-            read_video(f"{host}/moved.mp4", limits=limits)
-    finally:
-        server.shutdown()
-        server.server_close()

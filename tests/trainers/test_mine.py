@@ -149,39 +149,6 @@ def test_other_settings_embed_nothing_again(command, mined, tmp_path, monkeypatc
     assert len(list(out.glob("mined-*"))) == 2
 
 
-def test_the_data_set_carries_them(command, mined, world, tmp_path, capsys):
-    out = tmp_path / "out"
-    shutil.copytree(mined[0], out)
-    target = tmp_path / "uvrd"
-    assert command(out, "--negatives", "t2v=2", "t2t=3", "--write-dataset", target) == 0
-    assert said(capsys)["written"] == {"t2v": ROWS["t2v"], "t2t": ROWS["t2t"]}
-    before, after = load_tasks(str(world)), load_tasks(str(target))
-    table = pq.read_table(mined[1] / "t2v.parquet").to_pylist()
-    targets = {row["id"]: row["target"] for row in before["t2v"]}
-    for old, new, row in zip(before["t2v"], after["t2v"], table, strict=True):
-        assert new["negatives"] == [targets[name] for name in row["negatives"]]
-        assert {**old, "negatives": []} == {**new, "negatives": []}
-    written = contents(target)
-    (target / "t2t" / "train-00000-of-00001.parquet").unlink()
-    assert command(out, "--negatives", "t2v=2", "t2t=3", "--write-dataset", target) == 0
-    assert contents(target) == written
-    capsys.readouterr()
-    assert command(out, "--negatives", "1", "--write-dataset", target) == 2
-    assert "holds another version" in capsys.readouterr().err
-    assert command(out, "--negatives", "1", "--write-dataset", world) == 2
-    assert "is not empty" in capsys.readouterr().err
-
-
-def test_short_rows_may_drop_out(command, tmp_path, capsys):
-    window = ("--tasks", "t2v", "--negatives", "5", "--min-rank", "5", "--max-rank", "10")
-    assert command(tmp_path / "out", *window, "--short", "drop", "--write-dataset", tmp_path / "uvrd") == 0
-    summary = said(capsys)
-    short = summary["tasks"]["t2v"]["short"]
-    assert 0 < short < ROWS["t2v"] and summary["written"] == {"t2v": ROWS["t2v"] - short}
-    rows = load_tasks(str(tmp_path / "uvrd"))["t2v"]
-    assert {len(row["negatives"]) for row in rows} == {5}
-
-
 def test_training_takes_them(mined, prober, world, tmp_path, command):
     from sentence_transformers import SentenceTransformer
 
@@ -216,7 +183,7 @@ def test_training_takes_them(mined, prober, world, tmp_path, command):
     assert changes(facts[0], facts[1]) == []
     assert changes(facts[0], facts[2]) == [f"mined_negatives: {mined[1].name[6:]} -> {short.name[6:]}"]
     with pytest.raises(ValueError, match=r"got 2 for row 't2v-\d+' of t2v, for which fewer were mined"):
-        trainer(mined_negatives=str(short), num_negatives={"t2v": 2}, task_starts={"t2t": 0.9}).train()
+        trainer(mined_negatives=str(short), num_negatives={"t2v": 2}, task_priors={"t2t": 0}).train()
     with pytest.raises(ValueError, match="without t2t; every task with num_negatives is needed"):
         trainer(mined_negatives=str(short))
 

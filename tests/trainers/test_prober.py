@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from gve.trainers.collator import PairCollator
-from gve.trainers.prober import LiveEncoder, OutsideEncoder, Prober, share, task_scores
+from gve.trainers.encoders import OutsideEncoder
+from gve.trainers.prober import Prober, task_scores
+from gve.trainers.processes import share
 
 QUERIES = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
 TARGETS = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
@@ -31,26 +32,6 @@ def test_a_collapsed_model_has_r_of_one_and_centred_r_of_zero():
     same = torch.ones(5, 1)
     scores = task_scores(same, same)
     assert (scores.score, scores.centred, scores.accuracy) == (1.0, 0.0, 0.0)
-
-
-def test_live_and_outside_encoders_agree(embedder, tasks):
-    prober = Prober(tasks, pairs=5, progress=False)
-    live = prober(LiveEncoder(embedder, PairCollator(embedder.processor), batch_size=2))
-    outside = prober(OutsideEncoder(embedder, batch_size=2))
-    assert list(live) == list(tasks)
-    for task in tasks:
-        assert live[task].score == pytest.approx(outside[task].score, abs=1e-5)
-        assert live[task].centred == pytest.approx(outside[task].centred, abs=1e-5)
-
-
-def test_probing_leaves_no_trace(embedder, tasks):
-    embedder.train()
-    state = torch.get_rng_state()
-    before = {name: value.clone() for name, value in embedder.state_dict().items()}
-    Prober(tasks, pairs=3, progress=False)(LiveEncoder(embedder, PairCollator(embedder.processor)))
-    assert embedder.training
-    assert torch.equal(state, torch.get_rng_state())
-    assert all(torch.equal(value, before[name]) for name, value in embedder.state_dict().items())
 
 
 def test_the_draw_is_fixed_and_bounded(tasks):
@@ -79,44 +60,32 @@ class Given:
         return self.documents(len(inputs))
 
 
-@pytest.mark.parametrize(
-    ("queries", "documents", "message"),
-    [
-        ((4,), (4, 1), r"float32 vectors of shape \(\d, 4, 1\) for \d rows from the prober Given"),
-        ((4,), (5,), "4 dimensions for the queries of t2t and 5 for its targets"),
-    ],
-)
-def test_vectors_of_another_shape_are_refused(tasks, queries, documents, message):
-    prober = Prober({"t2t": tasks["t2t"]}, pairs=4, progress=False)
-    given = Given(*(lambda count, shape=shape: np.ones((count, *shape), np.float32) for shape in (queries, documents)))
-    with pytest.raises(ValueError, match=f"prober: got {message}"):
-        prober(OutsideEncoder(given))
+def numbers(*shape, value=1.0):
+    """What gives vectors of a shape, of which the second one holds a value."""
 
-
-def test_too_few_vectors_are_refused(tasks):
-    given = Given(lambda count: np.ones((count, 3)), lambda count: np.ones((count - 1, 3)))
-    with pytest.raises(ValueError, match=r"float64 vectors of shape \(3, 3\) for 4 rows from the prober Given"):
-        Prober({"t2t": tasks["t2t"]}, pairs=4, progress=False)(OutsideEncoder(given))
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_prober_that_gives_no_numbers_is_refused(tasks, value):
-    def broken(count):
-        vectors = np.ones((count, 3), np.float32)
-        vectors[1, 2] = value
+    def give(count):
+        vectors = np.ones((count, *shape), np.float32)
+        vectors[1:2, ..., -1] = value
         return vectors
 
-    given = Given(lambda count: np.ones((count, 3), np.float32), broken)
-    with pytest.raises(ValueError, match="prober: got NaN or infinity in 1 of 4 vectors of t2t from the prober Given"):
-        Prober({"t2t": tasks["t2t"]}, pairs=4, progress=False)(OutsideEncoder(given))
+    return give
 
 
-def test_the_model_in_training_is_refused_too(tasks):
-    def encode(rows):
-        return torch.ones(len(rows), 2), torch.full((len(rows), 2), torch.nan)
-
-    with pytest.raises(ValueError, match="vectors of t2t from the model in training"):
-        Prober({"t2t": tasks["t2t"]}, pairs=4, progress=False)(encode)
+def test_what_a_prober_may_not_give(tasks):
+    for queries, documents, message in (
+        (numbers(4), numbers(4, 1), r"prober Given: encoder: returned shape \(4, 4, 1\) for 4 inputs"),
+        (numbers(3), lambda count: np.ones((count - 1, 3)), r"prober Given: encoder: returned shape \(3, 3\) for 4"),
+        (numbers(4), numbers(5), "prober: got 4 dimensions for the queries of t2t and 5 for its targets"),
+        (
+            numbers(3),
+            numbers(3, value=np.nan),
+            r"prober Given: t2t document row 1 \(id 't2t-\d'\): .* nan or infinity",
+        ),
+        (numbers(3), numbers(3, value=np.inf), "prober Given: t2t document row 1 .* nan or infinity"),
+        (numbers(3), lambda count: np.zeros((count, 3)), "prober Given: t2t document row 0 .* zeros"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Prober({"t2t": tasks["t2t"]}, pairs=4, progress=False)(OutsideEncoder(Given(queries, documents)))
 
 
 def test_a_prober_may_have_any_width(tasks):

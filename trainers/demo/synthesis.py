@@ -14,15 +14,15 @@ from typing import Any
 from datasets import Dataset, get_dataset_config_names, load_dataset
 
 from gve.hub_datasets.schema import TASKS
-from gve.hub_datasets.vsynflow.build import build_uvrd
+from gve.hub_datasets.vsynflow.uvrd import build_uvrd
 from gve.hub_datasets.vsynflow.config import make_config, make_flow
-from gve.hub_datasets.vsynflow.engines.inline import InlineEngine
+from gve.hub_datasets.vsynflow.engines import InlineEngine
 from gve.hub_datasets.vsynflow.fingerprints import make_fingerprints
-from gve.hub_datasets.vsynflow.readers import Source, read_source
+from gve.hub_datasets.vsynflow.readers import RawCorpus, read_corpus
 from gve.hub_datasets.vsynflow.runner import run_flow
 from gve.hub_datasets.vsynflow.shards import make_plan
 from gve.hub_datasets.vsynflow.uvrb_items import uvrb_items
-from gve.hub_datasets.vsynflow.verify import read_table, verify_run
+from gve.hub_datasets.vsynflow.status import read_table, verify_run
 
 SUFFIX = "-synflow"
 SHARD_ROWS = 64
@@ -56,10 +56,10 @@ def synthesise(data: Path, folder: Path, seed: int, write: Callable[[str], Any])
             make_fingerprints("demo", items, hash_frames=HASH_FRAMES).save(marks)
     seconds["fingerprints"] = round(time.monotonic() - begun, 1)
     raw = data / "raw"
-    source = Source(
+    source = RawCorpus(
         "manifest", str(raw / "titles.csv"), "world", "CC0-1.0", None, "file", "title", media=str(raw / "videos")
     )
-    make_plan(run, read_source(source, run), source.describe(), shard_rows=SHARD_ROWS)
+    make_plan(run, read_corpus(source, run), asdict(source), shard_rows=SHARD_ROWS)
     captioner = {"kind": "world", "folder": str(raw)}
     flow = make_flow(
         make_config({"profile": "world", "seed": seed, "captioner": captioner, "fingerprints": str(marks)})

@@ -17,7 +17,7 @@ import PIL.Image
 import torch
 from torch import Tensor
 
-from gve.frame_cache import FrameCache
+from gve.encoding.frame_cache import FrameCache
 from gve.frames_gve import Clip, Features
 from gve.image_gve import open_image
 from gve.media_gve import located

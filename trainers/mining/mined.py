@@ -68,22 +68,19 @@ def version_folder(parent: Path, version: int) -> Path:
     return parent / f"mined-{version:016x}"
 
 
-def write_task(folder: Path, table: TargetTable, mined: Mined, ids: Sequence[str], *, drop: bool = False) -> None:
+def write_task(folder: Path, table: TargetTable, mined: Mined, ids: Sequence[str]) -> None:
     """Write what was mined for one task, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     places = np.where(mined.numbers < 0, -1, table.places[mined.numbers])  # (R, K)
-    kept = np.flatnonzero((places >= 0).all(axis=1) | (not drop))
-    if drop:
-        places[np.setdiff1d(np.arange(len(places)), kept)] = -1
     columns: dict[str, list[Any]] = {name: [] for name in ("id", "negatives", "outside", "scores", "ranks")}
-    for row in kept.tolist():
+    for row in range(len(places)):
         there = places[row] >= 0
         columns["id"].append(table.ids[row])
         columns["negatives"].append([ids[place] for place in places[row, there].tolist()])
         columns["outside"].append((places[row, there] >= len(table.ids)).tolist())
         columns["scores"].append(mined.scores[row, there].tolist())
         columns["ranks"].append(mined.ranks[row, there].tolist())
-    columns["positive"] = mined.positives[kept].tolist()
+    columns["positive"] = mined.positives.tolist()
     schema = pa.schema(
         {
             "id": pa.string(),
@@ -214,7 +211,7 @@ class MinedNegatives:
             row = fetched[int(np.argmax((places < 0).any(axis=1)))]
             raise ValueError(
                 f"num_negatives: got {count} for row {row['id']!r} of {task}, for which fewer were mined; every row needs "
-                "as many; mine with --short fill, or train on the data set that --write-dataset makes with --short drop"
+                "as many; mine with --short fill, or lower the number"
             )
         targets = fetch_targets(rows, self.corpora.get(task), np.unique(places))
         for row, chosen in zip(fetched, places.tolist(), strict=True):

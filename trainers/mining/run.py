@@ -82,7 +82,7 @@ class MiningRun:
                 _judge(task, found, job.settings)
                 if self.writes:
                     ids = [*table.ids, *(self.corpora[task]["id"] if task in self.corpora else ())]
-                    write_task(folder, table, mined, ids, drop=job.settings.short == "drop")
+                    write_task(folder, table, mined, ids)
             facts[task] = found
         if self.writes and not (folder / HEADER).is_file():
             write_header(folder, job, self.tables, facts)

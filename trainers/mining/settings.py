@@ -9,7 +9,7 @@ import numpy as np
 
 INDEXES = ("exact", "faiss")
 SAMPLES = ("top", "random")
-SHORT = ("keep", "drop", "fill")
+SHORT = ("keep", "fill")
 EXCLUSIONS = ("none", "group", "source")
 """Whose targets are left out beside true ones: nobody's, those of the row's group, or those of its raw video."""
 
@@ -25,8 +25,8 @@ class MiningSettings:
         margin: Least distance in cosine between a negative and its positive; None for none.
         sample: `top` takes the first of the window, `random` any of it.
         exclude: Whose targets are left out beside true ones; see `EXCLUSIONS`.
-        short: What becomes of a row with too few: it may `keep` those it has, `drop` out, or `fill` up with targets
-            drawn at random, whatever their rank and score.
+        short: What a row with too few does: `keep` those it has, or `fill` up with targets drawn at random, whatever
+            their rank and score; training needs full rows.
     """
 
     min_rank: int = 1

@@ -1,6 +1,5 @@
 """What a run would be, before it: mixture, steps, tokens, memory, time and the schedule of sigma."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -185,7 +184,7 @@ def _time(
     flops *= run["gradient_accumulation_steps"]
     if command.device_tflops is None:
         return {"tflop_a_step": flops / 1e12}
-    seconds = step_seconds(flops, command.device_tflops, command.utilisation)
+    seconds = step_seconds(flops, command.device_tflops)
     return {"tflop_a_step": flops / 1e12, "seconds_a_step": seconds, "hours": seconds * run["steps"] / 3600}
 
 
@@ -208,10 +207,8 @@ def _notes(command: TrainCommand, args: GVETrainingArguments, tasks: Mapping[str
 _GIB = 2**30
 
 
-def write_plan(plan: Mapping[str, Any], *, as_json: bool = False) -> str:
+def write_plan(plan: Mapping[str, Any]) -> str:
     """What `gve train --dry-run` prints."""
-    if as_json:
-        return json.dumps(plan) + "\n"
     model, run = plan["model"], plan["run"]
     steps = f"{run['steps']:,} steps: {run['epochs']} epochs of {run['steps_per_epoch']:,}"
     parts = [

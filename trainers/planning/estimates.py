@@ -18,6 +18,8 @@ SHARDING = ("none", "zero2", "zero3", "fsdp2")
 """What the processes share: nothing (DDP); gradients and optimizer; these and the weights (both others)."""
 MASK_BYTES = 1
 """A dropout mask's number on a GPU; on a CPU it is as wide as the weights, see `layer_bytes`."""
+UTILISATION = 0.35
+"""Share of a device's peak that a step reaches."""
 
 
 @dataclass(frozen=True)
@@ -198,10 +200,6 @@ def step_flops(shape: Shape, method: Method, load: Load) -> float:
     return text * passes + load.vision * shape.merged * 2 * shape.vision * tower
 
 
-def step_seconds(flops: float, tflops: float, utilisation: float) -> float:
-    """Seconds of so many operations on one device; waiting for data and other devices not counted.
-
-    Args:
-        utilisation: Share of it that is reached.
-    """
-    return flops / (tflops * 1e12 * utilisation)
+def step_seconds(flops: float, tflops: float) -> float:
+    """Seconds of so many operations on a device of this peak; waiting for data and other devices not counted."""
+    return flops / (tflops * 1e12 * UTILISATION)

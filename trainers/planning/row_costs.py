@@ -14,8 +14,8 @@ from transformers import AutoProcessor, Qwen2VLImageProcessorPil
 from transformers.utils import PROCESSOR_NAME
 
 from gve.hub_datasets.schema import task_of
-from gve.inputs_gve import parse_rows
-from gve.plan_gve import Budget, Plan, estimate_text, see, systems_of
+from gve.inputs_gve import parse_inputs
+from gve.plan_gve import CallLimits, Plan, estimate_text, see, systems_of
 from gve.trainers.planning.estimates import Load
 from gve.video_processing_gve import GVEVideoProcessor
 
@@ -106,7 +106,7 @@ class HeaderPlanner:
     def __init__(self) -> None:
         video = GVEVideoProcessor(num_frames=FRAMES)
         self.processors = {"image": Qwen2VLImageProcessorPil(size=dict(IMAGE_PIXELS)), "video": video}
-        self.budget = Budget(FRAMES, True, video.budget(None), dict(IMAGE_PIXELS))
+        self.budget = CallLimits(FRAMES, True, video.budget(None), dict(IMAGE_PIXELS))
 
     def plan(self, inputs: Sequence[Any], *, instruction: Sequence[str | None] | None = None) -> list[Plan]:
         """One plan a row.
@@ -114,7 +114,7 @@ class HeaderPlanner:
         Args:
             instruction: One a row, or None.
         """
-        rows = parse_rows(inputs)
+        rows = parse_inputs(inputs)
         plans = []
         for index, (row, system) in enumerate(zip(rows, systems_of(rows, instruction), strict=True)):
             row, seen = see(row, index, self.budget, self.processors)

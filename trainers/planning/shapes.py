@@ -12,7 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModel
 
 from gve import GVEConfig
-from gve.adapters import LORA_TARGETS
+from gve.encoding.adapters import LORA_TARGETS
 
 _QWEN_VISION: dict[str, Any] = {
     "depth": 32,

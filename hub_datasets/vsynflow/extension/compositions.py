@@ -9,11 +9,11 @@ import pyarrow as pa
 
 from gve.hub_datasets.vsynflow.captioner import Request, Turn
 from gve.hub_datasets.vsynflow.dialogue import Answer, Ask, converse
-from gve.hub_datasets.vsynflow.enrichment import caption_ask, check_captioner
+from gve.hub_datasets.vsynflow.enrichment import TEMPERATURE, caption_ask, check_captioner
 from gve.hub_datasets.vsynflow.prompts import CLIP_QUERY, FRAME_CAPTIONS, IMAGE_QUERY, Prompt
-from gve.hub_datasets.vsynflow.prompts.composed import clip_query_text, image_query_text
+from gve.hub_datasets.vsynflow.prompts import clip_query_text, image_query_text
 from gve.hub_datasets.vsynflow.records import Record
-from gve.hub_datasets.vsynflow.stages import BaseStage, Context, Failed, Kept, Outcome
+from gve.hub_datasets.vsynflow.stages import Stage, Context, Failed, Kept, Outcome
 from gve.hub_datasets.vsynflow.stills import Still, jpeg, read_stills, sample_stills
 from gve.hub_datasets.vsynflow.styles import FRAME_STYLES, draw_profile, generator
 from gve.hub_datasets.vsynflow.validation import check_query
@@ -22,7 +22,7 @@ KINDS = ("frame", "image-query", "clip-query")
 _CLIP_FRAMES = 4
 
 
-class Compositions(BaseStage):
+class Compositions(Stage):
     """Asks for five captions of the chosen frame, a TI2V text and a TV2V text.
 
     What no answer passed for is left out and its rule is kept in `not_composed`; the record goes on with the rest.
@@ -30,7 +30,6 @@ class Compositions(BaseStage):
     Args:
         captioner: Name of the captioner.
         num_frames: Frames of the video that the captioner is shown beside the reference.
-        temperature: Of the captioner's sampling.
         seed: Seed of what is drawn for each frame and request.
     """
 
@@ -48,14 +47,14 @@ class Compositions(BaseStage):
         "composition_output_tokens": pa.int64(),
     }
 
-    def __init__(self, captioner: str, *, num_frames: int = 8, temperature: float = 0.7, seed: int = 0) -> None:
-        self.captioner, self.num_frames, self.temperature, self.seed = captioner, num_frames, temperature, seed
+    def __init__(self, captioner: str, *, num_frames: int = 8, seed: int = 0) -> None:
+        self.captioner, self.num_frames, self.seed = captioner, num_frames, seed
 
     @property
     def params(self) -> Mapping[str, Any]:
         """What the texts depend on."""
         prompts = [prompt.label for prompt in (FRAME_CAPTIONS, IMAGE_QUERY, CLIP_QUERY)]
-        drawn = {"num_frames": self.num_frames, "temperature": self.temperature, "seed": self.seed}
+        drawn = {"num_frames": self.num_frames, "temperature": TEMPERATURE, "seed": self.seed}
         return {"captioner": self.captioner, "prompts": prompts, **drawn}
 
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
@@ -85,7 +84,7 @@ class Compositions(BaseStage):
             frame, share = read_stills(record, [record["frame"]["time"]]), record["frame"]["share"]
             profile = draw_profile(record["id"], "frame", self.seed)
             shown = "one frame of a video"
-            ask = caption_ask(record, "frame", profile, frame, shown, temperature=self.temperature, share=share)
+            ask = caption_ask(record, "frame", profile, frame, shown, share)
             asks.append(("frame", ask))
             words = image_query_text(told, len(video))
             asks.append(("image-query", self._ask(record, IMAGE_QUERY, words, [*frame, *video], share)))
@@ -106,7 +105,7 @@ class Compositions(BaseStage):
             schema=prompt.schema,
             seed=int(generator(self.seed, record["id"], prompt.name).integers(2**31)),
             max_tokens=prompt.max_tokens,
-            temperature=self.temperature,
+            temperature=TEMPERATURE,
             subject={
                 "kind": prompt.name,
                 "file": Path(record["video"]["path"]).name,

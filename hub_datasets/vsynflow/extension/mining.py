@@ -14,13 +14,15 @@ import numpy as np
 import pyarrow as pa
 
 from gve.hub_datasets.vsynflow.records import Record
-from gve.hub_datasets.vsynflow.stages import BaseStage, Context, Kept, Outcome, SetupError
+from gve.hub_datasets.vsynflow.stages import Stage, Context, Kept, Outcome, SetupError
 from gve.hub_datasets.vsynflow.stills import fit, read_stills, sample_stills
 
 RANKS = pa.struct({"text": pa.float32(), "reference": pa.float32(), "both": pa.float32()})
 COMPOSED = {"ti2v": ("image_query", "frame"), "tv2v": ("clip_query", "clip")}
 """Columns of the words and of the reference, by task."""
 MINED = ("t2v", "ti2v", "tv2v")
+NUM_NEGATIVES, CANDIDATES = 1, 100
+"""Hard negatives of a query, and the best-ranked videos among which they are looked for."""
 ALIKE = 0.95
 """A candidate is no negative where it scores above this share of the positive's score, or where its cosine with the
 positive is above this: it may answer the query as well."""
@@ -29,7 +31,7 @@ _ROWS = 256
 _CLIP_FRAMES = 4
 
 
-class Mining(BaseStage):
+class Mining(Stage):
     """Ranks of composed queries with and without each part, and hard negatives of T2V, TI2V and TV2V.
 
     Without an encoder it leaves all columns empty.
@@ -37,8 +39,6 @@ class Mining(BaseStage):
     Args:
         encoder: Name of the encoder, "" for none.
         num_frames: Frames of a video that the encoder sees.
-        num_negatives: Hard negatives of a query.
-        candidates: Best-ranked videos among which they are looked for.
     """
 
     name = "mining"
@@ -57,21 +57,13 @@ class Mining(BaseStage):
         **{f"{task}_ranks": RANKS for task in COMPOSED},
     }
 
-    def __init__(
-        self, encoder: str = "", *, num_frames: int = 8, num_negatives: int = 1, candidates: int = 100
-    ) -> None:
-        if num_negatives < 0 or candidates < max(1, num_negatives) or num_frames < 1:
-            raise ValueError(
-                f"num_frames, num_negatives, candidates: got {num_frames}, {num_negatives}, {candidates}; at least one "
-                "frame and as many candidates as negatives are accepted; raise them"
-            )
+    def __init__(self, encoder: str = "", *, num_frames: int = 8) -> None:
         self.encoder, self.num_frames = encoder, num_frames
-        self.num_negatives, self.candidates = num_negatives, candidates
 
     @property
     def params(self) -> Mapping[str, Any]:
         """What the ranks depend on."""
-        counts = {"num_negatives": self.num_negatives, "candidates": self.candidates, "alike": ALIKE}
+        counts = {"num_negatives": NUM_NEGATIVES, "candidates": CANDIDATES, "alike": ALIKE}
         return {"encoder": self.encoder, "num_frames": self.num_frames, **counts}
 
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
@@ -128,8 +120,8 @@ class Mining(BaseStage):
                     alike[place],
                     number,
                     origins == origins[number],
-                    count=self.num_negatives,
-                    candidates=self.candidates,
+                    count=NUM_NEGATIVES,
+                    candidates=CANDIDATES,
                 )
                 columns[number][f"{task}_negatives"] = [records[other]["id"] for other in found]
 

@@ -21,7 +21,7 @@ _SOURCE_BITS = 63
 
 
 @dataclass(frozen=True)
-class Side:
+class PairSide:
     """One side of a pair: a text, and at most one of "frame", "clip" and "video" of a record."""
 
     text: str | None = None
@@ -29,7 +29,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class PairRow:
     """A row before it is written.
 
     Attributes:
@@ -45,8 +45,8 @@ class Candidate:
     task: str
     record: Record = field(repr=False)
     kind: str
-    query: Side
-    target: Side
+    query: PairSide
+    target: PairSide
     negatives: tuple[str, ...] = ()
     ranks: Mapping[str, float] | None = None
 
@@ -61,7 +61,7 @@ class Candidate:
         return SETS[STYLE_SETS[self.kind]].instruction if self.task == "t2v" else TASK_INSTRUCTIONS[self.task]
 
 
-def candidates_of(record: Record, seed: int) -> Iterator[Candidate]:
+def rows_of(record: Record, seed: int) -> Iterator[PairRow]:
     """All rows that a record can give, at most one of a task.
 
     Args:
@@ -70,23 +70,23 @@ def candidates_of(record: Record, seed: int) -> Iterator[Candidate]:
     """
     captions, chosen = record["captions"], record["chosen"]
     rng = generator(seed, record["id"], "pairs")
-    style, video = VIDEO_STYLES[chosen].name, Side(shows="video")
-    yield Candidate("t2v", record, style, Side(captions[chosen]), video, _negatives(record, "t2v"))
+    style, video = VIDEO_STYLES[chosen].name, PairSide(shows="video")
+    yield PairRow("t2v", record, style, PairSide(captions[chosen]), video, _negatives(record, "t2v"))
     rest = [number for number in range(len(captions)) if number != chosen]
     first, second = (rest[int(place)] for place in rng.permutation(len(rest))[:2])
-    yield Candidate("t2t", record, VIDEO_STYLES[first].name, Side(captions[first]), Side(captions[second]))
+    yield PairRow("t2t", record, VIDEO_STYLES[first].name, PairSide(captions[first]), PairSide(captions[second]))
     if record["frame"]:
-        yield Candidate("i2v", record, "frame", Side(shows="frame"), video)
+        yield PairRow("i2v", record, "frame", PairSide(shows="frame"), video)
         if record["frame_captions"]:
             number = record["frame_chosen"]
-            text = Side(record["frame_captions"][number])
-            yield Candidate("t2i", record, FRAME_STYLES[number].name, text, Side(shows="frame"))
+            text = PairSide(record["frame_captions"][number])
+            yield PairRow("t2i", record, FRAME_STYLES[number].name, text, PairSide(shows="frame"))
     if record["clip"]:
-        yield Candidate("v2v", record, "clip", Side(shows="clip"), video)
+        yield PairRow("v2v", record, "clip", PairSide(shows="clip"), video)
     for task, (words, reference) in COMPOSED.items():
         if record[words] and record[reference]:
-            query, ranks = Side(record[words], reference), record[f"{task}_ranks"]
-            yield Candidate(task, record, reference, query, video, _negatives(record, task), ranks)
+            query, ranks = PairSide(record[words], reference), record[f"{task}_ranks"]
+            yield PairRow(task, record, reference, query, video, _negatives(record, task), ranks)
 
 
 def _negatives(record: Record, task: str) -> tuple[str, ...]:
@@ -94,8 +94,8 @@ def _negatives(record: Record, task: str) -> tuple[str, ...]:
 
 
 def choose(
-    candidates: Sequence[Candidate], *, seed: int, quotas: Mapping[str, int] | None = None, total: int | None = None
-) -> dict[str, list[Candidate]]:
+    candidates: Sequence[PairRow], *, seed: int, quotas: Mapping[str, int] | None = None, total: int | None = None
+) -> dict[str, list[PairRow]]:
     """Take rows of every task in the quotas' proportions; composed queries that need both parts come first.
 
     Args:
@@ -107,7 +107,7 @@ def choose(
     Returns:
         Rows by task, in the order of their ids; a task without rows is left out.
     """
-    by_task: dict[str, list[Candidate]] = {task: [] for task in TASKS}
+    by_task: dict[str, list[PairRow]] = {task: [] for task in TASKS}
     for candidate in candidates:
         by_task[candidate.task].append(candidate)
     sizes = allot({task: len(found) for task, found in by_task.items()}, quotas=quotas, total=total)
@@ -124,7 +124,7 @@ def source_fact(record: Mapping[str, Any]) -> int:
     return int(digest("source", record["origin"])[:16], 16) >> (64 - _SOURCE_BITS)
 
 
-def lineage(record: Mapping[str, Any], candidate: Candidate) -> dict[str, Any]:
+def lineage(record: Mapping[str, Any], candidate: PairRow) -> dict[str, Any]:
     """Where a row comes from, for the column of that name."""
     frame = record["frame"] if "frame" in (candidate.query.shows, candidate.target.shows) else None
     clip = record["clip"] if "clip" in (candidate.query.shows, candidate.target.shows) else None

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.random import Generator
 
-from gve.hub_datasets.vsynflow.files import commit_bytes
+from gve.hub_datasets.files import write_atomic
 from gve.hub_datasets.vsynflow.records import Record
-from gve.hub_datasets.vsynflow.stages import BaseStage, Context, Failed, Kept, Outcome
+from gve.hub_datasets.vsynflow.stages import Stage, Context, Failed, Kept, Outcome
 from gve.hub_datasets.vsynflow.stills import Still, cut_clip, grey, jpeg, read_stills, read_times, sharpness
 from gve.hub_datasets.vsynflow.styles import generator
 from gve.media_gve import JPEG, MP4
@@ -28,6 +28,8 @@ BLACK_LUMA, FLAT_DEVIATION = 16.0, 4.0
 """A frame whose luma has a lower mean is black; with a lower standard deviation it shows one colour."""
 BLURRED_SHARE = 0.5
 """A frame is blurred where its sharpness is below this share of the median of the video's frames that show anything."""
+CANDIDATES = 16
+"""Frames among which one is chosen."""
 CUT_MARGIN = 0.5
 """Seconds next to a cut that a clip leaves out."""
 _MOST_FRAME_PIXELS = 1280 * 720
@@ -78,7 +80,7 @@ def choose_clip(
     return round(begin, 3), round(begin + length, 3)
 
 
-class References(BaseStage):
+class References(Stage):
     """Chooses a frame and cuts a clip out of every video; the files go to the work folder, once for equal content.
 
     A video without a usable frame or room for a clip goes on without, and gives fewer tasks.
@@ -86,12 +88,8 @@ class References(BaseStage):
     Args:
         least_seconds: Least length of a clip.
         most_seconds: Greatest length of a clip.
-        candidates: Frames among which one is chosen.
         seed: Seed of the choices.
         shots: Column of the shots, a list of {"start", "end"} in seconds; "" where every record is one shot.
-
-    Raises:
-        ValueError: If the lengths are not ascending from above zero, or there is no candidate.
     """
 
     name = "references"
@@ -103,24 +101,22 @@ class References(BaseStage):
         *,
         least_seconds: float = 2.0,
         most_seconds: float = 10.0,
-        candidates: int = 16,
         shots: str = "",
         seed: int = 0,
     ) -> None:
-        if not 0 < least_seconds <= most_seconds or candidates < 1:
+        if not 0 < least_seconds <= most_seconds:
             raise ValueError(
-                f"least_seconds, most_seconds, candidates: got {least_seconds}, {most_seconds}, {candidates}; "
-                "0 < least <= most and at least one candidate are accepted; such as 2, 10 and 16"
+                f"clip seconds must ascend from above zero, such as 2 and 10, got {least_seconds} and {most_seconds}."
             )
         self.least_seconds, self.most_seconds = least_seconds, most_seconds
-        self.candidates, self.shots, self.seed = candidates, shots, seed
+        self.shots, self.seed = shots, seed
         self.reads = ("video", *([shots] if shots else []))
 
     @property
     def params(self) -> Mapping[str, Any]:
         """What the choice depends on."""
         lengths = {"least_seconds": self.least_seconds, "most_seconds": self.most_seconds}
-        return {**lengths, "candidates": self.candidates, "shots": self.shots, "seed": self.seed}
+        return {**lengths, "candidates": CANDIDATES, "shots": self.shots, "seed": self.seed}
 
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
         """Choose for every record of a shard."""
@@ -139,7 +135,7 @@ class References(BaseStage):
         inner = times[(times >= END_SHARE * seconds) & (times <= (1 - END_SHARE) * seconds)]
         frame = None
         if len(inner):
-            places = np.unique(((np.arange(self.candidates) + 0.5) / self.candidates * len(inner)).astype(int))
+            places = np.unique(((np.arange(CANDIDATES) + 0.5) / CANDIDATES * len(inner)).astype(int))
             stills = read_stills(record, inner[places].tolist())
             good = usable(stills)
             if good:
@@ -180,5 +176,5 @@ def keep_media(folder: Path, content: bytes, suffix: str) -> str:
     name = blake2b(content, digest_size=16).hexdigest()
     path = f"{MEDIA}/{name[:2]}/{name}{suffix}"
     if not (folder / path).is_file():
-        commit_bytes(folder / path, content)
+        write_atomic(folder / path, content)
     return path

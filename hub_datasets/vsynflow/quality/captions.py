@@ -10,14 +10,14 @@ import numpy as np
 import pyarrow as pa
 
 from gve.hub_datasets.vsynflow.records import Record
-from gve.hub_datasets.vsynflow.stages import BaseStage, Context, Kept, Outcome, Rejected
+from gve.hub_datasets.vsynflow.stages import Stage, Context, Kept, Outcome, Rejected
 
 _HASHES, _BANDS = 64, 16
 _PRIME = (1 << 61) - 1
 
 
 @dataclass(frozen=True)
-class Multiplicity(BaseStage):
+class Multiplicity(Stage):
     """Counts the videos of each caption, small differences of writing aside; a shared one names none of them.
 
     Attributes:
@@ -48,7 +48,7 @@ class Multiplicity(BaseStage):
 
 
 @dataclass(frozen=True)
-class NearCaptions(BaseStage):
+class NearCaptions(Stage):
     """Finds an earlier caption of nearly the same words, by MinHash over runs of three words.
 
     Attributes:

@@ -10,17 +10,20 @@ import pyarrow as pa
 
 from gve.hub_datasets.vsynflow.quality.frames import in_batches, spread_frames
 from gve.hub_datasets.vsynflow.records import Record
-from gve.hub_datasets.vsynflow.stages import BaseStage, Context, Encoder, Failed, Kept, Outcome, Rejected, SetupError
+from gve.hub_datasets.vsynflow.stages import Stage, Context, Encoder, Failed, Kept, Outcome, Rejected, SetupError
+
+
+_SIDE = 224
+"""Pixels of a frame's longer side."""
 
 
 @dataclass(frozen=True)
-class Similarity(BaseStage):
+class Similarity(Stage):
     """The cosine of a caption and its video.
 
     Attributes:
         encoder: Name of the encoder, so that scores of different ones never meet.
         frames: Frames of a video, evenly spread.
-        side: Pixels of their longer side.
     """
 
     name = "similarity"
@@ -29,12 +32,11 @@ class Similarity(BaseStage):
     columns = {"similarity": pa.float64()}  # noqa: RUF012
     encoder: str = ""
     frames: int = 8
-    side: int = 224
 
     @property
     def params(self) -> Mapping[str, Any]:
         """Everything that a score depends on."""
-        return {"encoder": self.encoder, "frames": self.frames, "side": self.side}
+        return {"encoder": self.encoder, "frames": self.frames, "side": _SIDE}
 
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
         """Score each record.
@@ -46,7 +48,7 @@ class Similarity(BaseStage):
             raise SetupError("encoder: got none; an encoder is accepted; pass one to the flow or drop this stage")
         outcomes: list[Outcome] = []
         for batch in in_batches(records):
-            shown = spread_frames(batch, self.frames, self.side, context.deadline)
+            shown = spread_frames(batch, self.frames, _SIDE, context.deadline)
             pairs = [(record, found) for record, found in zip(batch, shown, strict=True) if isinstance(found, list)]
             scores = iter(_scores(context.encoder, pairs))
             outcomes += [found if isinstance(found, Failed) else _scored(next(scores)) for found in shown]
@@ -68,7 +70,7 @@ def _scored(score: float) -> Outcome:
 
 
 @dataclass(frozen=True)
-class Consistency(BaseStage):
+class Consistency(Stage):
     """Places a score among those of the corpus.
 
     Attributes:

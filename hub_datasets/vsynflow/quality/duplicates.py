@@ -12,13 +12,13 @@ import pyarrow as pa
 
 from gve.hub_datasets.vsynflow.quality.pdq import BITS, from_hex
 from gve.hub_datasets.vsynflow.records import Record
-from gve.hub_datasets.vsynflow.stages import BaseStage, Context, Kept, Outcome, Rejected
+from gve.hub_datasets.vsynflow.stages import Stage, Context, Kept, Outcome, Rejected
 
 _BLOCK = 1024
 
 
 @dataclass(frozen=True)
-class Duplicates(BaseStage):
+class Duplicates(Stage):
     """Finds for each video the nearest earlier one, frame by frame; compares all pairs in blocks.
 
     Attributes:

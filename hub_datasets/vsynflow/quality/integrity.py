@@ -9,14 +9,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from gve.hub_datasets.vsynflow.extras import need
 from gve.hub_datasets.vsynflow.quality.repair import METHODS
 from gve.hub_datasets.vsynflow.quality.shots import SceneRules
 from gve.hub_datasets.vsynflow.quality.worker import VideoError, WorkerError, video_worker
 from gve.hub_datasets.vsynflow.records import BASE_COLUMNS, Record, digest
-from gve.hub_datasets.vsynflow.stages import BaseStage, Context, Failed, Kept, Outcome, Rejected
+from gve.hub_datasets.vsynflow.stages import Stage, Context, Failed, Kept, Outcome, Rejected
 from gve.media_gve import MP4
 
+REPAIR_ABOVE = 0.05
+"""A repair is tried from this share of packets on that do not decode."""
 _SCORES = ("duration", "fps", "errors", "damage", "blank", "black", "motion", "moving", "hash_quality")
 
 
@@ -70,16 +71,12 @@ class VideoLimits:
 
 
 @dataclass(frozen=True)
-class Integrity(BaseStage):
+class Integrity(Stage):
     """Measures a video in a child process that may be killed; tries to repair it once where it does not decode.
 
     Attributes:
         accepted: The limits.
-        repair_above: Share of packets that do not decode, from which on a repair is tried.
         scenes: How scene cuts are found.
-
-    Raises:
-        MissingExtraError: If the detector needs a package that is not installed.
     """
 
     name = "integrity"
@@ -95,16 +92,12 @@ class Integrity(BaseStage):
         "repaired": pa.string(),
     }
     accepted: VideoLimits = field(default_factory=VideoLimits)
-    repair_above: float = 0.05
     scenes: SceneRules = field(default_factory=SceneRules)
-
-    def __post_init__(self) -> None:
-        self._check()
 
     @property
     def params(self) -> Mapping[str, Any]:
         """What decides on a repair and on the cuts."""
-        return {"repair_above": self.repair_above, "scenes": asdict(self.scenes)}
+        return {"repair_above": REPAIR_ABOVE, "scenes": asdict(self.scenes)}
 
     @property
     def limits(self) -> Mapping[str, Any]:
@@ -114,21 +107,12 @@ class Integrity(BaseStage):
         }
 
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
-        """Measure every video.
-
-        Raises:
-            MissingExtraError: If this machine lacks what the detector needs.
-        """
-        self._check()
+        """Measure every video."""
         return [self._one(record, context) for record in records]
 
     def judge(self, record: Mapping[str, Any]) -> Rejected | None:
         """Apply the limits."""
         return self.accepted.verdict(record)
-
-    def _check(self) -> None:
-        if self.scenes.detector == "pyscenedetect":
-            need("scenes.detector: pyscenedetect", "synth", ("scenedetect", "cv2"))
 
     def _one(self, record: Record, context: Context) -> Outcome:
         try:
@@ -148,7 +132,7 @@ class Integrity(BaseStage):
         try:
             measured = worker.call("measure", place, scenes, deadline=deadline)
             damage = measured["errors"]
-            if damage < self.repair_above:
+            if damage < REPAIR_ABOVE:
                 return measured, place, ""
         except VideoError as error:
             measured, problem, damage = None, error, None
@@ -159,18 +143,14 @@ class Integrity(BaseStage):
                 worker.call("repair", place, method, str(target), deadline=deadline)
                 again = worker.call("measure", fixed, scenes, deadline=deadline)
             except VideoError:
-                _forget(target)
+                target.unlink(missing_ok=True)
                 continue
             # a remux that sheds damaged packets may shed good frames with them, which a re-encoding still shows
             whole = measured is None or again["frames"] >= measured["frames"]
-            if again["errors"] < self.repair_above and whole:
+            if again["errors"] < REPAIR_ABOVE and whole:
                 return {**again, "damage": damage}, fixed, method
-            _forget(target)
+            target.unlink(missing_ok=True)
         if measured is None:
             assert problem is not None
             raise problem
         return measured, place, ""
-
-
-def _forget(path: Path) -> None:
-    path.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from av.video.reformatter import VideoReformatter
 
 from gve.convert_gve import frame_orientation, frame_rgb, has_alpha
 from gve.hub_datasets.vsynflow.quality.pdq import pdq, quality, to_hex
-from gve.hub_datasets.vsynflow.quality.shots import Detector, SceneRules, make_detector
+from gve.hub_datasets.vsynflow.quality.shots import CutDetector, SceneRules
 from gve.hub_datasets.vsynflow.records import open_place, read_place
 from gve.hub_datasets.vsynflow.settings import HASHED_FRAMES
 from gve.hub_datasets.vsynflow.stills import without_bars
@@ -47,7 +47,7 @@ def measure(place: Mapping[str, Any], scenes: Mapping[str, Any] | None = None) -
         ValueError: If no frame can be decoded.
     """
     content = read_place(place)
-    detector = make_detector(SceneRules(**(scenes or {})))
+    detector = CutDetector(SceneRules(**(scenes or {})))
     scores = _Scores(detector)
     with _frames(content) as stream:
         for time, frame in stream:
@@ -104,7 +104,7 @@ def sample_frames(place: Mapping[str, Any], times: list[float], side: int) -> li
 class _Scores:
     """What is remembered of the frames seen; of pictures never more than HASHED_FRAMES."""
 
-    def __init__(self, detector: Detector | None = None, most: int = HASHED_FRAMES) -> None:
+    def __init__(self, detector: CutDetector | None = None, most: int = HASHED_FRAMES) -> None:
         self.blank = self.black = self.stride_left = 0
         self.stride = 1
         self.times: list[float] = []
@@ -126,7 +126,7 @@ class _Scores:
         self.blank += float(rgb.reshape(-1, 3).std(axis=0).max()) < _BLANK_SPREAD
         self.black += float((rgb.max(axis=-1) < _DARK_PIXEL).mean()) >= _DARK_SHARE
         if self._detector is not None:
-            self._detector.see(frame, rgb)
+            self._detector.see(rgb)
         if time + 1e-6 >= self._next:
             self._next += 1 / MOTION_RATE
             self._change(rgb.astype(np.float32).mean(axis=-1))

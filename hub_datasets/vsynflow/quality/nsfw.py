@@ -12,11 +12,15 @@ import pyarrow as pa
 from gve.hub_datasets.vsynflow.encoders import folder_digest
 from gve.hub_datasets.vsynflow.quality.frames import in_batches, spread_frames
 from gve.hub_datasets.vsynflow.records import Record
-from gve.hub_datasets.vsynflow.stages import BaseStage, Context, Failed, Kept, Outcome, Rejected, SetupError
+from gve.hub_datasets.vsynflow.stages import Stage, Context, Failed, Kept, Outcome, Rejected, SetupError
+
+
+_SIDE = 384
+"""Pixels of a frame's longer side."""
 
 
 @dataclass(frozen=True)
-class Nsfw(BaseStage):
+class Nsfw(Stage):
     """The highest score of a video's frames; that of a frame is what the classifier gives to the unwanted labels.
 
     Attributes:
@@ -24,7 +28,6 @@ class Nsfw(BaseStage):
         labels: Its labels that are not wanted; their probabilities are added.
         threshold: Score from which on a video is refused; 0.5 is the default of Data-Juicer's filter.
         frames: Frames of a video, evenly spread.
-        side: Pixels of their longer side.
         revision: Of the model on the Hub; None takes its main branch.
         device: Where it runs.
 
@@ -40,7 +43,6 @@ class Nsfw(BaseStage):
     labels: tuple[str, ...] = ("nsfw",)
     threshold: float = 0.5
     frames: int = 8
-    side: int = 384
     revision: str | None = None
     device: str = "cpu"
 
@@ -50,10 +52,10 @@ class Nsfw(BaseStage):
                 f"filters.nsfw: got model {self.model!r} and labels {list(self.labels)}; the name of an image "
                 "classifier and one of its labels at least are accepted; such as {model: folder, labels: [nsfw]}"
             )
-        if self.frames < 1 or self.side < 1 or not 0 <= self.threshold <= 1:
+        if self.frames < 1 or not 0 <= self.threshold <= 1:
             raise ValueError(
-                f"filters.nsfw: got frames {self.frames}, side {self.side}, threshold {self.threshold}; one frame of "
-                "one pixel at least and a threshold from 0 to 1 are accepted"
+                f"filters.nsfw must have frames of at least 1 and a threshold from 0 to 1, got {self.frames} and "
+                f"{self.threshold}."
             )
 
     @property
@@ -61,7 +63,7 @@ class Nsfw(BaseStage):
         """Everything that a score depends on; of a folder its weights, wherever it lies."""
         folder = Path(self.model)
         model = {"model": folder_digest(folder) if folder.is_dir() else self.model, "revision": self.revision}
-        return {**model, "labels": list(self.labels), "frames": self.frames, "side": self.side}
+        return {**model, "labels": list(self.labels), "frames": self.frames, "side": _SIDE}
 
     @property
     def limits(self) -> Mapping[str, Any]:
@@ -77,7 +79,7 @@ class Nsfw(BaseStage):
         classify = load_classifier(self.model, self.revision, self.device, self.labels) if records else None
         outcomes: list[Outcome] = []
         for batch in in_batches(records):
-            for found in spread_frames(batch, self.frames, self.side, context.deadline):
+            for found in spread_frames(batch, self.frames, _SIDE, context.deadline):
                 outcomes.append(found if isinstance(found, Failed) else self._scored(classify, found))
         return outcomes
 

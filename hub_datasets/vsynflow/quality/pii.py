@@ -2,17 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import pyarrow as pa
 
-from gve.hub_datasets.vsynflow.extras import need
 from gve.hub_datasets.vsynflow.quality.personal import ENTITIES, Finding, find_personal, redacted
 from gve.hub_datasets.vsynflow.records import Record
-from gve.hub_datasets.vsynflow.stages import BaseStage, Context, Kept, Outcome, Rejected
+from gve.hub_datasets.vsynflow.stages import Context, Kept, Outcome, Rejected, SetupError, Stage
 
 ACTIONS = ("reject", "redact")
 _FINDINGS = pa.list_(pa.struct({"entity": pa.string(), "score": pa.float64(), "start": pa.int64(), "end": pa.int64()}))
+
+
+class MissingExtraError(SetupError, ImportError):
+    """An option needs a package that is not installed; ends the run as any wrong setup does."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,11 @@ class PiiRules:
             MissingExtraError: If they are not.
             ValueError: For a country without a numbering plan.
         """
-        need("filters.pii", "pii", ("phonenumbers", "stdnum"))
+        missing = [name for name in ("phonenumbers", "stdnum") if find_spec(name) is None]
+        if missing:
+            raise MissingExtraError(
+                f'filters.pii needs {", ".join(missing)}, which is not installed. Run pip install "gve[pii]".'
+            )
         from phonenumbers import SUPPORTED_REGIONS
 
         unknown = sorted(set(self.regions) - set(SUPPORTED_REGIONS))
@@ -67,7 +75,7 @@ class PiiRules:
 
 
 @dataclass(frozen=True)
-class Pii(BaseStage):
+class Pii(Stage):
     """Finds personal data in the columns of one or several texts.
 
     Attributes:
@@ -127,7 +135,7 @@ class Pii(BaseStage):
 
 
 @dataclass(frozen=True)
-class Redaction(BaseStage):
+class Redaction(Stage):
     """Takes what `Pii` found out of the weak caption.
 
     A stage of its own, since another threshold gives another text: the search is not repeated.

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from gve.hub_datasets.vsynflow.records import Record
-from gve.hub_datasets.vsynflow.stages import BaseStage, Context, Kept, Outcome, Rejected
+from gve.hub_datasets.vsynflow.stages import Stage, Context, Kept, Outcome, Rejected
 
 _URL = re.compile(r"(?:https?://|www\.)\S+|\b[\w-]+\.(?:com|net|org|tv|io|ly|be)\b(?:/\S*)?", re.IGNORECASE)
 _TAG = re.compile(r"(?<!\w)[#@]\w+")
@@ -80,7 +80,7 @@ class CaptionLimits:
 
 
 @dataclass(frozen=True)
-class Rectification(BaseStage):
+class Rectification(Stage):
     """Cleans captions (links, tags, symbols and stock suffixes go) and measures what they were.
 
     Attributes:

@@ -9,7 +9,7 @@ from typing import Any
 import av
 
 from gve.convert_gve import frame_rgb
-from gve.hub_datasets.vsynflow.files import commit_bytes
+from gve.hub_datasets.files import write_atomic
 from gve.hub_datasets.vsynflow.records import open_place
 from gve.video_gve import FrameStream, VideoSource
 from gve.video_writer import h264_writer, remux
@@ -36,7 +36,7 @@ def repair(place: Mapping[str, Any], method: str, target: str) -> None:
         content = (remux if method == "remux" else _reencode)(open_place(place))
     except ValueError as error:
         raise ValueError(f"unrepairable: {error}") from error
-    commit_bytes(Path(target), content)
+    write_atomic(Path(target), content)
 
 
 def _reencode(source: VideoSource) -> bytes:

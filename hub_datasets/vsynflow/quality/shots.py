@@ -1,21 +1,18 @@
-"""Scene cuts: which frame begins a new shot, by a detector of our own or by PySceneDetect.
+"""Scene cuts: which frame begins a new shot.
 
-Shapes: F frames, H height, W width. A frame's content value is the mean change of hue, saturation and brightness; a cut
-is where it stands out from its neighbours, after the adaptive detector of PySceneDetect. Hue and saturation of dark
-pixels are noise that jumps at every key frame, so that our own detector asks for a change of colours as well.
+Shapes: F frames, H height, W width. A frame's content value is the mean change of hue, saturation and brightness. A cut
+is where it stands out from its neighbours, as in PySceneDetect's adaptive detector; but hue and saturation of dark
+pixels are noise that jumps at every key frame, so a cut must change red, green and blue as well.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-DETECTORS = ("own", "pyscenedetect")
 WINDOW = 2
-"""Frames before and after, which a cut stands out from; PySceneDetect's default."""
-_LIBRARY_SIDE = 256
-"""PySceneDetect's scene manager gives its detectors frames of about this width."""
+"""A cut stands out from so many frames before and after; PySceneDetect's default."""
 
 
 @dataclass(frozen=True)
@@ -23,50 +20,20 @@ class SceneRules:
     """How cuts are found.
 
     Attributes:
-        detector: One of DETECTORS.
         ratio: Times its neighbours' content value that a cut has.
         least_content: Its least content value.
         least_change: Its least mean change of red, green and blue, 0 to 255; the detector of our own only.
         least_shot: Seconds of the shortest shot.
-
-    Raises:
-        ValueError: For an unknown detector.
     """
 
-    detector: str = "own"
     ratio: float = 3.0
     least_content: float = 15.0
     least_change: float = 10.0
     least_shot: float = 0.5
 
-    def __post_init__(self) -> None:
-        if self.detector not in DETECTORS:
-            raise ValueError(f"scenes.detector: got {self.detector!r}; {', '.join(DETECTORS)} are accepted")
 
-
-class Detector(Protocol):
-    """What is shown every frame of a video, in order."""
-
-    def see(self, frame: Any, small: np.ndarray) -> None:
-        """Take in a frame of PyAV, and the same one small, (H, W, 3) uint8 RGB."""
-        ...
-
-    def cuts(self, times: Sequence[float]) -> list[float]:
-        """Times of the frames that begin a new shot, of the times of all F frames."""
-        ...
-
-
-def make_detector(rules: SceneRules) -> Detector:
-    """The detector that the rules name.
-
-    Raises:
-        ImportError: If PySceneDetect is asked for and not installed.
-    """
-    return OwnDetector(rules) if rules.detector == "own" else LibraryDetector(rules)
-
-
-class OwnDetector:
-    """Content values of small frames, judged when all are there."""
+class CutDetector:
+    """Collects the content values of small frames, and judges them when all are in."""
 
     def __init__(self, rules: SceneRules) -> None:
         self._rules = rules
@@ -74,8 +41,8 @@ class OwnDetector:
         self._changes: list[float] = []
         self._last: tuple[np.ndarray, np.ndarray] | None = None
 
-    def see(self, frame: Any, small: np.ndarray) -> None:
-        """Compare it with the frame before."""
+    def see(self, small: np.ndarray) -> None:
+        """Compare a small frame, (H, W, 3) uint8 RGB, with the one before."""
         hsv, rgb = to_hsv(small), small.astype(np.float32)
         if self._last is not None:
             self._contents.append(mean_change(self._last[0], hsv))
@@ -83,39 +50,8 @@ class OwnDetector:
         self._last = (hsv, rgb)
 
     def cuts(self, times: Sequence[float]) -> list[float]:
-        """Apply the rules."""
+        """Times of the frames that begin a new shot, given the times of all F frames."""
         return find_cuts(self._contents, self._changes, times, self._rules)
-
-
-class LibraryDetector:
-    """PySceneDetect's AdaptiveDetector, shown the frames that are decoded anyway.
-
-    It is told numbers of frames in place of times, so that a varying frame rate does not confuse it, and the length of
-    a shot is looked at here.
-    """
-
-    def __init__(self, rules: SceneRules) -> None:
-        from scenedetect import FrameTimecode
-        from scenedetect.detectors import AdaptiveDetector
-
-        self._rules, self._timecode, self._count = rules, FrameTimecode, 0
-        self._detector = AdaptiveDetector(
-            adaptive_threshold=rules.ratio, min_scene_len=0, window_width=WINDOW, min_content_val=rules.least_content
-        )
-        self._found: list[int] = []
-
-    def see(self, frame: Any, small: np.ndarray) -> None:
-        """Show it at the size that the library itself would."""
-        scale = min(1.0, _LIBRARY_SIDE / max(frame.width, frame.height))
-        width, height = max(round(frame.width * scale), 1), max(round(frame.height * scale), 1)
-        image = frame.reformat(width, height, format="bgr24", interpolation="BILINEAR").to_ndarray()
-        found = self._detector.process_frame(self._timecode(self._count, fps=1.0), image)
-        self._found += [timecode.frame_num for timecode in found]
-        self._count += 1
-
-    def cuts(self, times: Sequence[float]) -> list[float]:
-        """Leave out those that are too near to the one before."""
-        return _apart((times[number] for number in self._found), times, self._rules.least_shot)
 
 
 def to_hsv(rgb: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from datasets import load_dataset
 from uvrb_archive import read_jsonl, write_archives, write_jsonl
 
 from gve.hub_datasets.uvrb import SETS, load_set
-from gve.hub_datasets.uvrb.cli import main
+from gve.hub_datasets.uvrb.uvrb_command import main
 from gve.hub_datasets.uvrb.convert import Leniency, convert
 from gve.hub_datasets.uvrb.media import FrameSettings
 from gve.video_gve import read_video
@@ -147,7 +147,7 @@ def test_killed_at_any_moment_it_goes_on(archives, converted, tmp_path):
         os.kill(process.pid, signal.SIGKILL)
         process.join()
     (target / "msrvtt-queries").mkdir(exist_ok=True)
-    (target / "msrvtt-queries" / "00000-0.parquet.tmp").write_bytes(b"half")
+    (target / "msrvtt-queries" / "00000-0.parquet.7.tmp").write_bytes(b"half")
     _convert(archives, target)
     assert contents(target) == contents(converted[0])
 
@@ -207,13 +207,13 @@ def no_name(rows):
 @pytest.mark.parametrize(
     ("name", "table", "change", "message"),
     [
-        ("MSRVTT", "corpus", repeat, r"MSRVTT: corpus.jsonl, line 5: id 'c000' stands more than once"),
-        ("MSRVTT", "queries", repeat, r"MSRVTT: queries.jsonl, line 5: id 'q000' stands more than once"),
+        ("MSRVTT", "corpus", repeat, r"MSRVTT: corpus.jsonl, line 5: id 'c000' appears more than once"),
+        ("MSRVTT", "queries", repeat, r"MSRVTT: queries.jsonl, line 5: id 'q000' appears more than once"),
         ("MSRVTT", "instances", unknown_positive, r"MSRVTT: instances.jsonl, line 2: unknown corpus id 'nothing'"),
         ("MSRVTT", "instances", unknown_query, r"MSRVTT: instances.jsonl, line 2: unknown query 'nobody'"),
         ("MSRVTT", "instances", no_positive, r"MSRVTT: instances.jsonl: query 'q000' has no positive"),
         ("MSRVTT", "queries", no_text, r"MSRVTT: queries.jsonl, line 3: text '  ' of query 'q002'"),
-        ("MSRVTT", "queries", nan_text, r"MSRVTT: queries.jsonl, line 3: not JSON \(NaN is no value\)"),
+        ("MSRVTT", "queries", nan_text, r"MSRVTT: queries.jsonl, line 3: not JSON \(NaN is not JSON\)"),
         ("MSRVTT", "corpus", no_name, r"MSRVTT: corpus.jsonl, line 1: video None"),
         ("MS-TI", "instances", no_pool, r"MS-TI: instances.jsonl: 3 of 3 queries have no candidates"),
     ],
@@ -249,7 +249,7 @@ def test_counts_and_absent_sets(broken, tmp_path, capsys):
     with pytest.raises(ValueError, match=r"DiDeMo: .*no folder DiDeMo/UVRB/DiDeMo/jsonl"):
         run(broken, sets=["didemo"])
     assert main(["convert", str(tmp_path / "nowhere"), str(tmp_path / "out")]) == 2
-    assert "is no folder" in capsys.readouterr().err
+    assert "SRC must be the folder" in capsys.readouterr().err
 
 
 def test_pools_may_be_written_in_other_ways_or_left_out(broken):
@@ -319,5 +319,5 @@ def test_other_settings_replace_what_was_there(broken):
     assert file.suffix == ".parquet"
     row = load_set(broken.parent / "out", "msrvtt", "test").corpus[0]
     assert row["video"]["path"].endswith(".webp")
-    with pytest.raises(ValueError, match="workers: 0"):
+    with pytest.raises(ValueError, match="got 0"):
         run(broken, workers=0)

@@ -51,7 +51,7 @@ def test_resolve_names_the_nearest():
         resolve(["MSR-VTT"])
     with pytest.raises(ValueError, match=r"unknown set 'CRB_G'; nearest: crb-g"):
         resolve(["CRB_G"])
-    with pytest.raises(ValueError, match="nearest: none; use one of msrvtt, didemo"):
+    with pytest.raises(ValueError, match=r"nearest: none\. Use one of msrvtt, didemo"):
         resolve(["zzzzzzzz"])
     with pytest.raises(ValueError, match="got no name"):
         resolve([])

@@ -12,13 +12,13 @@ from functools import partial
 from stub_endpoint import StubEndpoint
 
 from gve.hub_datasets.vsynflow.endpoint import EndpointCaptioner
-from gve.hub_datasets.vsynflow.engines.inline import InlineEngine
+from gve.hub_datasets.vsynflow.engines import InlineEngine
 from gve.hub_datasets.vsynflow.enrichment import Enrichment
 from gve.hub_datasets.vsynflow.flow import Flow
 from gve.hub_datasets.vsynflow.records import make_record
 from gve.hub_datasets.vsynflow.runner import run_flow
 from gve.hub_datasets.vsynflow.shards import make_plan
-from gve.hub_datasets.vsynflow.verify import verify_run
+from gve.hub_datasets.vsynflow.status import verify_run
 from gve.hub_datasets.world.raw import write_raw_videos
 
 COUNT, IN_FLIGHT = 24, 3
@@ -26,7 +26,7 @@ SCRIPT = """
     from functools import partial
     from pathlib import Path
     from gve.hub_datasets.vsynflow.endpoint import EndpointCaptioner
-    from gve.hub_datasets.vsynflow.engines.inline import InlineEngine
+    from gve.hub_datasets.vsynflow.engines import InlineEngine
     from gve.hub_datasets.vsynflow.enrichment import Enrichment
     from gve.hub_datasets.vsynflow.flow import Flow
     from gve.hub_datasets.vsynflow.runner import run_flow

@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 from synth_stages import Colours
 
 from gve.hub_datasets.vsynflow.decontamination import Decontamination, gate_report, require_gate
-from gve.hub_datasets.vsynflow.engines.inline import InlineEngine
+from gve.hub_datasets.vsynflow.engines import InlineEngine
 from gve.hub_datasets.vsynflow.fingerprints import Fingerprints, id_keys, make_fingerprints
 from gve.hub_datasets.vsynflow.flow import Flow
 from gve.hub_datasets.vsynflow.journal import Journal
@@ -19,7 +19,7 @@ from gve.hub_datasets.vsynflow.quality.measure import measure
 from gve.hub_datasets.vsynflow.records import make_record
 from gve.hub_datasets.vsynflow.runner import run_flow
 from gve.hub_datasets.vsynflow.shards import make_plan
-from gve.hub_datasets.vsynflow.stages import BaseStage, Context, Failed, Kept, SetupError
+from gve.hub_datasets.vsynflow.stages import Stage, Context, Failed, Kept, SetupError
 
 SIZE, COUNT = (160, 96), 6
 LONG = "a tall man in a grey coat walks over the old bridge and looks back at number {}"
@@ -274,7 +274,7 @@ def test_the_gate(planted, tmp_path):
 
 
 @dataclass(frozen=True)
-class Demanding(BaseStage):
+class Demanding(Stage):
     name = "demanding"
     columns = {"x": pa.int64()}  # noqa: RUF012
 

@@ -8,7 +8,7 @@ import pytest
 from video_corpus import matrix
 
 from gve.hub_datasets.vsynflow.extension.mining import Mining, hard_negatives, needs_both
-from gve.hub_datasets.vsynflow.extension.pairs import Candidate, Side, choose
+from gve.hub_datasets.vsynflow.extension.pairs import PairRow, PairSide, choose
 from gve.hub_datasets.vsynflow.extension.quotas import QUOTAS, allot
 from gve.hub_datasets.vsynflow.extension.references import References, choose_clip, usable
 from gve.hub_datasets.vsynflow.journal import Journal
@@ -23,7 +23,7 @@ from gve.hub_datasets.vsynflow.stills import (
     sample_stills,
     without_bars,
 )
-from gve.hub_datasets.vsynflow.views import frames_of
+from gve.hub_datasets.vsynflow.stills import frames_of
 from gve.video_gve import read_video
 from gve.video_writer import encode_mp4
 
@@ -205,7 +205,7 @@ def test_mining_without_what_it_names(tmp_path):
 
 
 def composed(number, **ranks):
-    return Candidate("ti2v", {"id": f"v{number}"}, "frame", Side("words", "frame"), Side(shows="video"), (), ranks)
+    return PairRow("ti2v", {"id": f"v{number}"}, "frame", PairSide("words", "frame"), PairSide(shows="video"), (), ranks)
 
 
 def test_pairs_that_need_both_parts_are_taken_first():

@@ -10,10 +10,10 @@ import torch
 from personal_texts import LABELLED
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
+from gve.hub_datasets.parquet import read_rows
 from gve.hub_datasets.vsynflow.config import make_config, make_flow, quality_stages
-from gve.hub_datasets.vsynflow.engines.inline import InlineEngine
+from gve.hub_datasets.vsynflow.engines import InlineEngine
 from gve.hub_datasets.vsynflow.extras import MissingExtraError
-from gve.hub_datasets.vsynflow.files import read_rows
 from gve.hub_datasets.vsynflow.flow import Flow
 from gve.hub_datasets.vsynflow.journal import Journal
 from gve.hub_datasets.vsynflow.quality.filters import WRITTEN, make_filters
@@ -25,7 +25,7 @@ from gve.hub_datasets.vsynflow.runner import run_flow
 from gve.hub_datasets.vsynflow.shards import make_plan
 from gve.hub_datasets.vsynflow.stages import Context, Failed, Kept, Rejected, SetupError
 from gve.hub_datasets.vsynflow.status import run_status
-from gve.hub_datasets.vsynflow.verify import verify_run
+from gve.hub_datasets.vsynflow.status import verify_run
 from gve.video_writer import encode_mp4
 
 RED, GREY = (220, 20, 20), (120, 120, 120)

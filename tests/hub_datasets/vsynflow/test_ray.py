@@ -6,8 +6,8 @@ import pytest
 from synth_stages import flow, run, tables_digest
 
 from gve.hub_datasets.vsynflow.engines import make_engine
-from gve.hub_datasets.vsynflow.engines.inline import InlineEngine
-from gve.hub_datasets.vsynflow.verify import read_table, verify_run
+from gve.hub_datasets.vsynflow.engines import InlineEngine
+from gve.hub_datasets.vsynflow.status import read_table, verify_run
 
 pytest.importorskip("ray")
 

@@ -12,14 +12,14 @@ from datasets import Dataset, Features, Value, Video
 from PIL import Image
 
 from gve.hub_datasets.vsynflow.quality.duplicates import Duplicates
-from gve.hub_datasets.vsynflow.readers import Source, read_items, read_source
+from gve.hub_datasets.vsynflow.readers import RawCorpus, read_items, read_corpus
 from gve.hub_datasets.vsynflow.records import read_place
 from gve.hub_datasets.vsynflow.shards import make_plan
 
 
 def read(tmp_path, kind, path, **options):
-    source = Source(kind, str(path), "test", "CC0", **options)
-    return list(read_source(source, tmp_path / "run"))
+    source = RawCorpus(kind, str(path), "test", "CC0", **options)
+    return list(read_corpus(source, tmp_path / "run"))
 
 
 def test_folder(tmp_path):
@@ -121,9 +121,9 @@ def test_a_corpus_without_videos_is_refused(tmp_path, kind):
         pass
     path = tmp_path / "corpus" / {"folder": "", "manifest": "a.csv", "webdataset": "a.tar"}[kind]
     passed = r"\(passed over: .*\.pdf \(1\)" if kind == "folder" else r"\(passed over: nothing\)"
-    source = Source(kind, str(path), "test", "CC0")
+    source = RawCorpus(kind, str(path), "test", "CC0")
     with pytest.raises(ValueError, match=f"gives no video.*{passed}"):
-        make_plan(tmp_path / "run", read_source(source, tmp_path / "run"), source.describe())
+        make_plan(tmp_path / "run", read_corpus(source, tmp_path / "run"), asdict(source))
     assert not (tmp_path / "run" / "plan.json").exists()
 
 
@@ -162,7 +162,7 @@ def test_of_several_captions_the_typical_one_is_planned_and_all_are_fingerprinte
     pq.write_table(table, tmp_path / "m.parquet")
     rows = read(tmp_path, "manifest", tmp_path / "m.parquet")
     assert [(row["id"], row["text"]) for row in rows] == [("1.mp4", "a man plays a guitar"), ("2.mp4", "b")]
-    source = Source("manifest", str(tmp_path / "m.parquet"), "test", "CC0")
+    source = RawCorpus("manifest", str(tmp_path / "m.parquet"), "test", "CC0")
     items = list(read_items(source, tmp_path))
     assert [item["texts"] for item in items] == [CAPTIONS, ["b"]]
     assert items[0]["ids"] == ["1.mp4", str(tmp_path / "1.mp4")]
@@ -189,8 +189,8 @@ def test_a_manifest_of_100k_rows_is_planned_in_seconds(tmp_path):
     pq.write_table(
         pa.table({"video": [f"v/{i}.mp4" for i in rows], "text": [f"text {i}" for i in rows]}), tmp_path / "m.parquet"
     )
-    source = Source("manifest", str(tmp_path / "m.parquet"), "test", "CC0")
+    source = RawCorpus("manifest", str(tmp_path / "m.parquet"), "test", "CC0")
     start = time.process_time()
-    plan = make_plan(tmp_path / "run", read_source(source, tmp_path / "run"), source.describe())
+    plan = make_plan(tmp_path / "run", read_corpus(source, tmp_path / "run"), asdict(source))
     assert plan.rows == 100_000
     assert time.process_time() - start < 10

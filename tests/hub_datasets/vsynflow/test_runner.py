@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from synth_stages import Length, flow, records, run, tables_digest
 
-from gve.hub_datasets.vsynflow import files
-from gve.hub_datasets.vsynflow.engines.inline import InlineEngine
-from gve.hub_datasets.vsynflow.engines.processes import ProcessEngine
+from gve.hub_datasets import files
+from gve.hub_datasets.vsynflow.engines import InlineEngine
+from gve.hub_datasets.vsynflow.engines import ProcessEngine
 from gve.hub_datasets.vsynflow.flow import Flow
 from gve.hub_datasets.vsynflow.records import make_record
 from gve.hub_datasets.vsynflow.runner import only_runner, run_flow
 from gve.hub_datasets.vsynflow.shards import make_plan
 from gve.hub_datasets.vsynflow.status import run_status
-from gve.hub_datasets.vsynflow.verify import read_table, verify_run
+from gve.hub_datasets.vsynflow.status import read_table, verify_run
 
 
 def test_every_record_ends_once(tmp_path):

@@ -11,15 +11,15 @@ import pytest
 from datasets import Dataset, Image, Value, Video
 
 from gve.hub_datasets.vsynflow.cli import main
-from gve.hub_datasets.vsynflow.readers import Source, read_source
+from gve.hub_datasets.vsynflow.readers import RawCorpus, read_corpus
 from gve.hub_datasets.vsynflow.records import read_place
 
 ROWS = [{"id": "007", "video": "v/1.mp4", "text": "caf\u00e9, NA"}, {"id": "8", "video": "v/2.mp4", "text": "NA"}]
 
 
 def read(path, kind="manifest", **options):
-    source = Source(kind, str(path), "test", "CC0", **{"id_column": "id"} | options)
-    return list(read_source(source, path.parent / "run"))
+    source = RawCorpus(kind, str(path), "test", "CC0", **{"id_column": "id"} | options)
+    return list(read_corpus(source, path.parent / "run"))
 
 
 def texts(path, **options):

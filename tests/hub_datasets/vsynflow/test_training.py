@@ -9,7 +9,7 @@ from datasets import DatasetDict, load_dataset
 from sentence_transformers import SentenceTransformer
 
 from gve import build_tiny, save_embedder
-from gve.hub_datasets.vsynflow.engines.inline import InlineEngine
+from gve.hub_datasets.vsynflow.engines import InlineEngine
 from gve.hub_datasets.vsynflow.enrichment import Enrichment
 from gve.hub_datasets.vsynflow.extension.compositions import Compositions
 from gve.hub_datasets.vsynflow.extension.mining import Mining
@@ -19,8 +19,8 @@ from gve.hub_datasets.vsynflow.records import make_record
 from gve.hub_datasets.vsynflow.runner import run_flow
 from gve.hub_datasets.vsynflow.shards import make_plan
 from gve.hub_datasets.vsynflow.truth import TRUTH_NAME, TruthCaptioner
-from gve.hub_datasets.vsynflow.uvrd import Report, write_uvrd
-from gve.hub_datasets.vsynflow.verify import read_table
+from gve.hub_datasets.vsynflow.uvrd import UvrdFacts, write_uvrd
+from gve.hub_datasets.vsynflow.status import read_table
 from gve.hub_datasets.world.raw import raw_videos, write_raw_videos, write_titles
 from gve.trainers import GVETrainer, GVETrainingArguments
 
@@ -45,7 +45,7 @@ def uvrd(tmp_path_factory):
     )
     run_flow(work, Flow(stages, captioner=partial(TruthCaptioner, raw)), InlineEngine())
     folder = tmp_path_factory.mktemp("uvrd")
-    report = Report(captioner=TRUTH_NAME, local=True)
+    report = UvrdFacts(captioner=TRUTH_NAME, local=True)
     write_uvrd(list(read_table(work, "kept")), work, folder, report=report, quotas=dict.fromkeys(TASKS, 1))
     return folder
 

@@ -18,10 +18,10 @@ from datasets import load_dataset
 from stub_endpoint import WORDS, StubEndpoint
 
 from gve.hub_datasets.schema import TASKS, pair_features
-from gve.hub_datasets.vsynflow.build import build_uvrd
+from gve.hub_datasets.vsynflow.uvrd import build_uvrd
 from gve.hub_datasets.vsynflow.endpoint import EndpointCaptioner
-from gve.hub_datasets.vsynflow.engines.inline import InlineEngine
-from gve.hub_datasets.vsynflow.engines.processes import ProcessEngine
+from gve.hub_datasets.vsynflow.engines import InlineEngine
+from gve.hub_datasets.vsynflow.engines import ProcessEngine
 from gve.hub_datasets.vsynflow.enrichment import Enrichment
 from gve.hub_datasets.vsynflow.extension.compositions import Compositions
 from gve.hub_datasets.vsynflow.extension.mining import Mining
@@ -32,9 +32,9 @@ from gve.hub_datasets.vsynflow.runner import run_flow
 from gve.hub_datasets.vsynflow.shards import make_plan
 from gve.hub_datasets.vsynflow.stages import Rejected, SetupError
 from gve.hub_datasets.vsynflow.truth import TRUTH_NAME, TruthCaptioner
-from gve.hub_datasets.vsynflow.uvrd import Report, require_publishable, uvrd_features, write_uvrd
+from gve.hub_datasets.vsynflow.uvrd import UvrdFacts, require_publishable, uvrd_features, write_uvrd
 from gve.hub_datasets.vsynflow.uvrd_store import cut
-from gve.hub_datasets.vsynflow.verify import read_table, verify_run
+from gve.hub_datasets.vsynflow.status import read_table, verify_run
 from gve.hub_datasets.world.raw import write_raw_videos, write_titles
 
 COUNT, SEED = 12, 3
@@ -103,7 +103,7 @@ def records(work):
 def uvrd(records, work, tmp_path_factory):
     folder = tmp_path_factory.mktemp("uvrd")
     limits = {"enrichment": {"least_similarity": None}}
-    report = Report(rejected={"static": 2}, limits=limits, captioner=TRUTH_NAME, local=True)
+    report = UvrdFacts(rejected={"static": 2}, limits=limits, captioner=TRUTH_NAME, local=True)
     quotas = dict.fromkeys(TASKS, 1)
     return folder, write_uvrd(records, work, folder, report=report, quotas=quotas)
 
@@ -148,7 +148,7 @@ def test_load_dataset_reads_every_task(uvrd, task):
 
 
 def test_files_of_a_reference_layout_are_stored_once(records, work, tmp_path):
-    folder, report = tmp_path, Report(captioner=TRUTH_NAME, local=True, media="reference")
+    folder, report = tmp_path, UvrdFacts(captioner=TRUTH_NAME, local=True, media="reference")
     write_uvrd(records, work, folder, report=report, quotas=dict.fromkeys(TASKS, 1))
     named = Counter()
     for task in report.rows:
@@ -173,7 +173,7 @@ def test_the_card_tells_all(uvrd):
 
 def test_embedded_media_and_the_paper_quotas(records, work, tmp_path):
     gate = {"passed": True, "videos": 0}
-    report = Report(captioner="stub", decontamination=gate, media="embed", rejected={"static": 1})
+    report = UvrdFacts(captioner="stub", decontamination=gate, media="embed", rejected={"static": 1})
     write_uvrd(records, work, tmp_path, report=report)
     assert report.rows["t2v"] == COUNT and report.rows["t2i"] == round(COUNT * 210 / 879)
     row = load_dataset(str(tmp_path), "t2v", split="train")[0]
@@ -188,13 +188,13 @@ def test_without_an_encoder_nothing_is_ranked(raw, tmp_path):
     found = list(read_table(tmp_path, "kept"))
     assert [record["semantic"] for record in found] == [None] * 3
     assert all(record["t2v_negatives"] is None and record["ti2v_ranks"] is None for record in found)
-    report = write_uvrd(found, tmp_path, tmp_path / "uvrd", report=Report(captioner=TRUTH_NAME, local=True))
+    report = write_uvrd(found, tmp_path, tmp_path / "uvrd", report=UvrdFacts(captioner=TRUTH_NAME, local=True))
     assert report.rows["t2v"] == 3 and report.needing_both == {}
 
 
 def test_a_second_build_leaves_nothing_of_the_first(records, work, tmp_path):
     def report():
-        return Report(captioner="m", local=True, media="reference")
+        return UvrdFacts(captioner="m", local=True, media="reference")
 
     first = write_uvrd(records, work, tmp_path, report=report(), quotas=dict.fromkeys(TASKS, 1))
     media = len(list((tmp_path / "media").rglob("*.*")))
@@ -246,7 +246,7 @@ def test_a_moved_folder_loads_in_another_process_and_place(uvrd, work, tmp_path)
 def test_equal_media_of_a_column_are_stored_once(records, work, tmp_path):
     negative = records[0]["id"]
     rows = [{**record, "t2v_negatives": [negative]} for record in records[1:]]
-    write_uvrd([records[0], *rows], work, tmp_path, report=Report(local=True), quotas={"t2v": 1})
+    write_uvrd([records[0], *rows], work, tmp_path, report=UvrdFacts(local=True), quotas={"t2v": 1})
     (path,) = (tmp_path / "t2v").iterdir()
     with pq.ParquetFile(path) as file:
         stored = {
@@ -268,16 +268,16 @@ def test_files_and_blocks_are_cut_by_rows_and_bytes():
 @pytest.mark.parametrize("gate", [None, {"passed": False, "videos": 2}])
 def test_nothing_is_published_without_a_passed_gate(records, work, tmp_path, gate):
     with pytest.raises(ValueError, match="decontamination: got no report of a passed gate"):
-        write_uvrd(records, work, tmp_path, report=Report(decontamination=gate))
+        write_uvrd(records, work, tmp_path, report=UvrdFacts(decontamination=gate))
     with pytest.raises(ValueError, match="whole paths hold on one machine alone"):
-        write_uvrd(records, work, tmp_path, report=Report(media="reference", decontamination={"passed": True}))
+        write_uvrd(records, work, tmp_path, report=UvrdFacts(media="reference", decontamination={"passed": True}))
     assert not list(tmp_path.iterdir())
 
 
 def test_what_may_be_published(records, work, tmp_path):
-    write_uvrd(records, work, tmp_path / "good", report=Report(decontamination={"passed": True}), quotas={"t2t": 1})
+    write_uvrd(records, work, tmp_path / "good", report=UvrdFacts(decontamination={"passed": True}), quotas={"t2t": 1})
     assert require_publishable(tmp_path / "good")["rows"] == {"t2t": COUNT}
-    write_uvrd(records, work, tmp_path / "local", report=Report(local=True), quotas={"t2t": 1})
+    write_uvrd(records, work, tmp_path / "local", report=UvrdFacts(local=True), quotas={"t2t": 1})
     with pytest.raises(ValueError, match=r"is local; a UVRD with embedded media that passed"):
         require_publishable(tmp_path / "local")
     with pytest.raises(ValueError, match="is no finished UVRD"):
@@ -344,9 +344,9 @@ def test_wrong_records(records, work, tmp_path, change, match):
         [] if change is None else [records[0], {**records[0], **change}] if not change else [{**records[0], **change}]
     )
     with pytest.raises(ValueError, match=match):
-        write_uvrd(wrong, work, tmp_path, report=Report(local=True))
+        write_uvrd(wrong, work, tmp_path, report=UvrdFacts(local=True))
 
 
 def test_wrong_layout(records, work, tmp_path):
     with pytest.raises(ValueError, match="media: got 'zip'"):
-        write_uvrd(records, work, tmp_path, report=replace(Report(), media="zip"))
+        write_uvrd(records, work, tmp_path, report=replace(UvrdFacts(), media="zip"))

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from gve.trainers.ablation import command
 from gve.trainers.ablation.arms import ARMS, BASELINE, BY_NAME, COLLECTED, chosen, sources_of
-from gve.trainers.ablation.command import main, plan
+from gve.trainers.ablation.ablate_command import main, plan
 from gve.trainers.ablation.statistics import paired_difference, student_point
 from gve.trainers.curriculum.schedule import SCHEDULES
 
@@ -111,5 +110,5 @@ def test_a_whole_study_at_toy_size(tmp_path, capsys):
     assert numbers["pyramid"]["0"]["averages"]["AVG-D"] == round(result["averages"]["AVG-D"]["score"], 4)
     assert 0 <= numbers["uniform"]["1"]["sets"]["CRB-S in group"] <= 1
     assert (tmp_path / "study" / "arms.png").stat().st_size > 5000
-    assert command.main([*flags[:5], "40", *flags[6:]]) == 2
+    assert main([*flags[:5], "40", *flags[6:]]) == 2
     assert "holds a study with other settings" in capsys.readouterr().err

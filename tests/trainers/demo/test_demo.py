@@ -11,14 +11,14 @@ import PIL.Image
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from gve.eval.files import load_embeddings
-from gve.eval.search import main as search
+from gve.eval.search_command import main as search
+from gve.eval.store import load_embeddings
 from gve.hub_datasets.world.sets import Sizes
 from gve.trainers.demo import stages
 from gve.trainers.demo.estimate import Plan, make_plan, planned_pairs
 from gve.trainers.demo.learning import EPOCHS
 from gve.trainers.demo.queries import QUERY_SETS
-from gve.trainers.demo.run import run
+from gve.trainers.demo.demo_command import run
 from gve.trainers.demo.workspace import open_workspace
 
 TOY = Plan(
@@ -35,7 +35,7 @@ import sys
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 from test_demo import TOY
-from gve.trainers.demo.run import run
+from gve.trainers.demo.demo_command import run
 from gve.trainers.demo.workspace import open_workspace
 
 if __name__ == "__main__":

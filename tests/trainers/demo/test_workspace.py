@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gve.trainers.demo.run import main
+from gve.trainers.demo.demo_command import main
 from gve.trainers.demo.workspace import STATE_FILE, open_workspace
 
 

@@ -9,7 +9,7 @@ import torch
 from square_clips import frames_of, mp4_of, png_of
 
 from gve import build_tiny
-from gve.frame_cache import FrameCache
+from gve.encoding.frame_cache import FrameCache
 from gve.frames_gve import Features
 from gve.hub_datasets.schema import media
 from gve.trainers.media.feature_store import FeatureStore

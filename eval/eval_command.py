@@ -1,0 +1,205 @@
+"""The command `gve eval`: score an embedder on UVRB or on video classification, or compare two reports."""
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.constants import CONFIG_NAME
+
+from gve.eval.benchmark import report_on
+from gve.eval.checks import WHOLE, check_instructions, choose_split, load_checked, resolve_tasks
+from gve.eval.compare import compare_reports, comparison_table, read_report
+from gve.eval.console import fail, run_command
+from gve.eval.encode import EmbeddingCache, EmbeddingStore, Encoder
+from gve.eval.models import VideoSetting, load_encoder, model_fingerprint, model_prompts, weights_fingerprint
+from gve.eval.outputs import write_report
+from gve.eval.report import to_table
+from gve.eval.store import Store
+from gve.hub_datasets.classification import ClassificationTask
+from gve.hub_datasets.uvrb import EvaluationSet, RetrievalSet
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: Its arguments; None for those of the process.
+
+    Returns:
+        0 with a report, 2 for bad usage or broken data, 130 when interrupted.
+    """
+    return run_command(_evaluate, _parser(), argv)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gve eval",
+        description="Score an embedder on UVRB, or on video classification (--sets ucf101). With --out, embeddings are "
+        "kept there as they are made: a run that was killed goes on where it was.",
+    )
+    parser.add_argument("--model", help="folder or Hub name of the embedder")
+    parser.add_argument("--data", help="folder or Hub repository in the UVRB layout, or a folder of labelled videos")
+    parser.add_argument(
+        "--sets",
+        "--tasks",
+        nargs="+",
+        metavar="SET",
+        help="names such as msrvtt crb-s, all sixteen of UVRB when left out; or of classification, such as ucf101",
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="refuse classification with another number of classes than published"
+    )
+    parser.add_argument("--split", help="split of the data; by default its only one, or unseen")
+    parser.add_argument("--frames", type=_numbers, metavar="N[,N...]", help="frames a video; several make a curve")
+    parser.add_argument("--tokens", type=_numbers, metavar="N[,N...]", help="visual tokens a frame at most; likewise")
+    parser.add_argument(
+        "--instructions",
+        default="table",
+        metavar="SOURCE",
+        help="of the queries: table (the benchmark's), model (its prompts named by set), none, or a JSON file of texts "
+        "by set (%(default)s)",
+    )
+    parser.add_argument("--batch-size", type=int, default=64, help="rows in one forward pass (%(default)s)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for report.json, report.md and charts")
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="folder that keeps embeddings; DIR/embeddings of --out"
+    )
+    parser.add_argument("--json", action="store_true", help="JSON on stdout in place of tables")
+    parser.add_argument(
+        "--compare", nargs=2, type=Path, metavar=("A.json", "B.json"), help="compare two reports by a paired bootstrap"
+    )
+    return parser
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    if arguments.compare:
+        return _compare(arguments)
+    for option in ("model", "data"):
+        if getattr(arguments, option) is None:
+            fail(f"--{option}: missing; the embedder and the data are needed, or --compare with two reports; name it")
+    tasks = resolve_tasks(arguments.sets)
+    if arguments.batch_size < 1:
+        fail(f"--batch-size: {arguments.batch_size}; 1 or more is accepted; raise it")
+    settings = [VideoSetting(*pair) for pair in product(arguments.frames or [None], arguments.tokens or [None])]
+    for option in ("out", "cache"):
+        _check_folder(option, getattr(arguments, option))
+    from datasets import disable_progress_bars  # a second to import
+
+    disable_progress_bars()  # one for each of 52 small files
+    split = _split(arguments, tasks)
+    names = [task.name for task in tasks]  # loaded before the model is, so that broken data show at once
+    loaded = load_checked(arguments.data, names, split, strict=arguments.strict)
+    encoder = load_encoder(arguments.model)
+    instructions = _instructions(arguments.instructions, encoder, loaded)
+    for setting in settings:
+        setting.options(encoder)
+    report = report_on(
+        encoder,
+        loaded,
+        source=arguments.data,
+        split=split,
+        batch_size=arguments.batch_size,
+        instructions=instructions,
+        settings=settings,
+        store=_store(arguments),
+        model=arguments.model,
+        fingerprint=weights_fingerprint(arguments.model),
+    )
+    report["settings"]["instructions"] = arguments.instructions
+    sys.stdout.write(json.dumps(report) + "\n" if arguments.json else to_table(report))
+    if arguments.out is not None:
+        write_report(report, arguments.out)
+    return 0
+
+
+def _split(arguments: argparse.Namespace, tasks: Sequence[RetrievalSet | ClassificationTask]) -> str:
+    """The split asked for, or the natural one; a folder of labelled videos has none to ask for."""
+    split = choose_split(arguments.data, tasks)
+    if split == WHOLE and arguments.split is not None:
+        fail(
+            f"--split: {arguments.split!r}; a folder of labelled videos has no splits; leave it out and name the "
+            "split's own folder with --data"
+        )
+    return arguments.split or split
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    first, second = (read_report(path) for path in arguments.compare)
+    if arguments.json:
+        sys.stdout.write(json.dumps(compare_reports(first, second)) + "\n")
+    else:
+        sys.stdout.write(comparison_table(first, second))
+    return 0
+
+
+def _numbers(text: str) -> list[int]:
+    """Whole numbers, each once."""
+    try:
+        return list(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}; whole numbers with commas are accepted, such as 8,16") from error
+
+
+def _check_folder(option: str, folder: Path | None) -> None:
+    """Refuse what cannot become a folder before anything is done."""
+    if folder is None:
+        return
+    if (folder.exists() and not folder.is_dir()) or not folder.absolute().parent.is_dir() or folder.suffix == ".json":
+        fail(
+            f"--{option}: cannot write to {str(folder)!r}; a folder, or a new one in an existing folder, is accepted; "
+            "check the path"
+        )
+
+
+def _store(arguments: argparse.Namespace) -> Store:
+    """Where embeddings are kept: on disk with --cache or --out, else in memory."""
+    folder: Path | None = arguments.cache
+    if folder is None and arguments.out is not None:
+        arguments.out.mkdir(exist_ok=True)
+        folder = arguments.out / "embeddings"
+    if folder is None:
+        return EmbeddingCache()
+    return EmbeddingStore(folder, _identity(arguments.model))
+
+
+def _identity(model: str) -> dict[str, Any]:
+    """What vectors depend on beside the rows and settings: weights, configuration, chat template and libraries."""
+    identity = {name: version(name) for name in ("transformers", "sentence-transformers")}
+    identity["model"] = model_fingerprint(model)
+    if Path(model).is_dir():
+        templates = b"".join(path.read_bytes() for path in sorted(Path(model).glob("*.jinja")))
+        identity["templates"] = hashlib.blake2b(templates, digest_size=8).hexdigest()
+    elif isinstance(path := try_to_load_from_cache(model, CONFIG_NAME), str):
+        identity["revision"] = Path(path).parent.name  # of the snapshot that was loaded
+    return identity
+
+
+def _instructions(source: str, encoder: Encoder, loaded: Sequence[EvaluationSet]) -> Mapping[str, str | None] | None:
+    """Instructions by set from where the user said; a name that is no set's, or a set without one, stops the run."""
+    if source == "table":
+        return None
+    if source == "none":
+        return {data.task.name: "" for data in loaded}
+    if source == "model":
+        prompts = model_prompts(encoder)
+        lacking = [data.task.slug for data in loaded if data.task.slug not in prompts]
+        if lacking:
+            fail(
+                f"--instructions: the model has no prompt named {', '.join(lacking)}; it has {', '.join(prompts)}; "
+                "take the table's, or save the model with prompts by set"
+            )
+        return {data.task.name: prompts[data.task.slug] for data in loaded}
+    try:
+        given: Any = json.loads(Path(source).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        fail(f"--instructions: {source!r} cannot be read ({error}); table, model, none or a JSON file is accepted")
+    if not isinstance(given, dict) or not all(isinstance(text, str) for text in given.values()):
+        fail(f"--instructions: {source!r} holds no texts by set; a JSON object of strings is accepted; correct it")
+    return check_instructions(loaded, given)

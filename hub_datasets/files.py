@@ -1,0 +1,63 @@
+"""Files that are either whole or absent, whatever happens to their writer: the one module of atomic writing."""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_LEFTOVER = re.compile(r"\.\d+\.tmp$")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path to write; when the block ends it becomes `path`, when the block raises it is deleted.
+
+    The file is on the disk before it gets its name, so that a power cut cannot leave an empty file of that name.
+
+    Raises:
+        OSError: If the disk is full, among others; what was there before stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # the process id keeps a killed runner's worker, which may live on for a moment, out of its successor's file
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error  # a failed write does not name its file
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write or replace a file in one step; missing folders are made. See `replacing`."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file in one step."""
+    write_atomic(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file in one step."""
+    write_atomic(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Delete the temporary files of killed writers; returns how many there were."""
+    leftovers = [path for path in folder.rglob("*.tmp") if _LEFTOVER.search(path.name)]
+    for path in leftovers:
+        path.unlink(missing_ok=True)
+    return len(leftovers)

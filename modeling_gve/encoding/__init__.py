@@ -1,0 +1,1 @@
+"""Encoding with a model: the SentenceTransformer wrapper, prefetching, caches, adapters and quantization."""

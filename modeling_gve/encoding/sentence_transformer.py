@@ -1,0 +1,264 @@
+"""GVESentenceTransformer: a SentenceTransformer that knows what its inputs cost and which of them failed.
+
+Shape legend: N inputs, B rows of a batch, D width.
+"""
+
+import inspect
+import logging
+from collections.abc import Sequence
+from contextlib import closing
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+
+from gve.encoding.batch_reader import BatchReader
+from gve.encoding.frame_cache import FrameCache
+from gve.encoding.items import OPTIONS, Item, Skipped, prepare_options
+from gve.encoding.prefetching import EncodeStatistics, PipelineOptions
+from gve.sentence_gve import register_code, write_code
+
+logger = logging.getLogger(__name__)
+
+EMBEDDING = "sentence_embedding"
+ENCODE = inspect.signature(SentenceTransformer.encode)
+PRECISIONS = {
+    "float32": (np.float32, 1),
+    "int8": (np.int8, 1),
+    "uint8": (np.uint8, 1),
+    "binary": (np.int8, 8),
+    "ubinary": (np.uint8, 8),
+}
+"""Type of the values and dimensions in one value, by precision."""
+
+
+class GVESentenceTransformer(SentenceTransformer):
+    """A SentenceTransformer for our model families; it reads and writes the same folders.
+
+    On top of SentenceTransformer, it
+    - takes every form of input that the processor's `prepare` takes, and bare frames and {"bytes", "path"};
+    - batches inputs of similar cost, planned from the headers of the files instead of the length of their names;
+    - decodes in threads while the model runs, a bounded way ahead, and measures where the time went (`statistics`);
+    - names the input that cannot be read, or skips it (`on_error`);
+    - keeps vectors of unit length after truncation.
+
+    Args:
+        *args: As for SentenceTransformer.
+        pipeline: Threads, size of batches and memory held; also an attribute.
+        frame_cache: A cache of decoded frames, or its folder; also an attribute.
+        **kwargs: As for SentenceTransformer.
+
+    Raises:
+        ValueError: If the model is of another family.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        pipeline: PipelineOptions | None = None,
+        frame_cache: FrameCache | str | PathLike[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.pipeline = PipelineOptions() if pipeline is None else pipeline
+        self.frame_cache = FrameCache(frame_cache) if isinstance(frame_cache, (str, PathLike)) else frame_cache
+        kind = "none" if self.config is None else self.config.model_type
+        if not kind.startswith("gve"):
+            raise ValueError(
+                f"model: got the type {kind!r}; accepted are those that begin with 'gve'; open others by "
+                "SentenceTransformer, or convert them with `gve convert`"
+            )
+
+    def get_model_kwargs(self) -> list[str]:
+        """Names of the keyword arguments that `encode` adds to SentenceTransformer's."""
+        return [*super().get_model_kwargs(), *OPTIONS, "on_error", "skipped", "statistics"]
+
+    def encode(
+        self,
+        inputs: Any,
+        *args: Any,
+        on_error: Literal["raise", "skip"] = "raise",
+        skipped: list[Skipped] | None = None,
+        statistics: EncodeStatistics | None = None,
+        num_frames: int | None = None,
+        max_length: int | None = None,
+        video_size: dict[str, int] | None = None,
+        image_size: dict[str, int] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Embed inputs; `encode_query` and `encode_document` take the same arguments.
+
+        Args:
+            inputs: One input or a list: texts, paths, images, frames, and dicts of "text", "image" and "video".
+            *args: As for SentenceTransformer.
+            on_error: "raise" stops at the first input that cannot be read; "skip" leaves such inputs out.
+            skipped: With "skip", collects a `Skipped` for each input left out, in order.
+            statistics: Collects where the time went; several calls add up.
+            num_frames: Frames taken from each video, instead of the processor's number.
+            max_length: Most tokens of an input, instead of the processor's.
+            video_size: {"shortest_edge", "longest_edge"}: least and most pixels a frame, instead of the processor's.
+            image_size: The same for images.
+            **kwargs: As for SentenceTransformer.
+
+        Returns:
+            As SentenceTransformer: (N, D), without the inputs left out; (0, D) if there are none.
+
+        Raises:
+            FileNotFoundError: If a path does not exist.
+            ValueError: If an argument is out of range, or an input cannot be read; the message names its place.
+        """
+        call = ENCODE.bind(self, inputs, *args, **kwargs)
+        call.apply_defaults()
+        settings = {key: value for key, value in call.arguments.items() if key not in ("self", "inputs", "kwargs")}
+        others = call.arguments["kwargs"]
+        dim = self._checked_dim(settings["truncate_dim"])
+        if settings["output_value"] != EMBEDDING:
+            return super().encode(inputs, **settings, **others)
+        single = self.is_singular_input(inputs)
+        _check_policy(on_error, skipped, single=single, shared=self._distributed_inference is not None)
+        given = (num_frames, max_length, video_size, image_size)
+        options = self._options(dict(zip(OPTIONS, given, strict=True)), others.pop("processing_kwargs", None))
+        items = [Item(index, value) for index, value in enumerate([inputs] if single else inputs)]
+        failures: list[Skipped] = []
+        options |= {"on_error": on_error, "skipped": failures, "statistics": statistics}
+        result = super().encode(items, **settings, **others, **options)
+        _report(failures, len(items), skipped)
+        if not len(result) and (settings["convert_to_numpy"] or settings["convert_to_tensor"]):
+            kind, packed = PRECISIONS[settings["precision"] or "float32"]
+            result = np.zeros((0, dim // packed), kind)
+            result = torch.from_numpy(result) if settings["convert_to_tensor"] else result
+        return result[0] if single else result
+
+    def save(self, path: str, *args: Any, **kwargs: Any) -> None:
+        """Save as SentenceTransformer does, with the code that opens the folder without this package."""
+        adapted = self.transformers_model._hf_peft_config_loaded  # then only the adapter is saved
+        if not adapted:
+            register_code(self.transformers_model, self.processor)
+        super().save(path, *args, **kwargs)
+        if not adapted:
+            write_code(Path(path), self.transformers_model, self.processor)
+
+    # -- how a list becomes vectors -----------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def _inference(
+        self,
+        inputs: list[Any],
+        *,
+        prompt: str | None,
+        batch_size: int,
+        show_progress_bar: bool,
+        output_value: str | None,
+        save_to_cpu: bool,
+        normalize_embeddings: bool,
+        truncate_dim: int | None,
+        device: Any = None,
+        on_error: str = "raise",
+        skipped: list[Skipped] | None = None,
+        statistics: EncodeStatistics | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Vectors of the inputs that can be read, in order; without a list for the others, both in a list."""
+        if output_value != EMBEDDING:
+            common = {"prompt": prompt, "batch_size": batch_size, "show_progress_bar": show_progress_bar}
+            common |= {"output_value": output_value, "save_to_cpu": save_to_cpu, "truncate_dim": truncate_dim}
+            common |= {"normalize_embeddings": normalize_embeddings, "device": device}
+            return super()._inference(inputs, **common, **kwargs)
+        target = self._resolve_inference_device(device)
+        self.eval()
+        options = {"instruction": prompt} | {name: kwargs.pop(name) for name in OPTIONS}
+        reader = BatchReader(self.processor, options, self.pipeline, target, self.frame_cache)
+        failures: list[Skipped] | None = [] if on_error == "skip" else None
+        spent = EncodeStatistics() if statistics is None else statistics
+        vectors: list[torch.Tensor] = []
+        places: list[int] = []
+        with spent.time("seconds"):
+            batches = reader.batches(inputs, batch_size, failures, spent, show_progress_bar=show_progress_bar)
+            with closing(batches):  # the threads end at once when the model fails or is interrupted
+                for features, kept in batches:
+                    with spent.time("model"):
+                        out = self._run_batch(features, truncate_dim, kwargs)
+                        out = torch.nn.functional.normalize(out, dim=-1) if normalize_embeddings else out
+                        vectors.append(out.cpu() if save_to_cpu else out)
+                    places += kept
+        result = torch.cat(vectors)[torch.from_numpy(np.argsort(places))] if places else torch.zeros(0)  # (N, D)
+        if failures is None:
+            return result
+        if skipped is None:
+            return [result, failures]
+        skipped.extend(failures)
+        return result
+
+    def _run_batch(
+        self, features: dict[str, torch.Tensor], truncate_dim: int | None, kwargs: dict[str, Any]
+    ) -> torch.Tensor:
+        """Vectors (B, D) of a batch on its device."""
+        # the model cuts before it normalises; by calling the module torch.compile applies
+        return self({**features, "truncate_dim": truncate_dim}, **kwargs)[EMBEDDING]
+
+    def _multi_process(
+        self,
+        inputs: Sequence[Item],
+        *,
+        on_error: str = "raise",
+        skipped: list[Skipped] | None = None,
+        statistics: EncodeStatistics | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As the parent; what the processes skip comes back with the vectors of each chunk."""
+        if statistics is not None:
+            raise ValueError("statistics: got some for several processes; accepted with one; leave them out")
+        out = super()._multi_process(inputs, on_error=on_error, **kwargs)
+        if on_error == "raise" or skipped is None or not len(out):
+            return out
+        skipped += [failure for chunk in out[1::2] for failure in chunk]
+        kept = [chunk for chunk in out[::2] if len(chunk)]
+        return torch.cat(kept) if kept else torch.zeros(0)
+
+    # -- arguments ----------------------------------------------------------------------------------------------------
+
+    def _checked_dim(self, truncate_dim: int | None) -> int:
+        """The width that the vectors will have."""
+        width = self[0].get_embedding_dimension()
+        dim = self.truncate_dim if truncate_dim is None else truncate_dim
+        if dim is None:
+            return width if self.config.truncate_dim is None else self.config.truncate_dim
+        if not 1 <= dim <= width:
+            raise ValueError(f"truncate_dim: got {dim}; accepted are 1 to {width}, the model's width; lower it")
+        return dim
+
+    def _options(self, given: dict[str, Any], call: dict[str, Any] | None) -> dict[str, Any]:
+        """Arguments of `prepare`; a limit set by `max_seq_length` holds unless one is given."""
+        options = prepare_options(given, self[0].processing_kwargs, call)
+        if given["max_length"] is None and options["max_length"] is not None:
+            options["max_length"] = min(options["max_length"], self.max_seq_length)
+        return options
+
+
+def _check_policy(on_error: str, skipped: list[Skipped] | None, *, single: bool, shared: bool) -> None:
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error: got {on_error!r}; accepted are 'raise' and 'skip'; choose one")
+    if on_error == "skip" and single:
+        raise ValueError("on_error: got 'skip' for one input; accepted is a list of inputs; put it into a list")
+    if on_error == "skip" and shared:
+        raise ValueError(
+            "on_error: got 'skip' while the evaluation is shared by several processes; accepted is 'raise': what the "
+            "others leave out would be lost; check the inputs first"
+        )
+    if on_error == "raise" and skipped is not None:
+        raise ValueError("skipped: got a list with on_error='raise'; accepted with 'skip' alone; pass on_error='skip'")
+
+
+def _report(failures: list[Skipped], total: int, skipped: list[Skipped] | None) -> None:
+    """One warning for all inputs left out, and the list that the caller asked for."""
+    if not failures:
+        return
+    failures.sort(key=lambda failure: failure.index)
+    logger.warning(
+        "left out %d of %d inputs that cannot be read; the first: %s", len(failures), total, failures[0].error
+    )
+    if skipped is not None:
+        skipped.extend(failures)

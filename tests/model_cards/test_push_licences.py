@@ -1,0 +1,171 @@
+"""The licence gate and the configurations of data."""
+
+import json
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datasets import Dataset
+from uvrb_folder import make_tables, write_uvrb
+
+from gve.hub_datasets.schema import media
+from gve.hub_datasets.uvrb import SETS
+from gve.hub_datasets.vsynflow.uvrd import uvrd_features
+from gve.hub_datasets.world.build import build_world
+from gve.hub_datasets.world.sets import Sizes
+from gve.model_cards.push_checks import KINDS, collect
+from gve.model_cards.push_licences import FREE, check_data, same_video
+from gve.video_writer import encode_mp4
+
+SMALL = Sizes(base=3, groups=1, programs=2, themes=2, longs=2, composed=2)
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory):
+    root = tmp_path_factory.mktemp("world")
+    build_world(root, seed=5, pairs={"t2v": 3, "t2t": 2}, raw=0, workers=1, progress=False, sizes=SMALL)
+    return root
+
+
+@pytest.fixture
+def world(rendered, tmp_path):
+    """A copy that a test may change."""
+    return shutil.copytree(rendered, tmp_path / "world")
+
+
+def check(folder, kind):
+    return check_data(collect(KINDS[kind], folder))
+
+
+def change(path, column, change_rows):
+    """Write a parquet file again with other values in one column."""
+    table = pq.read_table(path)
+    rows = change_rows(table.column(column).to_pylist())
+    place = table.column_names.index(column)
+    pq.write_table(table.set_column(place, table.field(place), pa.array(rows, type=table.field(place).type)), path)
+
+
+def test_the_world_passes(world):
+    names = check(world / "uvrb", "uvrb")
+    assert {"default", "msrvtt", "msrvtt-queries", "ms-ti-top_ranked"} <= set(names)
+    assert check(world / "uvrd", "uvrd") == ["t2t", "t2v"]
+
+
+def test_public_clips_are_refused_by_name(tmp_path):
+    folder = write_uvrb(tmp_path / "uvrb", {name: make_tables(name) for name in ("MSRVTT", "MS-TI")}, "test")
+    with pytest.raises(ValueError, match="may not be hosted again: ") as caught:
+        check(folder, "uvrb")
+    for name in ("MSRVTT", "MS-TI"):
+        source = SETS[name].source
+        assert f"{name} ({source.name}: {source.may_rehost} may be hosted, {source.reason})" in str(caught.value)
+
+
+def test_the_worlds_note_alone_is_no_proof(world, tmp_path):
+    public = write_uvrb(tmp_path / "public", {"MSRVTT": make_tables("MSRVTT")})
+    shutil.rmtree(world / "uvrb")
+    shutil.copytree(public, world / "uvrb")
+    with pytest.raises(ValueError, match=r"msrvtt-queries.*, and clips of MSRVTT \(MSR-VTT\) may not be hosted again"):
+        check(world / "uvrb", "uvrb")
+
+
+def test_a_foreign_video_among_the_worlds(world):
+    noise = np.random.default_rng(0).integers(0, 255, (16, 48, 48, 3), dtype=np.uint8)
+    clip = encode_mp4(noise, 8)
+    path = world / "uvrb" / "cmrb-corpus" / "unseen.parquet"
+    change(path, "video", lambda rows: [*rows[:-1], {"bytes": clip, "path": None}])
+    with pytest.raises(ValueError, match=r"cmrb-corpus/unseen.parquet: video .* is not the one that the world draws"):
+        check(world / "uvrb", "uvrb")
+
+
+def test_another_split(world):
+    shutil.copy(world / "uvrb/msrvtt-qrels/seen.parquet", world / "uvrb/msrvtt-qrels/test.parquet")
+    with pytest.raises(ValueError, match="split 'test' is not the world's"):
+        check(world / "uvrb", "uvrb")
+
+
+def test_a_foreign_pair(world):
+    (path,) = (world / "uvrd" / "t2v").glob("*.parquet")
+    change(path, "id", lambda rows: ["other", *rows[1:]])
+    with pytest.raises(ValueError, match="row 0 is not the one that the world draws"):
+        check(world / "uvrd", "uvrd")
+
+
+def test_other_bytes_of_the_same_frames():
+    frames = np.random.default_rng(1).integers(0, 255, (4, 2, 2, 3), dtype=np.uint8).repeat(24, 1).repeat(24, 2)
+    assert same_video(encode_mp4(frames, 8), encode_mp4(frames, 4))
+    assert not same_video(encode_mp4(frames, 8), encode_mp4(frames[::-1].copy(), 8))
+    assert not same_video(b"none", encode_mp4(frames, 8)) and not same_video(None, b"")
+
+
+def write_uvrd(folder, licences, source="films", facts=None):
+    """A UVRD as V-SynFlow writes it, as far as the gate looks."""
+    row = dict.fromkeys(uvrd_features()) | {
+        "task": "t2v",
+        "kind": "caption",
+        "instruction": "Find it.",
+        "query": media(text="a square"),
+        "target": media(video=b"clip"),
+        "negatives": [],
+        "query_facts": [],
+        "target_facts": [],
+        "source": source,
+    }
+    rows = [row | {"id": str(number), "licence": licence} for number, licence in enumerate(licences)]
+    (folder / "t2v").mkdir(parents=True)
+    Dataset.from_list(rows, features=uvrd_features()).to_parquet(folder / "t2v" / "train-00000-of-00001.parquet")
+    head = "---\nlicense: cc0-1.0\nconfigs:\n- config_name: t2v\n  data_files:\n  - split: train\n    path: t2v/train-*.parquet\n---\n"
+    (folder / "README.md").write_text(head)
+    told = {"media": "embed", "local": False, "decontamination": {"passed": True}, "rows": {"t2v": len(rows)}}
+    (folder / "facts.json").write_text(json.dumps(told | (facts or {})))
+    return folder
+
+
+def test_rows_of_free_licences_pass(tmp_path):
+    assert check(write_uvrd(tmp_path / "uvrd", ["CC0-1.0", "CC-BY-4.0"]), "uvrd") == ["t2v"]
+    assert all(licence == licence.lower() for licence in FREE)
+
+
+def test_a_row_of_another_licence(tmp_path):
+    with pytest.raises(ValueError, match=r"row '1' from 'films' must be one of .*cc0-1.0.*, got 'CC-BY-NC-4.0'"):
+        check(write_uvrd(tmp_path / "uvrd", ["CC0-1.0", "CC-BY-NC-4.0"]), "uvrd")
+
+
+def test_a_public_set_as_the_source(tmp_path):
+    with pytest.raises(ValueError, match="row '0' comes from MSR-VTT, which may not be hosted again"):
+        check(write_uvrd(tmp_path / "uvrd", ["CC0-1.0"], source="msr-vtt"), "uvrd")
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [{"decontamination": None}, {"decontamination": {"passed": False}}, {"media": "reference"}, {"local": True}],
+)
+def test_a_set_that_is_not_for_publishing(facts, tmp_path):
+    with pytest.raises(
+        ValueError, match="a UVRD with embedded media that passed the decontamination gate is accepted"
+    ):
+        check(write_uvrd(tmp_path / "uvrd", ["CC0-1.0"], facts=facts), "uvrd")
+
+
+def test_cards_that_lack_something(world):
+    card = world / "uvrb" / "README.md"
+    text = card.read_text()
+    for change_text, message in (
+        (lambda text: text.replace("license: apache-2.0\n", ""), "states no licence"),
+        (lambda text: "---\nlicense: mit\n---\n", "has no configs"),
+        (lambda text: text.replace("msrvtt-corpus/seen.parquet", "videos/*.mp4", 1), "which is not uploaded"),
+        (
+            lambda text: text.replace("path: ms-ti-top_ranked/", "path: ms-tv-top_ranked/"),
+            "ms-ti-top_ranked/.*: no conf",
+        ),
+    ):
+        card.write_text(change_text(text))
+        with pytest.raises(ValueError, match=message):
+            check(world / "uvrb", "uvrb")
+
+
+def test_a_note_of_the_world_that_cannot_be_read(world):
+    (world / "world.json").write_text("{")
+    with pytest.raises(ValueError, match=r"world.json: cannot be read .* with `gve world`"):
+        check(world / "uvrb", "uvrb")

@@ -1,0 +1,397 @@
+"""GVESentenceTransformer against the model and its processor, and against a plain SentenceTransformer."""
+
+import inspect
+import io
+import logging
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+from sentence_transformers.util import quantize_embeddings
+
+import gve
+from gve.encoding.items import as_input, merge, named
+from gve.hub_datasets.uvrb import instructions
+
+WIDTH = 128
+
+
+@pytest.fixture(scope="module")
+def folder(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prompted")
+    gve.save_embedder(folder, *tiny, prompts=instructions())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rows(rows):
+    return [row for row in rows if row != ""]  # there is nothing in it to embed
+
+
+@pytest.fixture(scope="module")
+def ours(folder):
+    return gve.GVESentenceTransformer(str(folder), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def plain(folder):
+    return SentenceTransformer(str(folder), device="cpu")
+
+
+@pytest.fixture
+def mixed(media, tmp_path):
+    """Seven inputs; those at 1, 3 and 4 cannot be read."""
+    (tmp_path / "broken.mp4").write_bytes(b"no video at all" * 50)
+    (tmp_path / "broken.png").write_bytes((media / "i.png").read_bytes()[:300])
+    return [
+        "a red circle",
+        str(tmp_path / "nope.mp4"),
+        {"video": str(media / "a.mp4")},
+        {"video": str(tmp_path / "broken.mp4")},
+        {"text": "in blue", "image": str(tmp_path / "broken.png")},
+        str(media / "i.png"),
+        {"text": "a blue box", "video": str(media / "short.mp4")},
+    ]
+
+
+GOOD, BAD = [0, 2, 5, 6], [1, 3, 4]
+
+
+@pytest.fixture
+def calls(ours, monkeypatch):
+    """Rows given to `prepare`, with their options, in order."""
+    seen, prepare = [], ours.processor.prepare
+
+    def watched(inputs, **options):
+        seen.append((inputs, options))
+        return prepare(inputs, **options)
+
+    monkeypatch.setattr(ours.processor, "prepare", watched)
+    return seen
+
+
+@torch.no_grad()
+def vectors(model, processor, rows, dim=None, **kwargs):
+    return model(**processor.prepare(rows, **kwargs), truncate_dim=dim).embeddings.numpy()
+
+
+def far(left, right):
+    assert np.asarray(left).shape == np.asarray(right).shape
+    return np.abs(np.asarray(left) - np.asarray(right)).max()
+
+
+def norms(found):
+    return np.linalg.norm(found, axis=1)
+
+
+def test_every_row_is_as_from_the_model(ours, model, processor, rows):
+    expected = np.concatenate([vectors(model, processor, [row]) for row in rows])
+    for size in (1, 3, 32):
+        found = ours.encode(rows, batch_size=size)
+        assert far(found, expected) <= 1e-6 and found.dtype == np.float32
+    assert far(ours.encode(rows[0]), expected[0]) <= 1e-6  # one input, one vector
+
+
+def test_every_bare_form_is_as_its_row(ours, plain, media):
+    pictures = [PIL.Image.new("RGB", (48, 48), (value, 0, 200 - value)) for value in (0, 60, 120, 180)]
+    frames = np.stack([np.asarray(picture) for picture in pictures])
+    clip, image = (media / "a.mp4").read_bytes(), (media / "i.png").read_bytes()
+    forms = [
+        (media / "a.mp4", {"video": str(media / "a.mp4")}),
+        (media / "i.png", {"image": str(media / "i.png")}),
+        ({"bytes": clip, "path": "a.mp4"}, {"video": str(media / "a.mp4")}),
+        ({"bytes": None, "path": str(media / "i.png")}, {"image": str(media / "i.png")}),
+        ({"text": "t", "image": {"bytes": image, "path": None}, "video": None}, {"text": "t", "image": image}),
+        ({"video": io.BytesIO(clip)}, {"video": str(media / "a.mp4")}),
+        (pictures, {"video": frames}),
+        (frames, {"video": frames}),
+        (torch.from_numpy(frames), {"video": frames}),
+        (gve.read_video(media / "a.mp4", 8), {"video": str(media / "a.mp4")}),
+        ([{"role": "user", "content": [{"type": "text", "text": "t"}]}], {"text": "t"}),
+    ]
+    found = ours.encode([bare for bare, _ in forms])
+    assert far(found, ours.encode([row for _, row in forms])) <= 1e-6
+    shared = [row for _, row in forms if not isinstance(row.get("image"), bytes)]
+    assert far(ours.encode(shared), plain.encode(shared)) <= 1e-6
+
+
+def test_a_file_without_a_suffix_is_not_guessed():
+    with pytest.raises(ValueError, match=r"path: got None; accepted are the files of images and videos"):
+        as_input({"bytes": b"1234", "path": None})
+
+
+def test_batches_hold_inputs_of_like_cost(ours, calls, media):
+    words = "a blue box " * 30
+    inputs = ["a box", "a red", {"video": str(media / "a.mp4")}, words, "a box", str(media / "i.png"), "a box"]
+    costs = [(plan.tokens, plan.pixels) for plan in ours.processor.plan(inputs)]
+    ours.encode(inputs, batch_size=2)
+    batches = [inputs[place] for place in sorted(range(len(inputs)), key=lambda i: [-cost for cost in costs[i]])]
+    seen = [
+        row.text or (row.images[0].source if row.images else {"video": row.videos[0].file})
+        for rows, _ in calls
+        for row in rows
+    ]
+    for start in range(0, len(inputs), 2):  # within a batch, texts come first
+        assert all(row in batches[start : start + 2] for row in seen[start : start + 2])
+    assert words in batches[:2]  # a path of 80 letters costs what its video costs, not 80 letters
+
+
+def test_equal_costs_stay_in_order(ours, calls):
+    inputs = [f"a {word}" for word in ("box", "red", "box", "red")]
+    assert len({plan.tokens for plan in ours.processor.plan(inputs)}) == 1
+    ours.encode(inputs)
+    assert [row.text for rows, _ in calls for row in rows] == inputs
+
+
+def test_an_error_names_the_place_and_the_file(ours, mixed):
+    with pytest.raises(FileNotFoundError, match=r"inputs\[1\].*nope\.mp4"):
+        ours.encode(mixed)
+    with pytest.raises(ValueError, match=r"inputs\[2\].*broken\.mp4"):
+        ours.encode([mixed[0], mixed[2], mixed[3]])
+    with pytest.raises(ValueError, match=r"inputs\[1\].*broken\.png"):
+        ours.encode([mixed[2], mixed[4]])
+    with pytest.raises(FileNotFoundError, match=r"inputs\[0\].*nope\.mp4"):
+        ours.encode(mixed[1])
+
+
+def test_errors_get_the_callers_place():
+    assert str(named(ValueError("inputs[0]['video']: broken"), 7)) == "inputs[7]['video']: broken"
+    assert str(named(ValueError("max_length: got 5, but input 0 takes 9"), 7)) == (
+        "max_length: got 5, but inputs[7] takes 9"
+    )
+    told = named(FileNotFoundError("no such file"), 3)
+    assert type(told) is FileNotFoundError and str(told) == "inputs[3]: no such file"
+    assert str(named(KeyError(), 2)) == "inputs[2]: KeyError"
+
+
+@pytest.mark.parametrize("size", [1, 3, 32])
+def test_what_cannot_be_read_is_left_out(ours, mixed, size, caplog):
+    skipped = []
+    with caplog.at_level(logging.WARNING):
+        found = ours.encode(mixed, on_error="skip", skipped=skipped, batch_size=size)
+    assert far(found, ours.encode([mixed[index] for index in GOOD])) <= 1e-6
+    assert [failure.index for failure in skipped] == BAD
+    assert [type(failure.error) for failure in skipped] == [FileNotFoundError, ValueError, ValueError]
+    for failure, name in zip(skipped, ("nope.mp4", "broken.mp4", "broken.png"), strict=True):
+        assert str(failure.error).startswith(f"inputs[{failure.index}]") and name in str(failure.error)
+    assert [r.getMessage().partition(";")[0] for r in caplog.records] == ["left out 3 of 7 inputs that cannot be read"]
+
+
+def test_each_file_is_decoded_once(ours, mixed, monkeypatch):
+    loaded, reader = [], type(ours.processor.video_processor)
+    load = reader.load
+    monkeypatch.setattr(
+        reader, "load", lambda self, video, **kwargs: loaded.append(video) or load(self, video, **kwargs)
+    )
+    ours.encode(mixed, on_error="skip", batch_size=32)
+    assert [Path(video.file).name for video in loaded if isinstance(video.file, str)].count("a.mp4") == 1
+    assert len(loaded) <= 3
+
+
+def test_nothing_is_left(ours, mixed):
+    skipped = []
+    found = ours.encode([mixed[index] for index in BAD], on_error="skip", skipped=skipped)
+    assert found.shape == (0, WIDTH) and len(skipped) == 3
+    assert ours.encode(["a box"], on_error="skip").shape == (1, WIDTH)
+
+
+def test_policies_are_checked(ours, calls):
+    with pytest.raises(ValueError, match="on_error: got 'ignore'; accepted are 'raise' and 'skip'"):
+        ours.encode(["a"], on_error="ignore")
+    with pytest.raises(ValueError, match="on_error: got 'skip' for one input"):
+        ours.encode("a", on_error="skip")
+    with pytest.raises(ValueError, match="skipped: got a list with on_error='raise'"):
+        ours.encode(["a"], skipped=[])
+    ours._distributed_inference = print
+    try:
+        with pytest.raises(ValueError, match="on_error: got 'skip' while the evaluation is shared"):
+            ours.encode(["a"], on_error="skip")
+    finally:
+        del ours._distributed_inference
+    assert not calls
+
+
+def test_truncation_gives_unit_vectors(ours, plain, model, processor, rows):
+    found = ours.encode(rows, truncate_dim=16)
+    assert far(found, vectors(model, processor, rows, dim=16)) <= 1e-6
+    assert np.abs(norms(found) - 1).max() <= 1e-6
+    assert norms(plain.encode(rows[4:5], truncate_dim=16))[0] < 0.9  # what it is for
+    with ours.truncate_embeddings(24):
+        assert ours.encode(rows[4:6]).shape == (2, 24)
+    assert ours.encode(rows[4:6], truncate_dim=WIDTH).shape == (2, WIDTH)
+
+
+@pytest.mark.parametrize("dim", [0, -1, WIDTH + 1])
+def test_impossible_widths_are_refused_before_any_work(ours, calls, dim):
+    with pytest.raises(ValueError, match=rf"truncate_dim: got {dim}; accepted are 1 to {WIDTH}"):
+        ours.encode(["a red circle"], truncate_dim=dim)
+    assert not calls
+
+
+@pytest.mark.parametrize("options", [{}, {"convert_to_tensor": True}, {"precision": "ubinary"}, {"truncate_dim": 16}])
+def test_an_empty_list(ours, options):
+    found = ours.encode([], **options)
+    width = {"precision": WIDTH // 8, "truncate_dim": 16}.get(next(iter(options), ""), WIDTH)
+    assert tuple(found.shape) == (0, width)
+    assert isinstance(found, torch.Tensor) == ("convert_to_tensor" in options)
+    assert ours.encode_query([]).shape == (0, WIDTH)
+    assert ours.encode([], convert_to_numpy=False) == []
+
+
+SMALL = {"shortest_edge": 1024, "longest_edge": 1024}
+
+
+@pytest.mark.parametrize(
+    ("options", "nested"),
+    [
+        ({"num_frames": 4}, {"video": {"num_frames": 4}}),
+        ({"max_length": 64}, {"text": {"max_length": 64}}),
+        ({"video_size": SMALL}, {"video": {"size": SMALL}}),
+        ({"image_size": SMALL}, {"image": {"size": SMALL}}),
+    ],
+)
+def test_options_reach_the_processor(ours, plain, model, processor, media, options, nested):
+    row = {"text": "a red circle " * 40, "video": str(media / "a.mp4")}
+    if "image_size" in options:
+        row = {"text": "a red circle", "image": str(media / "i.png")}
+    expected = vectors(model, processor, [row], **options)
+    assert far(ours.encode([row], **options), expected) <= 1e-6
+    assert far(ours.encode([row], processing_kwargs=nested), expected) <= 1e-6
+    assert far(plain.encode([row], processing_kwargs=nested), expected) <= 1e-6
+    assert far(ours.encode([row]), expected) > 1e-5
+
+
+@pytest.mark.filterwarnings("always")
+def test_warnings_name_the_callers_place(ours, media):
+    rows = ["a box", "a red circle " * 40, {"image": str(media / "i.png"), "text": "a red circle " * 40}]
+    with pytest.warns(UserWarning) as told:
+        ours.encode(rows, max_length=64)
+    places = [str(warning.message).partition("tokens: ")[2].split()[0] for warning in told]
+    assert sorted(places) == ["inputs[1]", "inputs[2]"]
+
+
+def test_unknown_settings_are_refused(ours):
+    with pytest.raises(ValueError, match=r"processing_kwargs: got video\.fps = 2; accepted are video\.num_frames"):
+        ours.encode(["a"], processing_kwargs={"video": {"fps": 2}})
+    with pytest.raises(ValueError, match=r"got text\.truncation = False"):
+        ours.encode(["a"], processing_kwargs={"text": {"truncation": False}})
+    with pytest.raises(
+        ValueError, match=r"additional keyword arguments that this model does not use: \['nmu_frames'\]"
+    ):
+        ours.encode(["a"], nmu_frames=4)
+
+
+def test_max_seq_length_holds(folder, processor, model):
+    own = gve.GVESentenceTransformer(str(folder), device="cpu")
+    own.max_seq_length = 48
+    words = "a red circle " * 40
+    assert far(own.encode([words]), vectors(model, processor, [words], max_length=48)) <= 1e-6
+    assert far(own.encode([words], max_length=64), vectors(model, processor, [words], max_length=64)) <= 1e-6
+
+
+def test_queries_documents_and_names(ours, model, processor, rows):
+    part = rows[:5]
+    for name in ("msrvtt", "crb-s", "lovr-c2v"):
+        expected = vectors(model, processor, part, instruction=instructions()[name])
+        assert far(ours.encode_query(part, prompt_name=name), expected) <= 1e-6
+    assert far(ours.encode_query(part), vectors(model, processor, part, instruction=ours.prompts["query"])) <= 1e-6
+    assert far(ours.encode_document(part), vectors(model, processor, part)) <= 1e-6
+    with pytest.raises(ValueError, match=r"Prompt name 'nope' not found .*'query', 'document', 'msrvtt'"):
+        ours.encode_query(part, prompt_name="nope")
+    skipped = []
+    assert ours.encode_query([*part, "no.mp4"], on_error="skip", skipped=skipped).shape == (5, WIDTH)
+    assert skipped[0].index == 5
+
+
+def test_types_of_the_result(ours, plain, rows):
+    part, expected = rows[:5], ours.encode(rows[:5])
+    tensor = ours.encode(part, convert_to_tensor=True)
+    assert isinstance(tensor, torch.Tensor) and far(tensor.numpy(), expected) <= 1e-6
+    listed = ours.encode(part, convert_to_numpy=False)
+    assert isinstance(listed, list) and far(torch.stack(listed).numpy(), expected) <= 1e-6
+    for precision in ("int8", "uint8", "binary", "ubinary"):
+        found = ours.encode(part, precision=precision)
+        assert np.array_equal(found, quantize_embeddings(expected, precision=precision))
+    assert far(ours.encode(part, normalize_embeddings=True), expected) <= 1e-6
+    scores = ours.similarity(ours.encode_query(part), expected)
+    assert tuple(scores.shape) == (5, 5) and float(scores.max()) <= 1 + 1e-6
+    assert set(ours.encode(part, output_value=None)[0]) >= {"input_ids", "sentence_embedding"}
+
+
+def test_save_and_load(ours, rows, tmp_path):
+    ours.save_pretrained(str(tmp_path))
+    assert {"modeling_gve.py", "processing_gve.py", "modules.json"} <= {path.name for path in tmp_path.iterdir()}
+    expected = ours.encode(rows[:5])
+    for kind in (SentenceTransformer, gve.GVESentenceTransformer):
+        again = kind(str(tmp_path), device="cpu")
+        assert again.prompts == ours.prompts and far(again.encode(rows[:5]), expected) <= 1e-6
+
+
+def test_adapters(folder, rows, tmp_path):
+    own = gve.GVESentenceTransformer(str(folder), device="cpu")
+    before = own.encode(rows[:4])
+    own.add_adapter(gve.lora_config(own.transformers_model, r=4, init_lora_weights=False))
+    expected = own.encode(rows[:4])
+    assert far(expected, before) > 1e-3
+    own.save_pretrained(str(tmp_path))
+    assert (tmp_path / "adapter_model.safetensors").is_file()
+    for kind in (SentenceTransformer, gve.GVESentenceTransformer):
+        assert far(kind(str(tmp_path), device="cpu").encode(rows[:4]), expected) <= 1e-6
+
+
+def test_several_processes(ours, mixed):
+    expected = ours.encode([mixed[index] for index in GOOD])
+    pool = ours.start_multi_process_pool(["cpu"])
+    try:
+        skipped = []
+        found = ours.encode(mixed, pool=pool, chunk_size=2, on_error="skip", skipped=skipped)
+        assert far(found, expected) <= 1e-6 and [failure.index for failure in skipped] == BAD
+        good = [mixed[index] for index in GOOD]
+        assert far(ours.encode_multi_process(good, pool), expected) <= 1e-6
+        with pytest.raises(FileNotFoundError, match=r"inputs\[4\].*nope\.mp4"):
+            ours.encode([*good, mixed[1]], pool=pool, chunk_size=2)
+        bad = ours.encode([mixed[1]], pool=pool, on_error="skip", truncate_dim=16)
+        assert bad.shape == (0, 16)
+    finally:
+        ours.stop_multi_process_pool(pool)
+
+
+def test_other_models_are_refused(tmp_path, tiny):
+    other = SentenceTransformer(modules=[StaticEmbedding(tiny[1].tokenizer.backend_tokenizer, embedding_dim=8)])
+    other.save_pretrained(str(tmp_path))
+    with pytest.raises(ValueError, match="model: got the type 'none'; accepted are those that begin with 'gve'"):
+        gve.GVESentenceTransformer(str(tmp_path))
+
+
+def test_the_other_family(mixed, tmp_path):
+    model, processor = gve.build_tiny(["a red circle", "a blue box"], family="qwen3_vl")
+    gve.save_embedder(tmp_path, model, processor)
+    own, part = gve.GVESentenceTransformer(str(tmp_path), device="cpu"), [mixed[index] for index in GOOD]
+    expected = vectors(model, processor, part, dim=16)
+    assert far(own.encode(mixed, on_error="skip", truncate_dim=16, batch_size=2), expected) <= 1e-6
+
+
+def test_merging_is_preparing_together(processor, rows):
+    alone = [processor.prepare([row]) for row in rows]
+    together = processor.prepare(rows)
+    merged = merge(alone, processor.tokenizer.pad_token_id)
+    assert merged.keys() == together.keys()
+    assert all(torch.equal(merged[name], together[name]) for name in merged)
+
+
+def test_the_private_methods_are_as_we_override_them():
+    """sentence-transformers may change them without notice; then this class must follow."""
+    names = ["self", "inputs", "prompt", "batch_size", "show_progress_bar", "output_value", "save_to_cpu"]
+    names += ["normalize_embeddings", "truncate_dim", "device", "kwargs"]
+    assert list(inspect.signature(SentenceTransformer._inference).parameters) == names
+    names = ["self", "inputs", "show_progress_bar", "pool", "device", "chunk_size", "kwargs"]
+    assert list(inspect.signature(SentenceTransformer._multi_process).parameters) == names
+    assert list(inspect.signature(SentenceTransformer._resolve_inference_device).parameters) == ["self", "device"]
+    assert SentenceTransformer._distributed_inference is None
+    names = ["self", "inputs", "prompt_name", "prompt", "batch_size", "show_progress_bar", "output_value", "precision"]
+    names += ["convert_to_numpy", "convert_to_tensor", "device", "normalize_embeddings", "truncate_dim", "pool"]
+    assert list(inspect.signature(SentenceTransformer.encode).parameters) == [*names, "chunk_size", "kwargs"]
