@@ -1,41 +1,39 @@
-"""What sets and abilities tell about one another over models (paper, section 4.3): the paper's models and one's own."""
+"""Correlations of UVRB's sets and abilities over models (arXiv 2510.27571, section 4.3): the paper's and your own.
 
+Shapes: M models.
+"""
+
+import functools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gve.eval.averages import AVERAGE_NAMES, aggregate
-from gve.eval.correlations import STATISTICS, correlation_matrix
-from gve.eval.paper_tables import (
-    FAMILIES,
-    Check,
-    check_ablation,
-    check_averages,
-    check_figure7,
-    family_of,
-    set_scores,
-    slips,
-)
+from gve.eval.report import read_report
 from gve.hub_datasets.uvrb import SETS
 from gve.hub_datasets.uvrb.tasks import ABILITY_NAMES
 
 SCHEMA = "gve-analysis/1"
 PAPER = "arXiv 2510.27571"
-_REPORT = "gve-report/"
-_FEWEST = 3
+FAMILIES = ("all", "CLIP", "MLLM")
+STATISTICS = ("spearman", "pearson")
+FEWEST = 3
+"""Models that a correlation needs."""
 
 
 @dataclass(frozen=True)
-class Entry:
+class ModelScores:
     """One model's scores.
 
     Attributes:
-        name: What tables and plots call it.
+        name: Label in tables and plots.
         family: "CLIP" or "MLLM".
         scores: Score by set; sets may be missing.
-        source: Where the scores come from: the paper, or the data of a report.
+        source: The paper, or the data of a report.
         official: Whether the sets have the paper's numbers of queries and candidates, so that scores compare.
     """
 
@@ -47,146 +45,131 @@ class Entry:
 
     @property
     def own(self) -> bool:
-        """Whether it comes from a report."""
+        """Whether the scores come from a report."""
         return self.source != PAPER
 
     def values(self, rule: str) -> dict[str, float | None]:
-        """Sets, abilities and averages, rounded as the paper rounds.
-
-        Args:
-            rule: "paper" or "plain".
-
-        Returns:
-            Value by name; None where a set is missing.
-        """
+        """Sets, abilities and averages, rounded as the paper rounds; None where a set is missing."""
         return {name: self.scores.get(name) for name in SETS} | aggregate(self.scores, rounded=True, rule=rule)
 
 
-def paper_entries() -> list[Entry]:
-    """The sixteen models of Table 1.
+@functools.cache
+def paper_models() -> tuple[ModelScores, ...]:
+    """The sixteen models of Table 1, in its order."""
+    paper = json.loads(Path(__file__).with_name("paper.json").read_text(encoding="utf-8"))
+    return tuple(
+        ModelScores(model, paper["models"][model]["family"], {name: row[name] for name in SETS}, PAPER, True)
+        for model, row in paper["table1"].items()
+    )
 
-    Returns:
-        Their entries, in the table's order.
-    """
-    return [Entry(model, family_of(model), scores, PAPER, True) for model, scores in set_scores().items()]
 
-
-def read_report(path: Path, family: str) -> Entry:
-    """One's own model from the JSON file that `gve eval` writes.
-
-    Args:
-        path: The file.
-        family: "CLIP" or "MLLM", which the report does not say.
-
-    Returns:
-        Its entry.
+def report_model(path: Path, family: str) -> ModelScores:
+    """Your own model from the JSON file that `gve eval` writes.
 
     Raises:
-        ValueError: When the file is not such a report, or a set or score in it is not valid.
+        ValueError: If the file is not such a report, or a set or score in it is not valid.
     """
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read as JSON ({error}); give a report of `gve eval --out`") from error
-    schema = report.get("schema") if isinstance(report, dict) else None
-    if not isinstance(schema, str) or not schema.startswith(_REPORT) or not isinstance(report.get("sets"), dict):
-        raise ValueError(f"{path}: schema {schema!r}; {_REPORT}* is accepted; give a report of `gve eval --out`")
+    report = read_report(path)
     unknown = sorted(report["sets"].keys() - SETS.keys())
-    if unknown or not report["sets"]:
-        raise ValueError(f"{path}: sets {unknown or 'none'}; names of UVRB's sets are accepted; correct the report")
-    scores = {name: _score(entry, name, path) for name, entry in report["sets"].items()}
+    if unknown:
+        raise ValueError(f"{path}: sets {unknown} are not in UVRB. Leave them out.")
+    scores = {}
+    for name, entry in report["sets"].items():
+        score = entry.get("score") if isinstance(entry, dict) else None
+        if not isinstance(score, int | float) or not 0 <= score <= 1:
+            raise ValueError(f"{path}: score {score!r} of {name} must be in 0..1. Run `gve eval` again.")
+        scores[name] = float(score)
     official = all(_is_official(name, entry) for name, entry in report["sets"].items())
     source = f"{report.get('source')}, split {report.get('split')}"
-    return Entry(report.get("model") or path.stem, family, scores, source, official)
+    return ModelScores(report.get("model") or path.stem, family, scores, source, official)
 
 
-def join_entries(paper: Sequence[Entry], own: Sequence[Entry]) -> list[Entry]:
-    """The paper's models, then one's own; a name stands once.
-
-    Args:
-        paper: Entries of the paper.
-        own: Entries of reports.
-
-    Returns:
-        All of them; an own model with a name of the paper's is marked.
+def join_models(own: Sequence[ModelScores]) -> list[ModelScores]:
+    """The paper's models, then your own; yours are marked where a name is the paper's.
 
     Raises:
-        ValueError: When two reports name the same model.
+        ValueError: If two reports name the same model.
     """
-    taken = {entry.name for entry in paper}
-    joined = list(paper)
-    for entry in own:
-        name = f"{entry.name} (own)" if entry.name in {one.name for one in paper} else entry.name
-        if name in taken:
-            raise ValueError(f"reports: {name!r} stands in two of them; each model may stand once; leave one out")
-        taken.add(name)
-        joined.append(Entry(name, entry.family, entry.scores, entry.source, entry.official))
-    return joined
+    joined = {model.name: model for model in paper_models()}
+    for model in own:
+        name = f"{model.name} (own)" if model.name in [one.name for one in paper_models()] else model.name
+        if name in joined:
+            raise ValueError(f"reports: two of them are of {name!r}. Leave one out.")
+        joined[name] = replace(model, name=name)
+    return list(joined.values())
 
 
-def populations(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
-    """The groups of models over which correlations are taken.
-
-    Args:
-        entries: All models.
+def populations(models: Sequence[ModelScores]) -> dict[str, list[ModelScores]]:
+    """The groups of models to correlate over.
 
     Returns:
-        "all", "CLIP" and "MLLM", of models whose scores compare with the paper's; and, for three or more reports on
-        the same other data, one group named by the data.
+        "all", "CLIP" and "MLLM", of models whose scores compare with the paper's; and one group for each other data
+        that three or more reports share, named by the data.
     """
-    official = [entry for entry in entries if entry.official]
-    groups = {family: [entry for entry in official if family in ("all", entry.family)] for family in FAMILIES}
-    for source in dict.fromkeys(entry.source for entry in entries if not entry.official):
-        others = [entry for entry in entries if entry.source == source and not entry.official]
-        if len(others) >= _FEWEST:
+    official = [model for model in models if model.official]
+    groups = {family: [model for model in official if family in ("all", model.family)] for family in FAMILIES}
+    for source in dict.fromkeys(model.source for model in models if not model.official):
+        others = [model for model in models if model.source == source and not model.official]
+        if len(others) >= FEWEST:
             groups[source] = others
     return groups
 
 
-def analyse(entries: Sequence[Entry], *, rule: str = "paper") -> dict[str, Any]:
-    """The whole diagnosis.
+def analyse(models: Sequence[ModelScores], *, rule: str = "paper") -> dict[str, Any]:
+    """Scores of all models, and by population the correlations of abilities, and of everything with the averages.
 
     Args:
-        entries: All models; see `join_entries`.
+        models: See `join_models`.
         rule: How abilities are formed, "paper" or "plain".
-
-    Returns:
-        Keys schema, rule, models (with scores, abilities and averages), correlations by population (abilities with one
-        another, and each set and ability with the averages), and reproduction of the paper's tables.
     """
     return {
         "schema": SCHEMA,
         "rule": rule,
         "models": [
-            {"name": entry.name, "family": entry.family, "source": entry.source, "official": entry.official}
-            | {"scores": entry.values(rule)}
-            for entry in entries
+            {"name": model.name, "family": model.family, "source": model.source, "official": model.official}
+            | {"scores": model.values(rule)}
+            for model in models
         ],
-        "correlations": {name: _correlations(group, rule) for name, group in populations(entries).items()},
-        "reproduction": reproduction(),
+        "correlations": {name: _correlations(group, rule) for name, group in populations(models).items()},
     }
 
 
-def reproduction() -> dict[str, Any]:
-    """The paper's tables and figure, computed again from what it prints.
+def correlation(first: Sequence[float], second: Sequence[float], statistic: str = "spearman") -> float | None:
+    """Correlation of two columns (M,); None for fewer than three models, or a constant column."""
+    if len(first) < FEWEST or np.isclose(np.ptp(first), 0) or np.isclose(np.ptp(second), 0):
+        return None
+    from scipy import stats  # takes a second to import
 
-    Returns:
-        Counts of equal numbers for Tables 1 and 2 under both rules, Table 3 and Figure 7 under both statistics, and
-        every slip.
+    compute = {"spearman": stats.spearmanr, "pearson": stats.pearsonr}[statistic]
+    return float(np.clip(compute(first, second).statistic, -1, 1))
+
+
+def correlation_matrix(
+    scores: Mapping[str, Mapping[str, float | None]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    statistic: str = "spearman",
+) -> dict[str, dict[str, float | None]]:
+    """Correlation by column, by row, each over the models that have both.
+
+    Args:
+        scores: Value by name, by model.
+        rows: Names.
+        columns: Names.
+        statistic: "spearman" or "pearson".
     """
-    return {
-        "tables_1_2": _tally(check_averages()),
-        "tables_1_2_plain": _tally(check_averages("plain")),
-        "table_3": _tally(check_ablation()),
-        "figure_7": _tally(check_figure7()),
-        "figure_7_pearson": _tally(check_figure7("pearson")),
-        "slips": [asdict(check) for check in slips()],
-    }
+
+    def cell(first: str, second: str) -> float | None:
+        pairs = [(row.get(first), row.get(second)) for row in scores.values()]
+        complete = [(one, other) for one, other in pairs if one is not None and other is not None]
+        return correlation([one for one, _ in complete], [other for _, other in complete], statistic)
+
+    return {row: {column: cell(row, column) for column in columns} for row in rows}
 
 
-def _correlations(group: Sequence[Entry], rule: str) -> dict[str, Any]:
+def _correlations(group: Sequence[ModelScores], rule: str) -> dict[str, Any]:
     """Both statistics over one population."""
-    scores = {entry.name: entry.values(rule) for entry in group}
+    scores = {model.name: model.values(rule) for model in group}
     result: dict[str, Any] = {"models": list(scores)}
     for statistic in STATISTICS:
         result[statistic] = {
@@ -194,18 +177,6 @@ def _correlations(group: Sequence[Entry], rule: str) -> dict[str, Any]:
             "averages": correlation_matrix(scores, (*SETS, *ABILITY_NAMES), AVERAGE_NAMES, statistic),
         }
     return result
-
-
-def _tally(checks: Sequence[Check]) -> dict[str, int]:
-    return {"equal": sum(check.agrees for check in checks), "numbers": len(checks)}
-
-
-def _score(entry: Mapping[str, Any], name: str, path: Path) -> float:
-    """A set's score, checked."""
-    score = entry.get("score") if isinstance(entry, dict) else None
-    if not isinstance(score, int | float) or not 0 <= score <= 1:
-        raise ValueError(f"{path}: score {score!r} of {name}; a number in 0..1 is accepted; run `gve eval` again")
-    return float(score)
 
 
 def _is_official(name: str, entry: Mapping[str, Any]) -> bool:

@@ -3,7 +3,6 @@
 Shapes: Q queries, R replicates.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gve.eval.averages import aggregate, aggregate_replicates, round_half_up
+from gve.eval.report import read_report
 from gve.eval.scores import SAMPLES, set_replicates
 from gve.eval.tables import aligned_table
 from gve.eval.video_retrieval.intervals import interval
@@ -19,34 +19,19 @@ HEADER = ("", "first", "second", "difference", "95 %", "p")
 _NEEDED = ("metric", "score", "per_query", "queries_digest")
 
 
-def read_report(path: Path) -> dict[str, Any]:
+def read_comparable(path: Path) -> dict[str, Any]:
     """A report that holds the scores of each query.
 
-    Args:
-        path: What `gve eval --out` wrote: the JSON file, or its folder.
-
-    Returns:
-        The report.
-
     Raises:
-        ValueError: When it cannot be read, is no report, or holds no scores by query.
+        ValueError: If it is not such a report.
     """
-    path = path / "report.json" if path.is_dir() else path
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"--compare: cannot read {str(path)!r} ({error}); give reports of `gve eval --out`"
-        ) from error
-    sets = report.get("sets") if isinstance(report, dict) else None
-    if not sets or not str(report.get("schema")).startswith("gve-report/"):
-        raise ValueError(f"--compare: {str(path)!r} is no report; those of `gve eval --out` are accepted")
-    for name, entry in sets.items():
+    report = read_report(path)
+    for name, entry in report["sets"].items():
         lacking = [key for key in _NEEDED if key not in entry]
         if lacking:
             raise ValueError(
-                f"--compare: {name} of {str(path)!r} has no {', '.join(lacking)}; scores by query are needed; run "
-                "`gve eval` again"
+                f"--compare: {name} of {str(path)!r} has no {', '.join(lacking)}; scores by query are needed. Run "
+                "`gve eval` again."
             )
     return report
 
@@ -54,28 +39,23 @@ def read_report(path: Path) -> dict[str, Any]:
 def compare_reports(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Differences of the sets that both reports hold, and of the abilities and averages that follow from them.
 
-    Args:
-        first: A report.
-        second: Another one on the same data.
-
     Returns:
-        A row a set, ability and average: name, first, second, difference (second less first), interval of 95 % and
+        A row a set, ability and average: name, first, second, difference (second minus first), its 95 % interval and
         the probability of such a difference by chance.
 
     Raises:
-        ValueError: When they share no set, or one that they share has other queries or another metric.
+        ValueError: If they share no set, or a shared one has other queries or another metric.
     """
     shared = [name for name in first["sets"] if name in second["sets"]]
     if not shared:
-        raise ValueError("--compare: the reports share no set; reports on the same sets are accepted; run one again")
+        raise ValueError("--compare: the reports share no set. Score both models on the same sets.")
     drawn, values = {}, {}
     for name in shared:
         before, after = first["sets"][name], second["sets"][name]
         for key in ("metric", "queries_digest"):
             if before[key] != after[key]:
                 raise ValueError(
-                    f"--compare: {name} has {key} {before[key]!r} and {after[key]!r}; the same queries under the same "
-                    "metric are accepted; score both on the same data"
+                    f"--compare: {name} has {key} {before[key]!r} and {after[key]!r}. Score both models on the same data."
                 )
         differences = np.array(after["per_query"]) - np.array(before["per_query"])
         drawn[name] = set_replicates(name, differences)
@@ -90,15 +70,7 @@ def compare_reports(first: Mapping[str, Any], second: Mapping[str, Any]) -> list
 
 
 def comparison_table(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
-    """`compare_reports` as aligned text.
-
-    Args:
-        first: A report.
-        second: Another one.
-
-    Returns:
-        Lines that end in a newline; which report is which stands first.
-    """
+    """`compare_reports` as aligned text, under the names of both reports."""
     rows = [
         (
             row["name"],
@@ -118,13 +90,12 @@ def _row(name: str, before: float, after: float, drawn: np.ndarray) -> dict[str,
     """One line of the comparison; `drawn` are replicates (R,) of the difference."""
     value = after - before
     extreme = np.count_nonzero(np.abs(drawn - value) >= abs(value) - 1e-9)
-    low, high = interval(drawn)
     return {
         "name": name,
         "first": before,
         "second": after,
         "difference": value,
-        "interval": [low, high],
+        "interval": list(interval(drawn)),
         "p_value": (extreme + 1) / (SAMPLES + 1),
     }
 

@@ -6,18 +6,21 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from gve.eval.console import INTERRUPTED, fail, printable, report_others, run_command
 from gve.eval.encode import embed_files, embed_shard
+from gve.eval.encoders import Encoder
 from gve.eval.inputs import find_files
 from gve.eval.models import load_encoder, model_fingerprint, set_up_encoder
 from gve.eval.store import ShardFolder, ShardJob, save_embeddings
 
 OK, SOME_SKIPPED = 0, 3
+TRIES = 3
+"""How often a shard is tried on machines that die."""
 
 logger = logging.getLogger(__name__)
 
@@ -127,32 +130,54 @@ def _embed_here(arguments: argparse.Namespace, jobs: Sequence[ShardJob]) -> None
 
 
 def _embed_on_ray(arguments: argparse.Namespace, jobs: Sequence[ShardJob]) -> None:
-    """The same on a cluster: inputs, model and shards must have the same path on every machine."""
+    """The same on a cluster; inputs, model and shards must have the same path on every machine."""
     import torch
     from tqdm import tqdm
 
-    from gve.hub_datasets.ray_workers import RayWorkers
+    from gve.hub_datasets.ray_pool import RayPool
 
-    # sums are split by threads: as many as here give the bytes of a run here
-    threads = torch.get_num_threads()
-    make = partial(_shard_worker, arguments.model, arguments.workers, arguments.frame_cache, threads, Path.cwd())
-    with RayWorkers(make, address=arguments.ray_address, threads=threads, tries=3) as workers:
-        for job, skipped in tqdm(workers.run(jobs), total=len(jobs), desc="Shards", unit="shard", delay=2):
-            if skipped is None:
-                fail(f"--engine: {job.target.name} was lost three times with its machine. Look at the machines' logs.")
-            for path, reason in skipped.items():
-                logger.warning("skipped %s: %s", printable(path), printable(reason))
+    threads = torch.get_num_threads()  # sums are split by threads: as many as here give the bytes of a run here
+    embed = partial(_embed_in_worker, arguments.model, arguments.workers, arguments.frame_cache, threads, Path.cwd())
+    environment = {"env_vars": {"OMP_NUM_THREADS": str(threads)}}
+    with (
+        RayPool(None, arguments.ray_address, threads=threads, runtime_env=environment) as pool,
+        tqdm(total=len(jobs), desc="Shards", unit="shard", delay=2) as bar,
+    ):
+        for _ in range(TRIES):
+            lost = []
+            for job, skipped in pool.map(embed, jobs):
+                if skipped is None:
+                    lost.append(job)
+                    continue
+                for path, reason in skipped.items():
+                    logger.warning("skipped %s: %s", printable(path), printable(reason))
+                bar.update()
+            if not lost:
+                return
+            jobs = lost
+    fail(
+        f"--engine: {jobs[0].target.name} was lost {TRIES} times, with its process or machine. Look for lack of memory."
+    )
 
 
-def _shard_worker(model: str, workers: int | None, frame_cache: Path | None, threads: int, folder: Path) -> Any:
-    """A function that makes a shard on some machine and returns why files were skipped."""
+def _embed_in_worker(
+    model: str, workers: int | None, frame_cache: Path | None, threads: int, folder: Path, job: ShardJob
+) -> dict[str, str]:
+    """Make a shard in a process of the cluster; returns the reason for each file left out."""
+    encoder = _worker_encoder(model, workers, frame_cache, threads, folder)
+    return embed_shard(encoder, job, progress=False).skipped
+
+
+@cache
+def _worker_encoder(model: str, workers: int | None, frame_cache: Path | None, threads: int, folder: Path) -> Encoder:
+    """The model, loaded once a process."""
     import torch
 
     os.chdir(folder)  # paths may be relative, and are kept as they are
     torch.set_num_threads(threads)
     encoder = load_encoder(model)
     set_up_encoder(encoder, workers=workers, frame_cache=frame_cache)
-    return lambda job: embed_shard(encoder, job, progress=False).skipped
+    return encoder
 
 
 def _log_statistics(statistics: Any) -> None:

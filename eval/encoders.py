@@ -1,4 +1,4 @@
-"""What evaluation needs of a model, and a plain function in that form.
+"""The interface that evaluation expects of a model, and a plain function in that form.
 
 Shapes: n rows, D width.
 """
@@ -8,13 +8,13 @@ from typing import Any, Protocol
 
 
 class Encoder(Protocol):
-    """What evaluation needs of a model; a SentenceTransformer has both methods."""
+    """Anything with these two methods, such as a SentenceTransformer."""
 
     def encode_query(self, inputs: list[Any], /, **kwargs: Any) -> Any:
-        """Vectors of queries: (n, D); takes prompt, batch_size, show_progress_bar and convert_to_numpy."""
+        """Vectors (n, D) of queries; takes prompt, batch_size, show_progress_bar and convert_to_numpy."""
 
     def encode_document(self, inputs: list[Any], /, **kwargs: Any) -> Any:
-        """Vectors of corpus rows: (n, D); takes the same."""
+        """Vectors (n, D) of corpus rows; takes the same."""
 
 
 class FunctionEncoder:
@@ -29,16 +29,7 @@ class FunctionEncoder:
         self.function = function
 
     def encode_query(self, inputs: list[Any], /, *, prompt: str | None = None, **kwargs: Any) -> Any:
-        """Vectors of queries.
-
-        Args:
-            inputs: n of them.
-            prompt: The instruction.
-            **kwargs: Not used; the function makes its own batches.
-
-        Returns:
-            (n, D) numbers.
-        """
+        """Vectors (n, D) under an instruction; the function makes its own batches."""
         return self.function(inputs, prompt)
 
     encode_document = encode_query

@@ -15,12 +15,11 @@ from huggingface_hub.constants import CONFIG_NAME
 
 from gve.eval.benchmark import report_on
 from gve.eval.checks import WHOLE, check_instructions, choose_split, load_checked, resolve_tasks
-from gve.eval.compare import compare_reports, comparison_table, read_report
+from gve.eval.compare import compare_reports, comparison_table, read_comparable
 from gve.eval.console import fail, run_command
 from gve.eval.encode import EmbeddingCache, EmbeddingStore, Encoder
 from gve.eval.models import VideoSetting, load_encoder, model_fingerprint, model_prompts, weights_fingerprint
-from gve.eval.outputs import write_report
-from gve.eval.report import to_table
+from gve.eval.report import to_table, write_report
 from gve.eval.store import Store
 from gve.hub_datasets.classification import ClassificationTask
 from gve.hub_datasets.uvrb import EvaluationSet, RetrievalSet
@@ -131,7 +130,7 @@ def _split(arguments: argparse.Namespace, tasks: Sequence[RetrievalSet | Classif
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    first, second = (read_report(path) for path in arguments.compare)
+    first, second = (read_comparable(path) for path in arguments.compare)
     if arguments.json:
         sys.stdout.write(json.dumps(compare_reports(first, second)) + "\n")
     else:

@@ -1,18 +1,30 @@
-"""A benchmark report as Markdown and as a table for the terminal."""
+"""A benchmark report on disk, as Markdown and as a table for the terminal."""
 
-from collections.abc import Mapping
+import json
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from gve.eval.averages import benchmark_name, displayed, round_half_up
-from gve.eval.scaling import scaling_header, scaling_rows
+from gve.eval.averages import AVERAGE_NAMES, benchmark_name, displayed, round_half_up
+from gve.eval.charts import check_drawable, draw_bars, draw_radar, draw_scaling
 from gve.eval.tables import aligned_table, markdown_table
+from gve.hub_datasets.files import write_atomic
+from gve.hub_datasets.uvrb.tasks import ABILITY_NAMES
 
+logger = logging.getLogger(__name__)
+
+REPORT = "report.json"
+_FAMILY = "gve-report/"
+_NUMBER_LISTS = re.compile(r"\[\s+(-?[\d.e+-]+(?:,\s+-?[\d.e+-]+)*)\s+\]")
 _HEADER = ("set", "abilities", "metric", "score", "SE", "95 %", "chance", "queries", "candidates", "above chance")
 _SUMMARY_HEADER = ("ability", "score", "SE", "95 %", "chance", "above chance", "plain")
 _NUMBERS = ("score", "SE", "95 %", "chance", "queries", "candidates", "plain")
 _NOTE = (
-    "SE is the standard error over queries, 95 % the interval of a bootstrap over them. Above chance: the score exceeds chance by more than two standard errors, "
-    "the larger of the score's and of chance's. In group: the query is ranked among near-identical videos only."
+    "SE is the standard error over queries, 95 % the bootstrap interval over them. Above chance: the score exceeds "
+    "chance by more than two standard errors, its own or chance's, whichever is larger. In group: the query is ranked "
+    "among near-identical videos only."
 )
 _RULES = (
     "Rounded half up to three decimals at every level, as in the paper's tables; a dash marks missing sets. FG is the "
@@ -21,45 +33,77 @@ _RULES = (
 )
 
 
-def to_markdown(report: Mapping[str, Any]) -> str:
-    """The report as Markdown: sets, then abilities and averages.
+def read_report(path: Path) -> dict[str, Any]:
+    """Read what `gve eval --out` wrote: the JSON file, or its folder.
+
+    Raises:
+        ValueError: If it is not a report with sets.
+    """
+    path = path / REPORT if path.is_dir() else path
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read as JSON ({error}). Give a report of `gve eval --out`.") from error
+    schema = report.get("schema") if isinstance(report, dict) else None
+    if not str(schema).startswith(_FAMILY) or not isinstance(report.get("sets"), dict) or not report["sets"]:
+        raise ValueError(f"{path}: not a report with sets (schema {schema!r}). Give a report of `gve eval --out`.")
+    return report
+
+
+def write_report(report: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Write report.json, report.md, bars.png, radar.png and, for several settings, scaling.png.
 
     Args:
-        report: What `run_benchmark` returned or the JSON file holds.
+        report: From `run_benchmark`.
+        folder: Created if missing.
 
     Returns:
-        Tables under headings; that of abilities is left out where no set counts towards one.
+        The files; no radar where fewer than three abilities have all their sets.
     """
-    source = f"`{report['source']}`, split `{report['split']}`"
+    written = [folder / name for name in (REPORT, "report.md", "bars.png")]
+    write_atomic(written[0], to_json(report).encode())
+    write_atomic(written[1], to_markdown(report).encode())
+    draw_bars(report, written[2])
+    try:
+        check_drawable(report["abilities"])
+    except ValueError as error:
+        logger.info("%s", error)
+    else:
+        written.append(folder / "radar.png")
+        draw_radar(report, written[-1])
+    if "scaling" in report:
+        written.append(folder / "scaling.png")
+        draw_scaling(report, written[-1])
+    return written
+
+
+def to_json(report: Mapping[str, Any]) -> str:
+    """A report as JSON; each list of numbers, such as the scores by query, stands on one line."""
+    text = json.dumps(report, indent=2, allow_nan=False)
+    return _NUMBER_LISTS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
+
+
+def to_markdown(report: Mapping[str, Any]) -> str:
+    """A report as Markdown: sets, then abilities and averages where a set counts towards one."""
     title = f"{benchmark_name(report)} scores" + (f" of `{report['model']}`" if report.get("model") else "")
-    return (
-        "\n\n".join(
-            [
-                f"## {title}",
-                f"Data: {source}. Scores in 0..1.",
-                markdown_table(_HEADER, _set_rows(report)),
-                _NOTE,
-                *_summary(report),
-                *_scaling(report),
-                *_conditions(report),
-                "",
-            ]
-        ).rstrip()
-        + "\n"
-    )
+    parts = [
+        f"## {title}",
+        f"Data: `{report['source']}`, split `{report['split']}`. Scores in 0..1.",
+        markdown_table(_HEADER, _set_rows(report)),
+        _NOTE,
+    ]
+    if _has_abilities(report):
+        parts += ["### Abilities and averages", markdown_table(_SUMMARY_HEADER, _summary_rows(report)), _RULES]
+    if "scaling" in report:
+        points = report["scaling"]
+        parts += ["### Scaling", markdown_table(scaling_header(points), scaling_rows(points))]
+    return "\n\n".join([*parts, *_conditions(report)]) + "\n"
 
 
 def to_table(report: Mapping[str, Any]) -> str:
-    """The report as aligned text.
-
-    Args:
-        report: What `run_benchmark` returned or the JSON file holds.
-
-    Returns:
-        Lines that end in a newline.
-    """
+    """A report as aligned text."""
     parts = [aligned_table(_HEADER, _set_rows(report), numbers=_NUMBERS)]
-    if _summary(report):
+    if _has_abilities(report):
         parts.append(aligned_table(_SUMMARY_HEADER, _summary_rows(report), numbers=_NUMBERS))
     if "scaling" in report:
         header = scaling_header(report["scaling"])
@@ -67,8 +111,25 @@ def to_table(report: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
+def scaling_header(points: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Columns of a scaling curve: setting, abilities and averages (or else sets), seconds."""
+    whole = any(point["abilities"][name] for point in points for name in ABILITY_NAMES)
+    return ("frames", "tokens a frame", *((*ABILITY_NAMES, *AVERAGE_NAMES) if whole else points[0]["sets"]), "seconds")
+
+
+def scaling_rows(points: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """One row a setting, under `scaling_header`; a dash where a set is missing."""
+    rows, names = [], scaling_header(points)[2:-1]
+    for point in points:
+        entries = {**point["abilities"], **point["averages"], **point["sets"]}
+        scores = ["-" if entries[name] is None else round_half_up(entries[name]["score"]) for name in names]
+        setting = ["-" if point[key] is None else str(point[key]) for key in ("num_frames", "frame_tokens")]
+        rows.append((*setting, *scores, round_half_up(point["throughput"]["encode_seconds"], 1)))
+    return rows
+
+
 def _set_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """One row a set, and one more where members of a group were told apart."""
+    """One row a set, and one more where the members of a group were ranked by themselves."""
     rows = []
     for name, entry in report["sets"].items():
         rows.append((name, " ".join(entry["abilities"]), *_cells(entry, entry["num_candidates"])))
@@ -79,7 +140,6 @@ def _set_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _cells(entry: Mapping[str, Any], candidates: float) -> tuple[str, ...]:
-    """The columns from metric on."""
     return (
         entry["metric"],
         round_half_up(entry["score"]),
@@ -97,6 +157,10 @@ def _interval(entry: Mapping[str, Any]) -> str:
     return " - ".join(round_half_up(end) for end in entry["interval"]) if "interval" in entry else "-"
 
 
+def _has_abilities(report: Mapping[str, Any]) -> bool:
+    return any(entry["abilities"] for entry in report["sets"].values())
+
+
 def _summary_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """One row an ability and average, rounded as the paper rounds."""
     scores, chances, plain = displayed(report), displayed(report, "chance"), displayed(report, rule="plain")
@@ -111,23 +175,8 @@ def _summary_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _summary(report: Mapping[str, Any]) -> list[str]:
-    """Abilities and averages, where a set counts towards one."""
-    if not any(entry["abilities"] for entry in report["sets"].values()):
-        return []
-    return ["### Abilities and averages", markdown_table(_SUMMARY_HEADER, _summary_rows(report)), _RULES]
-
-
-def _scaling(report: Mapping[str, Any]) -> list[str]:
-    """What more frames and tokens bring."""
-    if "scaling" not in report:
-        return []
-    points = report["scaling"]
-    return ["### Scaling", markdown_table(scaling_header(points), scaling_rows(points))]
-
-
 def _conditions(report: Mapping[str, Any]) -> list[str]:
-    """How the scores were made; a report that was put together by hand has no such part."""
+    """How the scores were made; a report put together by hand has no such part."""
     if "settings" not in report:
         return []
     settings = ", ".join(f"{name} {value}" for name, value in report["settings"].items() if value is not None)

@@ -4,30 +4,13 @@ from collections.abc import Collection, Sequence
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table.
-
-    Args:
-        header: Titles of the columns.
-        rows: Cells; a bar in one is escaped.
-
-    Returns:
-        Lines without an end of line after the last.
-    """
+    """A Markdown table, without a newline at its end; bars in cells are escaped."""
     lines = (header, ["---"] * len(header), *rows)
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |" for cells in lines)
 
 
 def aligned_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Collection[str]) -> str:
-    """Columns padded to their widest cell.
-
-    Args:
-        header: Titles of the columns.
-        rows: Cells.
-        numbers: Titles of the columns that are set to the right.
-
-    Returns:
-        Lines that each end in a newline.
-    """
+    """Columns padded to their widest cell; those whose titles are in `numbers` are set to the right."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = []
     for cells in (header, *rows):

@@ -11,23 +11,24 @@ class RayPool:
     """Joins a Ray cluster at the first call. As a context manager it also ends a cluster that it had to start.
 
     Args:
-        workers: Calls at a time.
+        workers: Calls at a time; None for one a GPU of the cluster or, without GPUs, one for every `threads` processors.
         address: Of the cluster; None joins the one that this process has started, or starts one on this machine.
-        options: Of `ray.remote`, such as `num_gpus` and `runtime_env`.
+        threads: Of each call, where `workers` is None.
+        options: Of `ray.remote`, such as `runtime_env`.
 
     Raises:
         ImportError: If Ray is not installed.
     """
 
-    def __init__(self, workers: int, address: str | None = None, **options: Any) -> None:
-        if workers < 1:
+    def __init__(self, workers: int | None, address: str | None = None, *, threads: int = 1, **options: Any) -> None:
+        if workers is not None and workers < 1:
             raise ValueError(f"workers must be at least 1, got {workers}.")
         try:
             import ray
         except ImportError as error:
             raise ImportError("--engine ray needs Ray: pip install 'gve[ray]'") from error
         self.ray, self.workers, self.address, self.options = ray, workers, address, options
-        self._started = False
+        self.threads, self._started = threads, False
 
     def __enter__(self) -> "RayPool":
         return self
@@ -46,11 +47,11 @@ class RayPool:
         if not waiting:
             return
         self._join()
-        task = self.ray.remote(max_retries=0, **self.options)(function)
+        task = self.ray.remote(max_retries=0, **self.options)(_call)
         while waiting or running:
             while waiting and len(running) < self.workers:
                 job = waiting.pop()
-                running[task.remote(job)] = job
+                running[task.remote(function, job)] = job
             (ended,), _ = self.ray.wait(list(running), num_returns=1)
             yield running.pop(ended), self._result(ended)
 
@@ -59,6 +60,11 @@ class RayPool:
             local = {"num_cpus": self.workers, "include_dashboard": False} if self.address is None else {}
             self.ray.init(address=self.address, log_to_driver=False, **local)
             self._started = True
+        if self.workers is None:
+            total = self.ray.cluster_resources()
+            gpus, threads = int(total.get("GPU", 0)), max(1, min(self.threads, int(total["CPU"])))
+            self.workers = gpus or max(1, int(total["CPU"]) // threads)
+            self.options |= {"num_gpus": 1} if gpus else {"num_cpus": threads}
 
     def _result(self, task: Any) -> Any | None:
         errors = self.ray.exceptions
@@ -74,3 +80,8 @@ class RayPool:
         ) as error:
             logger.warning("a task was lost: %s", type(error).__name__)
             return None
+
+
+def _call(function: Callable[[Any], Any], job: Any) -> Any:
+    """What Ray runs, since it takes functions alone and not, for instance, a `partial`."""
+    return function(job)

@@ -11,8 +11,8 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from gve.eval.console import fail, run_command
-from gve.eval.files import write_atomic
 from gve.eval.report import to_markdown
+from gve.hub_datasets.files import write_atomic
 from gve.model_cards import render
 from gve.model_cards.demo import DemoFacts, read_demo
 from gve.model_cards.facts import read_model
@@ -140,7 +140,3 @@ def _write(arguments: argparse.Namespace) -> int:
     else:
         write_atomic(out, text.encode())
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

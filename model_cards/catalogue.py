@@ -14,7 +14,7 @@ import numpy as np
 
 from gve.eval.console import fail
 from gve.eval.encode import Encoder, encode_rows
-from gve.eval.files import file_row
+from gve.eval.inputs import file_row
 from gve.eval.search import open_corpus, top_k
 from gve.hub_datasets.uvrb import SETS
 from gve.media_gve import shown
@@ -55,13 +55,7 @@ class Catalogue:
     _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def find(self, row: Mapping[str, Any], count: int, *, instruction: str | None = None) -> list[Match]:
-        """The files nearest to a query, best first; ValueError if a part of it cannot be read.
-
-        Args:
-            row: Text, image and video as available; see `query_row`.
-            count: Number of files.
-            instruction: The system message; the model's own by default.
-        """
+        """The files nearest to a query of `query_row`, best first; the instruction defaults to the model's own."""
         try:
             with self._turn:  # a model takes one query at a time
                 vector = encode_rows(

@@ -99,16 +99,9 @@ def count_numbers(paths: Iterable[Path]) -> dict[str, int]:
 
 
 def load_whole(model_class: Any, folder: Path, *, argument: str, **options: Any) -> Any:
-    """Load a model for inference.
+    """Load a model for inference; ValueError for tensors that lack, are unknown or misshapen: transformers only warns.
 
-    Args:
-        model_class: Any class with `from_pretrained`.
-        folder: Its folder.
-        argument: What the command calls the folder, for the message.
-        **options: More for `from_pretrained`.
-
-    Raises:
-        ValueError: If the weights lack a tensor, have one too many or of another shape: transformers only warns.
+    `argument` is the folder's name on the command line, for the message.
     """
     model, report = model_class.from_pretrained(folder, output_loading_info=True, **options)
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):

@@ -29,19 +29,7 @@ _PIXELS = ("yuv420p", "yuvj420p")
 
 
 def playable(path: Path, folder: Path) -> tuple[str, Path]:
-    """A file that a browser shows, and the HTML element that shows it.
-
-    Args:
-        path: A video or an image.
-        folder: Where copies are kept, one for each state of a file.
-
-    Returns:
-        "video" or "image", and `path` itself or a copy.
-
-    Raises:
-        FileNotFoundError: If the file does not exist.
-        ValueError: If it is neither video nor image, or cannot be decoded.
-    """
+    """The HTML element that shows a file ("video" or "image"), and the file itself or a copy of it in `folder`."""
     digest, kind = _digest(path), media_kind(path)
     if kind is None:
         raise ValueError(f"path: got {shown(path.name)}, neither a video nor an image; pass one")

@@ -238,17 +238,7 @@ def _verify(one: Publication, commit: str) -> None:
 
 
 def load_back(kind: str, repo: str, commit: str, configs: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """Load a commit in a fresh process with an empty cache and without this package.
-
-    Args:
-        kind: "model", "data" or "metric".
-        repo: Repository.
-        commit: Its commit.
-        configs: The configurations of data to open.
-
-    Returns:
-        What `loadback` found, by name.
-    """
+    """What `loadback` finds in a commit, in a fresh process with an empty cache and without this package."""
     with tempfile.TemporaryDirectory(prefix="gve-push-") as home:
         out = Path(home) / "found.npz"
         caches = ("HF_HUB_CACHE", "HF_MODULES_CACHE", "HF_DATASETS_CACHE", "HF_EVALUATE_CACHE", "HF_METRICS_CACHE")
@@ -286,7 +276,7 @@ def _plain_errors(what: str) -> Iterator[None]:
         cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
         words = " ".join(str(cause).split()) or type(cause).__name__
         if not isinstance(cause, HfHubHTTPError):
-            fail(f"network: {what}: cannot reach the Hub ({words}). Check the connection and run the command again.")
+            fail(f"network: cannot reach the Hub ({words}). Check the connection and run the command again.")
         status = cause.response.status_code
         hint = HINTS.get(status, "The Hub has a fault; run the same command later to go on." if status >= 500 else "")
         fail(f"{what}: refused by the Hub ({words}). {hint}".strip())

@@ -165,15 +165,9 @@ def check_space(upload: Upload, repo: str) -> None:
 
 
 def check_model(upload: Upload, repo: str, report: Mapping[str, Any] | None) -> dict[str, np.ndarray]:
-    """Check that a model or adapter loads and that the scores in its card are its own.
+    """Check that a model or adapter loads and that the scores in its card are its own (`report` of `gve eval`).
 
-    Args:
-        upload: Its files.
-        repo: Where it goes.
-        report: What `gve eval` wrote about it.
-
-    Returns:
-        (3, D) vectors of the samples by loader, to compare with what comes back.
+    Returns (3, D) vectors of the samples by loader, to compare with what comes back.
     """
     card, folder, adapter = read_card(upload), upload.folder, "adapter_config.json" in upload.files
     if not adapter and repo not in card.content:

@@ -10,7 +10,7 @@ from huggingface_hub import EvalResult
 
 from gve.eval.benchmark import SCHEMA
 from gve.eval.console import fail
-from gve.eval.files import weights_fingerprint
+from gve.eval.models import weights_fingerprint
 from gve.hub_datasets.uvrb import SETS
 
 DECIMALS = 4
@@ -44,16 +44,7 @@ def check_fingerprint(folder: str | PathLike[str], report: Mapping[str, Any]) ->
 
 
 def checked_report(folder: str | PathLike[str], report: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The report as a card may show it: about these weights, whole, and local folders by their last name only.
-
-    Args:
-        folder: The model's.
-        report: What `gve eval` wrote.
-        name: What the card calls the model.
-
-    Raises:
-        ValueError: If the report is of another kind or version, about other weights, or lacks parts.
-    """
+    """The report as a card may show it: whole, about these weights, and with local folders by their last name only."""
     if report.get("schema") != SCHEMA:
         fail(f"report: schema must be {SCHEMA!r}, got {report.get('schema')!r}. Write it with `gve eval --out`.")
     lacking = [part for part in PARTS if part not in report]

@@ -10,7 +10,7 @@ COMMANDS = {
     "demo": ("gve.trainers.demo.demo_command", "make the rendered world, train a tiny model on it, score and show it"),
     "world": ("gve.hub_datasets.world.world_command", "render the video world: UVRB, UVRD and raw clips"),
     "uvrb": ("gve.hub_datasets.uvrb.uvrb_command", "convert your own copy of the UVRB archives"),
-    "synth": ("gve.hub_datasets.vsynflow.cli", "turn raw videos with weak captions into training pairs"),
+    "synth": ("gve.hub_datasets.vsynflow.synth_command", "turn raw videos with weak captions into training pairs"),
     "mine": ("gve.trainers.mine", "find hard negatives for training pairs with an embedder"),
     "train": ("gve.trainers.train", "train an embedder on UVRD pairs"),
     "curves": ("gve.trainers.watching.curves", "draw the curves of a training run"),
@@ -24,7 +24,16 @@ COMMANDS = {
     "card": ("gve.model_cards.card", "write the card of a model folder"),
     "push": ("gve.model_cards.push", "publish a model, data, the metric or a Space on the Hub"),
 }
-"""Module and purpose of each command, in the order in which a newcomer meets them."""
+"""Module and purpose of each command."""
+
+GROUPS = {
+    "search your videos": ("encode", "search", "app"),
+    "evaluate": ("eval", "analyze", "uvrb"),
+    "make data": ("world", "synth", "mine"),
+    "train": ("demo", "train", "curves", "ablate"),
+    "publish": ("convert", "card", "push"),
+}
+"""The commands by what you want to do."""
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -56,15 +65,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     from gve import __version__
 
+    lines = []
+    for group, names in GROUPS.items():
+        lines += [f"{group}:", *(f"  {name:<9}{COMMANDS[name][1]}" for name in names), ""]
     parser = argparse.ArgumentParser(
         prog="gve",
+        usage="gve [--help] [--version] COMMAND ...",
         description="One embedder for text, images, videos and their combinations.",
-        epilog="Run `gve COMMAND --help` for its options.",
+        epilog="\n".join([*lines, "Run `gve COMMAND --help` for its options."]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"gve {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, (_, purpose) in COMMANDS.items():
-        commands.add_parser(name, help=purpose, add_help=False)
     return parser
 
 

@@ -22,7 +22,7 @@ DEMUXERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpegts,mpeg,mpegvideo,ogg,asf,h264,hevc,vvc,av1,obu,ivf,m4v,mjpeg,"
     "nut,rm,dv,mxf,yuv4mpegpipe,gif,apng,mp3,wav,flac,aac,swf"
 )
-"""Demuxers of self-contained files; those of playlists, scripts, pattern names and devices open other files."""
+"""Demuxers of self-contained files; demuxers of playlists, scripts, patterns and devices would open other files."""
 
 QUICK = {"skip_frame": "all", "analyzeduration": "1"}
 """Opening decodes no frame to guess what the container says anyway."""
@@ -31,7 +31,7 @@ WITHOUT_ORDER = ("avi", "asf", "h264", "hevc", "vvc", "cavsvideo")
 """Demuxers of containers that store when a frame is decoded, or nothing; FFmpeg then invents when it is shown."""
 
 REORDERED = frozenset({"h264", "hevc", "vvc", "vc1", "wmv3", "cavs"})
-"""Codecs with frames shown in another order than decoded, which FFmpeg cannot tell from the packets."""
+"""Codecs that show frames in another order than they decode them; packets alone do not give it."""
 
 PACKED = re.compile(rb"\x00\x00\x01\xb2DivX\d+(?:Build|b)\d+p")
 """How MPEG-4 streams of DivX and XviD say that a packet holds two frames, and an empty one follows."""
@@ -43,7 +43,7 @@ LEAP_SECONDS, LEAP_FRAMES = 10, 100
 """A step of the clock above both is a discontinuity there, as FFmpeg has it (-dts_delta_threshold)."""
 
 WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
-"""Decoders that read the transparency which WebM keeps beside the picture; FFmpeg's own, which are quicker, drop it."""
+"""Decoders that read the transparency WebM stores apart from the picture; FFmpeg's faster ones drop it."""
 
 READS_BY_FRAME = ("mp4", "matroska")
 """Demuxers whose every packet is a whole frame, both fields of an interlaced one included."""

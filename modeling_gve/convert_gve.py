@@ -102,7 +102,7 @@ class Converter:
     dynamic range is not mapped to the standard one.
 
     Args:
-        rule: Size of the frames from that of the upright picture, or None to keep it.
+        rule: Maps the upright size to the size of the frames; None keeps it.
         resize: "exact" resizes the full RGB picture as `resize_frames`; "fast" lets the colour conversion resize, at
             half the cost, one level brighter.
         count: Frames that will be returned, checked against the limits once their size is known.
@@ -142,7 +142,7 @@ class Converter:
         return resize_frames(rgb[None], height, width)[0]
 
     def _orientation(self, frame: av.VideoFrame) -> Orientation:
-        """Looked up once for each turn, which a frame tells at once: mirrors alone hide from it, and none begins midway."""
+        """Looked up once for each rotation, which a frame knows; a mirror alone does not show there, and none begins midway."""
         if frame.rotation not in self.orientations:
             self.orientations[frame.rotation] = frame_orientation(frame)
         return self.orientations[frame.rotation]

@@ -32,7 +32,7 @@ BATCH_INPUTS = (
     "image_embeds",
     "video_embeds",
 )
-"""The arguments of `EmbedderMixin.forward` of which each row of a batch has its part."""
+"""Arguments of `EmbedderMixin.forward` that hold a part for each row of the batch."""
 
 
 @dataclass
@@ -102,8 +102,7 @@ class EmbedderMixin(VisionFeaturesMixin):
     def _has_padding_to_spare(self, inputs: dict[str, Any]) -> bool:
         """Whether the rows may run in another arrangement than one padded batch.
 
-        They may not where something is asked for or given that has the batch's own shape, or a compiler would have to
-        follow the arrangement.
+        Not if an input or output has the batch's own shape, and not under a compiler, which would have to follow.
         """
         mask, text = inputs["attention_mask"], self.config.get_text_config()
         others = [value for name, value in inputs.items() if name not in BATCH_INPUTS]

@@ -1,4 +1,4 @@
-"""Videos in any form: files told from decoded frames, frames as arrays, and their times.
+"""Videos in any form, recognised and opened: files, decoded frames as arrays, and their times.
 
 Shape legend: F frames, H height, W width.
 """
@@ -278,7 +278,7 @@ def _array_times(total: int, metadata: Any, seconds_per_frame: float) -> tuple[l
     rate, indices = check_rate(rate), metadata.get("frames_indices")
     if indices is None or len(indices) != total:
         return [index / rate for index in range(total)], total / rate
-    # as transformers: the length is the whole video's, of which these frames were taken
+    # as transformers: the length of the whole video these frames were taken from
     return [float(index) / rate for index in indices], (metadata.get("total_num_frames") or total) / rate
 
 

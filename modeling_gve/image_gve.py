@@ -39,7 +39,7 @@ def open_image(image: Any) -> PIL.Image.Image:
 
     Raises:
         FileNotFoundError: If the path does not exist.
-        ValueError: If it is no image, or cannot be read.
+        ValueError: If it is not an image, or cannot be read.
     """
     array, layout = split_array(image)
     if array is not None:
@@ -140,7 +140,7 @@ def upright_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     are scaled to 8.
 
     Raises:
-        ValueError: If a 32-bit image holds values that are no grey levels.
+        ValueError: If a 32-bit image holds values outside the grey levels.
     """
     if name := getattr(image, "filename", ""):
         # Pillow maps the TIFF of a file with a name into memory before its orientation is known, at a wrong size

@@ -1,7 +1,7 @@
-"""Reading by the complete table of samples of an MP4 or MOV file, of which only the groups needed are fetched.
+"""Which frames are wanted, and reading them by the complete table of samples of an MP4 or MOV file.
 
-A group is what lies between a keyframe and the last wanted frame that is decoded from it; `GroupDecoder` decodes no more
-of it than that takes, whatever way of reading found it.
+A group runs from a keyframe to the last wanted frame decoded from it. Only the groups needed are fetched, and
+`GroupDecoder` decodes no more of them than it must, whichever way of reading found them.
 
 Shape legend: F frames taken.
 """

@@ -1,6 +1,6 @@
-"""What a file is: picture or video, by its content before its name; where it lies, and how messages call it.
+"""What a file is, image or video, by its content before its name; where its bytes are; how messages name it.
 
-The one table of suffixes of the project. Nothing here imports torch or transformers, and nothing is decoded.
+The project's only table of suffixes. Nothing here is decoded, and neither torch nor transformers is imported.
 """
 
 import base64
@@ -16,53 +16,23 @@ MP4, PNG, JPEG, WEBP = ".mp4", ".png", ".jpg", ".webp"
 """Suffixes of the files that this project writes."""
 
 IMAGE_SUFFIXES = frozenset(
-    {
-        *(JPEG, ".jpeg", ".jpe", ".jfif", PNG, ".apng", WEBP, ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif"),
-        *(
-            ".heic",
-            ".heif",
-            ".jp2",
-            ".j2k",
-            ".jpx",
-            ".psd",
-            ".tga",
-            ".ico",
-            ".pcx",
-            ".sgi",
-            ".ppm",
-            ".pgm",
-            ".pbm",
-            ".pnm",
-            ".qoi",
-        ),
-    }
+    f"{JPEG} .jpeg .jpe .jfif {PNG} .apng {WEBP} .gif .bmp .dib .tif .tiff .avif .heic .heif .jp2 .j2k .jpx .psd .tga .ico "
+    ".pcx .sgi .ppm .pgm .pbm .pnm .qoi".split()
 )
 VIDEO_SUFFIXES = frozenset(
-    {
-        *(MP4, ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".divx", ".flv", ".f4v", ".mpg", ".mpeg", ".mpe"),
-        *(".m1v", ".m2v", ".ts", ".mts", ".m2t", ".m2ts", ".vob", ".wmv", ".asf", ".3gp", ".3g2", ".ogv", ".ogm"),
-        *(".mxf", ".nut", ".swf", ".rm", ".rmvb", ".dv", ".ivf", ".obu", ".h264", ".h265", ".hevc", ".y4m"),
-    }
+    f"{MP4} .m4v .mov .qt .mkv .webm .avi .divx .flv .f4v .mpg .mpeg .mpe .m1v .m2v .ts .mts .m2t .m2ts .vob .wmv .asf .3gp "
+    ".3g2 .ogv .ogm .mxf .nut .swf .rm .rmvb .dv .ivf .obu .h264 .h265 .hevc .y4m".split()
 )
-"""A GIF, PNG, WebP or AVIF that moves is a video and is called an image by its suffix: only its content tells."""
+"""A moving GIF, PNG, WebP or AVIF is a video although its suffix says image: only its content decides."""
 
 HEAD = 1024
-"""First bytes of a file that its kind is told from: some packets of MPEG-TS, the first chunks of a PNG."""
+"""First bytes read to recognise a file: some packets of MPEG-TS, the first chunks of a PNG."""
 
 QUOTED = 200
-"""Characters of an input that a message quotes at most."""
+"""Most characters of an input that a message quotes."""
 
-STILLS = (
-    b"\xff\xd8\xff",
-    b"II*\0",
-    b"MM\0*",
-    b"II+\0",
-    b"8BPS",
-    b"\0\0\0\x0cjP  ",
-    b"\xff\x4f\xff\x51",
-    b"qoif",
-    b"\0\0\1\0",
-)
+STILLS = (b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"8BPS", b"qoif", b"\0\0\1\0")
+STILLS += (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")  # JPEG 2000
 STILL_BRANDS = {b"avif", b"heic", b"heix", b"heim", b"heis", b"mif1"}
 SOUND_BRANDS = {b"M4A ", b"M4B ", b"M4P "}
 BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")
@@ -173,7 +143,7 @@ def _suffix(name: str) -> str:
 
 
 def content_kind(head: bytes) -> str | None:
-    """Kind by a file's first bytes; None where they do not tell, as for a GIF, which may have one picture or more."""
+    """Kind by a file's first bytes; None if they do not decide, as for a GIF, which may have one picture or more."""
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "image" if b"IDAT" in head and b"acTL" not in head else None
     if head.startswith(STILLS) or BITMAP.match(head) or NETPBM.match(head):
@@ -265,7 +235,7 @@ def _kind_of_path(name: str) -> str | None:
             with Path(name).open("rb") as file:
                 return _kind_of_file(file) or suffix_kind(name)
         except OSError:
-            pass  # whoever opens it says why it cannot be read
+            pass  # opening it will say why it cannot be read
     return suffix_kind(name)
 
 
@@ -278,7 +248,7 @@ def _kind_of_file(file: Any) -> str | None:
 
 
 def _movement(file: Any) -> str:
-    """Kind of a picture that may move, "video" if it has several frames; whoever opens a broken one says so."""
+    """Kind of a picture that may move: "video" if it has several frames; a broken one fails when it is opened."""
     import PIL.Image
 
     file.seek(0)

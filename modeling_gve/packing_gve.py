@@ -1,6 +1,6 @@
 """Less padding: rows of like length in batches of their own, or all rows one after another in a single one.
 
-Shape legend: B rows of a batch, T tokens, b and t those of a part of it, S attended tokens of all rows, D width,
+Shape legend: B rows of a batch, T tokens, b and t of a part of it, S attended tokens of all rows, D width,
 M images or videos, P patches.
 
 A batch of short texts and long videos is mostly padding. Attention kernels that read where each row starts take all

@@ -17,7 +17,7 @@ POSITION_MODES = ("mrope", "stock", "sequential")
 """Accepted values of `GVEConfig.position_mode`; this module computes the first, its default."""
 
 IMAGE, VIDEO = 1, 2
-"""Values of `mm_token_type_ids` beside 0, which is text."""
+"""Values of `mm_token_type_ids`; 0 is text."""
 
 Grid = Sequence[int]
 

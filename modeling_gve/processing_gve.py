@@ -76,7 +76,7 @@ class EmbeddingProcessorMixin(PlanMixin):
         """Tensors of a batch of inputs.
 
         Args:
-            inputs: Rows: a text, a path or address of an image or video (told by its content), a PIL image, `Frames`,
+            inputs: Rows: a text, a path or address of an image or video (its content decides which), a PIL image, `Frames`,
                 a dict with any of "text", "image" and "video", a chat, that is a message of the user or a list of a
                 message of the system and one of the user, or the `row` of a `Plan`. Entries that are None are left
                 out; a list holds several texts (joined by newlines), images or videos. See `GVEVideoProcessor.load`
@@ -280,7 +280,7 @@ class EmbeddingProcessorMixin(PlanMixin):
         if _is_ours(processor_dict):
             video = GVEVideoProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs)
             return [image, tokenizer, video]
-        # a published backbone: its patches, and not its budgets, which are those of a chat
+        # a published backbone: its patches, but not its budgets, which are made for chats
         names = ("patch_size", "temporal_patch_size", "merge_size", "image_mean", "image_std")
         wanted = {
             name: kwargs[name] for name in ("num_frames", "seconds_per_frame", "do_sample_frames") if name in kwargs
@@ -329,7 +329,7 @@ class GVEProcessor(EmbeddingProcessorMixin, Qwen2_5_VLProcessor):
 
 
 def _formed(row: ParsedInput, index: int) -> list[Form]:
-    """Videos told apart, so that a list of them is not taken for a list of frames."""
+    """The parsed videos of an input, so that a list of them is not taken for a list of frames."""
     forms = []
     for kind, place, medium in media_of(row, index):
         if kind == "video":

@@ -1,9 +1,9 @@
-"""Our classes by name in the tables of transformers' auto classes, so that AutoModel and its kin open our folders.
+"""Puts our classes by name into the tables of transformers' auto classes, so that AutoModel and others open our folders.
 
-transformers itself finds a class by two names: the class's, in a table by model type, and its module's, which is
-`transformers.models.<model type>`. We add ours to both as soon as transformers has run the module that holds the table,
-so that `import gve` needs not wait for transformers. `AutoModel.register` would want the classes at that moment, which
-besides its price goes in a circle: the file of the Qwen3-VL model, for one, imports AutoModel before it defines its own.
+transformers finds a class by its name, in a table by model type, and by its module, `transformers.models.<model type>`.
+We add ours to both once transformers has run the module with the table, so `import gve` does not wait for transformers.
+`AutoModel.register` would need the classes at that moment. Besides the cost, that is circular: the file of the Qwen3-VL
+model, for one, imports AutoModel before it defines its own class.
 """
 
 import sys
@@ -100,7 +100,7 @@ class WatchedLoader(Loader):
             add_names(module)
 
     def __getattr__(self, name: str) -> Any:
-        """What tools ask a loader besides, such as its source."""
+        """Anything else tools ask a loader for, such as its source."""
         return getattr(vars(self)["loader"], name)
 
 

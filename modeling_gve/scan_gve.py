@@ -23,14 +23,14 @@ MOST_JOINED = 1000
 """Recordings that one file may be joined of; with more, its times mean nothing."""
 
 PACKET_BYTES = 512
-"""Memory that a packet takes beside its data."""
+"""Memory of a packet besides its data."""
 
 
 class Table(NamedTuple):
     """Packets of a stream in decoding order.
 
     Attributes:
-        ticks: Presentation time of each; where the clock is broken, that of the mended clock, as in the held packets.
+        ticks: Presentation time of each, on the mended clock if theirs is broken, as in the held packets.
         stamps: Decoding time of each.
         order: (N,) presentation times that are shown, increasing.
         elapsed: (N,) ticks of the container's one clock from the first frame.

@@ -145,6 +145,6 @@ def code_files(model: "PreTrainedModel", processor: "ProcessorMixin") -> list[Pa
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file atomically."""
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(json.dumps(content, indent=2, ensure_ascii=True) + "\n", encoding="utf-8")
-    beside.replace(path)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(content, indent=2, ensure_ascii=True) + "\n", encoding="utf-8")
+    part.replace(path)

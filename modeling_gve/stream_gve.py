@@ -152,7 +152,7 @@ class FullDecoding(NamedTuple):
 
 
 def decode_all(container: Container, wanted: set[int], convert: Converter) -> FullDecoding:
-    """Decode every frame of a freshly opened container, of which there must be one, and convert the wanted places."""
+    """Decode all frames of a freshly opened container, at least one, and convert the wanted places."""
     tally, kept, ticks, last = Tally(), {}, [], 0
     for index, (tick, frame) in enumerate(decoded(container, tally)):
         ticks.append(tick)

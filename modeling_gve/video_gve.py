@@ -155,9 +155,8 @@ def read_video(
 ) -> Frames:
     """Read frames of a video, by default spread evenly over it (paper, section 4.1: 8 uniform frames).
 
-    They are those that a decoding of the whole file would give, whatever its header claims: missing or wrong counts,
-    variable frame rates and edit lists give the right ones. Only what they need is decoded. A video with fewer frames
-    than asked gives some repeatedly.
+    They equal the frames of a full decoding, whatever the header claims: missing or wrong counts, variable frame rates
+    and edit lists do not matter. Only what the frames need is decoded. A video with too few frames repeats some.
 
     Args:
         source: A path, bytes, a binary file object, {"bytes", "path"}, or a `data:` or `file:` address.
@@ -173,8 +172,8 @@ def read_video(
 
     Raises:
         FileNotFoundError: If the path does not exist.
-        ValueError: If the file is no video, has no video stream or no frame that can be decoded, is truncated, or
-            exceeds its limits, or if the arguments contradict one another.
+        ValueError: If the file is not a video, has no frame that can be decoded, is truncated or exceeds its limits, or
+            if the arguments contradict one another.
     """
     moments = None if timestamps is None else tuple(float(time) for time in timestamps)
     rule = Sampling(num_frames, fps, moments, start, end)

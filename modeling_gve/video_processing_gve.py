@@ -45,7 +45,7 @@ class GVEVideoProcessor(VideoProcessorMixin):
 
     Args:
         num_frames: Frames taken from each video.
-        size: {"shortest_edge", "longest_edge"}: least and most pixels a frame; by default those of 4 and 200 tokens.
+        size: {"shortest_edge", "longest_edge"}: least and most pixels a frame; by default 4 and 200 tokens.
         patch_size: Side of a patch in pixels.
         temporal_patch_size: Frames a patch.
         merge_size: Patches merged along each side.
@@ -108,7 +108,7 @@ class GVEVideoProcessor(VideoProcessorMixin):
         do_sample_frames: bool | None = None,
         size: dict[str, int] | None = None,
     ) -> Clip | Features:
-        """Decode one video, whatever its form; what is decoded already comes back as it is.
+        """Decode one video in any form; one that is decoded already comes back unchanged.
 
         Args:
             video: A path, an address, bytes, a binary file object, {"bytes", "path"}, `Frames`, {"frames"} with "timestamps" and
@@ -126,7 +126,7 @@ class GVEVideoProcessor(VideoProcessorMixin):
 
         Raises:
             FileNotFoundError: If a path does not exist.
-            ValueError: If the video cannot be read, or its form is none of the above.
+            ValueError: If the video cannot be read, or its form is not listed above.
         """
         count = self.frames_wanted(num_frames)
         sample = self.do_sample_frames if do_sample_frames is None else do_sample_frames
@@ -142,7 +142,7 @@ class GVEVideoProcessor(VideoProcessorMixin):
         return clip._replace(sized=sized)
 
     def _shape(self, budget: dict[str, int], height: int, width: int) -> tuple[int, int]:
-        """The size of the frames of a video, from that of its upright picture."""
+        """The size to resize frames to, from their upright size."""
         check_aspect(height, width, "video")
         factor = self.patch_size * self.merge_size
         return smart_resize(height, width, factor, budget["shortest_edge"], budget["longest_edge"])
@@ -239,7 +239,7 @@ class GVEVideoProcessor(VideoProcessorMixin):
 
 
 def beside_features(data: dict[str, torch.Tensor], media: Sequence[Any], kind: str) -> dict[str, torch.Tensor]:
-    """Add to the tensors of the media with pixels those of the media given as `Features`.
+    """Complete the tensors of media with pixels by the media given as `Features`.
 
     Args:
         data: Pixels and (n, 3) grids of the media with pixels; empty if there are none.

@@ -84,7 +84,7 @@ def remux(source: VideoSource) -> bytes:
 
     Raises:
         FileNotFoundError: If the path does not exist.
-        ValueError: If it is no video, MP4 does not take its codec, or no packet can be kept.
+        ValueError: If it is not a video, MP4 does not take its codec, or no packet can be kept.
     """
     buffer, last, limits = io.BytesIO(), None, Limits()
     with open_source(source, limits) as opened, Container(opened, Budget(opened.name, limits), quick=False) as found:

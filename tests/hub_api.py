@@ -1,19 +1,68 @@
-"""What the Hub answers: requests to the store's repositories, in the words that huggingface_hub reads.
+"""What the Hub answers: the requests of huggingface_hub that this project's uploads and downloads make, and no others."""
 
-Left out, since none of our libraries asks for it: Xet, pull requests, search, gated repositories, discussions.
-"""
-
+import base64
 import hashlib
+import json
 import re
-from urllib.parse import parse_qs, quote, unquote
+from dataclasses import dataclass, field
+from typing import NamedTuple
+from urllib.parse import quote, unquote
 
-from hub_files import PREFIXES, Answer, HubFiles, RefusedError, as_json, card_head, card_problem, refused
-from hub_store import ConflictError, MissingError
+import yaml
+from hub_store import ConflictError, MissingError, upload_mode
 
-SDKS = ("gradio", "streamlit", "docker", "static")
+PREFIXES = {"models": "", "datasets": "datasets/", "spaces": "spaces/"}
 
 
-class HubApi(HubFiles):
+class User(NamedTuple):
+    """Whose token it is."""
+
+    name: str
+    orgs: tuple = ()
+    role: str = "write"
+
+
+@dataclass
+class Answer:
+    """A response."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: dict = field(default_factory=dict)
+
+
+@dataclass
+class Request:
+    """What came in. `user` is None without a token."""
+
+    method: str
+    path: str
+    query: dict
+    body: bytes
+    user: User | None
+
+    def json(self):
+        return json.loads(self.body)
+
+
+class RefusedError(Exception):
+    """An answer other than success."""
+
+    def __init__(self, status, message, code=None):
+        super().__init__(message)
+        self.status, self.message, self.code = status, message, code
+
+
+def as_json(value, status=200, **headers):
+    return Answer(status, json.dumps(value).encode(), {"Content-Type": "application/json", **headers})
+
+
+def refused(status, message, code=None, **headers):
+    headers |= {"X-Error-Message": message.splitlines()[0]} | ({"X-Error-Code": code} if code else {})
+    return as_json({"error": message}, status, **headers)
+
+
+class HubApi:
     """The answers.
 
     Args:
@@ -29,20 +78,13 @@ class HubApi(HubFiles):
             r"GET /api/whoami-v2": self.whoami,
             r"POST /api/validate-yaml": self.validate_card,
             r"POST /api/repos/create": self.create,
-            r"DELETE /api/repos/delete": self.delete,
-            rf"PUT /api{kind}/settings": self.change_settings,
             rf"GET /api{kind}(/revision/(?P<rev>[^/]+))?": self.info,
             rf"GET /api{kind}/tree/(?P<rev>[^/]+)(/(?P<path>.+))?": self.tree,
-            rf"POST /api{kind}/paths-info/(?P<rev>[^/]+)": self.paths_info,
+            rf"POST /api{kind}/branch/(?P<rev>[^/]+)": self.create_branch,
             rf"POST /api{kind}/preupload/(?P<rev>[^/]+)": self.preupload,
-            rf"POST /api{kind}/commit/(?P<rev>[^/]+)": self.commit,
-            rf"GET /api{kind}/commits/(?P<rev>[^/]+)": self.commits,
-            rf"GET /api{kind}/refs": self.refs,
-            rf"GET /api{kind}/auth-check(?P<write>/write)?": self.auth_check,
-            rf"(POST|DELETE) /api{kind}/(?P<what>branch|tag)/(?P<rev>[^/]+)": self.change_ref,
             rf"POST {prefix}{name}\.git/info/lfs/objects/batch": self.lfs_batch,
-            rf"POST {prefix}{name}\.git/info/lfs/objects/verify": self.lfs_verify,
-            rf"(GET|HEAD) {prefix}{name}/(?P<how>resolve|raw)/(?P<rev>[^/]+)/(?P<path>.+)": self.resolve,
+            rf"POST /api{kind}/commit/(?P<rev>[^/]+)": self.commit,
+            rf"(GET|HEAD) {prefix}{name}/resolve/(?P<rev>[^/]+)/(?P<path>.+)": self.resolve,
             rf"(GET|HEAD) /api/resolve-cache{kind}/(?P<rev>[^/]+)/(?P<path>.+)": self.resolve_cache,
             r"(GET|HEAD) /cdn/(?P<oid>[0-9a-f]{64})": self.cdn,
         }
@@ -52,7 +94,6 @@ class HubApi(HubFiles):
         """The answer to a request, whatever it is."""
         for pattern, handle in self.routes:
             if match := pattern.fullmatch(f"{request.method} {request.path}"):
-                open("/tmp/p1_routes.txt", "a").write(f"{handle.__name__} {request.method} {request.query}\n")
                 parts = {key: unquote(value or "") for key, value in match.groupdict().items()}
                 if "prefix" in parts:
                     parts["kind"] = parts.pop("prefix").rstrip("/") or "models"
@@ -76,7 +117,7 @@ class HubApi(HubFiles):
             hidden = found.settings["private"] and not self._member(user, name)
         except MissingError:
             hidden = True
-        if hidden:  # without a token the Hub does not tell a missing repository from a private one
+        if hidden:  # without a token, the Hub answers alike for a missing repository and a private one
             raise RefusedError(404 if user else 401, "Repository not found", "RepoNotFound")
         if write:
             self._may_write(user, name, "change it")
@@ -96,14 +137,7 @@ class HubApi(HubFiles):
     def whoami(self, request):
         if request.user is None:
             raise RefusedError(401, "Invalid username or password.")
-        user = request.user
-        token = {"type": "access_token", "accessToken": {"displayName": "test", "role": user.role}}
-        orgs = [{"name": org, "type": "org", "roleInOrg": "write"} for org in user.orgs]
-        return as_json({"type": "user", "name": user.name, "orgs": orgs, "auth": token})
-
-    def auth_check(self, request, kind, name, write):
-        self.repo(request, kind, name, write=bool(write))
-        return as_json({})
+        return as_json({"type": "user", "name": request.user.name, "orgs": []})
 
     def validate_card(self, request):
         problem = card_problem(request.json()["content"])
@@ -116,38 +150,26 @@ class HubApi(HubFiles):
         kind = asked.get("type", "model")
         name = f"{asked.get('organization') or request.user.name}/{asked['name']}" if request.user else ""
         self._may_write(request.user, name, f"create a {kind}")
-        if kind == "space" and asked.get("sdk") not in SDKS:
+        if kind == "space" and not asked.get("sdk"):
             raise RefusedError(400, "sdk: a Space needs one")
         private, url = asked.get("visibility") == "private", f"{self.url}/{PREFIXES[f'{kind}s']}{name}"
         try:
-            self.store.create(f"{kind}s", name, private=private, sdk=asked.get("sdk"), author=request.user.name)
+            self.store.create(f"{kind}s", name, private=private, sdk=asked.get("sdk"))
         except ConflictError as conflict:  # whose address the client reads as well
             return as_json({"error": str(conflict), "url": url}, 409)
         return as_json({"url": url, "name": name, "id": name})
-
-    def delete(self, request):
-        asked = request.json()
-        name = f"{asked['organization']}/{asked['name']}"
-        self.store.delete(self.repo(request, f"{asked.get('type', 'model')}s", name, write=True))
-        return Answer()
-
-    def change_settings(self, request, kind, name):
-        repo, asked = self.repo(request, kind, name, write=True), request.json()
-        repo.change(private=asked["visibility"] == "private")
-        return as_json({"private": repo.settings["private"]})
 
     def info(self, request, kind, name, rev):
         repo = self.repo(request, kind, name)
         commit = repo.resolve(rev or "main")
         tree, settings = repo.tree(commit), repo.settings
-        blobs = "blobs" in request.query
-        card = card_head(repo.read(tree["README.md"]).decode()) if "README.md" in tree else {}
+        card = card_head(repo.blobs[tree["README.md"]["oid"]].decode()) if "README.md" in tree else {}
         value = {
             "_id": hashlib.sha1(name.encode()).hexdigest()[:24],
             "id": name,
             "author": name.partition("/")[0],
             "sha": commit,
-            "lastModified": repo.objects.get_json(commit)["date"],
+            "lastModified": repo.commits[commit][2],
             "createdAt": settings["created"],
             "private": settings["private"],
             "gated": False,
@@ -155,112 +177,121 @@ class HubApi(HubFiles):
             "downloads": 0,
             "likes": 0,
             "tags": card.get("tags") or [],
-            "siblings": [{"rfilename": path, **(_blob(entry) if blobs else {})} for path, entry in tree.items()],
+            "siblings": [{"rfilename": path} for path in tree],
             "cardData": card,
         }
         if kind == "models":
             value |= {"modelId": name} | {key: card[key] for key in ("pipeline_tag", "library_name") if key in card}
-        if kind == "spaces":
-            value["sdk"] = settings["sdk"]
-        if wanted := request.query.get("expand"):
-            value = {key: value.get(key) for key in ("_id", "id", *wanted)}
-        return as_json(value)
-
-    # trees, histories and refs
+        return as_json(value | ({"sdk": settings["sdk"]} if kind == "spaces" else {}))
 
     def tree(self, request, kind, name, rev, path):
         repo = self.repo(request, kind, name)
-        commit = repo.resolve(rev)
-        tree = repo.tree(commit)
+        tree = repo.tree(repo.resolve(rev))
         start, found = f"{path}/" if path else "", {}
         for one, entry in tree.items():
             if one.startswith(start):
                 steps = one.removeprefix(start).split("/")
                 for depth in range(1, len(steps)):
                     folder = start + "/".join(steps[:depth])
-                    found[folder] = _folder(folder, tree)
+                    oid = hashlib.sha1(folder.encode()).hexdigest()
+                    found[folder] = {"type": "directory", "path": folder, "oid": oid, "size": 0}
                 found[one] = {"type": "file", "path": one, **entry}
         if path and not found:
             raise MissingError("EntryNotFound", f"{path} does not exist on {rev!r}")
         if request.query.get("recursive", ["false"])[0].lower() not in ("true", "1"):
             found = {one: value for one, value in found.items() if "/" not in one.removeprefix(start)}
-        rows = [found[one] for one in sorted(found)]
-        if request.query.get("expand", ["false"])[0].lower() in ("true", "1"):
-            rows = [row | {"lastCommit": _last_commit(repo, commit)} for row in rows]
-        return self._page(request, rows)
+        return as_json([found[one] for one in sorted(found)])
 
-    def paths_info(self, request, kind, name, rev):
-        repo = self.repo(request, kind, name)
-        commit = repo.resolve(rev)
-        tree, asked = repo.tree(commit), parse_qs(request.body.decode())
-        rows = []
-        for path in asked.get("paths", []):
-            if path in tree:
-                rows.append({"type": "file", "path": path, **tree[path]})
-            elif any(one.startswith(f"{path}/") for one in tree):
-                rows.append(_folder(path, tree))
-        if asked.get("expand", ["false"])[0].lower() == "true":
-            rows = [row | {"lastCommit": _last_commit(repo, commit)} for row in rows]
-        return as_json(rows)
-
-    def commits(self, request, kind, name, rev):
-        repo = self.repo(request, kind, name)
-        rows = [
-            {"id": commit, "authors": [{"user": value["author"]}]}
-            | {key: value[key] for key in ("date", "title", "message")}
-            for commit, value in repo.history(repo.resolve(rev))
-        ]
-        return self._page(request, rows)
-
-    def _page(self, request, rows):
-        """One page, with the next one's address in the header Link."""
-        start = int(request.query.get("cursor", ["0"])[0])
-        headers = {}
-        if start + self.page < len(rows):
-            kept = {key: values[0] for key, values in request.query.items()} | {"cursor": str(start + self.page)}
-            query = "&".join(f"{key}={quote(value)}" for key, value in kept.items())
-            headers["Link"] = f'<{self.url}{quote(request.path)}?{query}>; rel="next"'
-        return as_json(rows[start : start + self.page], **headers)
-
-    def refs(self, request, kind, name):
-        repo = self.repo(request, kind, name)
-        found = {
-            key: [
-                {"name": one, "ref": f"refs/{place}/{one}", "targetCommit": commit}
-                for one, commit in repo.refs(place).items()
-            ]
-            for key, place in (("branches", "heads"), ("tags", "tags"))
-        }
-        return as_json(found | {"converts": []})
-
-    def change_ref(self, request, kind, name, what, rev):
+    def create_branch(self, request, kind, name, rev):
         repo = self.repo(request, kind, name, write=True)
-        place = "heads" if what == "branch" else "tags"
-        if request.method == "DELETE":
-            repo.drop_ref(place, rev)
-            return as_json({})
-        asked = request.json() if request.body else {}
-        new, start = (rev, asked.get("startingPoint", "main")) if what == "branch" else (asked["tag"], rev)
-        if new in repo.refs(place):
-            raise ConflictError(f"Reference already exists: {new}")
-        repo.set_ref(place, new, repo.resolve(start))
+        if rev in repo.branches:
+            raise ConflictError(f"Reference already exists: {rev}")
+        repo.branches[rev] = repo.resolve("main")
         return as_json({}, 201)
 
+    # uploads
 
-def _blob(entry):
-    lfs = (
-        {"size": entry["lfs"]["size"], "sha256": entry["lfs"]["oid"], "pointerSize": entry["lfs"]["pointerSize"]}
-        if "lfs" in entry
-        else None
-    )
-    return {"size": entry["size"], "blobId": entry["oid"]} | ({"lfs": lfs} if lfs else {})
+    def preupload(self, request, kind, name, rev):
+        repo = self.repo(request, kind, name, write=True)
+        tree, files = repo.tree(repo.resolve(rev)), []
+        for file in request.json()["files"]:
+            mode = upload_mode(file["path"], file["size"], base64.b64decode(file["sample"]))
+            entry = tree.get(file["path"])
+            known = {} if entry is None else {"oid": entry["lfs"]["oid"] if "lfs" in entry else entry["oid"]}
+            files.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False} | known)
+        return as_json({"files": files})
+
+    def lfs_batch(self, request, kind, name):
+        self.repo(request, kind, name, write=True)
+        objects = []
+        for one in request.json()["objects"]:
+            upload = {"actions": {"upload": {"href": f"{self.url}/storage/{one['oid']}"}}}
+            known = one["oid"] in self.store.blobs
+            objects.append({"oid": one["oid"], "size": one["size"]} | ({} if known else upload))
+        return as_json({"transfer": "basic", "objects": objects})
+
+    def commit(self, request, kind, name, rev):
+        repo = self.repo(request, kind, name, write=True)
+        header, operations = {}, []
+        for line in request.body.splitlines():
+            one = json.loads(line)
+            value = one["value"]
+            if one["key"] == "header":
+                header = value
+                continue
+            if one["key"] == "file":
+                value = {"path": value["path"], "content": base64.b64decode(value["content"])}
+            operations.append((one["key"], value))
+        with self.store.lock:
+            commit = repo.commit(rev, operations, parent=header.get("parentCommit"))
+        url = f"{self.url}/{PREFIXES[kind]}{name}/commit/{commit}"
+        return as_json({"success": True, "commitOid": commit, "commitUrl": url, "hookOutput": ""})
+
+    # downloads
+
+    def resolve(self, request, kind, name, rev, path):
+        """A file: large ones lie on another address, small ones are redirected by their commit, as on the Hub."""
+        repo = self.repo(request, kind, name)
+        commit = repo.resolve(rev)
+        headers = {"X-Repo-Commit": commit}
+        try:
+            entry = repo.entry(commit, path)
+        except MissingError as missing:
+            return refused(404, str(missing), missing.code, **headers)
+        if "lfs" in entry:
+            large = {"X-Linked-Etag": f'"{entry["lfs"]["oid"]}"', "X-Linked-Size": str(entry["size"])}
+            elsewhere = self.url.replace("127.0.0.1", "localhost")  # another host, to which no token may go
+            return Answer(302, b"", headers | large | {"Location": f"{elsewhere}/cdn/{entry['lfs']['oid']}"})
+        place = f"/api/resolve-cache/{kind}/{name}/{commit}/{quote(path)}"
+        return Answer(307, b"", headers | {"Location": place, "ETag": f'"{entry["oid"]}"'})
+
+    def resolve_cache(self, request, kind, name, rev, path):
+        entry = self.repo(request, kind, name).entry(rev, path)
+        headers = {"X-Repo-Commit": rev, "ETag": f'"{entry["oid"]}"', "Content-Type": "text/plain"}
+        return Answer(200, self.store.blobs[entry["oid"]], headers)
+
+    def cdn(self, request, oid):
+        """Large content; only those who were sent here know its address."""
+        return Answer(200, self.store.blobs[oid], {"ETag": f'"{oid}"', "Content-Type": "binary/octet-stream"})
 
 
-def _folder(path, tree):
-    inside = sorted((one, entry["oid"]) for one, entry in tree.items() if one.startswith(f"{path}/"))
-    return {"type": "directory", "path": path, "oid": hashlib.sha1(repr(inside).encode()).hexdigest(), "size": 0}
+def card_head(text):
+    """The metadata of a card; nothing for a card without."""
+    match = re.match(r"\s*---\s*\n(.*?)\n---\s*(\n|$)", text, flags=re.DOTALL)
+    value = yaml.safe_load(match[1]) if match else {}
+    return value if isinstance(value, dict) else {}
 
 
-def _last_commit(repo, commit):
-    value = repo.objects.get_json(commit)
-    return {"id": commit, "title": value["title"], "date": value["date"]}
+def card_problem(text):
+    """What the Hub would say against a card's metadata, or None."""
+    try:
+        head = card_head(text)
+    except yaml.YAMLError as error:
+        return str(error)
+    for key in ("license", "pretty_name", "title", "library_name", "pipeline_tag"):
+        if key in head and not isinstance(head[key], str | list):
+            return f'"{key}" must be a string'
+    for key in ("tags", "configs"):
+        if head.get(key) is not None and not isinstance(head[key], list):
+            return f'"{key}" must be an array'
+    return None

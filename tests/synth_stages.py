@@ -15,7 +15,7 @@ from gve.hub_datasets.vsynflow.flow import Flow
 from gve.hub_datasets.vsynflow.records import make_record
 from gve.hub_datasets.vsynflow.runner import run_flow
 from gve.hub_datasets.vsynflow.shards import make_plan
-from gve.hub_datasets.vsynflow.stages import Stage, Expanded, Failed, Kept, Rejected
+from gve.hub_datasets.vsynflow.stages import Expanded, Failed, Kept, Rejected, Stage
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoProcessor
 
 from gve import GVESentenceTransformer, build_tiny, read_video, save_embedder
+from gve.encoding.frame_cache import FrameCache
+from gve.encoding.prefetching import PipelineOptions
 from gve.eval import encode_command, search_command
 from gve.eval.models import model_fingerprint
 from gve.eval.store import FileEmbeddings, load_embeddings, save_embeddings
-from gve.encoding.frame_cache import FrameCache
 from gve.image_gve import open_image
-from gve.encoding.prefetching import PipelineOptions
 
 TOLERANCE = 1e-6
 FAR = 1e-4
@@ -244,7 +244,7 @@ def test_one_vector_by_gve_search(world, vectors, tmp_path, monkeypatch, capsys)
     names, axes = [str(number) for number in range(world.width)], np.eye(world.width, dtype=np.float32)
     made = FileEmbeddings(names, axes, [""] * world.width, {}, str(world.saved), model_fingerprint(str(world.saved)))
     save_embeddings(made, tmp_path / "axes.safetensors")
-    monkeypatch.setattr(search, "load_encoder", lambda model: world.ours)
+    monkeypatch.setattr("gve.eval.search.load_encoder", lambda model: world.ours)
     fixed = [str(tmp_path / "axes.safetensors"), "--instruction", "", "--top", str(world.width), "--json"]
 
     def take(world, sample):

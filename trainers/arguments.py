@@ -1,4 +1,4 @@
-"""Settings of a training run: those of transformers and sentence-transformers, and the paper's."""
+"""Settings of a training run: the paper's, on top of transformers' and sentence-transformers'."""
 
 # ruff: noqa: RUF009 - `setting` is `dataclasses.field`
 

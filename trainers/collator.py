@@ -22,11 +22,7 @@ Row = Mapping[str, Any]
 
 
 def match_mask(query_facts: Sequence[Sequence[int]], target_facts: Sequence[Sequence[int]]) -> np.ndarray:
-    """Which targets answer which queries, by what their rows state.
-
-    Returns:
-        (B, B) bool; True at (i, j) where query i states something, all of which holds for target j.
-    """
+    """(B, B) bool: True at (i, j) where query i states something, and all of it holds for target j."""
     queries, targets = [frozenset(facts) for facts in query_facts], [frozenset(facts) for facts in target_facts]
     mask = np.zeros((len(queries), len(targets)), dtype=bool)
     for i, stated in enumerate(queries):
@@ -67,12 +63,10 @@ class PairCollator:
         self.reader = MediaReader(processor, self.cache, store)
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        """Collate.
+        """Tensors by name; `label` is (B, B) bool.
 
-        Returns:
-            Tensors by name; `label` is (B, B) bool. Where media are shared, a side has its tokens and, if it shows any,
-            `image_places` and `video_places` in the order of its rows; and `query_media` is a dict of the patches,
-            grids and seconds of what they number.
+        Where media are shared, a side has its tokens and, if it shows any, `image_places` and `video_places` in the order
+        of its rows; `query_media` holds the patches, grids and seconds that these number.
         """
         columns = self.shared_columns(rows) if self.share_media else self.columns(rows)
         batch = {f"{name}_{key}": value for name, column in columns for key, value in column.items()}
@@ -138,14 +132,7 @@ class MediaTable:
         self._places: dict[tuple[str, str], int] = {}
 
     def rows(self, side: Sequence[Row], name: str) -> list[list[tuple[str, int]]]:
-        """Take the media of one side.
-
-        Args:
-            side: B times {"text", "image", "video"}.
-
-        Returns:
-            Kind and place of each medium of each row, in the order of the chat.
-        """
+        """Kind and place of each medium of each row, B times {"text", "image", "video"}, in the order of the chat."""
         out = []
         for number, parts in enumerate(side):
             out.append([])
@@ -158,9 +145,8 @@ class MediaTable:
     def tensors(self) -> dict[str, Tensor]:
         """What a model takes of all of them; see `MediaReader.tensors`.
 
-        Returns:
-            Tensors by name; empty without media. Without a feature store patches of videos are uint8: a batch then takes
-            a quarter of the memory, and the loss normalises what the tower is about to see.
+        Without a feature store patches of videos are uint8: a batch takes a quarter of the memory, and the loss normalises
+        what the tower is about to see.
         """
         tensors: dict[str, Tensor] = {}
         for found in self.media.values():

@@ -115,11 +115,8 @@ def _excluded(
 class Widths:
     """The weighted mean of a loss over the full width and narrower ones.
 
-    The full width has weight 1. At a narrower one, vectors are cut to their first dimensions and brought to unit length
-    again, as `truncate_dim` does when the trained model encodes.
-
-    Args:
-        weights: One a width; None gives each 1.
+    The full width has weight 1, the others 1 by default. At a narrower width, vectors are cut to their first dimensions
+    and brought to unit length again, as `truncate_dim` does when the trained model encodes.
     """
 
     def __init__(self, dims: Sequence[int] = (), weights: Sequence[float] | None = None) -> None:

@@ -80,11 +80,7 @@ class LiveEncoder:
 
     @torch.no_grad()
     def __call__(self, rows: Sequence[Row], side: Side) -> np.ndarray:
-        """Embed one side.
-
-        Raises:
-            ValueError: Where the model gives nan or infinity.
-        """
+        """Embed one side; nan and infinity are a ValueError."""
         training = self.model.training
         device = next(self.model.parameters()).device
         vectors: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""Equation 1 of the paper as a module for sentence-transformers, with what is measured on the way.
+"""Equation 1 of the paper as a module for sentence-transformers, with meters.
 
 Shapes: B pairs of a batch, D embedding width, K hard negatives of a query.
 """
@@ -19,7 +19,7 @@ from gve.trainers.media.batch_media import column_inputs, media_of
 from gve.trainers.watching.meters import LossMeters
 
 FROZEN_TOKENS = 16384
-"""Tokens of a piece that passes a frozen vision tower: enough to fill a device, and no more memory for a larger batch."""
+"""Tokens of a piece for a frozen vision tower: enough to fill a device, with the same memory for any batch."""
 
 __all__ = ["GVELoss", "embedder_of", "gathered_info_nce", "info_nce", "normaliser", "unwrapped"]
 
@@ -33,7 +33,7 @@ class GVELoss(nn.Module):
         gather_across_devices: Whether the pairs of the other processes serve as negatives too.
         matryoshka_dims: Widths at which the loss is taken too; see `gve.trainers.contrast`.
         matryoshka_weights: One a width, where the full width has 1; None gives each 1.
-        autocast: Type in which the run computes, if not that of the weights; None takes what is set around the call.
+        autocast: Type in which the run computes; None takes the one set around the call.
 
     Inputs:
         | features                                  | labels                          |
@@ -62,12 +62,9 @@ class GVELoss(nn.Module):
         self.meters = LossMeters()
 
     def forward(self, features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> Tensor:
-        """Embed each column and score it.
+        """Embed each column of model inputs (query, target, negatives) and score it.
 
-        Args:
-            features: One dict of model inputs a column: query, target, negatives; or of their tokens, with the distinct
-                media of all in the first one, as `PairCollator` shares them.
-            labels: (B, B) bool; True where target j also answers query i.
+        Columns may hold tokens alone, with the distinct media of all in the first one, as `PairCollator` shares them.
         """
         columns = list(features)
         if "media" in columns[0]:
@@ -92,11 +89,7 @@ class GVELoss(nn.Module):
         return [column_inputs(column, media, tower.features) for column in columns]
 
     def precision_now(self, kind: str) -> torch.dtype | None:
-        """The type of autocast in which the model runs; parts of it that run by themselves must follow.
-
-        Returns:
-            That of the run, or of the call; None without any.
-        """
+        """The type of autocast in which the model runs, or None; parts of it that run by themselves must follow."""
         if self.autocast is not None or not torch.is_autocast_enabled(kind):
             return self.autocast
         return torch.get_autocast_dtype(kind)
@@ -107,12 +100,7 @@ class GVELoss(nn.Module):
         self.meters.count(tokens, tokens if packed else computed)
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None) -> Tensor:
-        """The loss of already embedded columns.
-
-        Args:
-            embeddings: (B, D) each: query, target, negatives.
-            labels: (B, B) bool of matches, or None.
-        """
+        """The loss of (B, D) vectors of each column: query, target, negatives; labels as for `forward`."""
         queries, targets, *others = embeddings
         negatives = torch.stack(others, dim=1) if others else None  # (B, K, D)
         parts = (queries, targets) if negatives is None else (queries, targets, negatives)
@@ -140,13 +128,7 @@ class GVELoss(nn.Module):
         } | self.widths.settings()
 
     def pop_meters(self) -> dict[str, float]:
-        """Means since the last call of what Figures 9 and 10 of the paper plot; empties them.
-
-        Returns:
-            `score_positive`, `score_mean` and `score_gap` (positive minus hardest negative), in cosine; where the meters
-            know the task of each batch, these and `loss` also by task; `padding_waste` and `tokens_per_second`, see
-            `LossMeters`; empty where nothing was measured.
-        """
+        """What Figures 9 and 10 of the paper plot, as means since the last call; see `LossMeters.pop`."""
         return self.meters.pop()
 
     @torch.no_grad()
@@ -184,9 +166,5 @@ def embedder_of(model: nn.Module) -> EmbedderMixin:
 
 
 def normaliser(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """What makes float patches of the uint8 ones that a batch brings.
-
-    Returns:
-        A function of (S, P) uint8.
-    """
+    """The function that makes float patches of the (S, P) uint8 ones of a batch."""
     return unwrapped(model).processor.video_processor.normalise

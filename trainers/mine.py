@@ -8,8 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from gve.eval.console import fail, run_command
-from gve.eval.files import model_fingerprint
-from gve.eval.models import load_encoder
+from gve.eval.models import load_encoder, model_fingerprint
 from gve.eval.store import EmbeddingStore
 from gve.hub_datasets.schema import task_of
 from gve.trainers.mining.settings import EXCLUSIONS, INDEXES, SAMPLES, SHORT, MiningSettings
@@ -59,6 +58,7 @@ def _mine(arguments: argparse.Namespace) -> int:
     import torch  # this and the modules below take seconds to import, which usage and its errors need not wait for
 
     from gve.trainers.encoders import OutsideEncoder
+    from gve.trainers.mining.mined import version_folder
     from gve.trainers.mining.run import MiningRun
     from gve.trainers.mining.targets import load_corpus
     from gve.trainers.train import load_tasks
@@ -80,7 +80,11 @@ def _mine(arguments: argparse.Namespace) -> int:
     job = run.job(arguments.model, fingerprint)
     store = EmbeddingStore(arguments.out / "vectors", {"fingerprint": fingerprint, "batch_size": arguments.batch_size})
     facts = run.mine(job, OutsideEncoder(load_encoder(arguments.model), batch_size=arguments.batch_size, cache=store))
-    summary = {"out": str(job.folder(arguments.out)), "version": f"{job.version:016x}", "tasks": facts}
+    summary = {
+        "out": str(version_folder(arguments.out, job.version)),
+        "version": f"{job.version:016x}",
+        "tasks": facts,
+    }
     sys.stdout.write(json.dumps(summary) + "\n")
     return 0
 
@@ -89,7 +93,7 @@ def _settings(arguments: argparse.Namespace) -> MiningSettings:
     if arguments.batch_size < 1:
         fail(f"--batch-size: {arguments.batch_size}; 1 or more is accepted; raise it")
     if arguments.index == "faiss" and find_spec("faiss") is None:
-        fail("--index: faiss, which is not installed; accepted is exact; or install it: pip install 'gve[faiss]'")
+        fail("--index: faiss, which is not installed; exact is accepted; or install it: pip install 'gve[faiss]'")
     names = ("min_rank", "max_rank", "ceiling", "margin", "sample", "exclude", "short", "index", "seed")
     return MiningSettings(**{name: getattr(arguments, name) for name in names})
 

@@ -99,10 +99,6 @@ def build_optimizer(
     """Muon for the hidden matrices, AdamW for the rest; AdamW for everything without a Muon rate.
 
     Frozen parameters are left out. Biases and norms are not decayed.
-
-    Args:
-        muon_learning_rate: Of Muon; None leaves Muon out.
-        weight_decay: Decoupled, of every matrix and convolution.
     """
     tables = {id(m.weight) for m in model.modules() if isinstance(m, EMBEDDING_TYPES)}
     hidden: list[Tensor] = []

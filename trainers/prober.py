@@ -42,13 +42,10 @@ def task_scores(queries: Tensor, targets: Tensor, matches: Tensor | None = None)
 
 
 class Prober:
-    """Draws N_p pairs of each task once, and scores them with any embedder.
+    """Draws N_p pairs of each task once (all of a smaller task), and scores them with any embedder.
 
     The pairs of each task are divided among the processes and their vectors brought together again, so that all
     processes hold the scores that one alone would find.
-
-    Args:
-        pairs: N_p; a smaller task gives all its rows.
     """
 
     def __init__(

@@ -78,10 +78,10 @@ class TrainCommand:
 
 
 def parse(argv: Sequence[str]) -> tuple[TrainCommand, GVETrainingArguments]:
-    """Read the flags, of which the first word may be a recipe; its values stand in for flags that are not given.
+    """Read a recipe as the first word and flags, which override it.
 
     Raises:
-        ValueError: Where the recipe is not there, a setting is unknown, or model and data are missing.
+        ValueError: For a missing recipe, an unknown setting, or no model and data.
     """
     argv = _with_recipe_flag(list(argv))
     parser = make_parser()
@@ -108,11 +108,7 @@ def parse(argv: Sequence[str]) -> tuple[TrainCommand, GVETrainingArguments]:
 
 
 def make_parser(*, every: bool = False) -> HfArgumentParser:
-    """The command's parser: every field of the two dataclasses is a flag, and no abbreviation is taken for one.
-
-    Args:
-        every: Whether the help shows the settings of transformers too.
-    """
+    """The parser: every field of the two dataclasses is a flag, and no abbreviation is accepted; `every` for --help-all."""
     parser = HfArgumentParser(
         (TrainCommand, GVETrainingArguments),
         prog="gve train",
@@ -186,7 +182,7 @@ def read_recipe(name: str, known: Iterable[str] | None = None) -> dict[str, Any]
         known: All flags; None accepts any.
 
     Raises:
-        ValueError: Where there is no such recipe, it holds no settings, or a setting is unknown.
+        ValueError: For a missing recipe, one without settings, or an unknown setting.
     """
     path = next((path for path in (Path(name), RECIPES / f"{name}.yaml") if path.is_file()), None)
     if path is None:

@@ -31,14 +31,14 @@ class PairRows(TorchDataset):
         return self.__getitems__([number])[0]
 
     def __getitems__(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
-        """Rows of one task, in the order asked for."""
+        """Rows of one task, by numbers over all tasks, in that order."""
         task = int(np.searchsorted(self.starts, numbers[0], side="right")) - 1
         start = self.starts[task]
         return self.datasets[task].__getitems__([number - start for number in numbers])
 
 
 class NamedBatches:
-    """A collator whose batches also say which rows they are made of: `task`, and `ids` in order."""
+    """A collator whose batches also hold the `task` and `ids` of their rows."""
 
     def __init__(self, collate: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> None:
         self.collate = collate
@@ -54,7 +54,7 @@ class NamedBatches:
 
 
 def check_tasks(datasets: Mapping[str, Dataset]) -> DatasetDict:
-    """Make sure of the columns and names of the training sets, and read them as plain Python."""
+    """Check names and columns of the training sets, and read them as plain Python."""
     if not isinstance(datasets, Mapping) or not datasets:
         raise ValueError(
             f"train_dataset: got {type(datasets).__name__}; a DatasetDict with a data set for each task is accepted; "
@@ -80,11 +80,6 @@ def check_tasks(datasets: Mapping[str, Dataset]) -> DatasetDict:
     return DatasetDict({task: rows.with_format(None) for task, rows in datasets.items()})
 
 
-def without_unused_negatives(rows: Dataset, count: int) -> Dataset:
-    """Leave the hard negatives on disk where none are asked for."""
-    return rows if count else rows.remove_columns("negatives")
-
-
 def index_task(rows: Dataset, *, unique_targets: bool = True, batch_size: int = 1000) -> TaskIndex:
     """Number the groups and the targets of a task."""
     numbers: dict[str, int] = {}
@@ -104,14 +99,7 @@ def index_task(rows: Dataset, *, unique_targets: bool = True, batch_size: int = 
 
 
 def target_digest(media: Mapping[str, Any]) -> bytes:
-    """The same for two targets exactly where text, files and paths are the same.
-
-    Args:
-        media: {"text", "image", "video"}.
-
-    Returns:
-        16 bytes.
-    """
+    """16 bytes, the same for two targets exactly where text, files and paths are the same."""
     digest = blake2b(digest_size=16)
     parts = [media["text"] and media["text"].encode()]
     for name in ("image", "video"):

@@ -16,15 +16,10 @@ _TASK_DRAW, _ROW_DRAW = 0, 1
 
 @dataclass(frozen=True)
 class TaskIndex:
-    """What the sampler knows of one task's rows; row i of the task is entry i.
+    """What the sampler knows of one task's rows; row i of the task is entry i."""
 
-    Args:
-        groups: (N,) int; rows with one non-negative number are drawn together, -1 stands alone.
-        targets: (N,) int; rows with the same number have the same target and never meet in a step.
-    """
-
-    groups: np.ndarray
-    targets: np.ndarray
+    groups: np.ndarray  # (N,) int; rows with one non-negative number are drawn together, -1 stands alone
+    targets: np.ndarray  # (N,) int; rows with the same number have the same target and never meet in a step
 
     @classmethod
     def plain(cls, rows: int) -> "TaskIndex":
@@ -32,7 +27,7 @@ class TaskIndex:
         return cls(np.full(rows, -1), np.arange(rows))
 
     def units(self) -> list[list[int]]:
-        """The rows in the pieces that may not be parted, in order of first appearance."""
+        """Groups and single rows, which are drawn whole, in order of first appearance."""
         units: dict[int, list[int]] = {}
         for row, group in enumerate(self.groups.tolist()):
             units.setdefault(group if group >= 0 else -1 - row, []).append(row)
@@ -185,14 +180,7 @@ class PyramidBatchSampler(BatchSampler):
         self.probabilities[epoch] = {task: float(probabilities[task]) for task in self.tasks}
 
     def schedule(self, epoch: int) -> np.ndarray:
-        """The task of each step.
-
-        Args:
-            epoch: Counted from 0.
-
-        Returns:
-            (S,) int, positions in `tasks`.
-        """
+        """(S,) positions in `tasks`, one for each step of an epoch."""
         uniform = dict.fromkeys(self.tasks, 1 / len(self.tasks))
         chances = np.array([self.probabilities.get(epoch, uniform)[task] for task in self.tasks])
         random = np.random.default_rng([self.seed, _TASK_DRAW, epoch])

@@ -1,4 +1,4 @@
-"""Whole weights out of and into a model whose parameters are spread over processes (FSDP2)."""
+"""Whole weights into and out of a model, also one whose parameters are spread over processes (FSDP2)."""
 
 import json
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ EXCLUDED = {
     "share_media": "the vision tower would run outside the forward that brings its weights together",
     "vision_cache_dir": "the vision tower would run outside the forward that brings its weights together",
 }
-"""Settings that do not go together with sharded parameters, and why."""
+"""Settings that do not work with sharded parameters, and why."""
 
 INNER = "0.model."
 """Where a SentenceTransformer keeps the model of transformers."""
@@ -40,7 +40,7 @@ def load_weights(model: nn.Module, checkpoint: Path, *, sharded: bool) -> bool:
     if missing or unknown:
         raise ValueError(
             f"resume_from_checkpoint: got {checkpoint} without {len(missing)} of the model's tensors and with "
-            f"{len(unknown)} that it has not ({', '.join(sorted(missing | unknown)[:3])}); a checkpoint of the same model "
+            f"{len(unknown)} unknown ones ({', '.join(sorted(missing | unknown)[:3])}); a checkpoint of the same model "
             "is accepted; resume with the model that the run began with"
         )
     return True
@@ -67,7 +67,7 @@ def _load_part(model: nn.Module, part: dict[str, Tensor], *, sharded: bool) -> I
 
 
 def write_model(model: nn.Module, folder: Path, weights: dict[str, Any] | None) -> None:
-    """Write a model folder, of an adapter that alone; without the stock card, which would run the model."""
+    """Write a model folder, or only its adapter; without the stock card, which would run the model."""
     inner = model[0].model
     weights = None if weights is None else {name.removeprefix(INNER): value for name, value in weights.items()}
     if inner._hf_peft_config_loaded:
@@ -79,11 +79,7 @@ def write_model(model: nn.Module, folder: Path, weights: dict[str, Any] | None) 
 
 @contextmanager
 def saving_as(model: nn.Module, weights: dict[str, Any] | None) -> Iterator[None]:
-    """Let a model be saved with weights that it does not hold whole itself.
-
-    Args:
-        weights: By the names of the model; None changes nothing.
-    """
+    """Let a model be saved with weights, by its names, that it does not hold whole itself; None changes nothing."""
     if weights is None:
         yield
         return
@@ -95,7 +91,7 @@ def saving_as(model: nn.Module, weights: dict[str, Any] | None) -> Iterator[None
 
 
 def check_sharding(args: GVETrainingArguments, *, enabled: bool) -> None:
-    """Make sure that what is asked for goes together with sharded parameters."""
+    """Refuse settings that do not work with sharded parameters."""
     if args.fsdp and not enabled:
         raise ValueError(
             f"fsdp: got {args.fsdp} on {args.device.type} with {args.world_size} process(es), where accelerate would run "

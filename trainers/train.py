@@ -65,11 +65,7 @@ def make_trainer(command: TrainCommand, args: GVETrainingArguments) -> GVETraine
 
 
 def make_evaluator(command: TrainCommand, args: GVETrainingArguments) -> GVEUVRBEvaluator | None:
-    """The benchmark of the run, loaded and checked before the first step.
-
-    Returns:
-        The evaluator, or None without a benchmark.
-    """
+    """The benchmark of the run, loaded and checked before the first step; None without one."""
     if command.uvrb is None:
         return None
     if args.eval_strategy == "no":
@@ -92,7 +88,7 @@ def make_evaluator(command: TrainCommand, args: GVETrainingArguments) -> GVEUVRB
 
 
 def check_processes(command: TrainCommand, args: GVETrainingArguments) -> None:
-    """Refuse a recipe that was written for another number of processes: its global batch would be another."""
+    """Refuse a recipe written for another number of processes, whose global batch would differ."""
     wanted, there = command.num_processes, args.world_size
     if wanted is None or wanted == there:
         return
@@ -105,14 +101,7 @@ def check_processes(command: TrainCommand, args: GVETrainingArguments) -> None:
 
 
 def load_tasks(data: str, tasks: Sequence[str] | None = None) -> DatasetDict:
-    """The training sets of a UVRD folder or Hub data set.
-
-    Args:
-        tasks: Which; all if None.
-
-    Raises:
-        ValueError: Where the data or a task is not there.
-    """
+    """The training sets of a UVRD folder or Hub data set; all tasks by default."""
     try:
         there = get_dataset_config_names(data)
     except OSError as error:  # no such folder, no data in it, no connection

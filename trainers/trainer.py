@@ -24,13 +24,13 @@ from gve.trainers.curriculum.schedule import TaskScores
 from gve.trainers.encoders import LiveEncoder, OutsideEncoder
 from gve.trainers.gradcache.loss import build_loss
 from gve.trainers.losses import GVELoss
-from gve.trainers.media.vision_cache import cache_callbacks, cache_for, completed
-from gve.trainers.mining.callback import mining_callback
+from gve.trainers.media.vision_cache import cache_for, completed
+from gve.trainers.mining.callback import MiningCallback
 from gve.trainers.optimizer import optimizer_of
 from gve.trainers.prober import CurriculumCallback, Prober
-from gve.trainers.resume.checkpoints import STAGE, CheckpointStage, resumed_checkpoint
+from gve.trainers.resume.checkpoints import STAGE, CheckpointStage, find_checkpoint
 from gve.trainers.resume.finite import LossGuard, check_weights
-from gve.trainers.resume.guard import run_facts
+from gve.trainers.resume.guard import check_resume, run_facts
 from gve.trainers.resume.missing import complete_rows
 from gve.trainers.rows import (
     NamedBatches,
@@ -38,7 +38,6 @@ from gve.trainers.rows import (
     build_loader,
     build_sampler,
     check_tasks,
-    without_unused_negatives,
 )
 from gve.trainers.sharding import check_sharding, load_weights, write_model
 from gve.trainers.watching.meters import WatchCallback
@@ -87,7 +86,8 @@ class GVETrainer(SentenceTransformerTrainer):
         tasks, self.skipped = complete_rows(
             check_tasks(train_dataset), on_missing=args.on_missing, negatives_of=args.negatives_of
         )
-        self.mining = mining_callback(args, tasks, prober)
+        mines = args.mined_negatives is not None or args.remine_every_epoch
+        self.mining = MiningCallback(args, tasks, prober) if mines else None
         self.vision_cache = cache_for(model[0].model, model.processor, args)
         collator = kwargs.pop("data_collator", None) or PairCollator(
             model.processor,
@@ -110,7 +110,7 @@ class GVETrainer(SentenceTransformerTrainer):
                 *((self.mining,) if self.mining else ()),
                 self.curriculum,
                 self.watch,
-                *cache_callbacks(self.vision_cache),
+                *((self.vision_cache,) if self.vision_cache else ()),
             ],
             **kwargs,
         )
@@ -132,7 +132,7 @@ class GVETrainer(SentenceTransformerTrainer):
         """Batches by the pyramid, each process its own."""
         args = self.args
         rows = {
-            task: without_unused_negatives(data, 0 if self.mining else args.negatives_of(task))
+            task: data if args.negatives_of(task) and not self.mining else data.remove_columns("negatives")
             for task, data in self.train_dataset.items()
         }
         sampler = build_sampler(args, self.train_dataset)
@@ -145,11 +145,7 @@ class GVETrainer(SentenceTransformerTrainer):
         return build_loader(rows, sampler, NamedBatches(self.data_collator), args)
 
     def probe(self, epoch: int) -> dict[str, TaskScores]:
-        """Score all tasks: by the given prober in the first epoch, by the live weights after it (section 3.3).
-
-        Args:
-            epoch: Counted from 0.
-        """
+        """Scores by the given prober in epoch 0, by the live weights after it (section 3.3)."""
         live = epoch > 0 or (self.prober is None and self.args.curriculum(1).needs_baseline)
         if not live and self.prober is None:
             return {}
@@ -170,19 +166,21 @@ class GVETrainer(SentenceTransformerTrainer):
         """Train, from the start or from a checkpoint of the same run.
 
         Raises:
-            ValueError: Where there is no checkpoint, or it is of a run with other data or settings and `resume_force`
-                is not set; where a loss or a weight stops being a number.
+            ValueError: Without such a checkpoint; for one with other data or settings, unless `resume_force` is set; for a
+                loss or weight of NaN or infinity.
         """
         check_sharding(self.args, enabled=self.is_fsdp_enabled)
         self.facts = run_facts(self.args, self.train_dataset, self.model)
-        checkpoint = resumed_checkpoint(resume_from_checkpoint, self.facts, self.args)
+        checkpoint = find_checkpoint(resume_from_checkpoint, self.args.output_dir)
+        if checkpoint is not None:
+            check_resume(checkpoint, self.facts, force=self.args.resume_force)
         self.stage.clear(Path(self.args.output_dir))
-        output = super().train(resume_from_checkpoint=checkpoint, **kwargs)
+        output = super().train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint), **kwargs)
         self.guard.settle()
         return output
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """The loss of a batch; in training a loss that is no number stops the run with the ids of the rows."""
+        """The loss of a batch; in training NaN or infinity stops the run with the ids of the rows."""
         named = {name: inputs.pop(name) for name in ("task", "ids") if name in inputs}
         loss = super().compute_loss(model, inputs, *args, **kwargs)
         if named:
@@ -207,12 +205,12 @@ class GVETrainer(SentenceTransformerTrainer):
         super().log(logs, start_time)
 
     def _get_output_dir(self, trial: Any) -> str:
-        """The folder of the run, or while a checkpoint is written, the one beneath it that nobody resumes from."""
+        """The folder of the run, or while a checkpoint is written, a folder in it that no resume reads."""
         run = super()._get_output_dir(trial)
         return str(Path(run, STAGE)) if self.stage.is_open else run
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Write a checkpoint that is there whole or not at all."""
+        """Write a checkpoint whole or not at all."""
         self.guard.settle()
         check_weights(self.model, step=self.state.global_step, device=self.args.device)
         run = Path(self._get_output_dir(trial))
@@ -235,7 +233,7 @@ class GVETrainer(SentenceTransformerTrainer):
         self.accelerator.wait_for_everyone()
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Write a complete model folder, of an adapter that alone; without the stock card, which would run the model."""
+        """Write a complete model folder, or only the adapter."""
         if not self.args.should_save:  # transformers calls this on every process
             return
         if not isinstance(self.model[0].model, EmbedderMixin):
@@ -246,7 +244,7 @@ class GVETrainer(SentenceTransformerTrainer):
         write_json(folder / "training_args.json", self.args.to_dict())
 
     def _load_from_checkpoint(self, checkpoint_path: str, model: nn.Module | None = None) -> None:
-        """Read the weights into the live model; the parent would build a second model beside it."""
+        """Read the weights into the live model; the parent would build a second model."""
         if load_weights(self.model, Path(checkpoint_path), sharded=self.is_fsdp_enabled):
             return
         if self.is_fsdp_enabled:  # an adapter over sharded weights: accelerate's own files hold both

@@ -1,6 +1,6 @@
 """Reads the labelled videos of one classification task from a folder and checks them.
 
-Three layouts: `queries.jsonl` (a video, its own candidates, the place of the answer), `labels.csv` (path, label), or a
+Three layouts: `queries.jsonl` (a video, its own candidates, the index of the answer), `labels.csv` (path, label), or a
 folder of videos for each class. Beside the last two, `classes.txt` may name all classes, one a line.
 
 Shapes: Q queries, N classes or distinct candidates.
@@ -35,7 +35,7 @@ QUERIES, LABELS, CLASSES = "queries.jsonl", "labels.csv", "classes.txt"
 
 
 class _Rows(NamedTuple):
-    """What a folder holds: ids and paths of Q videos, N candidates as id and text, and what answers what."""
+    """Content of a folder: ids and paths of Q videos, ids and texts of N candidates, and which answers which."""
 
     query_ids: list[str]
     paths: list[Path]
@@ -46,35 +46,26 @@ class _Rows(NamedTuple):
 
 
 def load_folder(folder: str | PathLike[str], task: ClassificationTask, *, strict: bool = False) -> EvaluationSet:
-    """Load and check the videos of one task.
-
-    Args:
-        folder: In one of the three layouts.
-        task: Its entry in the table.
-        strict: Refuse another number of classes than the task's, which is only told of else.
-
-    Returns:
-        The set: videos as queries, each with one positive among the texts of the classes, or among its own candidates.
+    """Load and check the videos of one task: each has one positive among all classes, or among its own candidates.
 
     Raises:
-        ValueError: When the folder, its classes or the videos of a class are missing, when a label, a path or an answer
-            is unknown or repeated, when a file is no video, or, if strict, for another number of classes.
+        ValueError: If the folder, its classes or the videos of a class are missing, if a label, path or answer is unknown
+            or repeated, if a file is not a video, or, if `strict`, if the number of classes is not the published one
+            (otherwise that is a warning).
     """
     root = Path(folder)
     if not root.is_dir():
-        raise ValueError(
-            f"{task.slug}: no folder {shown(str(folder))}; a folder of videos is accepted; check the path"
-        )
+        raise ValueError(f"{task.slug}: got {shown(str(folder))}, which is not a folder of videos. Check the path.")
     present = [name for name in (QUERIES, LABELS) if (root / name).is_file()]
     if len(present) > 1:
-        raise ValueError(f"{task.slug}: {root} has {QUERIES} and {LABELS}; one of them is accepted; remove the other")
+        raise ValueError(f"{task.slug}: {root} has {QUERIES} and {LABELS}; it may have one of them. Remove the other.")
     rows = _read_queries(root, task) if present == [QUERIES] else _read_classes(root, task, has_labels=bool(present))
     if len(rows.texts) != task.num_classes:
-        told = f"{task.slug}: {root} has {len(rows.texts)} classes; {task.name} has {task.num_classes}"
+        found = f"{task.slug}: {root} has {len(rows.texts)} classes; {task.name} has {task.num_classes}"
         if strict:
-            raise ValueError(f"{told}; add what is missing (all names may stand in {CLASSES}), or do not be strict")
-        logger.warning("%s; scores do not compare with those on all of them", told)
-    _check_unique(rows.query_ids, f"{task.slug}: video", "ask once for each, or give the rows an id")
+            raise ValueError(f"{found}. Add the missing ones (list all names in {CLASSES}), or drop strict.")
+        logger.warning("%s; scores do not compare with scores on all of them", found)
+    _check_unique(rows.query_ids, f"{task.slug}: video", "Query each once, or give the rows an id.")
     _check_videos(rows.paths, task)
     return EvaluationSet(
         task=task,
@@ -90,11 +81,7 @@ def load_folder(folder: str | PathLike[str], task: ClassificationTask, *, strict
 def label_words(name: str) -> str:
     """The name of a class as words: "ApplyEyeMakeup" and "apply_eye_makeup" are "apply eye makeup".
 
-    Args:
-        name: As folders and label files spell it; one that has spaces already keeps its letters.
-
-    Returns:
-        Words with one space between them, without the brackets of placeholders.
+    A name with spaces keeps its capitals; the brackets of placeholders go.
     """
     text = " ".join(re.sub(r"[_\[\]]", " ", name).split())
     if " " in name.strip():
@@ -109,17 +96,15 @@ def _read_classes(root: Path, task: ClassificationTask, *, has_labels: bool) -> 
     names = _lines(listed) if listed.is_file() else sorted({label for _, label in pairs})
     if not names or not pairs:
         raise ValueError(
-            f"{task.slug}: {root} has no class with a video; a folder for each class, {LABELS} or {QUERIES} is "
-            "accepted; check the path"
+            f"{task.slug}: {root} has no class with a video; it must have a folder for each class, {LABELS} or "
+            f"{QUERIES}. Check the path."
         )
     texts = [task.template.format(label=label_words(name)) for name in names]
-    _check_unique(texts, f"{task.slug}: the class that reads", "name the classes apart")
+    _check_unique(texts, f"{task.slug}: the class that reads", "Rename one of the classes.")
     rows = {name: row for row, name in enumerate(names)}
     for path, label in pairs:
         if label not in rows:
-            raise ValueError(
-                f"{task.slug}: {path}: unknown label {shown(label)}; those in {CLASSES} are accepted; add it"
-            )
+            raise ValueError(f"{task.slug}: {path}: label {shown(label)} is not in {CLASSES}. Add it.")
     answers = [rows[label] for _, label in pairs]
     return _Rows([path for path, _ in pairs], [root / path for path, _ in pairs], names, texts, answers, None)
 
@@ -131,8 +116,8 @@ def _labels_of_folders(root: Path, task: ClassificationTask) -> list[tuple[str, 
         files = list(walk_files([folder]))
         if not files:
             raise ValueError(
-                f"{task.slug}: class {shown(folder.name)} has no video; at least one is needed; add one, or remove the "
-                f"folder and name the class in {CLASSES}"
+                f"{task.slug}: class {shown(folder.name)} has no video. Add one, or remove the folder and name the "
+                f"class in {CLASSES}."
             )
         pairs += [(path.relative_to(root).as_posix(), folder.name) for path in files]
     return pairs
@@ -144,21 +129,19 @@ def _labels_of_file(root: Path, task: ClassificationTask) -> list[tuple[str, str
         reader = csv.DictReader(file)
         if not {"path", "label"} <= set(reader.fieldnames or ()):
             raise ValueError(
-                f"{task.slug}: {LABELS} has the columns {shown(reader.fieldnames)}; path and label are needed; name them in "
-                "the first line"
+                f"{task.slug}: {LABELS} must have the columns path and label, got {shown(reader.fieldnames)}. Name them "
+                "in the first line."
             )
         pairs = []
         for row in reader:
             if not row["path"] or not (row["label"] or "").strip():
-                raise ValueError(
-                    f"{task.slug}: {LABELS} line {reader.line_num} lacks a path or a label; both are needed; fill it in"
-                )
+                raise ValueError(f"{task.slug}: {LABELS} line {reader.line_num} lacks a path or a label. Fill it in.")
             pairs.append((row["path"], row["label"].strip()))
     return pairs
 
 
 def _read_queries(root: Path, task: ClassificationTask) -> _Rows:
-    """Videos with candidates of their own; texts are taken as they are, and equal ones are one corpus row."""
+    """Videos with candidates of their own; texts are kept as they are, and equal ones are one corpus row."""
     query_ids, paths, answers, pools = [], [], [], []
     corpus: dict[str, int] = {}
     for number, line in enumerate(_lines(root / QUERIES), start=1):
@@ -170,29 +153,29 @@ def _read_queries(root: Path, task: ClassificationTask) -> _Rows:
         pools.append(np.array(pool, dtype=np.int64))
         answers.append(pool[row["answer"]])
     if not query_ids:
-        raise ValueError(f"{task.slug}: {QUERIES} is empty; one row a video is needed; fill it")
+        raise ValueError(f"{task.slug}: {QUERIES} is empty; it needs one row a video. Fill it.")
     return _Rows(query_ids, paths, list(corpus), list(corpus), answers, pools)
 
 
 def _parse(line: str, where: str) -> dict[str, Any]:
-    """One row {id, video, candidates, answer}; the id is the video's path where the line has none."""
+    """One row {id, video, candidates, answer}; without an id, the video's path is the id."""
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: no JSON ({error}); one object a line is accepted; correct it") from error
+        raise ValueError(f"{where}: not JSON ({error}); each line must be one object. Correct it.") from error
     if not isinstance(row, dict) or not {"video", "candidates", "answer"} <= row.keys():
-        raise ValueError(f"{where}: video, candidates and answer are needed; fill them in")
+        raise ValueError(f"{where}: video, candidates and answer are required. Fill them in.")
     if not isinstance(row["video"], str) or not row["video"]:
-        raise ValueError(f"{where}: video {shown(row['video'])}; a path is accepted; correct it")
+        raise ValueError(f"{where}: video must be a path, got {shown(row['video'])}. Correct it.")
     row["id"] = id_text(row["video"] if row.get("id") in (None, "") else row["id"], where)
     candidates, answer = row["candidates"], row["answer"]
     if not isinstance(candidates, list) or not all(isinstance(text, str) and text.strip() for text in candidates):
-        raise ValueError(f"{where}: the candidates are no list of texts; texts are accepted; correct it")
+        raise ValueError(f"{where}: candidates must be a list of texts, got {shown(candidates)}. Correct it.")
     if len(set(candidates)) != len(candidates):
-        raise ValueError(f"{where}: a candidate stands twice; different ones are accepted; remove the repetition")
+        raise ValueError(f"{where}: a candidate appears twice. Remove the repetition.")
     if type(answer) is not int or not 0 <= answer < len(candidates):
         raise ValueError(
-            f"{where}: answer {shown(answer)}; 0 to {len(candidates) - 1} is accepted, its place; correct it"
+            f"{where}: answer must be an index from 0 to {len(candidates) - 1}, got {shown(answer)}. Correct it."
         )
     return row
 
@@ -205,39 +188,39 @@ def _check_videos(paths: Sequence[Path], task: ClassificationTask) -> None:
     if problems:
         path, problem = problems[0]
         more = f", and {len(problems) - 1} more such" if len(problems) > 1 else ""
-        raise ValueError(f"{task.slug}: {path} {problem}{more}; videos are accepted; mend it, or leave it out")
+        raise ValueError(f"{task.slug}: {path} {problem}{more}. Repair it, or leave it out.")
 
 
 def _problem(path: Path) -> str | None:
-    """Why a file cannot be a query."""
+    """Why a file cannot be a query, or None."""
     if not path.is_file():
-        return "is no file"
+        return "is not a file"
     try:
         str(path).encode()  # it becomes an id, and tables hold UTF-8
         video_info(path)
     except UnicodeEncodeError:
         return "has a name that is not UTF-8"
     except ValueError as error:
-        return f"is no video ({error})"
+        return f"is not a video ({error})"
     return None
 
 
 def _check_unique(values: Iterable[str], what: str, remedy: str) -> None:
-    """Nothing may stand twice."""
+    """Refuse repeated values."""
     common = Counter(values).most_common(1)
     if common and common[0][1] > 1:
-        raise ValueError(f"{what} {shown(common[0][0])} stands more than once; once is accepted; {remedy}")
+        raise ValueError(f"{what} {shown(common[0][0])} appears more than once. {remedy}")
 
 
 def _lines(path: Path) -> list[str]:
-    """Lines that hold something."""
+    """Lines that are not blank."""
     return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
 
 
 def _table(**columns: list[str] | None) -> "Dataset":
     """A dataset of texts; a column of None is null in every row."""
     import pyarrow as pa
-    from datasets import Dataset  # a second to import, and commands ask for the names of tasks alone
+    from datasets import Dataset  # takes a second to import, and some commands need only the names of tasks
 
     (length,) = {len(column) for column in columns.values() if column is not None}
     return Dataset(

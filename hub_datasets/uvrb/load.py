@@ -20,13 +20,10 @@ class EvaluationSet:
     """One set, ready to be encoded and ranked. Q queries, N corpus rows.
 
     Attributes:
-        task: The set's entry in the table.
         queries: Q rows with columns id, text, image, video; media are encoded bytes or paths.
         corpus: N rows with columns id, video; or id, text where the queries are videos to classify.
-        query_ids: The Q ids of `queries`.
-        corpus_ids: The N ids of `corpus`.
         positives: For each query the corpus rows that answer it, int64, ascending, at least one.
-        pools: For each query the corpus rows that it is ranked against, or None: against all N.
+        pools: For each query the corpus rows it is ranked against, or None: against all N.
     """
 
     task: ScoredTask
@@ -51,20 +48,14 @@ class EvaluationSet:
 
 
 def load_set(source: str | PathLike[str], name: str, split: str = "unseen") -> EvaluationSet:
-    """Load and check one set (configurations `<slug>-corpus`, `-queries`, `-qrels` and, with pools, `-top_ranked`).
+    """Load and check one set by name or slug, from a local folder or a Hub dataset repository.
 
-    Args:
-        source: A local folder or a Hub dataset repository.
-        name: The set's name or slug.
-        split: "seen" or "unseen".
-
-    Returns:
-        The set with its relevance as row numbers.
+    It reads the configurations `<slug>-corpus`, `-queries`, `-qrels` and, with pools, `-top_ranked`.
 
     Raises:
-        ValueError: When the source, a configuration, a column or the split is missing, when ids are repeated, unknown,
-            missing or neither texts nor whole numbers (which become texts), when a query lacks a modality or a positive,
-            or when a positive is not among its query's candidates.
+        ValueError: If the source, a configuration, a column or the split is missing, if ids are repeated, unknown, missing
+            or neither texts nor whole numbers (which become texts), if a query lacks a modality or a positive, or if a
+            positive is not among its query's candidates.
     """
     (task,) = resolve([name])
     corpus = _load(source, f"{task.slug}-corpus", split)
@@ -88,34 +79,26 @@ def load_set(source: str | PathLike[str], name: str, split: str = "unseen") -> E
 
 def _load(source: str | PathLike[str], config: str, split: str) -> "Dataset":
     """One split of one configuration, with an error that names all three."""
-    from datasets import load_dataset  # a second to import, and commands ask for the names of sets alone
+    from datasets import load_dataset  # takes a second to import, and some commands need only the names of sets
 
     try:
         return load_dataset(str(source), config, split=split)
     except (ValueError, FileNotFoundError, ConnectionError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"source: cannot read split {split!r} of configuration {config!r} from {shown(str(source))} ({reason}); "
-            "a folder or Hub repository in the UVRB layout is needed; check the path, the set and the split"
+            f"source: cannot read split {split!r} of configuration {config!r} from {shown(str(source))} ({reason}). "
+            "It must be a folder or Hub repository in the UVRB layout. Check the path, the set and the split."
         ) from error
 
 
 def id_text(value: Any, place: str) -> str:
-    """An id as text, so that 7 in one file and "7" in another are the same.
-
-    Args:
-        value: A text or a whole number.
-        place: For messages.
-
-    Raises:
-        ValueError: For anything else, and for none.
-    """
+    """An id as text, so that 7 in one file and "7" in another are the same; a ValueError that names the place otherwise."""
     if isinstance(value, str):
         return value
     if isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1:  # pandas' 7.0
         return str(int(value))
     what = "no id" if value is None else f"the id {shown(value)} ({type(value).__name__})"
-    raise ValueError(f"{place}: got {what}; texts and whole numbers are accepted; correct it")
+    raise ValueError(f"{place}: got {what}; ids must be texts and whole numbers. Correct it.")
 
 
 def _column(rows: "Dataset", name: str, config: str) -> Any:
@@ -143,20 +126,20 @@ def _with_ids(rows: "Dataset", ids: Sequence[str]) -> "Dataset":
 
 
 def _row_numbers(ids: Sequence[str], config: str) -> dict[str, int]:
-    """Map ids to row numbers; every id may stand once."""
+    """Row numbers by id; ids must be unique."""
     rows = {identity: row for row, identity in enumerate(ids)}
     if not rows:
         raise ValueError(f"{config}: got no rows; at least one is needed; check the split")
     if len(rows) != len(ids):
         repeated = Counter(ids).most_common(1)[0][0]
         raise ValueError(
-            f"{config}: id {shown(repeated)} stands more than once; ids must be unique; remove the repetitions"
+            f"{config}: id {shown(repeated)} appears more than once; ids must be unique. Remove the repetitions."
         )
     return rows
 
 
 def _check_modalities(queries: "Dataset", modalities: Sequence[str], config: str) -> None:
-    """Every query must hold what the set's queries are made of."""
+    """Every query must have all parts that the set's queries are made of."""
     for modality in modalities:
         if modality not in queries.column_names:
             raise ValueError(f"{config}: no column {modality!r}; got {shown(queries.column_names)}; add it")
@@ -207,7 +190,7 @@ def _read_positives(
     for query_id, rows in zip(query_rows, found, strict=True):
         if not rows:
             raise ValueError(
-                f"{config}: query {shown(query_id)} has no positive; each query needs at least one; add it"
+                f"{config}: query {shown(query_id)} has no positive; each query needs at least one. Add it."
             )
     return [np.array(sorted(rows), dtype=np.int64) for rows in found]
 

@@ -1,8 +1,8 @@
-"""A captioner of files: requests go to a batch file, answers come from one, whoever runs it in between.
+"""A captioner of files: requests go into a batch file, answers come out of one, and anyone may run it in between.
 
-The files are those of OpenAI's batch interface, one JSON object a line, which hosted services and `vllm run-batch`
-read and write. A run that waits for a batch fails its records as retryable; when the answers are in the folder, `gve
-synth retry` finds them, and writes down again what was answered by an error.
+The files are OpenAI's batch format, one JSON object a line, which hosted services and `vllm run-batch` read and write.
+A run that waits for a batch fails its records as retryable. Once the answers are in the folder, `gve synth retry` finds
+them, and writes down again what was answered by an error.
 """
 
 import json
@@ -21,13 +21,7 @@ WAITING = "waiting-for-batch"
 
 @dataclass
 class BatchCaptioner:
-    """Writes down what is asked for, and answers what has been read back.
-
-    Attributes:
-        folder: Where `requests-*.jsonl` are written and `responses*.jsonl` are read.
-        model: The model that shall run the batch.
-        constrained: Whether to ask for decoding under the schema.
-    """
+    """Writes `requests-*.jsonl` to a folder and answers from its `responses*.jsonl`."""
 
     folder: Path
     model: str
@@ -67,13 +61,7 @@ def write_requests(path: Path, requests: dict[str, Request], model: str, *, cons
 
 
 def read_responses(paths: Iterable[Path]) -> dict[str, Response]:
-    """The answers in batch output files, by the names of their requests.
-
-    A line that reports an error counts as an answer with that error; so does one of another shape. Where a request was
-    answered several times, what is no error counts.
-
-    Args:
-        paths: The files.
+    """Read batch output files: the answers by the names of their requests; an answer that is no error wins.
 
     Raises:
         ValueError: If a line is not JSON with a custom_id.
@@ -98,7 +86,7 @@ def _response(line: dict[str, Any]) -> Response:
 
 
 def _counts(paths: Iterable[Path]) -> Counter[str]:
-    """How often each request stands in files of requests or of answers."""
+    """Count how often each request occurs in files of requests or of answers."""
     return Counter(line["custom_id"] for path in paths for line in _lines(path))
 
 
@@ -112,8 +100,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
             line["custom_id"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"paths: line {number} of {path.name} is no JSON object with a custom_id; the output file of a batch "
-                "is accepted; take the broken line out"
+                f"paths: line {number} of {path.name} is not a JSON object with a custom_id. Take the line out."
             ) from error
         lines.append(line)
     return lines

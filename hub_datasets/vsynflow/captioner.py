@@ -1,7 +1,7 @@
-"""What a captioner is: something that answers requests, each a short conversation with pictures.
+"""What a captioner is: it answers requests, each a short conversation with pictures.
 
-A request says everything that its answer depends on and is named by a digest of that, so that an answer that was paid
-for is found again, and a rerun asks for the same thing.
+A request holds everything that its answer depends on, and a digest of that names it. So a paid answer is found again,
+and a rerun asks for the same thing.
 """
 
 import hashlib
@@ -10,18 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
+from gve.hub_datasets.vsynflow.journal import Journal
 from gve.hub_datasets.vsynflow.records import digest
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One message of a conversation.
-
-    Attributes:
-        role: "user" or "assistant".
-        text: The words.
-        images: Encoded JPEG files that stand before the words; the frames of a video in their order.
-    """
+    """A message of "user" or "assistant": JPEG files, of a video in order, then words."""
 
     role: str
     text: str
@@ -37,11 +32,10 @@ class Request:
         prompt: Name and version of the prompt, such as "video/1".
         turns: The conversation so far; the last turn is the user's.
         schema: JSON schema of the answer.
-        seed: Seed of the sampling.
-        max_tokens: Tokens that the answer may take.
+        seed: Of the sampling.
+        max_tokens: Of the answer.
         temperature: Of the sampling.
-        subject: What is shown, in words of the data: {"file", "kind", ...}. Never sent to a model; a captioner that
-            looks the truth up reads it.
+        subject: What the pictures show: {"file", "kind", ...}. Never sent to a model; only `TruthCaptioner` reads it.
     """
 
     record: str
@@ -54,7 +48,7 @@ class Request:
     subject: Mapping[str, Any] = field(default_factory=dict)
 
     def key(self, captioner: str) -> str:
-        """The name of this request to a captioner; where the captioner runs does not enter."""
+        """Name this request to a captioner, wherever the captioner runs."""
         turns = [
             [turn.role, turn.text, [hashlib.blake2b(image, digest_size=16).hexdigest() for image in turn.images]]
             for turn in self.turns
@@ -63,7 +57,7 @@ class Request:
         return digest(captioner, self.record, self.prompt, turns, dict(self.schema), drawn, dict(self.subject))
 
     def followed_by(self, reply: str, correction: str) -> "Request":
-        """The same conversation after a reply that must be corrected."""
+        """The same conversation after a reply that needs correction."""
         return replace(self, turns=(*self.turns, Turn("assistant", reply), Turn("user", correction)))
 
 
@@ -72,12 +66,11 @@ class Response:
     """What came back for a request.
 
     Attributes:
-        text: The answer; "" where there is none.
-        finish: "stop", or "length" where the answer was cut off.
-        input_tokens: Tokens that were read, as the captioner counted them.
-        output_tokens: Tokens that were written.
-        error: "" for an answer, else a short name of what broke, such as "deadline"; a server's own words stand behind
-            it, as in "http-400: at most 4 images".
+        text: The answer, if any.
+        finish: "stop", or "length" for an answer that was cut off.
+        input_tokens: As the captioner counted them.
+        output_tokens: Likewise.
+        error: "" for an answer, else a short name such as "deadline", perhaps with the server's words after a colon.
         retryable: Whether another run may get an answer.
     """
 
@@ -90,7 +83,7 @@ class Response:
 
 
 def token_count(value: Any) -> int:
-    """A number of tokens as servers give it: a whole number, a float, or nothing."""
+    """A number of tokens as servers give it: an integer, a float, or nothing."""
     return int(value) if isinstance(value, (int, float)) and math.isfinite(value) else 0
 
 
@@ -99,11 +92,7 @@ Done = Callable[[int, Response], None]
 
 
 class Captioner(Protocol):
-    """Anything that answers requests; picklable, so that it reaches a worker.
-
-    Attributes:
-        name: What answers (a model's id and revision); it enters the names of requests.
-    """
+    """Answers requests; picklable. `name` (a model's id and revision) enters the names of requests."""
 
     name: str
 
@@ -112,28 +101,10 @@ class Captioner(Protocol):
         ...
 
 
-class Answers(Protocol):
-    """Where responses are kept, as `journal.Journal` does."""
+def answer_once(captioner: Captioner, requests: Sequence[Request], journal: Journal) -> list[Response]:
+    """Answer requests in order, and pay for none of them twice; equal requests are asked once.
 
-    def get(self, key: str) -> Any | None:
-        """The response to a request, or None."""
-        ...
-
-    def add(self, key: str, response: Any) -> None:
-        """Keep a response, a JSON value."""
-        ...
-
-
-def answer_once(captioner: Captioner, requests: Sequence[Request], journal: Answers) -> list[Response]:
-    """Answer requests, and pay for none of them twice.
-
-    Args:
-        captioner: Who answers what the journal does not hold.
-        requests: What to ask for; equal requests are asked once.
-        journal: Keeps every answer before anybody uses it; errors are not kept, so that the next run asks again.
-
-    Returns:
-        The responses, in the order of the requests.
+    The journal keeps every answer before it is used. It keeps no errors, so that the next run asks again.
     """
     keys = [request.key(captioner.name) for request in requests]
     answered = {key: kept for key in keys if (kept := _kept(journal.get(key))) is not None}
@@ -151,7 +122,7 @@ def answer_once(captioner: Captioner, requests: Sequence[Request], journal: Answ
 
 
 def _kept(value: Any) -> Response | None:
-    """An answer of a journal; None for what is none, such as a line of another version, which is asked for again."""
+    """An answer of a journal; None for anything else, such as a line of another version, which is asked for again."""
     try:
         response = Response(**value)
     except TypeError:

@@ -8,6 +8,7 @@ from typing import Any
 
 from gve.hub_datasets.vsynflow.batch_files import BatchCaptioner
 from gve.hub_datasets.vsynflow.endpoint import EndpointCaptioner
+from gve.hub_datasets.vsynflow.settings import check_keys
 from gve.hub_datasets.vsynflow.truth import TRUTH_NAME, TruthCaptioner
 
 
@@ -33,8 +34,7 @@ def captioner_maker(values: Mapping[str, Any]) -> tuple[str, Callable[[], Any]]:
 
 
 def _check_arguments(values: Mapping[str, Any], known: Sequence[str], needed: Sequence[str]) -> None:
-    unknown, missing = sorted(set(values) - set(known)), [name for name in needed if name not in values]
-    if unknown:
-        raise ValueError(f"captioner: keys must be among {', '.join(known)}, got {unknown[0]!r}.")
+    check_keys("captioner", values, known)
+    missing = [name for name in needed if name not in values]
     if missing:
         raise ValueError(f"captioner.{missing[0]} is missing; {', '.join(needed)} are needed. Add it.")

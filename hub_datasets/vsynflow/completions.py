@@ -1,4 +1,4 @@
-"""Chat completions as JSON: what is asked for, and what servers of that interface answer, or say instead."""
+"""Chat completions as JSON: the request, and what servers of that interface answer, or say instead."""
 
 import base64
 from typing import Any
@@ -14,13 +14,7 @@ REASONING = ("reasoning_content", "reasoning")
 
 
 def chat_body(request: Request, model: str, *, constrained: bool) -> dict[str, Any]:
-    """The JSON of a chat completion.
-
-    Args:
-        request: What to ask for.
-        model: The model's name at the server.
-        constrained: Whether to ask for decoding under the schema.
-    """
+    """The JSON of a chat completion; `constrained` asks for decoding under the schema."""
     body: dict[str, Any] = {
         "model": model,
         "messages": [{"role": turn.role, "content": _content(turn)} for turn in request.turns],
@@ -45,12 +39,7 @@ def _content(turn: Turn) -> str | list[dict[str, Any]]:
 
 
 def read_completion(body: Any) -> Response | None:
-    """The response in a chat completion's JSON.
-
-    Returns:
-        An answer; or an error, where the server reports one or gives an answer without content, which asking again
-        would not change; or None for JSON of another shape.
-    """
+    """Read a chat completion: an answer, or an error that asking again would not change; None for JSON of another shape."""
     choice = _first(body, "choices")
     reported = _error(choice) or (_error(body) if choice is None else None)
     if reported:
@@ -80,14 +69,14 @@ def _error(value: Any) -> Any:
 
 
 def _text(content: Any) -> str:
-    """The words of a message, whose content may come in parts, some of them thoughts."""
+    """The words of a message; its content may come in parts, some of them thoughts."""
     parts = content if isinstance(content, list) else [content]
     texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
     return utf8("".join(text for text in texts if isinstance(text, str)))
 
 
 def _thought_answer(thought: Any) -> str:
-    """The answer that a server took for thoughts, as vLLM does where the model was told not to think; else ""."""
+    """The answer that a server took for thoughts, as vLLM does if the model was told not to think; else ""."""
     try:
         return utf8(thought) if isinstance(thought, str) and isinstance(read_json(thought), dict) else ""
     except ValueError:
@@ -95,7 +84,7 @@ def _thought_answer(thought: Any) -> str:
 
 
 def error_status(body: Any) -> int | None:
-    """The HTTP status that an error object names, as it may under status 200."""
+    """The HTTP status in an error object, which may come under status 200."""
     error = _error(body) if _first(body, "choices") is None else None
     code = error.get("code") if isinstance(error, dict) else None
     code = int(code) if isinstance(code, str) and code.isdecimal() else code
@@ -103,7 +92,7 @@ def error_status(body: Any) -> int | None:
 
 
 def with_words(code: str, body: Any) -> str:
-    """A short name of an error and the server's own words for it, such as "http-400: at most 4 images"."""
+    """An error's short name and the server's own words, such as "http-400: at most 4 images"."""
     for _ in range(4):  # {"error": {"message"}}, {"message"}, {"detail": [{"msg"}]}
         if isinstance(body, dict):
             body = next((body[name] for name in ("error", "message", "detail", "msg") if body.get(name)), "")

@@ -30,10 +30,12 @@ from gve.hub_datasets.vsynflow.flow import Flow
 from gve.hub_datasets.vsynflow.quality.captions import Multiplicity, NearCaptions
 from gve.hub_datasets.vsynflow.quality.consistency import Consistency, Similarity
 from gve.hub_datasets.vsynflow.quality.duplicates import Duplicates
-from gve.hub_datasets.vsynflow.quality.filters import Filters, make_filters
 from gve.hub_datasets.vsynflow.quality.integrity import Integrity, VideoLimits
+from gve.hub_datasets.vsynflow.quality.nsfw import Nsfw
+from gve.hub_datasets.vsynflow.quality.pii import Pii, PiiRules, Redaction
 from gve.hub_datasets.vsynflow.quality.rectification import CaptionLimits, Rectification
 from gve.hub_datasets.vsynflow.quality.shots import SceneRules
+from gve.hub_datasets.vsynflow.settings import check_keys
 from gve.hub_datasets.vsynflow.stages import SetupError, Stage
 
 WORLD = {
@@ -45,35 +47,45 @@ WORLD = {
     "most_video_similarity": 0.995,
 }
 """What differs for the rendered world: its clips are 48 pixels wide, two seconds long, and of few words."""
+WRITTEN = ("captions", "frame_captions", "image_query", "clip_query")
+"""Columns that a captioner wrote."""
 PROFILES: dict[str, dict[str, Any]] = {"default": {}, "world": WORLD}
 
 
 @dataclass(frozen=True)
+class Filters:
+    """The optional filters in use; None leaves one out."""
+
+    nsfw: Nsfw | None = None
+    pii: PiiRules | None = None
+
+
+@dataclass(frozen=True)
 class Config:
-    """Everything that a run can be told.
+    """All settings of a run.
 
     Attributes:
-        seed: Seed of everything random.
-        deadline: Seconds that one video may take to decode.
+        seed: Of everything random.
+        deadline: Seconds for one video to decode.
         video: Limits of videos.
         caption: Limits of captions.
-        scenes: How scene cuts are found; {"detector": "pyscenedetect"} needs the extra `synth`.
-        filters: Optional ones, {"nsfw": {"model", "labels", "threshold", "frames"}, "pii": {"action", "threshold",
-            "entities", "regions"}}; `pii` needs the extra of that name.
+        scenes: How scene cuts are found.
+        filters: {"nsfw": {"model", "labels", "threshold", "frames"}, "pii": {"action", "threshold", "entities",
+            "regions"}}; `pii` needs the extra of that name.
         most_same_captions: Videos that may share a caption.
         most_caption_overlap: Share of common runs of three words with an earlier caption.
-        most_bits: PDQ distance up to which a video is a copy of an earlier one.
-        least_similarity_share: Share of the corpus that is refused for the least similar captions.
+        most_bits: PDQ distance up to which a video copies an earlier one.
+        least_similarity_share: Share of the corpus that is rejected for the least similar captions.
         least_similarity: Floor of that similarity; depends on the encoder.
-        encoder: "module:function" that gives an encoder, or "module:function:argument"; None leaves out what needs one.
-        captioner: {"kind": "world", "folder"}, or the fields of EndpointCaptioner, BatchCaptioner or InProcessCaptioner
-            with the kind endpoint, batch or transformers; None leaves out enrichment and extension.
-        captioner_frames: Frames that the captioner and the encoder see.
-        fingerprints: File of a benchmark's fingerprints, which no record may meet; None leaves the gate out, and what
-            it leaves out cannot be published.
-        most_runs: Runs of 13 words in common with the benchmark that are let through.
-        most_text_similarity: Cosine with a benchmark's text above which a text paraphrases it; for the encoder.
-        most_video_similarity: Cosine with a benchmark's video above which a video shows the same; for the encoder.
+        encoder: "module:function" or "module:function:argument"; None leaves out what needs one.
+        captioner: {"kind": "world", "folder"}, or the fields of EndpointCaptioner or BatchCaptioner with the kind
+            endpoint or batch; None leaves out enrichment and extension.
+        captioner_frames: Frames for the captioner and the encoder.
+        fingerprints: File of a benchmark's fingerprints that no record may match; without it there is no gate, and
+            the result cannot be published.
+        most_runs: Common runs of 13 words with the benchmark that may pass.
+        most_text_similarity: Cosine above which a text paraphrases a benchmark's; calibrate it for the encoder.
+        most_video_similarity: Cosine above which a video shows the same as a benchmark's; likewise.
         clip_seconds: Shortest and longest clip of a clip-video pair.
     """
 
@@ -99,43 +111,54 @@ class Config:
 
 
 def make_config(values: Mapping[str, Any]) -> Config:
-    """A configuration from plain values, such as a YAML file's; "profile" names the defaults.
+    """A configuration from plain values, such as a YAML file's; "profile" chooses the defaults.
 
     Raises:
-        ValueError: For an unknown key or profile, or a value that is not accepted.
+        ValueError: For an unknown key or profile, or a value out of range.
         MissingExtraError: If an option needs packages that are not installed.
     """
     given = dict(values)
     profile = given.pop("profile", "default")
     if profile not in PROFILES:
-        raise ValueError(f"profile: got {profile!r}; {', '.join(PROFILES)} are accepted")
+        raise ValueError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}.")
     merged = {**PROFILES[profile], **given}
     for name, kind in (("video", VideoLimits), ("caption", CaptionLimits), ("scenes", SceneRules)):
         asked = {**PROFILES[profile].get(name, {}), **given.get(name, {})}
-        _check_keys(name, asked, kind)
+        check_keys(name, asked, _names(kind))
         merged[name] = replace(kind(), **{key: _tuple(value) for key, value in asked.items()})
-    _check_keys("config", merged, Config)
+    check_keys("config", merged, _names(Config))
     merged["filters"] = make_filters(given.get("filters") or {})
     return Config(**{key: _tuple(value) for key, value in merged.items()})
 
 
-def read_config(path: Path | None) -> dict[str, Any]:
-    """The plain values of a YAML file; none where there is no file.
+def make_filters(values: Mapping[str, Any]) -> Filters:
+    """The filters of a configuration: {"nsfw": fields of Nsfw, "pii": fields of PiiRules}."""
+    kinds: dict[str, Any] = {"nsfw": Nsfw, "pii": PiiRules}
+    check_keys("filters", values, kinds)
+    made = {}
+    for name, given in values.items():
+        if given is None:
+            continue
+        if not isinstance(given, Mapping):
+            raise ValueError(f"filters.{name} must be a mapping of names to values, {{}} for defaults; got {given!r}.")
+        check_keys(f"filters.{name}", given, _names(kinds[name]))
+        made[name] = kinds[name](**{key: _tuple(value) for key, value in given.items()})
+    return Filters(**made)
 
-    Raises:
-        ValueError: If it holds no mapping.
-    """
+
+def read_config(path: Path | None) -> dict[str, Any]:
+    """The plain values of a YAML file; none without a file."""
     values = {} if path is None else yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     if not isinstance(values, dict):
-        raise ValueError(f"config: {path} holds a {type(values).__name__}; a mapping of names to values is accepted")
+        raise ValueError(f"config: {path} must hold a mapping of names to values, got a {type(values).__name__}.")
     return values
 
 
 def make_flow(config: Config) -> Flow:
-    """The flow of a configuration: quality control, then, with a captioner, enrichment and extension."""
+    """The flow of a configuration: quality control; with a captioner also enrichment and extension."""
     stages = [*quality_stages(config), *pair_stages(config)]
     if config.fingerprints is not None:
-        written = ("captions", "frame_captions", "image_query", "clip_query") if config.captioner is not None else ()
+        written = () if config.captioner is None else WRITTEN
         gate = Decontamination(
             config.fingerprints,
             ("text", "raw_text", *written),
@@ -154,14 +177,17 @@ def make_flow(config: Config) -> Flow:
 
 def quality_stages(config: Config) -> list[Stage]:
     """Stage 1 [3.2], cheapest first; the paper's order of the three filters it names."""
-    stages: list[Stage] = [
-        *config.filters.of_captions(),
+    pii, nsfw = config.filters.pii, config.filters.nsfw
+    stages: list[Stage] = [] if pii is None else [Pii(pii)]  # before cleaning, which would tear addresses apart
+    if pii is not None and pii.action == "redact":
+        stages.append(Redaction(pii.threshold))
+    stages += [
         Rectification(config.caption),
         Multiplicity(config.most_same_captions),
         NearCaptions(config.most_caption_overlap),
         Integrity(config.video, scenes=config.scenes),
         Duplicates(config.most_bits),
-        *config.filters.of_videos(),
+        *([] if nsfw is None else [nsfw]),
     ]
     if config.encoder is not None:
         scores = Similarity(encoder_name(config.encoder), config.captioner_frames)
@@ -174,13 +200,14 @@ def pair_stages(config: Config) -> list[Stage]:
     if config.captioner is None:
         return []
     name, _ = captioner_maker(config.captioner)
+    pii = config.filters.pii
     encoder, seen, seed = _encoder_name(config), config.captioner_frames, config.seed
     least, most = config.clip_seconds
     return [
         Enrichment(name, encoder=encoder, num_frames=seen, seed=seed),
         References(least_seconds=least, most_seconds=most, shots="shots", seed=seed),
         Compositions(name, num_frames=seen, seed=seed),
-        *config.filters.of_writing(),
+        *([] if pii is None else [Pii(pii, WRITTEN, "pii_written", written=True)]),
         Mining(encoder, num_frames=seen),
     ]
 
@@ -190,23 +217,19 @@ def _encoder_name(config: Config) -> str:
 
 
 def _gate_encoder(config: Config) -> str:
-    """The encoder of the gate's two nets of embeddings; none where the fingerprints hold none."""
+    """Name of the encoder for the gate's nets of embeddings; "" if the fingerprints hold none."""
     assert config.fingerprints is not None
     known = Fingerprints.load(Path(config.fingerprints)).encoder
     if known and known != _encoder_name(config):
         raise SetupError(
-            f"fingerprints: {config.fingerprints} holds embeddings of {known}, and the configuration's encoder is "
-            f"{_encoder_name(config) or 'none'}; the same encoder is accepted, weights included; name it, or take the "
-            "fingerprints again"
+            f"encoder must be the fingerprints' own, {known}, weights included; got {_encoder_name(config) or 'none'}. "
+            f"Name it, or fingerprint again for {config.fingerprints}."
         )
     return known
 
 
-def _check_keys(name: str, values: Mapping[str, Any], kind: Any) -> None:
-    known = [one.name for one in fields(kind)]
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise ValueError(f"{name}: got {unknown[0]!r}; {', '.join(known)} are accepted; remove or rename it")
+def _names(kind: Any) -> list[str]:
+    return [one.name for one in fields(kind)]
 
 
 def _tuple(value: Any) -> Any:

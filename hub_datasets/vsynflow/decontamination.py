@@ -19,7 +19,7 @@ from gve.hub_datasets.vsynflow.fingerprints import Fingerprints, id_keys, text_r
 from gve.hub_datasets.vsynflow.quality.pdq import distances, from_hex
 from gve.hub_datasets.vsynflow.records import Record
 from gve.hub_datasets.vsynflow.shards import read_plan
-from gve.hub_datasets.vsynflow.stages import Stage, Context, Failed, Kept, Outcome, Rejected, SetupError
+from gve.hub_datasets.vsynflow.stages import Context, Failed, Kept, Outcome, Rejected, SetupError, Stage
 from gve.hub_datasets.vsynflow.status import read_table, verify_run
 from gve.hub_datasets.vsynflow.stills import frames_of
 
@@ -32,20 +32,20 @@ _RANK, _BATCH = 2, 32
 
 @dataclass(frozen=True)
 class Decontamination(Stage):
-    """Holds every record against the fingerprints of a benchmark.
+    """Compares every record with the fingerprints of a benchmark.
 
     Attributes:
         path: File of the fingerprints.
         texts: Columns that hold texts, or lists of them.
-        encoder: Name of the encoder, which must be that of the fingerprints; "" where they hold no embeddings, which
-            leaves out the nets of videos and of paraphrases.
-        most_bits: PDQ distance of the second nearest frame up to which the videos share pictures.
-        most_runs: Runs of 13 words, or whole texts, in common that are still let through.
+        encoder: Its name, which must be the fingerprints' own; "" leaves out the nets of videos and of paraphrases.
+        most_bits: PDQ distance of the second nearest frame up to which two videos share pictures.
+        most_runs: Common runs of 13 words, or whole texts, that may pass.
         most_similarity: Cosine of two texts above which one paraphrases the other; calibrate it for the encoder.
         most_video_similarity: Cosine of two videos above which they show the same; likewise.
     """
 
     name = NAME
+    limit_names = ("most_bits", "most_runs", "most_similarity", "most_video_similarity")
     version = 3
     columns = {  # noqa: RUF012
         "leak_id": pa.string(),
@@ -68,31 +68,20 @@ class Decontamination(Stage):
 
     @property
     def params(self) -> Mapping[str, Any]:
-        """The fingerprints by their content, and what is held against them."""
+        """The fingerprints by their content, and what is compared with them."""
         return {"fingerprints": _loaded(self.path).digest(), "texts": list(self.texts), "encoder": self.encoder}
-
-    @property
-    def limits(self) -> Mapping[str, Any]:
-        """The limits of the nets."""
-        return {
-            "most_bits": self.most_bits,
-            "most_runs": self.most_runs,
-            "most_similarity": self.most_similarity,
-            "most_video_similarity": self.most_video_similarity,
-        }
 
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
         """Score every record in all nets.
 
         Raises:
-            SetupError: If the encoder is not that of the fingerprints, or was not given.
+            SetupError: If the encoder is missing, or not the fingerprints' own.
         """
         known = _loaded(self.path)
         if known.encoder != self.encoder or (self.encoder and context.encoder is None):
             raise SetupError(
-                f"encoder: got {self.encoder or 'none'!r} and the run {'has one' if context.encoder else 'has none'}, "
-                f"but the fingerprints are of {known.encoder or 'none'!r}; the same encoder is accepted; name it in the "
-                "configuration, or take the fingerprints again"
+                f"encoder must be the fingerprints' own, {known.encoder or 'none'!r}; got {self.encoder or 'none'!r} and "
+                f"the run {'has one' if context.encoder else 'has none'}. Name it in the configuration, or fingerprint again."
             )
         similar = self._videos(records, known, context)
         outcomes: list[Outcome] = []
@@ -114,7 +103,7 @@ class Decontamination(Stage):
         return outcomes
 
     def judge(self, record: Mapping[str, Any]) -> Rejected | None:
-        """The first net that a record is caught in."""
+        """Reject by the first net that catches the record."""
         similarity, video = record["leak_similarity"], record["leak_video"]
         checks = (
             ("id", 1.0, record["leak_id"] is not None),
@@ -137,7 +126,7 @@ class Decontamination(Stage):
         return round(float((vectors @ known.texts.T).max()), 6)
 
     def _videos(self, records: Sequence[Record], known: Fingerprints, context: Context) -> list[float | Failed | None]:
-        """Cosine with the nearest test video, or why there is none; None for all without the net."""
+        """Cosine with the nearest test video, or why there is none; None for all without that net."""
         found: list[float | Failed | None] = [None] * len(records)
         if context.encoder is None or not self.encoder or not len(known.videos):
             return found
@@ -156,17 +145,11 @@ class Decontamination(Stage):
 
 
 def gate_report(folder: Path) -> dict[str, Any]:
-    """Whether a run went through the gate, with counts; `write_uvrd` and publication ask for it.
-
-    Args:
-        folder: A finished run's folder.
+    """Whether a finished run passed the gate, as JSON; `write_uvrd` and publication need it.
 
     Returns:
-        JSON: "passed"; "reason" where not; "fingerprints" (digest), "encoder", "limits", "checked" (records), "nets"
-        (those that were cast) and "caught" by net.
-
-    Raises:
-        ValueError: If the folder holds no plan.
+        "passed"; "reason" if not; "fingerprints" (digest), "encoder", "limits", "checked" (records), "nets" (in use) and
+        "caught" by net.
     """
     read_plan(folder)
     path = folder / "run.json"
@@ -197,7 +180,7 @@ def _loaded(path: str) -> Fingerprints:
 
 
 def _second_nearest(hashes: list[str], known: np.ndarray) -> int:
-    """Distance of the frame on rank two: one alike frame, such as a title card, is no leak."""
+    """Distance of the second nearest frame: one common frame, such as a title card, is no leak."""
     if not hashes or not len(known):
         return 256
     nearest = np.sort(distances(from_hex(hashes), known).min(axis=1))

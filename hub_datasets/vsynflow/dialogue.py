@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from gve.hub_datasets.vsynflow.captioner import Answers, Captioner, Request, Response, answer_once
+from gve.hub_datasets.vsynflow.captioner import Captioner, Request, Response, answer_once
+from gve.hub_datasets.vsynflow.journal import Journal
 from gve.hub_datasets.vsynflow.stages import Failed, Rejected
 from gve.hub_datasets.vsynflow.validation import Check, Checked, Violation, correction, without_thinking
 
@@ -14,7 +15,7 @@ _TRUNCATED = Violation("truncated", "", "the answer was cut off; write less")
 
 @dataclass(frozen=True)
 class Ask:
-    """Something to ask for, and the rules that its answer must keep."""
+    """A request, and the check that its answer must pass."""
 
     request: Request
     check: Check
@@ -25,12 +26,12 @@ class Answer:
     """What came of it.
 
     Attributes:
-        texts: The texts by key; None where nothing passed.
-        violations: What the last answer broke; empty where it passed.
-        attempts: How many answers it took.
-        input_tokens: Tokens read in all attempts.
-        output_tokens: Tokens written in all attempts.
-        failure: What broke the last request, or None.
+        texts: The texts by key; None if nothing passed.
+        violations: What the last answer broke.
+        attempts: Number of answers.
+        input_tokens: Read in all attempts.
+        output_tokens: Written in all attempts.
+        failure: What broke the last request, if anything.
     """
 
     texts: Mapping[str, str] | None = None
@@ -41,7 +42,7 @@ class Answer:
     failure: Failed | None = None
 
     def verdict(self, what: str) -> Rejected | Failed | None:
-        """Why the record cannot go on, or None: an answer that breaks rules is a decision, a broken call is none."""
+        """Why the record cannot go on, if so: an answer that breaks rules is a decision, a broken call is none."""
         if self.failure is not None:
             return self.failure
         if self.texts is None:
@@ -49,7 +50,7 @@ class Answer:
         return None
 
 
-def converse(asks: Sequence[Ask], captioner: Captioner, journal: Answers) -> list[Answer]:
+def converse(asks: Sequence[Ask], captioner: Captioner, journal: Journal) -> list[Answer]:
     """Ask for everything at once, then again for what did not pass; one answer for each, in order."""
     answers, requests = [Answer() for _ in asks], [ask.request for ask in asks]
     replies: list[Response] = [Response() for _ in asks]
@@ -73,7 +74,7 @@ def _again(step: str, ask: Ask, request: Request, reply: Response, answer: Answe
 
 
 def _judged(answer: Answer, reply: Response, ask: Ask) -> Answer:
-    """An answer with one more response counted in."""
+    """The answer after one more response."""
     counted = replace(
         answer,
         attempts=answer.attempts + 1,

@@ -1,7 +1,7 @@
-"""Encoders by name: "module:function" or "module:function:argument", as a configuration can hold them.
+"""Encoders by name, as a configuration can hold them: "module:function" or "module:function:argument".
 
-The flow never imports a model. What it needs is a function that gives an encoder (`stages.Encoder`), and a name for it
-that changes with the weights, so that scores and fingerprints of different models never meet.
+The flow never imports a model. It needs a function that makes an encoder (`stages.Encoder`), and a name for it that
+changes with the weights, so that scores and fingerprints of different models never meet.
 """
 
 from hashlib import blake2b
@@ -19,32 +19,19 @@ _SUFFIXES = (".json", ".safetensors")
 def make_encoder(place: str) -> Encoder:
     """Call the function that a configuration names; `gve.eval.models:load_encoder:FOLDER` opens a model.
 
-    Args:
-        place: "module:function", called with nothing, or "module:function:argument".
-
     Raises:
-        SetupError: If it is neither, or cannot be imported.
+        SetupError: If the name is malformed or cannot be imported.
     """
     function, argument = _parts(place)
     try:
         make = resolve_name(function)
     except (ImportError, AttributeError) as error:
-        raise SetupError(
-            f"encoder: got {shown(place)}, which cannot be imported ({type(error).__name__}: {error}); "
-            "module:function is accepted, of a function that gives an encoder"
-        ) from error
+        raise SetupError(f"encoder: {shown(place)} cannot be imported ({type(error).__name__}: {error}).") from error
     return make() if argument is None else make(argument)
 
 
 def encoder_name(place: str) -> str:
-    """What tells an encoder from another: its function, and what the folder holds where its argument is one.
-
-    Args:
-        place: As for `make_encoder`.
-
-    Raises:
-        SetupError: As `make_encoder` raises it.
-    """
+    """Name an encoder by its function, and by the content of a folder if that is its argument."""
     function, argument = _parts(place)
     if argument is None:
         return function
@@ -53,7 +40,7 @@ def encoder_name(place: str) -> str:
 
 
 def folder_digest(folder: Path) -> str:
-    """A name for a model folder: its settings and weights by size and samples; it may lie anywhere."""
+    """Name a model folder by its settings and weights: sizes, and samples of the bytes. Its place does not matter."""
     found = blake2b(digest_size=16)
     for path in sorted(path for path in folder.rglob("*") if path.suffix in _SUFFIXES and path.is_file()):
         size = path.stat().st_size
@@ -70,23 +57,14 @@ def _parts(place: str) -> tuple[str, str | None]:
     parts = place.split(":", 2)
     if len(parts) < 2 or not all(parts):
         raise SetupError(
-            f"encoder: got {shown(place)}; module:function is accepted, of a function that gives an encoder, or "
-            "module:function:argument, such as gve.eval.models:load_encoder:FOLDER"
+            "encoder must be module:function or module:function:argument, such as gve.eval.models:load_encoder:FOLDER; "
+            f"got {shown(place)}."
         )
     return ":".join(parts[:2]), parts[2] if len(parts) > 2 else None
 
 
 def encode_videos(encoder: Encoder, videos: list[Any], *, batch_size: int = 32) -> Any:
-    """Vectors of videos, each a list of PIL images, few at a time.
-
-    Args:
-        encoder: The encoder.
-        videos: Their frames.
-        batch_size: Videos a call.
-
-    Returns:
-        A list of vectors.
-    """
+    """Vectors of videos, each a list of PIL images, a few at a time."""
     vectors: list[Any] = []
     for start in range(0, len(videos), batch_size):
         vectors.extend(encoder.encode_document([{"video": frames} for frames in videos[start : start + batch_size]]))

@@ -1,7 +1,7 @@
-"""Stage two: five captions of every video, each in a style of its own (paper, section 3.2, multi-dimensional enrichment).
+"""Stage two: five captions of every video, each in its own style (paper, section 3.2, multi-dimensional enrichment).
 
-Three gates stand between the captioner and a row: the schema that it is asked to decode under, the rules of
-validation.py with a repair turn, and the similarity of caption and frames where an encoder is given.
+An answer passes two checks: the schema that the server decodes under, and the rules of validation.py with a repair
+turn. With an encoder the cosines of captions and frames are stored as well.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,10 +14,9 @@ import pyarrow as pa
 
 from gve.hub_datasets.vsynflow.captioner import Request, Turn
 from gve.hub_datasets.vsynflow.dialogue import Answer, Ask, converse
-from gve.hub_datasets.vsynflow.prompts import FRAME_CAPTIONS, VIDEO_CAPTIONS, Prompt
-from gve.hub_datasets.vsynflow.prompts import caption_text
+from gve.hub_datasets.vsynflow.prompts import FRAME_CAPTIONS, VIDEO_CAPTIONS, Prompt, caption_text
 from gve.hub_datasets.vsynflow.records import Record
-from gve.hub_datasets.vsynflow.stages import Stage, Context, Failed, Kept, Outcome, SetupError
+from gve.hub_datasets.vsynflow.stages import Context, Failed, Kept, Outcome, SetupError, Stage
 from gve.hub_datasets.vsynflow.stills import Still, fit, jpeg, read_times, sample_stills
 from gve.hub_datasets.vsynflow.styles import STYLES, Profile, draw_profile
 from gve.hub_datasets.vsynflow.validation import check_captions
@@ -44,10 +43,10 @@ class Enrichment(Stage):
     """Writes five captions of every video.
 
     Args:
-        captioner: Name of the captioner; another one's captions are other columns.
-        encoder: Name of the encoder of the third gate, "" where there is none.
-        num_frames: Frames that the captioner is shown.
-        seed: Seed of what is drawn for each video.
+        captioner: Its name; another captioner's captions are other columns.
+        encoder: Name of the encoder for the cosines; "" for none.
+        num_frames: Frames that the captioner sees.
+        seed: Of what is drawn for each video.
     """
 
     name = "enrichment"
@@ -67,7 +66,7 @@ class Enrichment(Stage):
         return {**names, "num_frames": self.num_frames, "temperature": TEMPERATURE, "seed": self.seed}
 
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
-        """Caption every record of a shard; the calls are in flight together."""
+        """Caption the records of a shard, all calls in flight together."""
         check_captioner(context, self.captioner)
         outcomes: dict[int, Outcome] = {}
         asked: list[tuple[int, list[Still], Profile, Ask]] = []
@@ -90,7 +89,7 @@ class Enrichment(Stage):
         return [outcomes[number] for number in range(len(records))]
 
     def _similarities(self, captions: Sequence[str], stills: Sequence[Still], context: Context) -> list[float] | None:
-        """Cosines of the five captions and the frames, or None without an encoder."""
+        """Cosines of the five captions and the frames; None without an encoder."""
         if not self.encoder or context.encoder is None:
             return None
         texts = np.asarray(context.encoder.encode_query([{"text": caption} for caption in captions]))  # (5, D)
@@ -100,14 +99,14 @@ class Enrichment(Stage):
 
 
 def check_captioner(context: Context, name: str) -> None:
-    """Make sure that a stage asks the captioner whose name its results are stored under.
+    """Make sure that the captioner is the one that a stage stores results for.
 
     Raises:
-        SetupError: If there is none, or another one.
+        SetupError: If it is missing, or another one.
     """
     got = None if context.captioner is None else context.captioner.name
     if got != name:
-        raise SetupError(f"captioner: got {got!r}; {name!r} is what this stage was made for; pass the same to both")
+        raise SetupError(f"captioner must be {name!r}, which this stage was made for; got {got!r}.")
 
 
 def caption_ask(
@@ -118,7 +117,7 @@ def caption_ask(
     shown: str,
     share: float | None = None,
 ) -> Ask:
-    """What to ask for: five captions of a video or a frame.
+    """Ask for five captions of a "video" or a "frame".
 
     Args:
         record: The record.
@@ -126,7 +125,7 @@ def caption_ask(
         profile: What was drawn for it.
         stills: The frames to show.
         shown: What they are, in words.
-        share: Of the video that lies before the frame.
+        share: Share of the video that lies before the frame.
     """
     prompt = PROMPT_OF[kind]
     words = caption_text(prompt, STYLES[kind], profile, record["text"], shown)

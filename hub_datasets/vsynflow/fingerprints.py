@@ -1,4 +1,4 @@
-"""Fingerprints of a benchmark's test sets: enough to find its videos and texts in training data, and neither of them.
+"""Fingerprints of a benchmark's test sets: enough to find its videos and texts in training data, but not the data itself.
 
 Shapes: H hashes, G runs of words, E embeddings, D width.
 """
@@ -29,7 +29,7 @@ SCHEMA = "gve-fingerprints/1"
 RUN_LENGTH = 13
 LEAST_EXACT = 5
 """Words of the shortest text that is looked for as a whole; shorter ones are said of many videos."""
-_BATCH = 256
+_BATCH, _DEADLINE = 256, 60.0
 _URL_IDS = (
     ("youtube", re.compile(r"(?:youtube\.com/(?:watch\?\S*?v=|shorts/|embed/)|youtu\.be/)([\w-]{11})(?![\w-])")),
     ("flickr", re.compile(r"flickr\.com/photos/[^/\s]+/(\d+)")),
@@ -48,10 +48,10 @@ class Fingerprints:
 
     Attributes:
         name: Of the benchmark.
-        ids: Names that videos have on their platforms, such as "youtube:...".
-        hashes: (H, 256) bits of PDQ, of frames and of their mirror images.
+        ids: Names of videos on their platforms, such as "youtube:...".
+        hashes: (H, 256) PDQ bits of frames and of their mirror images.
         runs: (G,) sorted uint64: hashed runs of 13 words, and hashed whole texts of at least 5 words.
-        encoder: Name of the encoder of the embeddings, its weights included; "" where there are none.
+        encoder: Name of the embeddings' encoder, weights included; "" for none.
         num_frames: Frames of a video that the encoder saw.
         videos: (E, D) unit vectors of videos, of their mirror images and of their halves.
         texts: (E', D) unit vectors of texts.
@@ -67,7 +67,7 @@ class Fingerprints:
     texts: np.ndarray = field(default_factory=lambda: _none(0, np.float32))
 
     def save(self, path: Path) -> None:
-        """Write one safetensors file; embeddings are kept as float16, names in its header."""
+        """Write one safetensors file; embeddings are float16, names are in the header."""
         tensors = {
             "hashes": np.packbits(self.hashes, axis=1) if len(self.hashes) else _none(BITS // 8, np.uint8),
             "runs": self.runs,
@@ -80,23 +80,20 @@ class Fingerprints:
 
     @classmethod
     def load(cls, path: Path) -> "Fingerprints":
-        """Read them again.
-
-        Raises:
-            ValueError: If there is no such file, or it holds something else.
-        """
+        """Read a file of `save`."""
         if not path.is_file():
-            raise ValueError(f"fingerprints: {path} is not there; a file of gve synth fingerprint is accepted")
+            raise ValueError(f"fingerprints: {path} does not exist. Make it with gve synth fingerprint.")
         try:
             with safe_open(path, "np") as file:
                 header = file.metadata() or {}
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no mapping
         except SafetensorError as error:
-            raise ValueError(f"fingerprints: {path} is no safetensors file ({error}); take them again") from error
+            raise ValueError(
+                f"fingerprints: {path} is not a safetensors file ({error}). Fingerprint again."
+            ) from error
         if header.get("schema") != SCHEMA:
             raise ValueError(
-                f"fingerprints: {path} has the schema {header.get('schema')!r}; {SCHEMA} is accepted; take them again "
-                "with gve synth fingerprint"
+                f"fingerprints: {path} must have the schema {SCHEMA}, got {header.get('schema')!r}. Fingerprint again."
             )
         return cls(
             header["name"],
@@ -110,7 +107,7 @@ class Fingerprints:
         )
 
     def digest(self) -> str:
-        """A name for the contents."""
+        """Name the contents."""
         told = (self.name, self.encoder, str(self.num_frames), *sorted(self.ids))
         hashed = hashlib.blake2b("\n".join(told).encode(), digest_size=16)
         for array in (self.hashes, self.runs, self.videos.astype(np.float16), self.texts.astype(np.float16)):
@@ -118,7 +115,7 @@ class Fingerprints:
         return hashed.hexdigest()
 
     def counts(self) -> dict[str, int]:
-        """How many of each there are."""
+        """Count each kind."""
         arrays = {"hashes": self.hashes, "runs": self.runs, "videos": self.videos, "texts": self.texts}
         return {"ids": len(self.ids)} | {name: len(array) for name, array in arrays.items()}
 
@@ -131,31 +128,24 @@ def make_fingerprints(
     encoder_name: str = "",
     num_frames: int = 8,
     hash_frames: int = HASHED_FRAMES,
-    deadline: float = 60.0,
 ) -> Fingerprints:
-    """Take the fingerprints of test videos and texts.
+    """Fingerprint test videos and texts.
 
     Args:
         name: Of the benchmark.
         items: {"ids": platform names or urls, "video": a record's `video` or None, "texts": its queries}, and
             optionally "image": an encoded image.
-        encoder: Encoder for the embeddings; None leaves them out.
-        encoder_name: Its name, the weights included; see `encoders.encoder_name`.
-        num_frames: Frames of a video that the encoder sees.
-        hash_frames: Frames of a video that are hashed at most; fewer find fewer sub-clips.
-        deadline: Seconds that a video may take.
-
-    Returns:
-        The fingerprints.
+        encoder: For the embeddings; None leaves them out.
+        encoder_name: Its name, weights included; see `encoders.encoder_name`.
+        num_frames: Frames of a video for the encoder.
+        hash_frames: Most frames of a video to hash; fewer find fewer sub-clips.
 
     Raises:
-        ValueError: If there is an encoder without a name.
-        VideoError: If a video cannot be decoded; a gate with a hole is none.
+        VideoError: If a video cannot be decoded, since a gate must have no hole.
     """
     if (encoder is None) != (not encoder_name):
         raise ValueError(
-            f"encoder_name: got {encoder_name!r} {'without' if encoder is None else 'with'} an encoder; both or none "
-            "are accepted; name the encoder, its weights included"
+            f"encoder and encoder_name belong together, got the name {encoder_name!r}. Pass both or none."
         )
     found = Fingerprints(name, encoder=encoder_name, num_frames=num_frames if encoder else 0)
     ids, runs, texts = set[str](), set[int](), dict[str, None]()
@@ -166,7 +156,7 @@ def make_fingerprints(
         ids.update(key for text in item["ids"] for key in id_keys(text))
         texts |= dict.fromkeys(item["texts"])
         runs.update(run for text in item["texts"] for run in text_runs(text))
-        hashes |= dict.fromkeys(_hashes(item, hash_frames, deadline))
+        hashes |= dict.fromkeys(_hashes(item, hash_frames))
         if encoder is not None and item["video"] is not None:
             seen += views_of(item["video"], num_frames)
         if encoder is not None and len(seen) >= _BATCH:
@@ -180,10 +170,10 @@ def make_fingerprints(
     return found
 
 
-def _hashes(item: dict[str, Any], most: int, deadline: float) -> list[str]:
-    """Of a test item's video or picture, and of the mirror image."""
+def _hashes(item: dict[str, Any], most: int) -> list[str]:
+    """Hashes of a test item's video or picture, and of the mirror image."""
     if item["video"] is not None:
-        plain, turned = video_worker().call("fingerprint_hashes", item["video"], most, deadline=deadline)
+        plain, turned = video_worker().call("fingerprint_hashes", item["video"], most, deadline=_DEADLINE)
         return [*plain, *turned]
     if item.get("image") is None:
         return []
@@ -192,7 +182,7 @@ def _hashes(item: dict[str, Any], most: int, deadline: float) -> list[str]:
 
 
 def id_keys(text: str) -> set[str]:
-    """Names of a video on its platform, in a url or a file's name; YouTube's mix small and capital letters."""
+    """Names of a video on its platform, found in a url or file name; YouTube's mix small and capital letters."""
     keys = {f"{site}:{found}" for site, pattern in _URL_IDS for found in pattern.findall(text)}
     stem = _STEM_ID.search(text)
     if stem and re.search("[a-z]", stem[1]) and re.search("[A-Z]", stem[1]):
@@ -201,7 +191,7 @@ def id_keys(text: str) -> set[str]:
 
 
 def text_runs(text: str) -> set[int]:
-    """Hashed runs of 13 words of a text, and the hashed text itself where it has 5 words or more."""
+    """Hashed runs of 13 words of a text, and the hashed text itself from 5 words on."""
     words = normal(text).split()
     runs = {" ".join(words[start : start + RUN_LENGTH]) for start in range(len(words) - RUN_LENGTH + 1)}
     if len(words) >= LEAST_EXACT:

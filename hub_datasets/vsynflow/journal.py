@@ -1,7 +1,7 @@
-"""The journal of paid calls: a response that was paid for is on disk before anybody uses it.
+"""The journal of paid calls: a paid response is on disk before it is used.
 
-Every writer owns a file, since a killed runner's worker may outlive it for a moment; readers take the union, and a
-torn last line is passed over.
+Every writer owns a file, since a killed runner's worker may outlive it for a moment. Readers take the union, and skip a
+torn last line.
 """
 
 import json
@@ -14,11 +14,7 @@ from typing import Any, Self
 
 
 class Journal:
-    """Responses by the name of their request, kept in append-only files.
-
-    Args:
-        folder: Folder of the files of one shard; made on the first response.
-    """
+    """Responses by the names of their requests, in append-only files of one folder, which the first response makes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -31,7 +27,7 @@ class Journal:
         return len(self._responses)
 
     def get(self, key: str) -> Any | None:
-        """The response to a request, or None where it was never answered."""
+        """The response to a request, if any."""
         return self._responses.get(key)
 
     def add(self, key: str, response: Any) -> None:
@@ -46,7 +42,7 @@ class Journal:
         self._responses[key] = response
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._file is not None:
             os.close(self._file)
             self._file = None

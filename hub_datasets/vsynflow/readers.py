@@ -1,6 +1,6 @@
-"""Readers of raw corpora: a folder, a table, WebDataset archives, a dataset; each yields its videos in a fixed order.
+"""Readers of raw corpora: a folder, a table, WebDataset archives, a data set; each yields its videos in a fixed order.
 
-Nothing is decoded and no video is copied, but for those that a table or dataset holds itself.
+Nothing is decoded, and no video is copied unless a table or data set holds its bytes.
 """
 
 import codecs
@@ -34,16 +34,16 @@ class RawCorpus:
 
     Attributes:
         kind: One of READERS.
-        path: A folder of videos; a table of one of `tables.KINDS`; a tar file or a folder of them; a dataset's name or
+        path: A folder of videos; a table of one of `tables.KINDS`; a tar file or a folder of them; a data set's name or
             folder.
-        name: What the records give as their source.
-        licence: What they give as their licence, where they have no column of that name.
-        id_column: Column of ids; None makes ids of the videos' names, or of the rows' numbers where they have none.
+        name: Source named in the records.
+        licence: Of records without a licence of their own.
+        id_column: Column of ids; None takes the videos' names, or the numbers of rows without names.
         video_column: Column of paths, which may be relative to the table's folder, or of the videos themselves.
         text_column: Column of weak captions, or the key in the JSON beside a video.
-        split: Split of a dataset.
-        media: Folder that a table's paths are relative to; None is the table's own.
-        encoding: Encoding of a table or of text files; None is UTF-8, or UTF-16 with a mark.
+        split: Of a data set.
+        media: Folder of a table's paths; None is the table's own.
+        encoding: Of a table or of text files; None is UTF-8, or UTF-16 with a mark.
     """
 
     kind: str
@@ -59,15 +59,7 @@ class RawCorpus:
 
 
 class Entry(NamedTuple):
-    """A video of a corpus, with all its weak captions.
-
-    Attributes:
-        name: Its id.
-        path: Its file, or the archive that it is a member of.
-        texts: Its captions.
-        licence: Its own licence; None where it has none.
-        place: Offset and size of a member of an archive.
-    """
+    """A video of a corpus: its id, file (or archive), weak captions, licence if it has its own, and offset and size in an archive."""
 
     name: str
     path: str
@@ -77,31 +69,27 @@ class Entry(NamedTuple):
 
 
 def read_corpus(source: RawCorpus, folder: Path) -> Iterator[Record]:
-    """The raw records of a corpus.
+    """The raw records of a corpus, in an order that depends on the corpus alone.
 
     Args:
         source: The corpus.
-        folder: The run's folder; videos without a file of their own are written beneath it.
-
-    Returns:
-        Records, in an order that depends on the corpus alone.
+        folder: The run's folder; videos without a file of their own are written below it.
 
     Raises:
-        ValueError: For an unknown kind, a path that is not there, a table that cannot be read, a missing column, a cell
-            of the wrong type, or a corpus without videos.
+        ValueError: If the corpus cannot be read, lacks a column, has a cell of the wrong type, or holds no video.
     """
     return (_record(source, entry) for entry in _entries(source, folder))
 
 
 def read_items(source: RawCorpus, folder: Path) -> Iterator[dict[str, Any]]:
-    """The videos of a corpus as `make_fingerprints` takes them: with all captions of each. See `read_corpus`."""
+    """The videos of a corpus for `make_fingerprints`, with all captions of each. See `read_corpus`."""
     for entry in _entries(source, folder):
         record = _record(source, entry)
         yield {"ids": [record["id"], entry.path], "video": record["video"], "texts": list(map(utf8, entry.texts))}
 
 
 def typical(texts: Sequence[str]) -> str:
-    """The one of several captions, of the first 50, that shares most words with the others; the first of equals."""
+    """Of the first 50 captions, the one that shares most words with the others."""
     if len(texts) < 2:
         return texts[0] if texts else ""
     words = [set(text.lower().split()) for text in texts[:50]]
@@ -132,24 +120,20 @@ def _entries(source: RawCorpus, folder: Path) -> Iterator[Entry]:
         if value is not None and utf8(value) != value:
             raise ValueError(f"{name}: got {ascii(value)[:QUOTED]}, which is not UTF-8; plans are, so rename it")
     if source.kind not in readers:
-        raise ValueError(f"kind: got {shown(source.kind)}; {', '.join(READERS)} are accepted")
+        raise ValueError(f"kind must be one of {', '.join(READERS)}, got {shown(source.kind)}.")
     if source.kind != "dataset" and not Path(source.path).exists():
-        raise ValueError(f"path: {source.path} is not there; an existing {source.kind} is accepted; check the path")
+        raise ValueError(f"path: {source.path} does not exist. Check the path.")
     if source.kind == "manifest":
         table_kind(Path(source.path))
     try:
         codecs.lookup(source.encoding or "utf-8")
     except LookupError as error:
-        raise ValueError(f"encoding: got {shown(source.encoding)}; a name such as cp1252 is accepted") from error
+        raise ValueError(f"encoding must be a name such as cp1252, got {shown(source.encoding)}.") from error
     return _counted(source, readers[source.kind])
 
 
 def _counted(source: RawCorpus, read: Callable[[Counter[str]], Iterator[Entry]]) -> Iterator[Entry]:
-    """The entries whose names UTF-8 can hold, as JSON and parquet must; says what else was there.
-
-    Raises:
-        ValueError: If there are no entries.
-    """
+    """The entries whose names UTF-8 can hold, as JSON and parquet must; logs what else was found."""
     passed: Counter[str] = Counter()
     found = several = 0
     for entry in read(passed):
@@ -162,8 +146,8 @@ def _counted(source: RawCorpus, read: Callable[[Counter[str]], Iterator[Entry]])
     others = ", ".join(f"{utf8(name)} ({count})" for name, count in passed.most_common())[:QUOTED]
     if not found:
         raise ValueError(
-            f"path: {source.path} gives no video to read as a {source.kind} (passed over: {others or 'nothing'}); "
-            "accepted are files that are videos by content or suffix, or rows that name them; check path and kind"
+            f"path: {source.path} gives no video to read as a {source.kind} (passed over: {others or 'nothing'}). Check "
+            "path and kind."
         )
     if others:
         logger.warning("%s: passed over what is no video: %s", source.path, others)
@@ -174,7 +158,7 @@ def _counted(source: RawCorpus, read: Callable[[Counter[str]], Iterator[Entry]])
 
 
 def _folder(source: RawCorpus, passed: Counter[str]) -> Iterator[Entry]:
-    """Videos at any depth, each with the text of the .txt or .json file of the same name, or none."""
+    """Videos at any depth, each with the text of the .txt or .json file of the same name."""
     root = Path(source.path).resolve()
     for path in walk_files([root]):
         if path.suffix.lower() in TEXT_SUFFIXES:
@@ -208,7 +192,7 @@ def _columns(source: RawCorpus) -> list[str]:
 
 
 def _rows(source: RawCorpus, folder: Path, rows: Iterable[Mapping[str, Any]], root: Path | None) -> Iterator[Entry]:
-    """Entries of the rows of a table or dataset; videos in them are written out once, named by their content."""
+    """Entries of the rows of a table or data set; videos in them are written out once, named by their content."""
     for number, row in enumerate(rows):
         cells = Cells(row, f"row {number} of {source.path}")
         video, texts = cells.video(source.video_column), cells.texts(source.text_column)
@@ -239,8 +223,7 @@ def _webdataset(source: RawCorpus, passed: Counter[str]) -> Iterator[Entry]:
             videos, texts = _members(source, path, passed)
         except (tarfile.TarError, EOFError) as error:
             raise ValueError(
-                f"path: {path} cannot be read as a tar file ({str(error)[:QUOTED]}); plain ones are accepted, whole and not "
-                "compressed; unpack or repair it"
+                f"path: {path} cannot be read as a plain tar file ({str(error)[:QUOTED]}). Unpack or repair it."
             ) from error
         stem = path.name if root.is_file() else path.relative_to(root).as_posix()
         for key, place in videos.items():
@@ -250,7 +233,7 @@ def _webdataset(source: RawCorpus, passed: Counter[str]) -> Iterator[Entry]:
 def _members(
     source: RawCorpus, path: Path, passed: Counter[str]
 ) -> tuple[dict[str, tuple[int, int]], dict[str, Sequence[str]]]:
-    """Offsets and sizes of an archive's videos, and the captions beside them, by their keys."""
+    """Offsets and sizes of an archive's videos, and the captions beside them, by key."""
     videos: dict[str, tuple[int, int]] = {}
     texts: dict[str, Sequence[str]] = {}
     with tarfile.open(path, "r:") as archive:
@@ -272,13 +255,13 @@ def _members(
 
 
 def _member_kind(name: str, file: Any) -> str | None:
-    """By the name alone, but for pictures, which may move: archives hold much that is neither."""
+    """By the name alone, except for images, which may be animated: archives hold much that is neither."""
     kind = suffix_kind(name)
     return (media_kind(file) or kind) if kind == "image" else kind
 
 
 def _sidecar(suffix: str, content: bytes, source: RawCorpus) -> Sequence[str]:
-    """The weak captions beside a video; a broken file has none, which quality control then says."""
+    """The weak captions beside a video; a broken file has none, which quality control then reports."""
     if suffix == ".txt":
         encoding = source.encoding or marked_encoding(content) or "utf-8"
         text = content.decode(encoding, errors="replace").strip()

@@ -1,4 +1,4 @@
-"""Records: what flows between the stages, one plain dict a video or a pair made of it.
+"""Records flow between the stages: one plain dict for a video, or for a pair made of it.
 
 A record names its video by place, never by content: bytes are read where they are decoded and go no further.
 """
@@ -30,19 +30,19 @@ CHILD_MARK = "#"
 
 
 def make_record(name: str, path: str, text: str, *, source: str, licence: str) -> Record:
-    """A raw record of a video that is a file of its own."""
+    """A raw record of a video in a file of its own."""
     place = {"path": path, "offset": None, "size": None}
     named = {"id": name, "origin": name, "parent": None}
     return {**named, "video": place, "text": text, "source": source, "licence": licence}
 
 
 def make_child(record: Mapping[str, Any], suffix: str, columns: Mapping[str, Any]) -> Record:
-    """A record made of another: its columns, overwritten by `columns`, under the id "<parent>#<suffix>"."""
+    """A record made from another: its columns, overwritten by `columns`, under the id "<parent>#<suffix>"."""
     return {**record, **columns, "id": f"{record['id']}{CHILD_MARK}{suffix}", "parent": record["id"]}
 
 
 def digest(*parts: Any) -> str:
-    """A name of 32 hexadecimal digits for JSON values: the same ones give the same name on every machine."""
+    """Name JSON values by 32 hexadecimal digits, the same on every machine."""
     hashed = hashlib.blake2b(digest_size=16)
     for part in parts:
         hashed.update(json.dumps(part, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode())
@@ -51,12 +51,12 @@ def digest(*parts: Any) -> str:
 
 
 def utf8(text: str) -> str:
-    """A text that UTF-8 can hold: halves of surrogate pairs, as broken JSON and names of files give, become "?"."""
+    """A text that UTF-8 can hold: lone surrogates, as in broken JSON and file names, become "?"."""
     return text.encode(errors="replace").decode()
 
 
 def open_place(place: Mapping[str, Any]) -> str | bytes:
-    """What the reader takes for a record's `video`: the file's path, or the bytes of a member of an archive."""
+    """A record's `video` as the reader takes it: a path, or the bytes of a member of an archive."""
     return place["path"] if place["offset"] is None else read_place(place)
 
 

@@ -1,5 +1,7 @@
 """Choices and defaults that the help of `gve synth` names, apart from the work, which takes a second to import."""
 
+from collections.abc import Collection, Iterable
+
 READERS = ("folder", "manifest", "webdataset", "dataset")
 """Kinds of raw corpora."""
 ENGINES = ("inline", "processes", "ray")
@@ -9,3 +11,14 @@ SHARD_ROWS = 256
 """Videos in a shard."""
 HASHED_FRAMES = 64
 """At most so many frames of a video are hashed."""
+
+
+def check_keys(name: str, values: Iterable[str], known: Collection[str]) -> None:
+    """Reject unknown keys of a configuration.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ValueError(f"{name}: keys must be among {', '.join(known)}; got {unknown[0]!r}. Rename or remove it.")

@@ -99,6 +99,8 @@ class Stage:
         reads: Columns that `run` sees besides id, origin and parent. Empty means all, which a corpus stage may not
             ask for. A stored result is valid as long as these columns keep their values.
         columns: Columns that the stage adds or overwrites.
+        param_names: Attributes that make up `params`.
+        limit_names: Attributes that make up `limits`.
     """
 
     name: str = ""
@@ -106,16 +108,18 @@ class Stage:
     scope: str = "shard"
     reads: Sequence[str] = ()
     columns: Mapping[str, pa.DataType] = {}
+    param_names: Sequence[str] = ()
+    limit_names: Sequence[str] = ()
 
     @property
     def params(self) -> Mapping[str, Any]:
         """JSON parameters of `run`; they enter the fingerprint."""
-        return {}
+        return {name: getattr(self, name) for name in self.param_names}
 
     @property
     def limits(self) -> Mapping[str, Any]:
         """JSON parameters of `judge`; they do not."""
-        return {}
+        return {name: getattr(self, name) for name in self.limit_names}
 
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
         """Return one outcome for each record, in order."""

@@ -1,4 +1,4 @@
-"""Single frames of a record's video: sampling, how sharp and bright they are, JPEG files, and cutting out a clip.
+"""Single frames of a record's video: sampling, sharpness, brightness, JPEG files, clips, and what the gate's encoder sees.
 
 Shapes: F frames, H and W in pixels; frames are uint8 RGB, times are seconds from the video's first frame.
 """
@@ -35,24 +35,12 @@ class Still(NamedTuple):
 
 
 def read_times(record: Mapping[str, Any]) -> np.ndarray:
-    """Times of all frames of a record's video, (F,), ascending; nothing is decoded.
-
-    Raises:
-        FileNotFoundError: If the file is gone.
-        ValueError: If it is no video.
-    """
+    """Times of all frames of a record's video, (F,), ascending; nothing is decoded."""
     return frame_times(open_place(record["video"]))
 
 
 def read_stills(record: Mapping[str, Any], times: Sequence[float] | np.ndarray) -> list[Still]:
-    """The frames that are shown at given times, upright.
-
-    Args:
-        record: A record with a video.
-        times: Seconds, ascending.
-
-    Returns:
-        As many frames as times; past the end the last frame is repeated.
+    """The upright frames shown at ascending times in seconds; past the end the last frame is repeated.
 
     Raises:
         FileNotFoundError: If the file is gone.
@@ -63,7 +51,7 @@ def read_stills(record: Mapping[str, Any], times: Sequence[float] | np.ndarray) 
 
 
 def sample_stills(record: Mapping[str, Any], count: int) -> list[Still]:
-    """Frames at the middles of `count` equal parts of the video; errors are those of `read_stills`."""
+    """Frames at the middles of `count` equal parts of the video. See `read_stills` for errors."""
     source = open_place(record["video"])
     times = frame_times(source)
     places = ((np.arange(count) + 0.5) / count * len(times)).astype(int)
@@ -81,7 +69,7 @@ def grey(pixels: np.ndarray) -> np.ndarray:
 
 
 def sharpness(pixels: np.ndarray) -> float:
-    """Variance of the Laplacian of the luma; low where a frame is blurred."""
+    """Variance of the luma's Laplacian; low for a blurred frame."""
     luma = grey(pixels)
     inner = luma[1:-1, 1:-1]
     edges = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:] - 4 * inner
@@ -89,7 +77,7 @@ def sharpness(pixels: np.ndarray) -> float:
 
 
 def fit(pixels: np.ndarray, most_pixels: int = MOST_PIXELS) -> Image.Image:
-    """A picture of at most so many pixels, with the same shape."""
+    """A picture of the same shape with at most so many pixels."""
     image = Image.fromarray(pixels)
     scale = (most_pixels / (image.width * image.height)) ** 0.5
     if scale >= 1:
@@ -99,14 +87,14 @@ def fit(pixels: np.ndarray, most_pixels: int = MOST_PIXELS) -> Image.Image:
 
 
 def jpeg(pixels: np.ndarray, *, most_pixels: int = MOST_PIXELS, quality: int = 90) -> bytes:
-    """An encoded JPEG file of a frame, made smaller where it has too many pixels."""
+    """A JPEG file of a frame, scaled down if it has too many pixels."""
     buffer = io.BytesIO()
     fit(pixels, most_pixels).save(buffer, format="JPEG", quality=quality)
     return buffer.getvalue()
 
 
 def without_bars(frames: np.ndarray) -> np.ndarray:
-    """Cut off the bars that stay black in all frames, (F, H, W) or (F, H, W, 3) uint8."""
+    """Cut off bars that stay black in all frames, (F, H, W) or (F, H, W, 3) uint8."""
     bright = frames.reshape(*frames.shape[:3], -1).max(axis=(0, 3)) > _BRIGHT  # (H, W)
     rows, columns = (np.flatnonzero(bright.mean(axis=axis) > _SHARE) for axis in (1, 0))
     if len(rows) < _LEAST * frames.shape[1] or len(columns) < _LEAST * frames.shape[2]:
@@ -115,22 +103,17 @@ def without_bars(frames: np.ndarray) -> np.ndarray:
 
 
 def cut_clip(record: Mapping[str, Any], start: float, end: float) -> bytes:
-    """An MP4 file (H.264) of the frames from `start` to `end`, encoded anew; the same call gives the same bytes.
-
-    Args:
-        record: A record with a video.
-        start: Seconds.
-        end: Seconds; its frame is left out.
+    """Encode the frames from `start` up to `end` seconds as an MP4 file; the same call gives the same bytes.
 
     Raises:
         FileNotFoundError: If the file is gone.
-        ValueError: If it cannot be decoded, or fewer than two frames lie between.
+        ValueError: If it cannot be decoded, or has fewer than two frames in the span.
     """
     source = open_place(record["video"])
     times = frame_times(source)
     inside = times[(times >= start - 1e-6) & (times < end - 1e-6)]
     if len(inside) < 2:
-        raise ValueError(f"start, end: got {start} and {end} s, which hold {len(inside)} frames; two are needed")
+        raise ValueError(f"start, end: got {start} and {end} s, which hold {len(inside)} frames. A clip needs two.")
     rate = min(_RATE_LIMIT, max(1, round((len(inside) - 1) / (inside[-1] - inside[0]))))
     count = max(2, round((end - start) * rate))
     wanted = start + (end - start) / count * (np.arange(count) + 0.5)
@@ -139,30 +122,12 @@ def cut_clip(record: Mapping[str, Any], start: float, end: float) -> bytes:
 
 
 def frames_of(place: Mapping[str, Any], count: int) -> list[Image.Image]:
-    """Frames of a video.
-
-    Args:
-        place: The `video` of a record.
-        count: F.
-
-    Raises:
-        FileNotFoundError: If the file is gone.
-        ValueError: If no frame of it can be decoded.
-    """
+    """F evenly spread frames of a record's `video` for the gate's encoder, without black bars."""
     return _spans(place, count, SPANS[:1])[0]
 
 
 def views_of(place: Mapping[str, Any], count: int) -> list[list[Image.Image]]:
-    """A test video as copies of it may look: whole, mirrored, and its halves; decoded once.
-
-    Args:
-        place: The `video` of a record.
-        count: F of each view.
-
-    Raises:
-        FileNotFoundError: If the file is gone.
-        ValueError: If no frame of it can be decoded.
-    """
+    """A test video as copies of it may look: whole, mirrored, and its halves, F frames each; decoded once."""
     whole, *halves = _spans(place, count, SPANS)
     return [whole, [ImageOps.mirror(frame) for frame in whole], *halves]
 

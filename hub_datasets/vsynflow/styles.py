@@ -1,7 +1,7 @@
-"""How captions shall differ: five styles, and for every video a drawn emphasis, readability and education level.
+"""How captions differ: five styles, and for every video a drawn emphasis, readability and education level.
 
-The styles and their word ranges are the paper's (section A.6), the shares of the emphases too (section 3.2); the two
-grids are ours, since the paper names the slots and not their values.
+Styles and word ranges are the paper's (section A.6), and so are the shares of the emphases (section 3.2). The two grids
+are ours, since the paper names the slots but not their values.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from gve.hub_datasets.vsynflow.records import digest
 
 
 class Style(NamedTuple):
-    """One of the five captions: its key in the answer, its name, its words, and what it shall be."""
+    """One of the five captions: its key in the answer, its name, its range of words, and the wish in the prompt."""
 
     key: str
     name: str
@@ -57,8 +57,8 @@ class Profile:
         emphases: One of EMPHASES for each of the five styles.
         readability: One of READABILITY.
         education: One of EDUCATION.
-        chosen: Which of the five captions stands for it in T2V and T2I, from 0.
-        seed: Seed of the request.
+        chosen: Number of the caption that stands for it in T2V and T2I, from 0.
+        seed: Of the request.
     """
 
     emphases: tuple[str, ...]
@@ -69,18 +69,9 @@ class Profile:
 
 
 def draw_profile(record: str, kind: str, seed: int) -> Profile:
-    """The profile of a record: the same in every run with this seed.
-
-    Args:
-        record: The record's id.
-        kind: "video" or "frame".
-        seed: Seed of the run.
-
-    Raises:
-        ValueError: If the kind is neither.
-    """
+    """Draw the profile of a record for a "video" or "frame", the same in every run with this seed."""
     if kind not in STYLES:
-        raise ValueError(f"kind: got {kind!r}; video and frame are accepted; pass one of them")
+        raise ValueError(f"kind must be video or frame, got {kind!r}.")
     rng = generator(seed, record, kind)
     shares = {name: share for name, share in EMPHASES.items() if kind == "video" or name != "temporal"}
     weights = np.array(list(shares.values()))

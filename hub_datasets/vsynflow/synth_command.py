@@ -31,12 +31,19 @@ def make_parser() -> argparse.ArgumentParser:
     _add_source(plan)
     plan.add_argument("--shard-rows", type=int, default=SHARD_ROWS, help="videos in a shard (default: %(default)s)")
     plan.add_argument("--config", type=Path, help="YAML file of thresholds, encoder and captioner")
-    for name, purpose in (("run", "run, or continue, the flow"), ("retry", "run it, and try retryable failures again")):
+    for name, purpose in (
+        ("run", "run, or continue, the flow"),
+        ("retry", "run it, and try retryable failures again"),
+    ):
         command = commands.add_parser(name, help=purpose)
         command.add_argument("out", type=Path, help="the run's folder")
         command.add_argument("--config", type=Path, help="another configuration; the run reports what it changes")
-        command.add_argument("--engine", choices=ENGINES, default="processes", help="where shards run (default: %(default)s)")
-        command.add_argument("--workers", type=int, default=2, help="processes or tasks at a time (default: %(default)s)")
+        command.add_argument(
+            "--engine", choices=ENGINES, default="processes", help="where shards run (default: %(default)s)"
+        )
+        command.add_argument(
+            "--workers", type=int, default=2, help="processes or tasks at a time (default: %(default)s)"
+        )
         command.add_argument("--address", help="address of a Ray cluster (default: a local one)")
         command.add_argument("--quiet", action="store_true", help="no progress bar")
     for name, purpose in (("status", "show how far a run is"), ("verify", "prove that nothing is lost or doubled")):
@@ -48,7 +55,9 @@ def make_parser() -> argparse.ArgumentParser:
     marks.add_argument("--sets", nargs="+", default=[], help="sets of a UVRB folder (default: all sixteen)")
     marks.add_argument("--splits", nargs="+", default=["unseen"], help="their splits (default: unseen)")
     marks.add_argument("--encoder", help="module:function or module:function:argument; stores embeddings too")
-    marks.add_argument("--frames", type=int, default=8, help="frames of a video for the encoder (default: %(default)s)")
+    marks.add_argument(
+        "--frames", type=int, default=8, help="frames of a video for the encoder (default: %(default)s)"
+    )
     marks.add_argument(
         "--hash-frames",
         type=int,
@@ -66,7 +75,9 @@ def _add_build(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--local", action="store_true", help="for this machine only: skip the decontamination gate")
     command.add_argument("--total", type=int, help="total rows (default: as many as possible)")
-    command.add_argument("--equal", action="store_true", help="the same number of rows for each task, not the paper's proportions")
+    command.add_argument(
+        "--equal", action="store_true", help="the same number of rows for each task, not the paper's proportions"
+    )
 
 
 def _add_source(command: argparse.ArgumentParser, *, more: Sequence[str] = ()) -> None:
@@ -75,17 +86,13 @@ def _add_source(command: argparse.ArgumentParser, *, more: Sequence[str] = ()) -
     command.add_argument("corpus", help="folder, table, archive or data set")
     command.add_argument("--kind", choices=kinds, default="folder", help="kind of corpus (default: %(default)s)")
     command.add_argument("--name", default="raw", help="source named in the rows (default: %(default)s)")
-    command.add_argument(
-        "--licence", required=not more, default="", help="licence of rows without one of their own"
-    )
+    command.add_argument("--licence", required=not more, default="", help="licence of rows without one of their own")
     command.add_argument("--id-column", help="column of ids (default: names of the videos)")
     command.add_argument("--video-column", default="video", help="column of videos (default: %(default)s)")
     command.add_argument("--text-column", default="text", help="column of weak captions (default: %(default)s)")
     command.add_argument("--media", help="folder of a table's paths (default: the table's own)")
     command.add_argument("--split", default="train", help="split of a data set (default: %(default)s)")
-    command.add_argument(
-        "--encoding", help="encoding of a table or of text files (default: UTF-8, or by its mark)"
-    )
+    command.add_argument("--encoding", help="encoding of a table or of text files (default: UTF-8, or by its mark)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -175,8 +182,8 @@ def _verify(arguments: argparse.Namespace) -> tuple[Any, int]:
 
 def _build(arguments: argparse.Namespace) -> tuple[Any, int]:
     from gve.hub_datasets.files import write_json
-    from gve.hub_datasets.vsynflow.uvrd import build_uvrd
     from gve.hub_datasets.vsynflow.decontamination import gate_report
+    from gve.hub_datasets.vsynflow.uvrd import build_uvrd
 
     write_json(arguments.out / GATE, gate_report(arguments.out))
     report = build_uvrd(

@@ -32,36 +32,32 @@ BROKEN = (ValueError, OSError, EOFError, lzma.LZMAError)
 
 
 def table_kind(path: Path) -> str:
-    """The reader of a table, by its suffix in any case; compressed ones have a second suffix.
-
-    Raises:
-        ValueError: For another suffix.
-    """
+    """The reader of a table, by its suffix in any case; compressed tables have a second suffix."""
     kind = KINDS.get(Path(path.stem if path.suffix.lower() in OPENERS else path.name).suffix.lower())
     if kind is None or not path.is_file():
         raise ValueError(
-            f"path: got {shown(str(path))}, no table; accepted are files {', '.join(KINDS)}, and the same with "
-            f"{', '.join(OPENERS)} behind; convert it, or pass another kind of corpus"
+            f"path must be a table ({', '.join(KINDS)}, perhaps with {', '.join(OPENERS)} added), got {shown(str(path))}. "
+            "Convert it, or pass another kind of corpus."
         )
     return kind
 
 
 def marked_encoding(head: bytes) -> str | None:
-    """The encoding that the first bytes of a text name, or None."""
+    """The encoding named by the first bytes of a text, if any."""
     return next((name for mark, name in MARKS.items() if head.startswith(mark)), None)
 
 
 def table_rows(path: Path, columns: Iterable[str], encoding: str | None = None) -> Iterator[dict[str, Any]]:
-    """The rows of a table, as they are stored: media are not decoded, and a cell of a csv file is a string.
+    """The rows of a table as stored: media are not decoded, and a cell of a csv file is a string.
 
     Args:
         path: The table.
-        columns: Names of the columns to read; those that are not there are left out.
-        encoding: Encoding of a text; None takes UTF-8, or UTF-16 with a mark. Nothing else is guessed: a wrong guess
-            would give captions of other letters without a word.
+        columns: Columns to read; missing ones are left out.
+        encoding: Of a text; None takes UTF-8, or UTF-16 with a mark. Nothing else is guessed, since a wrong guess would
+            silently change the captions.
 
     Raises:
-        ValueError: If the table is of no accepted kind, cannot be read, or is no text of that encoding.
+        ValueError: If the table is of an unknown kind, cannot be read, or is not text of that encoding.
     """
     kind = table_kind(path)
     try:
@@ -70,12 +66,11 @@ def table_rows(path: Path, columns: Iterable[str], encoding: str | None = None) 
         yield from _read(path, kind, set(columns), encoding)
     except UnicodeError as error:
         raise ValueError(
-            f"path: {path} is no {encoding} text{_place(path, encoding)}; accepted are UTF-8, and UTF-16 with a mark; "
-            "name its encoding (--encoding cp1252, for instance)"
+            f"path: {path} is not {encoding} text{_place(path, encoding)}. Name its encoding, such as --encoding cp1252."
         ) from error
     except BROKEN as error:
         words = utf8(" ".join(str(error).split()))[:QUOTED]
-        raise ValueError(f"path: {path} cannot be read as {kind} ({words}); repair it or write it anew") from error
+        raise ValueError(f"path: {path} cannot be read as {kind} ({words}). Repair it or write it anew.") from error
 
 
 def _read(path: Path, kind: str, columns: set[str], encoding: str) -> Iterator[dict[str, Any]]:
@@ -94,14 +89,14 @@ def _read(path: Path, kind: str, columns: set[str], encoding: str) -> Iterator[d
 
 
 def undecoded(data: Any, columns: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Rows of an iterable dataset, of these columns, with media as {"bytes", "path"}."""
+    """Rows of an iterable data set, of these columns, with media as {"bytes", "path"}."""
     if data.features is None:  # a JSON array, which holds no media
         return iter(data)
     return iter(data.decode(False).select_columns([name for name in data.features if name in set(columns)]))
 
 
 def _csv_options(path: Path, encoding: str) -> dict[str, Any]:
-    """How `datasets` shall read a csv file: every column as the text that it is, so that "007" and "NA" stay."""
+    """Make `datasets` read every column of a csv file as text, so that "007" and "NA" stay."""
     import pandas as pd
     from datasets import Features, Value
 
@@ -112,7 +107,7 @@ def _csv_options(path: Path, encoding: str) -> dict[str, Any]:
     first = pd.read_csv(path, sep=separator, encoding=encoding, nrows=1, dtype=str, na_filter=False)
     if not isinstance(first.index, pd.RangeIndex):  # pandas takes the cells in excess for names of rows
         raise ValueError(
-            f"row 0 has more cells than the {len(first.columns)} of the header; quote cells with {separator!r}"
+            f"row 0 has more cells than the {len(first.columns)} of the header. Quote cells that hold {separator!r}."
         )
     features = Features({str(name): Value("string") for name in first.columns})
     return {"sep": separator, "encoding": encoding, "features": features, "na_filter": False}
@@ -133,18 +128,13 @@ def _place(path: Path, encoding: str) -> str:
 
 
 class Cells:
-    """The cells of a row, by what they are used for; each says where it is wrong.
-
-    Args:
-        row: The row.
-        where: What it is, such as "row 7 of titles.csv".
-    """
+    """The cells of a row by their use. `where`, such as "row 7 of titles.csv", is for messages."""
 
     def __init__(self, row: Mapping[str, Any], where: str) -> None:
         self.row, self.where = row, where
 
     def name(self, column: str) -> str:
-        """An id: a text or a whole number, which stands as a float where some are missing."""
+        """An id: a text or an integer, which is a float in a column with gaps."""
         value = self._cell(column)
         if isinstance(value, float) and value.is_integer():
             value = int(value)
@@ -162,7 +152,7 @@ class Cells:
         return [text for text in value if text]
 
     def video(self, column: str) -> str | bytes:
-        """A path or address, or the bytes of a video: as such, as {"bytes", "path"} or as a `data:` address."""
+        """A path or address, or the bytes of a video: plain, as {"bytes", "path"} or as a `data:` address."""
         value = self._cell(column)
         with located(f"{column}: {self.where}"):
             found = local_source(value) if isinstance(value, (str, bytes, dict)) and value else None
@@ -172,13 +162,10 @@ class Cells:
 
     def _cell(self, column: str) -> Any:
         if column not in self.row:
-            known = ", ".join(self.row)
-            raise ValueError(
-                f"column: no {column!r} in {self.where}; accepted are {known[:QUOTED]}; name the right one"
-            )
+            raise ValueError(f"column must be among {', '.join(self.row)[:QUOTED]} in {self.where}, got {column!r}.")
         value = self.row[column]
         return None if isinstance(value, float) and math.isnan(value) else value
 
     def _wrong(self, column: str, value: Any, accepted: str) -> ValueError:
         got = "nothing" if value is None or value == "" else f"{type(value).__name__} {shown(value, 60)}"
-        return ValueError(f"{column}: got {got} in {self.where}; accepted is {accepted}; mend the row")
+        return ValueError(f"{column} must be {accepted}, got {got} in {self.where}. Mend the row.")

@@ -1,7 +1,7 @@
-"""The rendered world's own captioner: it looks up what a video shows and writes that down in a grammar's words.
+"""The rendered world's own captioner: it looks up what a video shows and writes that down with a grammar.
 
-No model is in the loop. It is the default where nothing else is given, so that the flow runs anywhere, and rows that
-it wrote say so: their captioner is "world-truth".
+No model is in the loop. It is the default, so that the flow runs anywhere; rows that it wrote say so: their captioner is
+"world-truth".
 """
 
 import json
@@ -36,19 +36,14 @@ _GONE_AFTER = 0.25
 
 @dataclass
 class TruthCaptioner:
-    """Answers requests about videos of the rendered world.
-
-    Attributes:
-        folder: A raw corpus of the world, with its truth.jsonl.
-        name: What rows say about who wrote them.
-    """
+    """Answers requests about videos of a raw corpus of the rendered world, by its truth.jsonl."""
 
     folder: Path
     name: str = TRUTH_NAME
     _clips: dict[str, Clip] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def answer(self, requests: Sequence[Request], done: Done) -> None:
-        """Answer every request once; a video that the truth does not hold is a failure that stays one."""
+        """Answer every request once; a video that the truth does not list fails for good."""
         if not self._clips:
             self._clips = read_truth(self.folder)
         for number, request in enumerate(requests):
@@ -60,26 +55,16 @@ class TruthCaptioner:
                 done(number, Response(json.dumps(_WRITERS[request.subject["kind"]](clip, request.subject, rng))))
 
     def _clip(self, subject: Mapping[str, Any]) -> Clip | None:
-        """What a request is about; a repaired file has another name, and only the raw record's id tells."""
+        """What a request is about; a repaired file has another name, so the raw record's id counts too."""
         names = (subject["file"], Path(subject["origin"]).name, f"{Path(subject['origin']).stem}{MP4}")
         return next((self._clips[name] for name in names if name in self._clips), None)
 
 
 def read_truth(folder: Path) -> dict[str, Clip]:
-    """What each file of a raw corpus shows.
-
-    Args:
-        folder: The corpus; its truth.jsonl is read.
-
-    Raises:
-        ValueError: If there is none.
-    """
+    """What each file of a raw corpus shows, from its truth.jsonl."""
     path = folder / "truth.jsonl"
     if not path.is_file():
-        raise ValueError(
-            f"folder: {folder.name} has no truth.jsonl; a raw corpus of the rendered world is accepted; build it with "
-            "gve world"
-        )
+        raise ValueError(f"folder: {folder.name} has no truth.jsonl. Build a raw corpus with gve world --raw.")
     clips = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)

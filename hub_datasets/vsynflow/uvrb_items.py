@@ -1,7 +1,4 @@
-"""What a UVRB folder holds for `make_fingerprints`: each distinct video and image once, and all texts.
-
-`gve synth fingerprint OUT FOLDER --kind uvrb` takes the fingerprints of all sixteen sets in one go.
-"""
+"""The contents of a UVRB folder for `make_fingerprints`: each distinct video and image once, and all texts."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -22,15 +19,9 @@ def uvrb_items(
 
     Args:
         source: A folder or Hub repository in the UVRB layout.
-        scratch: An empty folder; media that the rows hold as bytes are written there, one at a time.
-        sets: Names of sets; none named means all sixteen.
+        scratch: An empty folder for media that the rows hold as bytes; a file is there until the next item.
+        sets: Names of sets; all sixteen by default.
         splits: Their splits.
-
-    Yields:
-        What `make_fingerprints` takes; a file in `scratch` is there until the next one is asked for.
-
-    Raises:
-        ValueError: As `load_set` raises it, for a set that is not there.
     """
     seen: set[bytes] = set()
     for name in sets or SETS:

@@ -1,8 +1,8 @@
-"""UVRD on disk: one configuration a task in parquet, and a card that says how all of it came about.
+"""UVRD on disk: one configuration a task in parquet, and a card that says how it all came about.
 
-`load_dataset(folder, "t2v")` gives rows that train as they are. In the "embed" layout they hold the bytes of their
-media, so that the folder may be moved, copied and published; in the "reference" layout, which is for one machine, they
-name files of the folder by their whole paths, each file there once for all tasks.
+`load_dataset(folder, "t2v")` gives rows that train as they are. In the "embed" layout they hold their media's bytes, so
+the folder may be moved, copied and published. In the "reference" layout, for one machine, they name files of the folder
+by absolute paths, each file once for all tasks.
 """
 
 import shutil
@@ -16,9 +16,9 @@ from datasets import Features, List, Value
 
 from gve.hub_datasets.files import read_json, write_json, write_text
 from gve.hub_datasets.schema import TASKS, pair_features
-from gve.hub_datasets.vsynflow.extension.pairs import PairRow, PairSide, rows_of, choose, lineage, source_fact
-from gve.hub_datasets.vsynflow.records import Record
 from gve.hub_datasets.vsynflow.decontamination import gate_report
+from gve.hub_datasets.vsynflow.extension.pairs import PairRow, PairSide, choose, lineage, rows_of, source_fact
+from gve.hub_datasets.vsynflow.records import Record
 from gve.hub_datasets.vsynflow.runner import RUN
 from gve.hub_datasets.vsynflow.settings import LAYOUTS
 from gve.hub_datasets.vsynflow.status import read_table, verify_run
@@ -38,7 +38,7 @@ FACTS = "facts.json"
 
 
 def uvrd_features() -> Features:
-    """Columns of a row: those of the schema, and where the row comes from."""
+    """Columns of a row: the schema's, and where the row comes from."""
     origin = {name: Value("string") for name in ("record", "origin", "captioner", "prompt", "raw_text")}
     places = {name: Value("float64") for name in ("frame_time", "clip_start", "clip_end")}
     ranks = {name: Value("float32") for name in ("text_rank", "reference_rank", "both_rank")}
@@ -50,22 +50,23 @@ def uvrd_features() -> Features:
 
 @dataclass
 class UvrdFacts:
-    """What went into a UVRD and what did not; the card and facts.json are made of it.
+    """What went into a UVRD and what did not; the card and facts.json are made from it.
 
     Attributes:
-        rejected: Records by the code that they were rejected with.
-        failed: Records by the code that they failed with.
+        rejected: Records by the reason for their rejection.
+        failed: Records by the reason for their failure.
         limits: Limits of the filters, by stage.
         captioner: Who wrote the captions.
-        decontamination: The gate's facts, with its "passed"; None where it was not run.
-        seed: Seed of the run.
+        decontamination: The gate's report; None if it was not run.
+        seed: Of the run.
         media: One of LAYOUTS.
-        local: Whether the set is for this machine alone; any other needs a passed gate and embedded media.
-        rows: Rows by task; filled in when they are written.
-        tokens: Tokens read and written by the captioner; likewise.
-        licences: Rows by licence; likewise.
-        sources: Rows by source and licence; likewise.
-        needing_both: Composed rows whose parts were ranked, and of them those that need both; likewise.
+        local: Whether the set stays on this machine; any other needs a passed gate and embedded media.
+        records: Records that went in; this and the rest are counted when the rows are written.
+        rows: By task.
+        tokens: Read and written by the captioner.
+        licences: Rows by licence.
+        sources: Rows by source and licence.
+        needing_both: By task, composed rows with ranks, and how many of them need both parts.
     """
 
     rejected: Mapping[str, int] = field(default_factory=dict)
@@ -146,19 +147,15 @@ def write_uvrd(
     """Make pairs of records and write them; the same records give the same parquet bytes in the same folder.
 
     Args:
-        records: Records that passed every stage; their `frame` and `clip` name files of the work folder.
-        work: The run's work folder.
-        folder: Where UVRD goes; files of an earlier build are replaced.
+        records: Records that passed every stage; their `frame` and `clip` name files of the run's folder.
+        work: The run's folder.
+        folder: Where UVRD goes; an earlier build is replaced.
         facts: What is known of the run; counts are filled in.
         quotas: Proportions of the tasks; None for the paper's.
         total: Rows in all; None for as many as possible.
 
-    Returns:
-        The facts.
-
     Raises:
-        ValueError: If the set could not be published and is not local, there is no record, a record lacks a licence,
-            ids repeat, the layout is unknown, or the folder holds anything but an earlier build.
+        ValueError: If the set is neither publishable nor local, a record is unusable, or the folder holds other files.
     """
     _check(records, facts)
     _clear(folder)
@@ -177,57 +174,48 @@ def write_uvrd(
 
 def _check(records: Sequence[Record], facts: UvrdFacts) -> None:
     if facts.media not in LAYOUTS:
-        raise ValueError(f"media: got {facts.media!r}; {', '.join(LAYOUTS)} are accepted; embed may be moved")
+        raise ValueError(f"media must be one of {', '.join(LAYOUTS)}, got {facts.media!r}.")
     if not facts.local and facts.media != "embed":
         raise ValueError(
-            f"media: got {facts.media!r} for a set that may be published; embed is accepted, since whole paths hold on "
-            "one machine alone; choose it, or build for this machine (--local)"
+            f"media must be embed for a set that may be published, got {facts.media!r}: absolute paths hold on one machine "
+            "only. Choose embed, or build for this machine (--local)."
         )
     if not facts.local and not (facts.decontamination or {}).get("passed"):
         raise ValueError(
-            "decontamination: got no facts of a passed gate; a set that may be published needs one; name fingerprints "
-            "of the benchmark and run again, or build for this machine alone (--local)"
+            "decontamination: a set that may be published needs a passed gate. Name fingerprints of the benchmark and run "
+            "again, or build for this machine (--local)."
         )
     if not records:
-        raise ValueError("records: got none; at least one that passed every stage is needed; see what was rejected")
+        raise ValueError("records: got none. See in gve synth status why all were rejected.")
     double = [name for name, count in Counter(record["id"] for record in records).items() if count > 1]
     if double:
-        raise ValueError(f"records: id {double[0]!r} stands more than once; unique ids are accepted; rename one")
+        raise ValueError(f"records: ids must be unique, got {double[0]!r} more than once. Rename one.")
     bare = [record["id"] for record in records if not record["licence"]]
     if bare:
-        raise ValueError(f"licence: record {bare[0]!r} has none; every row needs one; name it when reading the corpus")
+        raise ValueError(f"licence: record {bare[0]!r} has none. Name one when you plan the corpus.")
 
 
 def _clear(folder: Path) -> None:
-    """Take an earlier build away, so that none of its rows or media stay."""
+    """Delete an earlier build, so that none of its rows or media stay."""
     if folder.exists() and any(folder.iterdir()) and not (folder / FACTS).is_file():
-        raise ValueError(
-            f"folder: {folder.name} holds files of something else; an empty folder or an earlier build of UVRD is accepted"
-        )
+        raise ValueError(f"folder must be empty or hold an earlier UVRD, but {folder.name} holds other files.")
     for name in (*TASKS, "media"):
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def require_publishable(folder: Path) -> dict[str, Any]:
-    """What a UVRD folder says of itself, where it may be published.
-
-    Args:
-        folder: A folder that `write_uvrd` wrote.
-
-    Returns:
-        Its facts.
+    """Read the facts of a UVRD folder that may be published.
 
     Raises:
-        ValueError: If the folder is none, its build was not ended, or it is for one machine alone.
+        ValueError: If it holds no finished UVRD, or one that must stay on one machine.
     """
     path = folder / FACTS
     facts = read_json(path) if path.is_file() else {}
     gate = facts.get("decontamination") or {"passed": False}
     if not facts or facts["local"] or facts["media"] != "embed" or not gate["passed"]:
-        reason = "no finished UVRD" if not facts else "local" if facts["local"] else "without a passed gate"
+        reason = "not a finished UVRD" if not facts else "local" if facts["local"] else "without a passed gate"
         raise ValueError(
-            f"folder: {folder} is {reason}; a UVRD with embedded media that passed the decontamination gate is "
-            "accepted; build it with gve synth build from a run with fingerprints"
+            f"folder: {folder} is {reason}. Build a UVRD with embedded media from a run with fingerprints (gve synth build)."
         )
     return facts
 

@@ -69,16 +69,7 @@ _LOCAL = "This set was built for one machine alone and must not be published."
 
 
 def uvrd_card(folder: Path, facts: "UvrdFacts", features: Features) -> str:
-    """The text of the README.
-
-    Args:
-        folder: The folder, with its parquet files in place.
-        facts: What went into it.
-        features: Columns of its rows.
-
-    Returns:
-        Front matter, then a description.
-    """
+    """The text of the README: front matter, then a description. The folder's parquet files must be in place."""
     lines = ["---", "pretty_name: UVRD", "language: [en]", "task_categories: [feature-extraction]"]
     lines += ["tags: [video-retrieval, composed-retrieval, synthetic]"]
     lines += [f'size_categories: ["{size_category(sum(facts.rows.values()))}"]']
@@ -95,9 +86,7 @@ def uvrd_card(folder: Path, facts: "UvrdFacts", features: Features) -> str:
         lines += table(("task", "ranked", "needing both"), rows)
     lines += ["", "## Columns", "", *feature_table(features, _MEANINGS)]
     lines += ["", "## Licences", "", "Every row carries the licence of its raw video in `licence`.", ""]
-    origins = (
-        (source, licence, count) for source, found in facts.sources.items() for licence, count in found.items()
-    )
+    origins = ((source, licence, count) for source, found in facts.sources.items() for licence, count in found.items())
     lines += table(("source", "licence", "rows"), origins)
     lines += ["", "## Filters", "", "Limits, by stage:", ""]
     limits = ((stage, name, limit) for stage, rules in facts.limits.items() for name, limit in rules.items())
@@ -121,10 +110,10 @@ def _gate(found: Mapping[str, object] | None) -> list[str]:
 
 
 def _configs(folder: Path, rows: Mapping[str, int]) -> list[str]:
-    """One configuration a task.
+    """One configuration a task, described by a digest of its files.
 
-    Each is described by a digest of its files: `datasets` keeps what it has read under the folder's name and the
-    configuration, so that without it another folder of the same name would give this one's rows.
+    `datasets` caches what it reads under the folder's name and the configuration; without the digest, another folder of the
+    same name would give this one's rows.
     """
     lines = []
     for task in rows:

@@ -29,20 +29,14 @@ _DICTIONARY = 2 * BLOCK_BYTES
 
 
 class MediaStore:
-    """Media of records as a UVRD holds them.
-
-    Args:
-        work: The run's work folder.
-        folder: The UVRD's folder.
-        embed: Whether rows hold bytes; else each medium is a file of the folder, under the name of its content.
-    """
+    """Media of records as a UVRD holds them: bytes in the rows, or files of its folder named by their content."""
 
     def __init__(self, work: Path, folder: Path, *, embed: bool) -> None:
         self.work, self.folder, self.embed = work, folder, embed
         self._videos: dict[str, Path] = {}
 
     def side(self, record: Record, side: PairSide) -> dict[str, Any]:
-        """One side of a pair in the form of the schema."""
+        """One side of a pair in the schema's form."""
         shown = None if side.shows is None else self._media(record, side.shows)
         image = shown if side.shows == "frame" else None
         return {"text": side.text, "image": image, "video": None if image else shown}
@@ -79,7 +73,7 @@ class MediaStore:
         return self._videos[name]
 
     def _placed(self, source: Path) -> Path:
-        """A file of the work folder, whose name is a digest of its content already."""
+        """A file of the run's folder, whose name is a digest of its content already."""
         path = self.folder / "media" / source.parent.name / source.name
         if not path.is_file():
             write_atomic(path, source.read_bytes())
@@ -95,14 +89,7 @@ def row_bytes(one: PairRow, by_id: Mapping[str, Record], store: MediaStore) -> i
 def cut(
     rows: Sequence[PairRow], size: Callable[[PairRow], int], *, most_rows: int, most_bytes: int
 ) -> list[list[PairRow]]:
-    """Cut rows into parts of at most so many rows and bytes; a row that is larger makes a part of its own.
-
-    Args:
-        rows: R of them.
-        size: Bytes of one.
-        most_rows: Rows of a part.
-        most_bytes: Bytes of a part.
-    """
+    """Cut rows into parts of at most so many rows and bytes; a larger row makes a part of its own."""
     parts: list[list[PairRow]] = []
     held = 0
     for row in rows:
@@ -116,13 +103,7 @@ def cut(
 
 
 def write_shard(path: Path, blocks: Iterator[list[dict[str, Any]]], features: Features) -> None:
-    """Write a parquet file at once, block by block; the same rows give the same bytes.
-
-    Args:
-        path: The file.
-        blocks: Its rows, in the blocks that it is to have.
-        features: Column types.
-    """
+    """Write a parquet file block by block; the same rows give the same bytes."""
     columns = _leaves(features.arrow_schema)
     options = {
         "dictionary_pagesize_limit": _DICTIONARY,

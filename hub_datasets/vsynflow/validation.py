@@ -1,6 +1,6 @@
-"""The second gate: an answer must be JSON of the schema and keep the rules of its styles; each breach has a name.
+"""The second check: an answer must be JSON of the schema and keep the rules of its styles; each breach has a name.
 
-A schema alone lets nonsense of the right shape through, so that word ranges and banned words are checked too.
+A schema alone lets well-formed nonsense through, so word ranges and banned words are checked too.
 """
 
 import json
@@ -34,13 +34,7 @@ ALIKE = 0.8
 
 
 class Violation(NamedTuple):
-    """A broken rule.
-
-    Attributes:
-        code: Short name of the rule.
-        key: The key of the answer that breaks it; "" for the answer as a whole.
-        detail: What was found and what is wanted, as the repair turn tells it.
-    """
+    """A broken rule: a short name, the answer's key ("" for the whole answer), and what the repair turn says about it."""
 
     code: str
     key: str
@@ -48,7 +42,7 @@ class Violation(NamedTuple):
 
 
 class Checked(NamedTuple):
-    """An answer's texts by key, whole where no rule is broken."""
+    """An answer's texts by key, and the rules that it breaks."""
 
     texts: dict[str, str]
     violations: tuple[Violation, ...]
@@ -63,12 +57,12 @@ def without_thinking(answer: str) -> str:
 
 
 def is_thinking(answer: str) -> bool:
-    """Whether an answer begins with thoughts that come to no end."""
+    """Whether an answer begins with thoughts that never end."""
     return THINKING.match(answer.strip(BLANK)) is not None and THOUGHT.search(answer) is None
 
 
 def read_json(answer: str) -> Any:
-    """The JSON value of an answer, or the one object in it, whatever thoughts, fences and words stand around that.
+    """The JSON value of an answer, or the one object in it between thoughts, fences and words.
 
     Raises:
         ValueError: If it holds none, or several that differ.
@@ -84,7 +78,7 @@ def read_json(answer: str) -> Any:
 
 
 def _objects(text: str) -> list[Any]:
-    """The different JSON objects in a text, those within others left out."""
+    """The different JSON objects in a text, without nested ones."""
     found: list[Any] = []
     decoder, place = json.JSONDecoder(), text.find("{")
     while place >= 0:
@@ -98,12 +92,7 @@ def _objects(text: str) -> list[Any]:
 
 
 def parse_texts(answer: str, schema: Mapping[str, Any]) -> Checked:
-    """Read the object of texts that a schema of `prompts.prompt.text_schema` describes; see `read_json`.
-
-    Args:
-        answer: What the captioner wrote.
-        schema: Its schema.
-    """
+    """Read an answer as the object of texts that a prompt's schema describes; see `read_json`."""
     try:
         found = read_json(answer)
     except ValueError as error:
@@ -128,16 +117,7 @@ def parse_texts(answer: str, schema: Mapping[str, Any]) -> Checked:
 
 
 def check_captions(answer: str, schema: Mapping[str, Any], kind: str) -> Checked:
-    """All rules of five captions.
-
-    Args:
-        answer: What the captioner wrote.
-        schema: Its schema.
-        kind: "video" or "frame".
-
-    Returns:
-        The captions by key, and the broken rules.
-    """
+    """Check all rules of the five captions of a "video" or "frame"."""
     texts, broken = parse_texts(answer, schema)
     if broken and any(violation.code in ("json", "schema") for violation in broken):
         return Checked(texts, broken)
@@ -162,7 +142,7 @@ def _check_caption(text: str, style: Style) -> list[Violation]:
 
 
 def _check_words(text: str, key: str) -> list[Violation]:
-    """Rules that hold for every text: English letters, only what can be seen."""
+    """Rules for every text: English letters, and only what can be seen."""
     found, low = [], text.lower()
     letters = LETTERS.findall(text)
     if len(letters) < ENGLISH_SHARE * sum(letter.isalpha() for letter in text) or not letters:
@@ -186,16 +166,7 @@ def _check_alike(texts: dict[str, str]) -> list[Violation]:
 
 
 def check_query(answer: str, schema: Mapping[str, Any], reference: str) -> Checked:
-    """All rules of a composed query's text.
-
-    Args:
-        answer: What the captioner wrote.
-        schema: Its schema.
-        reference: "image" or "clip".
-
-    Returns:
-        The text under "query", and the broken rules.
-    """
+    """Check all rules of a composed query, whose reference is an "image" or a "clip"."""
     texts, broken = parse_texts(answer, schema)
     if broken:
         return Checked(texts, broken)

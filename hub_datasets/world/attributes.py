@@ -19,14 +19,14 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "first_camera": CAMERAS,
     "second_camera": CAMERAS,
 }
-"""Options by attribute. `first_color` is that of the left or upper thing; actors are told by their colour, actions and
+"""Options by attribute. The first colour is the left or upper thing's; actors are named by their colour; actions and
 camera moves belong to the first and to the second half. Shapes are left out: training never shows a quarter of the
 combinations of colour and shape, and a classifier of shapes would learn just that."""
 _PLACES = ("axis", "first_color", "second_color")
 _EVENTS = ("first_actor", "first_action", "second_actor", "second_action")
 _CAMERA = ("first_camera", "second_camera")
 MOVING = frozenset((*_EVENTS, *_CAMERA))
-"""The attributes that no single frame shows."""
+"""Attributes that no single frame shows."""
 STATED: dict[str, tuple[str, ...]] = {
     "spatial": ("scene", *_PLACES),
     "object": _PLACES,
@@ -38,26 +38,15 @@ STATED: dict[str, tuple[str, ...]] = {
     "theme": ("scene", "style"),
     "image": ("scene", *_PLACES),
 }
-"""The attributes that each kind of text tells, and `image` those of a frame from the clip's start."""
+"""Attributes that each kind of text states; `image` is a frame from the clip's start."""
 UNSTATED = -100
-"""Label of an attribute that an input does not tell; the cross-entropy of torch passes over it."""
+"""Label of an attribute that an input does not state; the cross-entropy of torch ignores it."""
 
 
 def clip_labels(clip: Clip, stated: tuple[str, ...] = tuple(ATTRIBUTES)) -> list[int]:
-    """The labels of a clip, or of a text about it.
-
-    Args:
-        clip: A clip of two things.
-        stated: The attributes that the input tells.
-
-    Returns:
-        (A,) an index into the options of each attribute, `UNSTATED` where it is not told.
-
-    Raises:
-        ValueError: If the clip has not two things.
-    """
+    """(A,) labels of a clip, or of a text that states only some attributes; UNSTATED where one is not stated."""
     if len(clip.things) != 2:
-        raise ValueError(f"clip: got {len(clip.things)} thing(s); clips of two are accepted; draw one by sample_clip")
+        raise ValueError(f"clip must show two things, got {len(clip.things)}. Draw one by sample_clip.")
     across = clip.relation in ("left", "right")
     first, second = sorted(clip.things, key=lambda thing: thing.x if across else thing.y)
     (actor, action), (next_actor, next_action) = clip.events

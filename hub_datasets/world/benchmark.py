@@ -1,7 +1,7 @@
 """The benchmark's sets as files: parquet tables in the layout that the UVRB loader reads, and a folder of videos.
 
-The table of queries also tells each query's set, instruction, positives and candidates, so that one file serves the
-configuration that holds everything about a set, the one that holds all sets, and the bare queries.
+The table of queries holds each query's set, instruction, positives and candidates too, so that one file serves the
+configuration of a set, the configuration of all sets, and the bare queries.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,14 +20,14 @@ from gve.media_gve import MP4
 
 TABLES = ("corpus", "queries", "qrels", "top_ranked")
 FOLDER_SETS = tuple(name for name, task in SETS.items() if CORPUS_OF.get(name, task.slug) == task.slug)
-"""Sets whose candidates make up the folder of videos: those with a corpus of their own; no two share a clip."""
+"""Sets with a corpus of their own: their candidates fill the folder of videos, and no two share a clip."""
 
 
 def table_features(table: str) -> Features:
     """Column types of one of the TABLES.
 
-    Images are decoded when a row is read, which takes Pillow alone, as MTEB's models expect. Videos stay encoded:
-    decoding them would take torchcodec, and every reader of ours takes the bytes.
+    Images are decoded on reading, as MTEB's models expect; that takes Pillow alone. Videos stay encoded: decoding them
+    would need torchcodec, and all our readers take bytes.
     """
     text = Value("string")
     columns: dict[str, dict[str, Any]] = {
@@ -83,12 +83,12 @@ def video_file(name: str, corpus_id: str) -> str:
 
 
 def video_files(folder: Path, sets: Mapping[str, MiniSet]) -> dict[str, list[Path]]:
-    """The files of the folder of videos, by set."""
+    """The files in the folder of videos, by set."""
     return {name: [folder / video_file(name, i) for i in sets[name].corpus] for name in FOLDER_SETS}
 
 
 def write_videos(folder: Path, name: str, seed: int, sizes: Sizes) -> None:
-    """Write the videos of one set of the unseen split that are not there yet."""
+    """Write the missing videos of one set of the unseen split."""
     mini = build_sets("unseen", seed, sizes)[name]
     for corpus_id, clips in mini.corpus.items():
         path = folder / video_file(name, corpus_id)

@@ -1,6 +1,6 @@
 """The caption grammar: 12 kinds of text about a clip, each with the exact set of statements it makes.
 
-A statement ("fact") is a string hashed to an integer; a clip answers a text when the clip's facts include the text's.
+A statement ("fact") is a string hashed to an integer; a clip answers a text if the clip's facts include the text's.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -11,6 +11,7 @@ from hashlib import blake2b
 from numpy.random import Generator
 
 from gve.hub_datasets.world.spec import INVERSE, Clip, Thing, choice
+from gve.media_gve import shown
 
 SHAPE_WORDS = {
     "circle": ("circle", "disc"),
@@ -235,17 +236,13 @@ _GRAMMAR: dict[str, Callable[[Clip, Generator], Caption]] = {
 }
 CLIP_KINDS = tuple(_GRAMMAR)
 KINDS = (*CLIP_KINDS, "long")
-"""The 12 kinds of text; "long" tells a video of several clips."""
+"""The 12 kinds of text; "long" describes a video of several clips."""
 
 
 def caption(clip: Clip, kind: str, rng: Generator) -> Caption:
-    """A text of one of the eleven kinds about a clip.
-
-    Raises:
-        ValueError: If the kind is not one of CLIP_KINDS.
-    """
+    """A text of one of the CLIP_KINDS about a clip."""
     if kind not in _GRAMMAR:
-        raise ValueError(f"kind: got {kind!r}; one of {', '.join(CLIP_KINDS)} is accepted")
+        raise ValueError(f"kind must be one of {', '.join(CLIP_KINDS)}, got {shown(kind)}.")
     return _GRAMMAR[kind](clip, rng)
 
 

@@ -1,4 +1,4 @@
-"""README files of the data folders: the configurations that `load_dataset` reads, and what is inside."""
+"""README files of the data folders: the configurations that `load_dataset` reads, and their content."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -116,13 +116,7 @@ model that is good here may be bad on videos of the world, and the other way rou
 
 
 def uvrd_card(folder: Path, counts: Mapping[str, int], seed: int) -> str:
-    """README of the training pairs: one configuration a task.
-
-    Args:
-        folder: Where their files lie.
-        counts: Pairs by task.
-        seed: What they were drawn with.
-    """
+    """README of the training pairs, one configuration a task, from the number of pairs by task."""
     lines = _UVRD_HEAD.format(size=size_category(sum(counts.values()))).splitlines()
     for task in counts:
         lines += config_lines(folder, task, {"train": [f"{task}/train-*.parquet"]})
@@ -137,13 +131,7 @@ def uvrd_card(folder: Path, counts: Mapping[str, int], seed: int) -> str:
 
 
 def uvrb_card(folder: Path, sets: Mapping[str, Sequence[Mapping[str, Any]]], seed: int) -> str:
-    """README of the benchmark: its configurations, how to use them, and tables of the sets.
-
-    Args:
-        folder: Where its files lie.
-        sets: For each split the sets' summaries.
-        seed: What the sets were drawn with.
-    """
+    """README of the benchmark: configurations, use, and tables of the sets, from the sets' summaries by split."""
     columns = ", ".join(f"`{column}`" for column in table_features("queries"))
     head = _UVRB_HEAD.format(size=size_category(sum(row["queries"] for rows in sets.values() for row in rows)))
     lines = [head, *_uvrb_configs(folder), "---", *_UVRB_USE.format(seed=seed, columns=columns).splitlines()]

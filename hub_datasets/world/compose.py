@@ -1,6 +1,6 @@
-"""Composed pairs: a picture or a clip, plus words, asks for a clip (the tasks TI2V and TV2V; paper, Table 7).
+"""Composed pairs: a picture or a clip, plus words, queries for a clip (TI2V and TV2V; paper, Table 7).
 
-A group holds four targets that are near-identical, so that neither the words nor the medium alone finds the right one.
+The four targets of a group are near-identical, so neither the words nor the medium alone finds the right one.
 """
 
 from dataclasses import dataclass, replace
@@ -38,7 +38,6 @@ class Composed:
         kind: What sets the target apart within its group.
         reference: A clip of one thing whose start is the query's picture (TI2V), or the query's clip (TV2V).
         text: What the target shows of the picture's thing, or how the target differs from the query's clip.
-        target: The answer.
         facts: What the query states about the target.
     """
 
@@ -50,7 +49,7 @@ class Composed:
 
 
 def content_fact(clip: Clip) -> int:
-    """The id of all that a clip shows, whatever its texture's seed and the exact places of its things."""
+    """The id of everything a clip shows, whatever its texture's seed and the exact places of its things."""
     things = [part for t in clip.things for part in (t.color, t.shape, t.size)]
     events = [part for index, action in clip.events for part in (str(index), action)]
     return fact("content", *things, clip.relation, *events, *clip.camera, clip.scene, clip.style)
@@ -95,14 +94,7 @@ def image_group(rng: Generator, split: str) -> list[Composed]:
 
 
 def modification_text(reference: Clip, target: Clip, modification: str, rng: Generator) -> str:
-    """How a target differs from a reference clip.
-
-    Args:
-        reference: The clip that is shown.
-        target: The clip that is asked for: `variants.modify(reference, modification, ...)`.
-        modification: One of variants.MODIFICATIONS.
-        rng: Source of the wording.
-    """
+    """How a target, `variants.modify(reference, modification, ...)`, differs from its reference clip."""
     same = choice(rng, _SAME)
     if modification == "thing":
         (old, new) = next(pair for pair in zip(reference.things, target.things, strict=True) if pair[0] != pair[1])

@@ -1,7 +1,7 @@
 """Training pairs of the seven tasks (paper, section 3.2), each with the exact statements that its query makes.
 
-Rows come in units: a group of four near-identical rows, or one row alone. Each unit has a random generator of its own,
-so any range of rows can be built anywhere and comes out the same.
+Rows come in units: a group of four near-identical rows, or one row alone. Each unit has its own random generator, so
+any range of rows can be built anywhere with the same result.
 """
 
 from collections.abc import Callable, Iterator
@@ -35,10 +35,11 @@ from gve.hub_datasets.world.variants import (
     relation_group,
 )
 from gve.hub_datasets.world.video import LONG_CLIPS
+from gve.media_gve import shown
 
 SPLIT = "seen"
 TWINS = "-twins"
-"""Ends the name of a kind whose rows come as groups of near-identical clips, for which naming the things is not enough."""
+"""Suffix of a kind whose rows come as groups of near-identical clips, where naming the things is not enough."""
 KIND_WEIGHTS = {
     **dict.fromkeys(KINDS, 1.0),
     "spatial-twins": 3.0,
@@ -46,11 +47,11 @@ KIND_WEIGHTS = {
     "camera-twins": 0.3,
     "event-twins": 0.5,
 }
-"""Shares of the rows of T2V by kind of text; T2T takes those of its kinds."""
+"""Shares of the rows of T2V by kind of text; T2T uses its kinds' shares."""
 TEXTS_A_CLIP = 3
-"""Rows of T2V, each of another kind, that tell one clip: texts cost nothing, clips have to be rendered."""
+"""Rows of T2V, each of another kind, about one clip: texts cost nothing, clips have to be rendered."""
 _STILL = 0.1  # until then no event has changed much, so that a picture answers a text about the clip's start
-_EVENT_IN_SCENE = 0.3  # share of the event rows whose texts also tell the scene
+_EVENT_IN_SCENE = 0.3  # share of the event rows whose texts also name the scene
 
 
 def _unit_clips(kind: str, rng: Generator) -> list[Clip]:
@@ -81,7 +82,7 @@ def _text_to_video(kind: str, rng: Generator) -> list[Pair]:
 
 
 def _told(kind: str, clips: list[Clip], rng: Generator) -> list[Pair]:
-    """Rows of T2V that tell each of the clips in one kind of text."""
+    """Rows of T2V that describe each of the clips in one kind of text."""
     if kind == "event":
         in_scene = rng.random() < _EVENT_IN_SCENE
         told = [event_caption(clip, _rarer_half(clip, clips, rng), rng, in_scene=in_scene) for clip in clips]
@@ -171,7 +172,7 @@ _NEGATIVE_TASKS = ("t2v", "ti2v", "tv2v")
 
 
 def _kind_table(task: str) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Kinds of a task's units, the rows in a unit of each, and the probability of drawing a unit of each."""
+    """Kinds of a task's units, rows in a unit of each, and the probability of each."""
     kinds = list(_KINDS[task])
     weights = (
         KIND_WEIGHTS | {"clip": sum(KIND_WEIGHTS[kind] for kind in CLIP_KINDS)} if task == "t2v" else KIND_WEIGHTS
@@ -184,7 +185,7 @@ def _kind_table(task: str) -> tuple[list[str], np.ndarray, np.ndarray]:
 
 
 def _units(task: str, seed: int) -> Iterator[tuple[str, int]]:
-    """Kind and number of rows of each unit, without end."""
+    """Kind and number of rows of each unit, endlessly."""
     kinds, rows, share = _kind_table(task)
     rng = stream(seed, task, "plan")
     while True:
@@ -193,25 +194,15 @@ def _units(task: str, seed: int) -> Iterator[tuple[str, int]]:
 
 
 def build_pairs(task: str, count: int, seed: int, *, start: int = 0, num_negatives: int = 0) -> Iterator[Pair]:
-    """Pairs of one task, row `start` to row `count`, on the seen split.
+    """Pairs of one task, rows `start` to `count`, on the seen split; `Pair.render` makes the row.
 
-    Args:
-        task: One of schema.TASKS.
-        count: Row to stop before; the last group is cut there. More rows begin with the same rows.
-        seed: Of everything random.
-        start: First row.
-        num_negatives: Near-identical clips that violate the query, for each row of T2V, TI2V and TV2V.
-
-    Returns:
-        An iterator of pairs; `Pair.render` makes the row.
-
-    Raises:
-        ValueError: If the task is unknown or a number is negative.
+    The group at the end is cut at `count`; a larger count begins with the same rows. `num_negatives` near-identical
+    clips that violate the query come with each row of T2V, TI2V and TV2V.
     """
     if task not in TASKS:
-        raise ValueError(f"task: got {task!r}; one of {', '.join(TASKS)} is accepted")
+        raise ValueError(f"task must be one of {', '.join(TASKS)}, got {shown(task)}.")
     if min(count, start, num_negatives) < 0:
-        raise ValueError(f"count, start, num_negatives: got {count}, {start}, {num_negatives}; none may be negative")
+        raise ValueError(f"count, start, num_negatives must not be negative, got {count}, {start}, {num_negatives}.")
     return _rows(task, count, seed, start, num_negatives)
 
 
@@ -230,7 +221,7 @@ def _rows(task: str, count: int, seed: int, start: int, num_negatives: int) -> I
 
 
 def _finish(task: str, kind: str, unit: int, first: int, seed: int) -> list[Pair]:
-    """The rows of one unit, with their names and instructions."""
+    """The rows of one unit, with ids and instructions."""
     pairs = _BUILDERS[task](kind, stream(seed, task, "unit", unit))
     name = f"{task}-g{unit:06d}" if kind.endswith("twins") else ""
     return [
@@ -246,7 +237,7 @@ def _finish(task: str, kind: str, unit: int, first: int, seed: int) -> list[Pair
 
 
 def _violations(pair: Pair, mates: list[Pair], count: int, rng: Generator) -> tuple[Side, ...]:
-    """Targets that do not answer a pair's query: its group mates', then its own target with something changed."""
+    """Targets that do not answer a pair's query: its group mates', then its own with something changed."""
     found = [mate.target for mate in mates if not answers(pair.query_facts, mate.target_facts)][:count]
     while len(found) < count:
         clips = list(pair.target.clips)

@@ -1,6 +1,6 @@
 """A raw corpus: video files with weak, partly wrong titles, for the data flow that turns such corpora into pairs.
 
-The truth about every title is kept beside it, so that what a quality filter keeps can be scored.
+The truth about every title is kept beside it, so that a quality filter can be scored.
 """
 
 import csv
@@ -28,15 +28,7 @@ _VAGUE = ("my clip {:04d} final", "untitled {:d}", "VID_{:05d}", "test render {:
 
 @dataclass(frozen=True)
 class RawVideo:
-    """One video of the raw corpus.
-
-    Attributes:
-        file: Name of the video file.
-        title: What its uploader wrote.
-        kind: One of TITLE_KINDS.
-        clip: What it really shows.
-        original: The file that shows the same clip, for a duplicate, else "".
-    """
+    """One video of the raw corpus: its file, title, kind of title, the clip it shows, and for a duplicate the original file."""
 
     file: str
     title: str
@@ -51,7 +43,7 @@ class RawVideo:
 
 
 def weak_title(clip: Clip, rng: Generator) -> str:
-    """A short title that tells a part of what a clip shows."""
+    """A short title that describes a part of what a clip shows."""
     thing, scene = choice(rng, clip.things), choice(rng, SCENE_WORDS[clip.scene])
     draw = rng.random()
     if draw < 0.4:
@@ -62,7 +54,7 @@ def weak_title(clip: Clip, rng: Generator) -> str:
 
 
 def _mistaken(clip: Clip, kind: str, rng: Generator) -> Clip:
-    """What somebody who misremembers a clip describes."""
+    """The clip as somebody who misremembers it would describe it."""
     if kind == "wrong scene":
         return replace(clip, scene=choice(rng, [scene for scene in SCENES if scene != clip.scene]))
     taken = {thing.color for thing in clip.things}
@@ -91,7 +83,7 @@ def raw_videos(count: int, seed: int) -> list[RawVideo]:
 
 
 def write_raw_videos(folder: Path, count: int, seed: int, start: int, stop: int) -> None:
-    """Render the files from `start` to `stop` that are not there yet."""
+    """Render the missing files from `start` to `stop`."""
     for video in raw_videos(count, seed)[start:stop]:
         if not (folder / "videos" / video.file).exists():
             write_atomic(folder / "videos" / video.file, video_bytes((video.clip,)))
@@ -110,14 +102,7 @@ def write_titles(folder: Path, count: int, seed: int) -> None:
 
 
 def raw_rows(folder: Path) -> list[dict[str, Any]]:
-    """The raw corpus as it stands, as T2V rows: every title asks for its video, right or wrong.
-
-    Args:
-        folder: The raw corpus, with titles.csv and videos.
-
-    Returns:
-        UVRD rows; nothing is known of what a title states, so their facts are empty.
-    """
+    """The corpus as T2V rows: every title asks for its video, right or wrong. Facts are empty, since none are known."""
     with (folder / "titles.csv").open(newline="", encoding="utf-8") as file:
         titles = list(csv.DictReader(file))
     return [

@@ -24,8 +24,8 @@ SCENE_COLORS = {
     "volcano": ((60, 25, 25), (130, 45, 20)),
 }
 TRAIL = ((0.17, 0.3), (0.085, 0.5), (0.0, 1.0))
-"""(how long ago, opacity) of the images of a thing that one frame holds: a moving thing leaves a trail, as in a long
-exposure, so that a single frame tells the direction of a motion."""
+"""(time before the frame, opacity) of each image of a thing in one frame: a moving thing leaves a trail, as in a long
+exposure, so that a single frame shows the direction of a motion."""
 _SHIFT = {"left": (-PAN, 0), "right": (PAN, 0), "up": (0, -PAN), "down": (0, PAN)}
 _MOVE = {"left": (-0.25, 0), "right": (0.25, 0), "up": (0, -0.25), "down": (0, 0.25)}
 
@@ -139,16 +139,7 @@ def restyle(frames: np.ndarray, style: str, rng: np.random.Generator) -> np.ndar
 
 
 def render(clip: Clip, times: Sequence[float] | np.ndarray, *, size: int = 48) -> np.ndarray:
-    """Frames of a clip.
-
-    Args:
-        clip: What to draw.
-        times: (F,) times in [0, 1], where 1 is the clip's end.
-        size: S, the side of a frame in pixels.
-
-    Returns:
-        (F, S, S, 3) uint8 RGB; the same bytes for the same arguments.
-    """
+    """(F, S, S, 3) uint8 RGB frames of a clip at F times in [0, 1], where 1 is its end; a pure function of its arguments."""
     times = np.asarray(times, np.float32)
     rng = np.random.default_rng(clip.seed)
     phase = rng.uniform(0, 6.28, 4).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Pairs before they are rendered: which words, pictures and clips each side holds, and how it becomes a row."""
+"""Pairs before they are rendered: the words, pictures and clips of each side, and how they become a row."""
 
 import zlib
 from dataclasses import dataclass
@@ -13,13 +13,7 @@ from gve.hub_datasets.world.video import picture_bytes, video_bytes
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a pair.
-
-    Attributes:
-        text: The words, or None.
-        picture: A clip and the time at which it is shown as a still picture, or None.
-        clips: One clip, the several clips of a long video, or none.
-    """
+    """One side of a pair: words, a clip and the time at which it is shown as a picture, and one clip or those of a long video."""
 
     text: str | None = None
     picture: tuple[Clip, float] | None = None

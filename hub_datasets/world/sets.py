@@ -1,6 +1,7 @@
 """The sixteen UVRB sets in miniature: same names, instructions, metrics and kinds of query, exact positives.
 
-Q queries, N candidates of a query, P of them positive.
+Eight sets share a corpus in which each clip is the only answer to every text about it. Q queries, N candidates of a
+query, P of them positive.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -10,8 +11,7 @@ from functools import lru_cache
 from numpy.random import Generator
 
 from gve.hub_datasets.uvrb.tasks import SETS, RetrievalSet
-from gve.hub_datasets.world.base import BASE_KINDS, base_clips, base_texts
-from gve.hub_datasets.world.captions import answers, caption, clip_facts, long_caption
+from gve.hub_datasets.world.captions import Caption, answers, caption, clip_facts, long_caption
 from gve.hub_datasets.world.compose import (
     Composed,
     content_fact,
@@ -21,6 +21,7 @@ from gve.hub_datasets.world.compose import (
 )
 from gve.hub_datasets.world.rows import Side, stream
 from gve.hub_datasets.world.spec import CAMERAS, SCENES, STYLES, Clip, choice, sample_clip
+from gve.hub_datasets.world.texts import event_caption
 from gve.hub_datasets.world.variants import (
     MODIFICATIONS,
     change_event,
@@ -33,8 +34,21 @@ from gve.hub_datasets.world.variants import (
 )
 from gve.hub_datasets.world.video import LONG_CLIPS
 
+BASE_KINDS = {
+    "MSRVTT": "coarse",
+    "DiDeMo": "paragraph",
+    "CRB-G": "general",
+    "VDC-O": "object",
+    "DREAM-E": "event",
+    "PEV-K": "keyword",
+    "VDC-D": "detailed",
+}
+"""The kind of text that queries each text set of the shared corpus."""
+_PLAIN_KINDS = ("coarse", "paragraph", "general", "object", "detailed")
+_TRIES = 50
+_PATIENCE = 300  # refused clips in a row; a corpus of 150 clips meets about ten
 CORPUS_OF = dict.fromkeys((*BASE_KINDS, "MSRVTT-I2V"), "msrvtt") | {"LoVR-C2V": "lovr-v"}
-"""Slug of the set whose corpus a set uses, where it may be another's."""
+"""Slug of the set whose corpus a set uses, for those that share one."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +77,10 @@ DEFAULT_SIZES = Sizes()
 
 @dataclass(frozen=True)
 class MiniSet:
-    """One set before it is rendered.
+    """One set before it is rendered, with everything by id.
 
     Attributes:
-        task: The set's entry in the UVRB table.
-        corpus: Clips of each candidate video, by id; one clip, or those of a long video.
-        queries: The queries, by id.
+        corpus: Clips of each candidate video; one clip, or those of a long video.
         positives: For each query the ids of the candidates that answer it.
         pools: For each query the ids of its candidates, or None: all of the corpus.
     """
@@ -80,7 +92,7 @@ class MiniSet:
     pools: dict[str, tuple[str, ...]] | None = None
 
     def summary(self) -> dict[str, str | int | float]:
-        """The set's numbers: queries, candidates, positives a query, metric and its expected value under chance."""
+        """The set's numbers: queries, candidates, positives of a query, metric and its expected value under chance."""
         candidates = [len(self.pools[name]) if self.pools else len(self.corpus) for name in self.queries]
         positives = [len(self.positives[name]) for name in self.queries]
         chance = [
@@ -98,7 +110,7 @@ class MiniSet:
 
 
 def expected_score(metric: str, *, candidates: int, positives: int) -> float:
-    """What a random ranking of N candidates with P positives scores: recall@k gives k / N, precision@1 gives P / N."""
+    """Score of a random ranking of N candidates with P positives: recall@k is k / N, precision@1 is P / N."""
     name, cutoff = metric.split("@")
     if name == "recall":
         return min(int(cutoff), candidates) / candidates
@@ -110,6 +122,71 @@ def _one_each(name: str, corpus: Mapping[str, tuple[Clip, ...]], queries: Mappin
     ids = list(corpus)
     positives = {query: (ids[int(query[1:].split("-")[0])],) for query in queries}
     return MiniSet(SETS[name], dict(corpus), dict(queries), positives)
+
+
+def _must_be_alone(clip: Clip, rng: Generator) -> list[frozenset[int]]:
+    """What no other clip of the corpus may make true together."""
+    told = [caption(clip, kind, rng).facts for kind in _PLAIN_KINDS]
+    return told + [event_caption(clip, half, rng, in_scene=True).facts for half in range(2)]
+
+
+def base_clips(split: str, seed: int, count: int) -> list[Clip]:
+    """Clips such that no other answers a text about one of them; held-out combinations have room for some 200.
+
+    Raises:
+        ValueError: If the split has no room for so many clips.
+    """
+    rng = stream(seed, "sets", split, "base")
+    clips: list[Clip] = []
+    facts: list[frozenset[int]] = []
+    told: list[frozenset[int]] = []
+    tries = 0
+    while len(clips) < count:
+        tries += 1
+        if tries > _PATIENCE:
+            raise ValueError(
+                f"count must leave room for clips that differ in every text, got {count}; {len(clips)} were found. "
+                "Ask for fewer."
+            )
+        clip = sample_clip(rng, split)
+        true, new = clip_facts(clip), _must_be_alone(clip, rng)
+        taken = any(answers(query, true) for query in told)
+        if not taken and not any(answers(query, other) for query in new for other in facts):
+            tries = 0
+            clips.append(clip)
+            facts.append(true)
+            told += new
+    return clips
+
+
+def base_texts(clips: list[Clip], kind: str, rng: Generator) -> dict[str, str]:
+    """The queries of one kind by id; the number after "q" is the clip that answers. Events give two queries a clip."""
+    facts = [clip_facts(clip) for clip in clips]
+    texts = {}
+    for number, clip in enumerate(clips):
+        if kind == "event":
+            for half in range(2):
+                texts[f"q{number:03d}-{half}"] = _event(clip, half, facts, rng).text
+        else:
+            texts[f"q{number:03d}"] = _alone(clip, kind, facts, rng).text
+    return texts
+
+
+def _only(told: Caption, facts: list[frozenset[int]]) -> bool:
+    return sum(answers(told.facts, true) for true in facts) == 1
+
+
+def _event(clip: Clip, half: int, facts: list[frozenset[int]], rng: Generator) -> Caption:
+    plain = event_caption(clip, half, rng, in_scene=False)
+    return plain if _only(plain, facts) else event_caption(clip, half, rng, in_scene=True)
+
+
+def _alone(clip: Clip, kind: str, facts: list[frozenset[int]], rng: Generator) -> Caption:
+    for _ in range(_TRIES):
+        told = caption(clip, kind, rng)
+        if _only(told, facts):
+            return told
+    raise ValueError(f"clips: no {kind} text is answered by one clip only. Use fewer clips.")
 
 
 def _base_sets(split: str, seed: int, sizes: Sizes) -> Iterable[MiniSet]:
@@ -128,7 +205,7 @@ def _base_sets(split: str, seed: int, sizes: Sizes) -> Iterable[MiniSet]:
 def _grouped_set(
     name: str, kind: str, make: Callable[[Generator], list[Clip]], rng: Generator, groups: int
 ) -> MiniSet:
-    """Twin groups that share nothing a query could mean: each text is answered by one clip of all."""
+    """Twin groups such that each text is answered by one clip of all groups."""
     kept: list[list[Clip]] = []
     facts: list[frozenset[int]] = []
     while len(kept) < groups:
@@ -206,7 +283,7 @@ def _video_candidates(pair: Composed, rng: Generator, split: str) -> list[Clip]:
 
 
 def _fresh(make: Callable[[], Clip], pool: list[Clip], accepted: Callable[[Clip], bool]) -> Clip:
-    """A clip of new content that is accepted."""
+    """An accepted clip of new content."""
     while True:
         new = make()
         if accepted(new) and content_fact(new) not in {content_fact(clip) for clip in pool}:
@@ -239,13 +316,7 @@ def _of_kind(kind: str, rng: Generator, split: str) -> Composed:
 
 @lru_cache(maxsize=4)
 def build_sets(split: str, seed: int, sizes: Sizes = DEFAULT_SIZES) -> dict[str, MiniSet]:
-    """All sixteen sets of a split, by name in the order of the UVRB table.
-
-    Args:
-        split: "seen" or "unseen": whether the things' combinations of colour and shape occur in training.
-        seed: Of everything random; sets of another split, and training pairs, are independent of these.
-        sizes: How large the sets are.
-    """
+    """All sixteen sets of a split, by name in the order of the UVRB table; sets of another split are independent of these."""
 
     def rng(name: str) -> Generator:
         return stream(seed, "sets", split, name)

@@ -10,6 +10,8 @@ from typing import TypeVar
 
 from numpy.random import Generator
 
+from gve.media_gve import shown
+
 COLORS = {
     "red": (235, 25, 25),
     "green": (25, 215, 25),
@@ -55,10 +57,9 @@ class Clip:
 
     Attributes:
         things: The objects; two in a clip, one in a reference picture.
-        relation: Where the first thing stands, seen from the second.
+        relation: Where the first thing is, seen from the second.
         events: (index of the thing, action) of the first and of the second half.
         camera: The camera's motion in the first and in the second half.
-        scene: The background.
         style: The look of the recording.
         seed: Seed of the background's phases and of the grain.
     """
@@ -121,7 +122,7 @@ def sample_camera(rng: Generator) -> tuple[str, str]:
 
 
 def place(rng: Generator, things: tuple[Thing, Thing], relation: str) -> tuple[Thing, Thing]:
-    """Stand two things in a relation, well apart along its axis."""
+    """Put two things in a relation, well apart along its axis."""
     gap, middle, jitter = rng.uniform(0.4, 0.48), rng.uniform(0.42, 0.58), rng.uniform(-0.07, 0.07)
     near, far = 0.5 - gap / 2, 0.5 + gap / 2
     along = {"left": (near, far), "right": (far, near), "above": (near, far), "below": (far, near)}[relation]
@@ -132,7 +133,7 @@ def place(rng: Generator, things: tuple[Thing, Thing], relation: str) -> tuple[T
 
 
 def telling(events: Sequence[tuple[int, str]]) -> bool:
-    """Whether both events differ and can be seen: a thing that vanished shows nothing in the second half."""
+    """Whether both events differ and are visible: a thing that vanished shows nothing in the second half."""
     return events[0] != events[1] and not (events[0][1] == "vanish" and events[0][0] == events[1][0])
 
 
@@ -155,18 +156,9 @@ def sample_clip(
     scene: str | None = None,
     style: str | None = None,
 ) -> Clip:
-    """A random clip of a split; what is given is kept.
-
-    Args:
-        rng: Source of all randomness.
-        split: "seen" (combinations of training) or "unseen" (both things use held-out combinations).
-        things: The two things, or None to draw them.
-        camera: The camera program, or None.
-        scene: The scene, or None.
-        style: The style, or None.
-    """
+    """A random clip of a split, "unseen" if both things use held-out combinations; given parts are kept."""
     if split not in SPLITS:
-        raise ValueError(f"split: got {split!r}; one of {', '.join(SPLITS)} is accepted")
+        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {shown(split)}.")
     while things is None:
         pair = (sample_thing(rng, split), sample_thing(rng, split))
         alike = (pair[0].color == pair[1].color) + (pair[0].shape == pair[1].shape)

@@ -1,4 +1,4 @@
-"""The words of the data: instructions, which text tells more than which, and texts of every kind to train a tokenizer."""
+"""The words of the data: instructions, which kinds of text say more than others, and texts to train a tokenizer."""
 
 from collections.abc import Iterator
 
@@ -22,7 +22,7 @@ from gve.hub_datasets.world.spec import Clip, choice, sample_clip
 from gve.hub_datasets.world.video import LONG_CLIPS
 
 KIND_SETS = {task.text_kind: name for name, task in SETS.items() if task.text_kind is not None}
-"""The UVRB set whose queries are of each kind; its instruction goes with the rows."""
+"""The UVRB set whose queries are of each kind; rows of the kind carry its instruction."""
 RICHER = {
     "coarse": ("general", "detailed"),
     "spatial": ("general", "detailed"),
@@ -33,7 +33,7 @@ RICHER = {
     "theme": ("detailed",),
     "keyword": ("detailed",),
 }
-"""For each kind of T2T query, the kinds of target that tell all it tells."""
+"""For each kind of T2T query, the kinds of target that say everything it says."""
 TASK_INSTRUCTIONS = {
     "t2t": "Find the text that tells more about the same video.",
     "t2i": "Find the image according to the text description.",
@@ -46,7 +46,7 @@ TASK_INSTRUCTIONS = {
 
 
 def event_caption(clip: Clip, half: int, rng: Generator, *, in_scene: bool) -> Caption:
-    """The text of the event of one half, which may also tell the scene."""
+    """The text of the event of one half, with or without its scene."""
     text, facts = event_text(clip, half, rng, article="a"), {event_fact(clip, half)}
     if in_scene:
         text, facts = f"{text} {choice(rng, SCENE_WORDS[clip.scene])}", facts | {fact("scene", clip.scene)}
@@ -59,12 +59,7 @@ def instructions() -> list[str]:
 
 
 def training_texts(seed: int, count: int) -> Iterator[str]:
-    """Texts of every kind about clips of the seen split, nothing rendered; the instructions come first.
-
-    Args:
-        seed: Of everything random.
-        count: How many texts, instructions included.
-    """
+    """Endless variety cut at `count` texts of every kind about clips of the seen split; all instructions come first."""
     texts = instructions()
     yield from texts[:count]
     rng = stream(seed, "texts")

@@ -1,7 +1,7 @@
 """Near-identical clips: the same clip with one thing changed.
 
-They make the benchmark's twin groups (texts that name the right things are not enough), the hard pairs of training
-and the reference-target pairs of the composed tasks.
+They make the benchmark's twin groups (naming the right things is not enough), the hard pairs of training, and the
+reference-target pairs of the composed tasks.
 """
 
 from collections.abc import Callable
@@ -23,6 +23,7 @@ from gve.hub_datasets.world.spec import (
     sample_thing,
     telling,
 )
+from gve.media_gve import shown
 
 GROUP_SIZE = 4
 GROUPED_KINDS = ("spatial", "temporal", "camera", "event")
@@ -39,10 +40,7 @@ def relation_group(clip: Clip, rng: Generator) -> list[Clip]:
 
 
 def order_group(clip: Clip, rng: Generator) -> list[Clip]:
-    """The clip with its two events in both orders and with both assignments of actions to things.
-
-    The four texts hold the same words, so that a bag of words cannot tell them apart.
-    """
+    """The clip with both orders of events and both assignments of actions to things: four texts, one bag of words."""
     (first, one), (second, two) = clip.events
     orders = (
         ((first, one), (second, two)),
@@ -54,7 +52,7 @@ def order_group(clip: Clip, rng: Generator) -> list[Clip]:
 
 
 def sample_order_clip(rng: Generator, split: str) -> Clip:
-    """A clip whose events are two different actions of two different things, all swaps allowed by the split."""
+    """A clip with two different actions of two different things, all swaps allowed by the split."""
     while True:
         clip = sample_clip(rng, split)
         (first, one), (second, two) = clip.events
@@ -115,11 +113,7 @@ def modify(clip: Clip, modification: str, rng: Generator, split: str) -> Clip:
 
 
 def group(kind: str, rng: Generator, split: str) -> list[Clip]:
-    """Four near-identical clips that differ in what a kind of text tells.
-
-    Raises:
-        ValueError: If the kind is not one of GROUPED_KINDS.
-    """
+    """Four near-identical clips that differ in what one of the GROUPED_KINDS of text describes."""
     if kind == "spatial":
         return relation_group(sample_clip(rng, split), rng)
     if kind == "temporal":
@@ -127,7 +121,7 @@ def group(kind: str, rng: Generator, split: str) -> list[Clip]:
     if kind in ("camera", "event"):
         change = change_camera if kind == "camera" else change_event
         return _distinct(sample_clip(rng, split), change, rng, split)
-    raise ValueError(f"kind: got {kind!r}; one of {', '.join(GROUPED_KINDS)} is accepted")
+    raise ValueError(f"kind must be one of {', '.join(GROUPED_KINDS)}, got {shown(kind)}.")
 
 
 def _distinct(clip: Clip, change: Callable[[Clip, Generator, str], Clip], rng: Generator, split: str) -> list[Clip]:

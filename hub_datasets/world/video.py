@@ -1,6 +1,6 @@
 """Clips as files: H.264 in MP4 for videos, PNG for pictures.
 
-Shapes: S side of a frame in pixels. The same clips give the same bytes with the same build of the libraries.
+The same clips give the same bytes with the same build of the libraries.
 """
 
 from functools import lru_cache
@@ -13,20 +13,12 @@ FRAME_SIZE = 48
 CLIP_FRAMES, CLIP_FPS = 16, 8
 """A clip lasts two seconds."""
 LONG_CLIPS, LONG_FRAMES, LONG_FPS = 4, 8, 4
-"""A long video holds four clips of eight frames and lasts eight seconds; a reader of 8 frames meets each clip twice."""
+"""A long video has four clips of eight frames and lasts eight seconds; a reader of 8 frames sees each clip twice."""
 
 
 @lru_cache(maxsize=256)
 def video_bytes(clips: tuple[Clip, ...], *, size: int = FRAME_SIZE) -> bytes:
-    """The MP4 file of a clip or, for several clips, of the long video that shows them one after another.
-
-    Args:
-        clips: One clip, or the clips of a long video.
-        size: S, the side of a frame in pixels.
-
-    Returns:
-        The file's bytes; the last few hundred files are remembered, since the rows of a group share theirs.
-    """
+    """The MP4 file of one clip, or of the long video of several; the last files are cached, as the rows of a group share them."""
     if len(clips) == 1:
         return encode_mp4(render(clips[0], frame_times(CLIP_FRAMES), size=size), CLIP_FPS)
     return encode_mp4(render_long(clips, LONG_FRAMES, size=size), LONG_FPS)

@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; what was built is printed as JSON."""
     arguments = make_parser().parse_args(argv)
     if arguments.pairs_scale < 0 or arguments.raw < 0:
-        make_parser().error("--pairs-scale and --raw: a negative number; 0 or more is accepted")
+        make_parser().error("--pairs-scale and --raw must be 0 or more, got a negative number")
     from gve.hub_datasets.world.build import DEFAULT_PAIRS, build_world  # a second to import, with datasets
 
     world = build_world(

@@ -190,8 +190,8 @@ def _parts(items: Sequence[Item]) -> list[list[Item]]:
 
 def _fail(error: Exception, index: int, failures: list[Skipped] | None) -> None:
     """Raise the error of one input under its place in the caller's list, or note it."""
-    told = named(error, index)
+    renamed = named(error, index)
     if failures is None:
-        raise told from error
-    told.__cause__ = error
-    failures.append(Skipped(index, told))
+        raise renamed from error
+    renamed.__cause__ = error
+    failures.append(Skipped(index, renamed))

@@ -93,7 +93,7 @@ class FrameCache:
             self.misses += found is None
         if found is None:
             found = reader.load(video, num_frames=count, size=size)
-            if _stamp(source) == before:  # else the frames may be those of another content than the digest's
+            if _stamp(source) == before:  # else the frames may not belong to the digest's content
                 self._keep(target, found)
         return found
 

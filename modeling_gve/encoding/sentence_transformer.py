@@ -148,28 +148,20 @@ class GVESentenceTransformer(SentenceTransformer):
         self,
         inputs: list[Any],
         *,
-        prompt: str | None,
-        batch_size: int,
-        show_progress_bar: bool,
-        output_value: str | None,
-        save_to_cpu: bool,
-        normalize_embeddings: bool,
-        truncate_dim: int | None,
-        device: Any = None,
         on_error: str = "raise",
         skipped: list[Skipped] | None = None,
         statistics: EncodeStatistics | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Vectors of the inputs that can be read, in order; without a list for the others, both in a list."""
-        if output_value != EMBEDDING:
-            common = {"prompt": prompt, "batch_size": batch_size, "show_progress_bar": show_progress_bar}
-            common |= {"output_value": output_value, "save_to_cpu": save_to_cpu, "truncate_dim": truncate_dim}
-            common |= {"normalize_embeddings": normalize_embeddings, "device": device}
-            return super()._inference(inputs, **common, **kwargs)
-        target = self._resolve_inference_device(device)
+        """Vectors of the readable inputs, in order; with "skip" and no list for the others, both in a list."""
+        if kwargs["output_value"] != EMBEDDING:
+            return super()._inference(inputs, **kwargs)
+        names = ("batch_size", "show_progress_bar", "normalize_embeddings", "save_to_cpu", "truncate_dim")
+        batch_size, show_progress_bar, normalize, save_to_cpu, truncate_dim = (kwargs.pop(name) for name in names)
+        del kwargs["output_value"]
+        target = self._resolve_inference_device(kwargs.pop("device", None))
         self.eval()
-        options = {"instruction": prompt} | {name: kwargs.pop(name) for name in OPTIONS}
+        options = {"instruction": kwargs.pop("prompt")} | {name: kwargs.pop(name) for name in OPTIONS}
         reader = BatchReader(self.processor, options, self.pipeline, target, self.frame_cache)
         failures: list[Skipped] | None = [] if on_error == "skip" else None
         spent = EncodeStatistics() if statistics is None else statistics
@@ -181,7 +173,7 @@ class GVESentenceTransformer(SentenceTransformer):
                 for features, kept in batches:
                     with spent.time("model"):
                         out = self._run_batch(features, truncate_dim, kwargs)
-                        out = torch.nn.functional.normalize(out, dim=-1) if normalize_embeddings else out
+                        out = torch.nn.functional.normalize(out, dim=-1) if normalize else out
                         vectors.append(out.cpu() if save_to_cpu else out)
                     places += kept
         result = torch.cat(vectors)[torch.from_numpy(np.argsort(places))] if places else torch.zeros(0)  # (N, D)

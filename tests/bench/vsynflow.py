@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
@@ -34,7 +35,7 @@ from gve.hub_datasets.vsynflow.flow import Flow
 from gve.hub_datasets.vsynflow.readers import RawCorpus, read_corpus
 from gve.hub_datasets.vsynflow.runner import run_flow
 from gve.hub_datasets.vsynflow.shards import make_plan
-from gve.hub_datasets.vsynflow.stages import Stage, Kept
+from gve.hub_datasets.vsynflow.stages import Kept, Stage
 from gve.hub_datasets.vsynflow.status import verify_run
 from gve.hub_datasets.world.raw import write_raw_videos, write_titles
 

@@ -120,7 +120,9 @@ def test_encode_interrupted_leaves_no_file(encoder, pictures, tmp_path, monkeypa
 
 
 def test_model_folder_must_be_an_embedder(pictures, tmp_path, capsys):
-    assert encode_command.main([str(pictures), "--model", str(tmp_path), "--out", str(tmp_path / "e.safetensors")]) == 2
+    assert (
+        encode_command.main([str(pictures), "--model", str(tmp_path), "--out", str(tmp_path / "e.safetensors")]) == 2
+    )
     assert "has no modules.json" in capsys.readouterr().err
 
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from gve.eval import encode_command, search, search_command, store
-from gve.eval.store import INDEX, ShardFolder, is_sharded, load_embeddings, shard_name
 from gve.eval.encode import embed_files, embed_shard
+from gve.eval.store import INDEX, ShardFolder, is_sharded, load_embeddings, shard_name
 
 
 class ColourEncoder:

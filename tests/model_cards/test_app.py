@@ -175,7 +175,7 @@ def test_a_copy_of_a_file_whose_name_is_not_utf8(tmp_path):
 
 def test_export_needs_a_demo_and_a_name(tmp_path, capsys):
     assert main([str(tmp_path), "--space", str(tmp_path / "space")]) == 2
-    assert "is no demo" in capsys.readouterr().err
+    assert "is not a demo" in capsys.readouterr().err
     assert main([str(tmp_path), "--name", "org/gve"]) == 2
     assert "--name: given without --space" in capsys.readouterr().err
     assert main([str(tmp_path / "none")]) == 2

@@ -3,7 +3,6 @@
 import copy
 import json
 import re
-from dataclasses import replace
 
 import pytest
 from huggingface_hub import ModelCard
@@ -12,31 +11,22 @@ from uvrb_folder import WordEncoder, make_tables, write_uvrb
 
 from gve import GVEModel
 from gve.eval.benchmark import SCHEMA, run_benchmark
-from gve.eval.files import weights_fingerprint
+from gve.eval.models import weights_fingerprint
 from gve.eval.report import to_markdown
 from gve.hub_datasets.uvrb import instructions, resolve
-from gve.model_cards import template
-from gve.model_cards.card import CardOptions, main, render_model_card
+from gve.model_cards.card import main, render_model_card
 from gve.model_cards.facts import read_model
 from gve.model_cards.results import eval_results
 from gve.model_cards.training import read_training
 
 SCORED = ("msrvtt", "cmrb", "crb-s")
-OPTIONS = CardOptions(license="apache-2.0", base_model="org/base")
-STATE = {
-    "global_step": 1100,
-    "stateful_callbacks": {
-        "CurriculumCallback": {
-            "args": {},
-            "attributes": {
-                "history": {
-                    "9": {"sigma": 0.1, "probabilities": {"t2v": 0.5, "i2v": 0.5}, "scores": {}},
-                    "10": {"sigma": 1.0, "probabilities": {"t2v": 0.7312, "i2v": 0.2688}, "scores": {}},
-                }
-            },
-        }
-    },
+OPTIONS = {"license": "apache-2.0", "base_model": "org/base"}
+HISTORY = {
+    "9": {"sigma": 0.1, "probabilities": {"t2v": 0.5, "i2v": 0.5}, "scores": {}},
+    "10": {"sigma": 1.0, "probabilities": {"t2v": 0.7312, "i2v": 0.2688}, "scores": {}},
 }
+CURRICULUM = {"CurriculumCallback": {"args": {}, "attributes": {"history": HISTORY}}}
+STATE = {"global_step": 1100, "stateful_callbacks": CURRICULUM}
 RUN = {"tasks": {"t2v": {"rows": 640}, "i2v": {"rows": 360}}, "weights": {"trained": 1000, "parameters": 1130016}}
 RECORD = {
     "schema": "gve-training/1",
@@ -90,7 +80,7 @@ def trained(model, tmp_path):
 
 
 def card_of(folder, report=None, **changes):
-    return render_model_card(folder, report, options=replace(OPTIONS, **changes))
+    return render_model_card(folder, report, **{**OPTIONS, **changes})
 
 
 def test_metadata(model, report):
@@ -104,13 +94,8 @@ def test_metadata(model, report):
         result = found[f"{slug}-queries"]
         assert result.metric_value == pytest.approx(entry["score"], abs=5e-5)
         assert (result.metric_type, result.dataset_split) == (entry["metric"], "unseen")
-
-
-def test_a_card_without_a_report_has_no_index(model):
-    card = ModelCard(card_of(model))
-    assert card.data.eval_results is None
-    assert "model-index" not in card.content
-    assert "has not been scored" in card.text
+    bare = ModelCard(card_of(model))
+    assert bare.data.eval_results is None and "model-index" not in bare.content and "has not been scored" in bare.text
 
 
 def test_numbers_follow_the_report(model, report):
@@ -118,16 +103,14 @@ def test_numbers_follow_the_report(model, report):
     changed = copy.deepcopy(report)
     changed["sets"]["MSRVTT"]["score"] = 0.4321
     other = card_of(model, changed)
-    assert "0.4321" not in card
     assert re.search(r"^ +value: 0\.4321$", other, flags=re.MULTILINE)
     assert re.search(r"^\| MSRVTT \|.*\| 0\.432 \|", other, flags=re.MULTILINE)
     lines = [a for a, b in zip(card.splitlines(), other.splitlines(), strict=True) if a != b]
     assert len(lines) == 2  # nothing else repeats the score
-
-
-def test_tables_are_those_of_the_report(model, report):
     tables = [line for line in to_markdown(report).splitlines() if line.startswith("|")]
-    assert "\n".join(tables[:5]) in card_of(model, report)
+    assert "\n".join(tables[:5]) in card
+    at_chance = [name for name, entry in report["sets"].items() if not entry["above_chance"]]
+    assert at_chance and f"two standard errors: {', '.join(at_chance)}." in card
 
 
 def test_averages_enter_only_when_complete(model, report):
@@ -136,35 +119,20 @@ def test_averages_enter_only_when_complete(model, report):
     changed["averages"]["AVG-A"] = dict.fromkeys(("score", "chance", "standard_error", "chance_error"), 0.25)
     changed["averages"]["AVG-A"]["above_chance"] = True
     results = ModelCard(card_of(model, changed)).data.eval_results
-    assert [(result.dataset_config, result.metric_value) for result in results if result.metric_type == "avg-a"] == [
-        (None, 0.25)
-    ]
-
-
-def test_chance_is_named(model, report):
-    at_chance = [name for name, entry in report["sets"].items() if not entry["above_chance"]]
-    assert at_chance
-    assert f"two standard errors: {', '.join(at_chance)}." in card_of(model, report)
+    found = [(result.dataset_config, result.metric_value) for result in results if result.metric_type == "avg-a"]
+    assert found == [(None, 0.25)]
 
 
 def test_facts(model):
-    facts = read_model(model)
-    config = json.loads((model / "config.json").read_text())
-    assert (facts.width, facts.layers) == (
-        config["text_config"]["hidden_size"],
-        config["text_config"]["num_hidden_layers"],
-    )
+    facts, text = read_model(model), json.loads((model / "config.json").read_text())["text_config"]
+    assert (facts.width, facts.layers) == (text["hidden_size"], text["num_hidden_layers"])
     assert (facts.num_frames, facts.frame_pixels, facts.frame_tokens) == (8, 48 * 48, 9)
     assert facts.prompts == {"query": "Find the video according to the text description."} | instructions()
     assert facts.backbone == "Qwen2.5-VL"
+    assert facts.parameters == sum(one.numel() for one in GVEModel.from_pretrained(model).state_dict().values())
     card = card_of(model)
     for shown in (f"| {facts.width} numbers, unit length |", f"{facts.parameters:,}", "`mrope`", "8 frames", "8,192"):
         assert shown in card
-
-
-def test_parameters_are_counted(model):
-    weights = GVEModel.from_pretrained(model).state_dict()
-    assert read_model(model).parameters == sum(value.numel() for value in weights.values())
 
 
 def test_training(trained, model):
@@ -188,38 +156,25 @@ def test_training(trained, model):
     data = ModelCard(card).data
     assert (data.base_model, data.datasets) == ("org/start", ["org/uvrd"])
     assert read_training(model) is None
-    assert "None here: the weights are those of org/base" in card_of(model)
-
-
-def test_training_elsewhere(trained, model):
-    """As `gve demo` leaves it: settings and states lie with the checkpoints."""
+    assert "the weights of org/base in another layout" in card_of(model)
+    # as `gve demo` leaves it: settings and states lie with the checkpoints
     (trained / "training_args.json").rename(trained / "checkpoint-1100" / "training_args.json")
     assert card_of(model, training=trained, base_model=None).count("| optimizer steps | 1,100 |") == 1
 
 
-def test_energy_and_carbon(trained):
+def test_energy_and_carbon(trained, model):
     card = card_of(trained, watts=400.0, grams_per_kwh=250.0)
     assert "Energy: 1.2 kWh, at 400 W a device, as stated for this card. Carbon: 300 g of CO2eq" in card
     found = ModelCard(card).data.to_dict()["co2_eq_emissions"]
     assert (found["emissions"], found["training_type"], found["hardware_used"]) == (300.0, "fine-tuning", "2 x a card")
     assert "co2_eq_emissions" not in ModelCard(card_of(trained, watts=400.0)).data.to_dict()
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"watts": -1.0}, "--watts: got -1; a number above 0"),
-        ({"grams_per_kwh": 3.0}, "--grams-per-kwh: given without --watts"),
-    ],
-)
-def test_energy_that_cannot_be(trained, changes, message):
-    with pytest.raises(ValueError, match=message):
-        card_of(trained, **changes)
-
-
-def test_energy_without_a_training(model):
-    with pytest.raises(ValueError, match="--watts: no record of the training says how long"):
-        card_of(model, watts=10.0)
+    for folder, changes, message in (
+        (trained, {"watts": -1.0}, "--watts: must be above 0, got -1"),
+        (trained, {"grams_per_kwh": 3.0}, "--grams-per-kwh: given without --watts"),
+        (model, {"watts": 10.0}, "--watts: no record of the training says how long"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            card_of(folder, **changes)
 
 
 def test_missing_facts_are_named(trained, model):
@@ -231,23 +186,23 @@ def test_missing_facts_are_named(trained, model):
     with pytest.raises(ValueError, match=f"card: lacks {facts}"):
         card_of(trained)
     draft = card_of(trained, draft=True)
-    assert "A draft, in which is not stated: optimizer steps" in draft
+    assert re.search(r"draft.*: optimizer steps", draft)
     assert "optimizer steps |" not in draft and "Compute" not in draft
-    assert "A draft" not in card_of(model)
+    assert "draft" not in card_of(model)
     (trained / "training_record.json").write_text('{"schema": "other"}')
-    with pytest.raises(ValueError, match=r"training_record\.json: schema 'other'; 'gve-training/1' is accepted"):
+    with pytest.raises(ValueError, match=r"training_record\.json: schema must be 'gve-training/1', got 'other'"):
         card_of(trained)
 
 
 def test_a_report_of_other_weights_or_in_part(model, report):
-    with pytest.raises(ValueError, match=r"--report: made by other weights \(0123, not \w+\); score this folder"):
+    with pytest.raises(ValueError, match=r"--report: made by other weights \(0123, not \w+\)"):
         card_of(model, {**report, "fingerprint": "0123"})
-    for part, message in (("fingerprint", "has no fingerprint"), ("settings", "report: has no settings; a whole")):
+    for part, message in (("fingerprint", "has no fingerprint"), ("settings", "report: has no settings")):
         with pytest.raises(ValueError, match=message):
             card_of(model, {key: value for key, value in report.items() if key != part})
     bare = copy.deepcopy(report)
     del bare["sets"]["CMRB"]["interval"]
-    with pytest.raises(ValueError, match="report: has no the interval of CMRB"):
+    with pytest.raises(ValueError, match="report: has no interval of CMRB"):
         card_of(model, bare)
 
 
@@ -259,30 +214,23 @@ def test_settings_and_intervals_survive_the_metadata(model, report):
     entry, one = report["sets"]["CRB-S"], told["UVRB CRB-S"]
     assert one.metric_args["interval"] == pytest.approx(entry["interval"], abs=5e-5)
     assert one.dataset_args == {"batch_size": 64, "instruction": entry["instruction"]}
-    assert str(ModelCard(card)) == card.rstrip("\n") or str(ModelCard(card)) == card
+    assert str(ModelCard(card)).rstrip("\n") == card.rstrip("\n")
     low, high = (f"{end:.3f}" for end in entry["interval"])
     assert re.search(rf"^\| CRB-S \|.*\| {low} - {high} \|", card, flags=re.MULTILINE)
 
 
-def test_no_local_path(model, report):
+def test_no_local_path_and_no_gap(model, report):
     card = card_of(model, report)
-    assert str(model.parent) not in card
-    assert report["source"] not in card
-    relative = {**report, "source": "org/uvrb"}
-    assert "`org/uvrb`" in card_of(model, relative)
-
-
-def test_equal_input_gives_equal_text(model, report):
-    card = card_of(model, report)
-    assert card == card_of(model, copy.deepcopy(report))
-    assert "{{" not in card
-    assert "{%" not in card
-    assert card.isascii()
+    assert card == card_of(model, copy.deepcopy(report)) and card.isascii()
+    for unwanted in (str(model.parent), report["source"], "{{", "{%"):
+        assert unwanted not in card
+    assert "`org/uvrb`" in card_of(model, {**report, "source": "org/uvrb"})
 
 
 def test_snippets_run(hub, model, report):
-    card = card_of(model, report, name="org/gve")
-    blocks = [block.code for block in read_blocks(card) if block.language == "python"]
+    blocks = [
+        block.code for block in read_blocks(card_of(model, report, name="org/gve")) if block.language == "python"
+    ]
     assert len(blocks) == 2
     result = run_snippet("".join(blocks), *hub)
     assert result.returncode == 0, result.stderr[-3000:]
@@ -296,40 +244,25 @@ def test_command(model, report, tmp_path, capsys):
     assert main([str(model), *options, "--out", str(tmp_path / "README.md")]) == 0
     assert capsys.readouterr().out == ""
     assert (tmp_path / "README.md").read_text() == shown
-    assert ModelCard.load(tmp_path / "README.md").data.license == "apache-2.0"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "report.json"]
 
 
-CLASSES = json.dumps({"schema": SCHEMA, "sets": {"UCF101": {}}})
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (["absent"], "config.json"),
-        (["--report", "absent.json"], "absent.json"),
-        (["--report", "broken.json"], "broken.json"),
-        (["--report", "list.json"], "holds no report"),
-        (["--report", "other.json"], "schema None"),
-        (["--report", "classes.json"], "report: UCF101; sets of UVRB are accepted"),
-        (["--out", "absent/README.md"], "existing folder"),
-        ([], "card: lacks the licence (--license)"),
-    ],
-)
-def test_bad_usage(model, tmp_path, monkeypatch, capsys, change, message):
+def test_bad_usage(model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for name, content in (("broken.json", "{"), ("list.json", "[]"), ("other.json", "{}"), ("classes.json", CLASSES)):
+    classes = json.dumps({"schema": SCHEMA, "sets": {"UCF101": {}}})
+    for name, content in (("broken.json", "{"), ("list.json", "[]"), ("other.json", "{}"), ("classes.json", classes)):
         (tmp_path / name).write_text(content)
-    given = [] if not change else ["--license", "mit", "--base-model", "org/base"]
-    arguments = change if change[:1] == ["absent"] else [str(model), *given, *change]
-    assert main(arguments) == 2
-    captured = capsys.readouterr()
-    assert message in captured.err
-    assert captured.err.count("\n") == 1
-    assert captured.out == ""
-
-
-def test_unknown_template():
-    assert template("model_card.md.jinja").startswith("# {{ name }}")
-    with pytest.raises(ValueError, match=r"name: got 'x.jinja'; accepted are citation.md.jinja, model_card.md.jinja"):
-        template("x.jinja")
+    whole = [str(model), "--license", "mit", "--base-model", "org/base"]
+    for arguments, message in (
+        (["absent"], "config.json"),
+        ([*whole, "--report", "absent.json"], "absent.json"),
+        ([*whole, "--report", "broken.json"], "broken.json"),
+        ([*whole, "--report", "list.json"], "holds no report"),
+        ([*whole, "--report", "other.json"], "schema must be"),
+        ([*whole, "--report", "classes.json"], "report: must be about sets of UVRB, got UCF101"),
+        ([*whole, "--out", "absent/README.md"], "existing folder"),
+        ([str(model)], "card: lacks the licence (--license)"),
+    ):
+        assert main(arguments) == 2
+        captured = capsys.readouterr()
+        assert message in captured.err and captured.err.count("\n") == 1 and captured.out == ""

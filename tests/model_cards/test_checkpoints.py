@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from stock_twin import publish
 
 from gve.model_cards import conversion, convert
-from gve.model_cards.checkpoints import FAMILIES, family_of, open_checkpoint
+from gve.model_cards.checkpoints import ARCHITECTURES, architecture_of, open_checkpoint
 from gve.model_cards.stock import stock_name
 
 NEW_LAYOUT = {"model.language_model.": "model.language_model."}
@@ -25,53 +25,44 @@ def test_published_layouts(tiny, tmp_path, prefixes, drop_head):
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in tiny[0].state_dict().items())
 
 
-@pytest.mark.parametrize(
-    ("gone", "named"),
-    [
+def test_incomplete_sources(published, tmp_path, capsys):
+    for gone, named in (
         (["config.json"], "has no config.json"),
         (["model.safetensors"], "has no model.safetensors"),
         (["tokenizer.json"], "has no vocab.json, no merges.txt"),
         (["tokenizer_config.json", "model.safetensors"], "has no model.safetensors, no tokenizer_config.json"),
-    ],
-)
-def test_incomplete_sources(published, tmp_path, capsys, gone, named):
-    source = shutil.copytree(published, tmp_path / "source")
-    for name in gone:
-        (source / name).unlink()
-    assert named in refused([source, tmp_path / "ours"], capsys)
-    assert not (tmp_path / "ours").exists()
-
-
-def test_sources_that_cannot_be_converted(published, tmp_path, capsys, monkeypatch):
-    source = shutil.copytree(published, tmp_path / "source")
-    target = tmp_path / "ours"
-    config = read(source, "config.json")
-    (source / "config.json").write_text(json.dumps(config | {"model_type": "llava"}))
-    assert "model_type 'llava'; accepted are qwen2_5_vl, gve, qwen3_vl, gve_qwen3_vl" in refused(
-        [source, target], capsys
-    )
-    (source / "config.json").write_text(json.dumps(config | {"quantization_config": {}}))
-    assert "are quantised" in refused([source, target], capsys)
-    (source / "config.json").write_text("{")
-    assert "is no JSON" in refused([source, target], capsys)
-    (source / "config.json").write_text(json.dumps(config))
-    (source / "model.safetensors").write_bytes(b"no weights at all")
-    assert "cannot be read" in refused([source, target], capsys)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert "is no folder, and the Hub does not give it" in refused([tmp_path / "nothing", target], capsys)
-    assert not target.exists()
-
-
-def test_an_adapter_folder_as_the_source(tmp_path, capsys):
-    (tmp_path / "adapter_config.json").write_text("{}")
-    assert "convert its base model with --adapter" in refused([tmp_path, tmp_path.parent / "ours"], capsys)
-
-
-def test_a_shard_that_is_missing(published, tmp_path, capsys):
+    ):
+        source = shutil.copytree(published, tmp_path / "-".join(gone))
+        for name in gone:
+            (source / name).unlink()
+        assert named in refused([source, tmp_path / "ours"], capsys)
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / "adapter_config.json").write_text("{}")
+    assert "Convert its base model with --adapter" in refused([tmp_path / "lora", tmp_path / "ours"], capsys)
     run([published, tmp_path / "parts", "--max-shard-size", "1MB"], check=False)
     lost = sorted((tmp_path / "parts").glob("model-*.safetensors"))[1]
     lost.unlink()
     assert f"has no {lost.name}" in refused([tmp_path / "parts", tmp_path / "ours"], capsys)
+    assert not (tmp_path / "ours").exists()
+
+
+def test_sources_that_cannot_be_converted(published, tmp_path, capsys, monkeypatch):
+    source, target = shutil.copytree(published, tmp_path / "source"), tmp_path / "ours"
+    config = read(source, "config.json")
+    known = "must be one of qwen2_5_vl, gve, qwen3_vl, gve_qwen3_vl, got 'llava'"
+    for text, message in (
+        (json.dumps(config | {"model_type": "llava"}), known),
+        (json.dumps(config | {"quantization_config": {}}), "are quantised"),
+        ("{", "is not JSON"),
+    ):
+        (source / "config.json").write_text(text)
+        assert message in refused([source, target], capsys)
+    (source / "config.json").write_text(json.dumps(config))
+    (source / "model.safetensors").write_bytes(b"no weights at all")
+    assert "cannot be read" in refused([source, target], capsys)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert "is not a folder, and the Hub does not give it" in refused([tmp_path / "nothing", target], capsys)
+    assert not target.exists()
 
 
 def test_weights_that_are_missing(published, tmp_path, capsys):
@@ -90,9 +81,12 @@ def test_bytes_are_counted_from_the_headers(published):
     assert checkpoint.size() == 4 * numbers and checkpoint.size(2) == 2 * numbers
 
 
-def test_families():
-    assert [family.types for family in FAMILIES] == [("qwen2_5_vl", "gve"), ("qwen3_vl", "gve_qwen3_vl")]
-    assert family_of("gve") is family_of("qwen2_5_vl") is FAMILIES[0]
-    assert stock_name("language_model.layers.0.mlp.up_proj.weight", FAMILIES[0]) == "model.layers.0.mlp.up_proj.weight"
-    with pytest.raises(ValueError, match="model_type None"):
-        family_of(None)
+def test_architectures():
+    assert [one.types for one in ARCHITECTURES] == [("qwen2_5_vl", "gve"), ("qwen3_vl", "gve_qwen3_vl")]
+    assert architecture_of("gve") is architecture_of("qwen2_5_vl") is ARCHITECTURES[0]
+    assert (
+        stock_name("language_model.layers.0.mlp.up_proj.weight", ARCHITECTURES[0])
+        == "model.layers.0.mlp.up_proj.weight"
+    )
+    with pytest.raises(ValueError, match="model_type .* got None"):
+        architecture_of(None)

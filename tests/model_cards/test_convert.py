@@ -34,7 +34,7 @@ def test_published_to_ours(tiny, ours):
     assert summary["parameters"] == sum(one.numel() for one in model.parameters())
     assert summary["tensors"] == len(model.state_dict()) and summary["dtype"] == "float32"
     assert summary["position_mode"] == "mrope" and summary["adapter"] is None
-    assert set(summary["difference"]) == {"text", "image"} and max(summary["difference"].values()) <= 1e-6
+    assert set(summary["difference"]) == {"text", "image", "video"} and max(summary["difference"].values()) <= 1e-6
     assert summary["bytes"] == sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
@@ -153,7 +153,7 @@ def test_too_little_room(published, tmp_path, capsys, monkeypatch):
     usage = types.SimpleNamespace(free=1 << 20)
     monkeypatch.setattr(conversion.shutil, "disk_usage", lambda path: usage)
     message = refused([published, tmp_path / "deep" / "ours"], capsys)
-    assert "has 0.00 GiB free; 0.07 GiB are needed" in message
+    assert "has 0.00 GiB free, 0.07 GiB are needed" in message
     assert not (tmp_path / "deep").exists()
 
 

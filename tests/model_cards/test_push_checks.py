@@ -11,7 +11,7 @@ from uvrb_folder import WordEncoder, make_tables, write_uvrb
 
 import gve
 from gve.eval.benchmark import run_benchmark
-from gve.eval.files import weights_fingerprint
+from gve.eval.models import weights_fingerprint
 from gve.hub_datasets.uvrb import resolve
 from gve.model_cards import push_checks
 from gve.model_cards.card import render_model_card

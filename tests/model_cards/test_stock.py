@@ -18,7 +18,7 @@ from transformers import (
 )
 
 import gve
-from gve.model_cards.checkpoints import FAMILIES
+from gve.model_cards.checkpoints import ARCHITECTURES
 from gve.model_cards.stock import stock_config
 
 
@@ -136,7 +136,7 @@ def test_round_trips(ours, stock, tiny, tmp_path):
             assert path.read_bytes() == (tmp_path / "stock" / path.relative_to(stock[0])).read_bytes(), path.name
 
 
-def test_the_other_family(tmp_path):
+def test_the_other_architecture(tmp_path):
     model, processor = build("qwen3_vl")
     prefixes = {"model.language_model.": "model.language_model.", "model.visual.": "model.visual."}
     source = publish(tmp_path / "source", model, processor, prefixes=prefixes, drop_head=True)
@@ -157,7 +157,7 @@ def test_other_rotary_settings_are_kept(tiny):
     config = gve.GVEConfig(**tiny[0].config.to_dict())
     config.text_config.rope_parameters |= {"rope_type": "yarn", "factor": 4.0}
     model = types.SimpleNamespace(config=config, dtype=torch.float32)
-    written = stock_config(model, FAMILIES[0])
+    written = stock_config(model, ARCHITECTURES[0])
     assert written["rope_scaling"] == {"type": "yarn", "mrope_section": [6, 5, 5], "factor": 4.0}
     loaded = Qwen2_5_VLConfig(**written)
     assert loaded.text_config.rope_parameters["rope_type"] == "yarn"

@@ -112,13 +112,6 @@ def test_flat_configurations_of_older_versions(model, state, fields, tmp_path, l
     assert loaded.config.text_config.layer_types == model.config.text_config.layer_types
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_tied_heads_change_nothing(state, fields, tmp_path, tied):
-    nested = fields | {"tie_word_embeddings": tied}
-    nested["text_config"] = fields["text_config"] | {"tie_word_embeddings": tied}
-    assert_loads(write(tmp_path, layouts(state)["old" if tied else "old with head"], nested), state)
-
-
 def test_a_checkpoint_of_the_stock_class(model, fields, tmp_path):
     """As the generating class itself saves it."""
     stock = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**copy.deepcopy(fields)))

@@ -4,13 +4,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from transformers.dynamic_module_utils import get_relative_imports
 
 import gve
 import gve.trainers
 
 FOLDER = Path(gve.__file__).parent
-SOURCES = sorted(FOLDER.glob("*.py"))
 
 
 @pytest.mark.parametrize("package", [gve, gve.trainers])
@@ -58,24 +56,3 @@ assert "transformers" in sys.modules and "gve.modeling_gve" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-def test_hub_files_import_only_siblings_by_name():
-    """They are copied into one flat folder, where only `from .name import x` works."""
-    for path in FOLDER.glob("*_gve.py"):
-        named = set()
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and node.level:
-                assert node.level == 1 and node.module and node.module.endswith("_gve"), path.name
-                named.add(node.module)
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            assert not any(name.split(".")[0] == "gve" for name in names), path.name
-            assert not (isinstance(node, ast.ImportFrom) and not node.level and node.module.split(".")[0] == "gve")
-        # what the Hub's text search finds is what the syntax tree says: no docstring looks like an import
-        assert set(get_relative_imports(path)) == named, path.name
-
-
-def test_files_are_short_and_ascii():
-    for path in SOURCES:
-        text = path.read_text()
-        assert text.isascii() and len(text.splitlines()) <= 400, path.name

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from gve.video_processing_gve import cut_patches, normalise_patches
 
@@ -35,23 +34,6 @@ def test_equal_to_the_last_bit_to_the_stock_order(shape, cut):
     patches, ours = cut_patches(frames, **cut)
     assert ours == grid and patches.dtype == np.uint8 and patches.flags.c_contiguous
     assert torch.equal(normalise_patches(torch.from_numpy(patches), OPENAI_CLIP_MEAN, OPENAI_CLIP_STD), expected)
-
-
-def test_within_a_level_of_the_picture_processor():
-    frame = noise(1, 56, 84)
-    stock_one = Qwen2VLImageProcessorPil(do_resize=False)(list(frame), return_tensors="pt")
-    patches, grid = cut_patches(frame, **QWEN)
-    ours = normalise_patches(torch.from_numpy(patches), OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
-    assert stock_one["image_grid_thw"].tolist() == [grid]
-    assert (ours - stock_one["pixel_values"]).abs().max() < 1 / 255
-
-
-def test_bytes_are_the_levels_themselves():
-    frames = noise(2, 28, 28)
-    patches, _ = cut_patches(frames, **QWEN)
-    assert patches.shape == (4, 3 * 2 * 14 * 14)
-    assert np.array_equal(patches[1].reshape(3, 2, 14, 14)[2, 1], frames[1, :14, 14:, 2])
-    assert patches.nbytes * 4 == normalise_patches(torch.from_numpy(patches), [0.5] * 3, [0.5] * 3).nbytes
 
 
 def test_a_view_of_frames_is_cut_as_its_copy():

@@ -110,20 +110,3 @@ def test_sentence_transformers_gives_the_same_tensors(processor, sentence, media
             [rows[i] for i in part], instruction=QUERY, num_frames=3, video_size=SIZES[1], image_size=SIZES[0]
         )
         assert_same(ours, {key: theirs[key] for key in ours})
-
-
-@pytest.mark.parametrize(
-    ("row", "error", "match"),
-    [
-        ({"text": None, "image": None}, ValueError, r"inputs\[1\]: got no text"),
-        ({"video": "gone.mp4"}, FileNotFoundError, r"inputs\[1\]\['video'\]: got 'gone.mp4'"),
-        ("gone.webm", FileNotFoundError, "no file is named"),
-        ({"video": PICTURES[0]}, ValueError, r"inputs\[1\]\['video'\]: got an image"),
-        ({"image": np.full((8, 8, 3), 2.0)}, ValueError, r"inputs\[1\]\['image'\]: got floats from 2"),
-        (np.zeros((3, 3, 64, 3), np.uint8), ValueError, r"inputs\[1\]\['video'\]: .*reads as"),
-        (("a", PICTURES[0]), ValueError, "roles"),
-    ],
-)
-def test_sentence_transformers_meets_the_same_checks(sentence, row, error, match):
-    with pytest.raises(error, match=match):
-        sentence[0].preprocess(["fine", row])

@@ -16,7 +16,6 @@ from transformers import (
 
 import gve
 from gve import GVEQwen3VLConfig, GVEQwen3VLModel
-from gve.packing_gve import pack_batch, unpack_hidden
 from gve.positions_gve import mrope_positions
 from gve.vision_gve import GVEVisionAttention
 
@@ -73,19 +72,6 @@ def stock_embed(stock, batch):
     return torch.nn.functional.normalize(hidden[torch.arange(len(hidden)), last].float(), dim=-1)
 
 
-def padded(batch, sides):
-    """The same rows with their padding on the given sides."""
-    out = dict(batch)
-    for key in ("input_ids", "attention_mask", "mm_token_type_ids"):
-        value = torch.zeros_like(batch[key])
-        for i, mask in enumerate(batch["attention_mask"].bool()):
-            count = int(mask.sum())
-            place = slice(value.shape[1] - count, None) if sides[i % len(sides)] == "left" else slice(count)
-            value[i, place] = batch[key][i, mask]
-        out[key] = value
-    return out
-
-
 # -- numbers ----------------------------------------------------------------------------------------------------------
 
 
@@ -111,28 +97,6 @@ def test_the_faster_vision_tower(model, batch, attention):
     assert (embed(fast, batch) - stock_embed(stock_twin(model, attention), batch)).abs().max() <= 1e-6
 
 
-def test_one_row_of_each_kind(model, processor, media):
-    """No row hides behind another of its batch."""
-    clip, image = str(media / "a.mp4"), str(media / "i.png")
-    stock = stock_twin(model)
-    for row in ("a red circle", {"image": image}, {"video": clip}, {"text": "red", "image": image, "video": clip}):
-        alone = processor.prepare([row])
-        assert (embed(model, alone) - stock_embed(stock, alone)).abs().max() <= 1e-6
-
-
-@pytest.mark.parametrize("sides", [["right"], ["left", "right"]])
-def test_padding_side_does_not_matter(model, batch, sides):
-    other = padded(batch, sides)
-    assert (embed(model, other) - embed(model, batch)).abs().max() <= 1e-6
-    assert (stock_embed(stock_twin(model), other) - embed(model, other)).abs().max() <= 1e-6
-
-
-def test_a_row_does_not_depend_on_its_batch(model, processor, rows):
-    together = embed(model, processor.prepare(rows))
-    alone = torch.cat([embed(model, processor.prepare([row])) for row in rows])
-    assert (together - alone).abs().max() <= 1e-6
-
-
 def test_time_steps_do_not_reach_the_backbone(model, batch):
     """It would pass them on to the attention functions."""
     assert "second_per_grid_ts" in batch and "second_per_grid_ts" not in model.backbone_inputs(dict(batch))
@@ -148,11 +112,6 @@ def test_earlier_batches_leave_no_trace(model, processor, rows, batch):
     expected = embed(fresh, words)
     embed(fresh, batch)
     assert torch.equal(embed(fresh, words), expected)
-
-
-def test_token_types_are_rebuilt(model, batch):
-    without = {key: value for key, value in batch.items() if key != "mm_token_type_ids"}
-    assert torch.equal(embed(model, without), embed(model, batch))
 
 
 def test_the_position_rules_are_one(model, batch):
@@ -191,18 +150,6 @@ def test_positions_and_times_matter(model, processor, batch):
     assert (first - later).abs().max() > 1e-3 and (first - backwards).abs().max() > 1e-3
 
 
-def test_rows_packed_into_one(model, batch):
-    """The arrangement for attention kernels that read where each row starts, here with the masks of sdpa."""
-    packing = copy.deepcopy(model)
-    packing.set_attn_implementation("sdpa")
-    packed, place = pack_batch(dict(batch), packing.positions(dict(batch)))
-    assert packed["input_ids"].shape == (1, int(batch["attention_mask"].sum()))
-    with torch.no_grad():
-        out = Qwen3VLModel.forward(packing, **packing.backbone_inputs(packed), use_cache=False)
-        hidden = unpack_hidden(out.last_hidden_state, place, batch["attention_mask"].shape)
-    assert (packing.embed(hidden, batch["attention_mask"]) - embed(packing, batch)).abs().max() <= 1e-6
-
-
 def test_deepstack_features_reach_the_language_model(model, batch, processor):
     assert list(model.config.vision_config.deepstack_visual_indexes) == [0, 1]
     other = copy.deepcopy(model)
@@ -215,48 +162,6 @@ def test_deepstack_features_reach_the_language_model(model, batch, processor):
 
 
 # -- options ----------------------------------------------------------------------------------------------------------
-
-
-def test_truncate_dim(model, batch):
-    whole = embed(model, batch)
-    expected = torch.nn.functional.normalize(whole[:, :16], dim=-1)
-    assert (embed(model, batch, truncate_dim=16) - expected).abs().max() <= 1e-6
-    config = copy.deepcopy(model)
-    config.config.truncate_dim = 16
-    assert torch.equal(embed(config, batch), embed(model, batch, truncate_dim=16))
-    with pytest.raises(ValueError, match="truncate_dim: got 129; accepted are 1 to 128"):
-        model(**batch, truncate_dim=129)
-
-
-def test_normalize_off_gives_the_hidden_state(model, batch):
-    raw = copy.deepcopy(model)
-    raw.config.normalize = False
-    out = raw(**batch)
-    assert torch.equal(out.embeddings, out.last_hidden_state[:, -1])
-    assert torch.equal(raw(**batch, return_dict=False)[0], out.embeddings)
-
-
-def test_every_parameter_gets_a_gradient(model, batch):
-    trained = copy.deepcopy(model).train()
-    out = trained(**batch).embeddings
-    (out @ torch.randn(out.shape[1], 4, generator=torch.Generator().manual_seed(0))).square().sum().backward()
-    silent = [name for name, p in trained.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert silent == []
-
-
-def test_bfloat16_stays_close_and_of_unit_length(model, batch):
-    vectors = embed(copy.deepcopy(model).bfloat16(), batch)
-    assert torch.allclose(vectors.norm(dim=-1), torch.ones(len(vectors)), atol=1e-6)
-    assert (vectors * embed(model, batch)).sum(-1).min() > 0.99
-
-
-def test_lora_on_the_language_model_only(model, batch):
-    peft = pytest.importorskip("peft")
-    adapted = peft.get_peft_model(copy.deepcopy(model), gve.lora_config(model, r=4))
-    trainable = [name for name, p in adapted.named_parameters() if p.requires_grad]
-    assert len(trainable) == 2 * 6 * model.config.text_config.num_hidden_layers
-    assert all("language_model.layers" in name and "lora_" in name for name in trainable)
-    assert (embed(adapted.eval(), batch) - embed(model, batch)).abs().max() <= 1e-6  # B starts at zero
 
 
 # -- checkpoints ------------------------------------------------------------------------------------------------------
@@ -297,16 +202,6 @@ def test_what_transformers_saves_loads(model, batch, tmp_path, kind, tied):
     assert all(torch.equal(value, body[key]) for key, value in loaded.state_dict().items())
     assert len(loaded.state_dict()) == len(body)
     assert loaded.config.model_type == "gve_qwen3_vl" and loaded.config.tie_word_embeddings is tied
-
-
-def test_save_and_load_give_the_same_vectors(model, batch, tmp_path):
-    model.save_pretrained(tmp_path, max_shard_size="2MB")
-    again = AutoModel.from_pretrained(tmp_path, attn_implementation="eager")
-    assert type(again) is GVEQwen3VLModel
-    assert torch.equal(embed(again, batch), embed(model, batch))
-    files = [load_file(path) for path in tmp_path.glob("*.safetensors")]
-    # a resumed run reads the files' names as they are
-    assert len(files) > 1 and {key for file in files for key in file} == set(model.state_dict())
 
 
 def test_configuration_round_trip(model, tmp_path):

@@ -1,9 +1,6 @@
 """Rows for Qwen3-VL: what a video becomes, and the ways into the model."""
 
 import json
-import os
-import subprocess
-import sys
 from functools import partial
 from types import SimpleNamespace
 
@@ -12,11 +9,11 @@ import PIL.Image
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from transformers import AutoModel, AutoProcessor, Qwen2VLImageProcessorPil, Qwen3VLProcessor
+from transformers import Qwen2VLImageProcessorPil, Qwen3VLProcessor
 from transformers.video_utils import VideoMetadata
 
 import gve
-from gve import GVEQwen3VLModel, GVEQwen3VLProcessor, GVEVideoProcessor
+from gve import GVEQwen3VLProcessor, GVEVideoProcessor
 from gve.processing_qwen3vl_gve import QWEN3VL_SYSTEM
 from gve.video_gve import uniform_indices
 from gve.video_processing_gve import Clip
@@ -172,18 +169,6 @@ def test_a_row_that_quotes_control_tokens_keeps_its_times(processor, media, word
     assert row_of(called) == quoted and words in processor.tokenizer.decode(quoted[end:])
 
 
-def test_only_text_is_cut(processor, media):
-    clip = str(media / "a.mp4")
-    whole = row_of(processor.prepare([{"video": clip, "text": "a red circle " * 40}]))
-    bare = row_of(processor.prepare([{"video": clip}]))
-    with pytest.warns(UserWarning, match="max_length"):
-        cut = row_of(processor.prepare([{"video": clip, "text": "a red circle " * 40}], max_length=len(bare) + 3))
-    assert len(cut) == len(bare) + 3 and cut[-4:] == bare[-4:]
-    assert cut[:-7] == whole[: len(cut) - 7]
-    with pytest.raises(ValueError, match=r"max_length"):
-        processor.prepare([{"video": clip}], max_length=len(bare) - 1)
-
-
 # -- pixels -----------------------------------------------------------------------------------------------------------
 
 
@@ -296,12 +281,6 @@ def test_saving_keeps_the_settings(processor, media, tmp_path):
     assert "Describe it." in again.tokenizer.decode(row_of(again.prepare([row])))
 
 
-def test_auto_classes_give_the_same_vectors(folder, model, processor, rows):
-    auto, parts = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
-    assert type(auto) is GVEQwen3VLModel and type(parts) is GVEQwen3VLProcessor
-    assert np.abs(vectors(auto, parts, rows) - vectors(model, processor, rows)).max() <= 1e-6
-
-
 def test_sentence_transformers_gives_the_same_vectors(folder, model, processor, rows):
     sentence = SentenceTransformer(str(folder), device="cpu")
     # it wants metadata for all videos of a call or for none
@@ -315,46 +294,3 @@ def test_sentence_transformers_gives_the_same_vectors(folder, model, processor, 
     asked = sentence.encode_query(plain[:4], prompt="Find a red thing.")
     assert np.abs(asked - vectors(model, processor, plain[:4], instruction="Find a red thing.")).max() <= 1e-6
     assert np.abs(sentence.encode_document(plain[:4]) - vectors(model, processor, plain[:4])).max() <= 1e-6
-
-
-def test_files(folder):
-    config = json.loads((folder / "config.json").read_text())
-    assert config["model_type"] == "gve_qwen3_vl" and config["architectures"] == ["GVEQwen3VLModel"]
-    assert config["auto_map"] == {
-        "AutoConfig": "configuration_qwen3vl_gve.GVEQwen3VLConfig",
-        "AutoModel": "modeling_qwen3vl_gve.GVEQwen3VLModel",
-    }
-    processing = json.loads((folder / "processor_config.json").read_text())
-    assert processing["auto_map"] == {"AutoProcessor": "processing_qwen3vl_gve.GVEQwen3VLProcessor"}
-    code = {path.name for path in folder.glob("*.py")}
-    assert {"modeling_qwen3vl_gve.py", "processing_qwen3vl_gve.py", "embedder_gve.py", "chat_gve.py"} <= code
-    assert "modeling_gve.py" not in code
-
-
-CHILD = """
-import sys
-sys.modules["gve"] = None  # the package is not there
-import numpy as np
-from sentence_transformers import SentenceTransformer
-from transformers import AutoModel, AutoProcessor
-
-folder, media, out = sys.argv[1:]
-rows = [media + "/a.mp4", {"text": "a red circle", "image": media + "/i.png"}, "a blue box"]
-model = AutoModel.from_pretrained(folder, trust_remote_code=True)
-processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
-auto = model(**processor.prepare(rows)).embeddings.detach().numpy()
-sentence = SentenceTransformer(folder, trust_remote_code=True, device="cpu")
-np.savez(out + "/vectors.npz", auto=auto, sentence=sentence.encode(rows))
-"""
-
-
-def test_remote_code_without_the_package(folder, media, model, processor, tmp_path):
-    environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", CHILD, str(folder), str(media), str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    assert done.returncode == 0, done.stderr
-    rows = [str(media / "a.mp4"), {"text": "a red circle", "image": str(media / "i.png")}, "a blue box"]
-    expected = vectors(model, processor, rows)
-    with np.load(tmp_path / "vectors.npz") as got:
-        assert np.abs(got["auto"] - expected).max() <= 1e-6
-        assert np.abs(got["sentence"] - expected).max() <= 1e-6

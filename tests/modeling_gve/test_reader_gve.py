@@ -125,17 +125,6 @@ def test_the_fast_resize_stays_near_the_exact_one(name, files):
     assert np.array_equal(same.frames, read_video(files[name], 4).frames)
 
 
-@pytest.mark.parametrize("degrees", [90, 180, 270])
-@pytest.mark.parametrize("container", ["mp4", "matroska"])
-def test_rotation_is_undone(degrees, container, files):
-    spec = h264(container, size=(96, 64), total=6)
-    plain = read_video(make(spec), 2)
-    data = make(spec._replace(rotation=degrees))
-    turned = read_video(data, 2)
-    quarters = [k for k in (1, 2, 3) if np.array_equal(turned.frames, np.rot90(plain.frames, k, axes=(1, 2)))]
-    assert quarters == [degrees // 90]
-
-
 def test_an_edit_list_hides_frames():
     """A file cut without re-encoding begins with frames that are decoded and never shown."""
     whole = make(h264("mp4", 30))

@@ -26,9 +26,14 @@ def folder(tiny, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module", params=[SentenceTransformer, gve.GVESentenceTransformer])
+def kind(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def sentence(folder):
-    return SentenceTransformer(str(folder), device="cpu")
+def sentence(folder, kind):
+    return kind(str(folder), device="cpu")
 
 
 @torch.no_grad()
@@ -52,11 +57,6 @@ def test_sentence_transformers_gives_the_same_vectors(sentence, model, processor
     assert timed
     for part in (plain, timed):
         assert far(sentence.encode(part), vectors(model, processor, part)) <= 1e-6
-
-
-def test_every_row_by_itself(sentence, model, processor, rows):
-    for row in rows:
-        assert far(sentence.encode(row), vectors(model, processor, [row])[0]) <= 1e-6
 
 
 def test_auto_classes_give_the_same_vectors(folder, model, processor, rows):
@@ -91,8 +91,8 @@ def test_long_texts_are_cut_alike(sentence, model, processor, media):
     assert far(encoded, vectors(model, processor, rows, max_length=64)) <= 1e-6
 
 
-def test_max_seq_length_holds(folder, model, processor):
-    sentence, words = SentenceTransformer(str(folder), device="cpu"), "a red circle " * 40
+def test_max_seq_length_holds(kind, folder, model, processor):
+    sentence, words = kind(str(folder), device="cpu"), "a red circle " * 40
     sentence.max_seq_length = 48
     assert far(sentence.encode([words]), vectors(model, processor, [words], max_length=48)) <= 1e-6
     sentence.max_seq_length = 16
@@ -125,33 +125,24 @@ def test_missing_files_are_no_texts(sentence):
             sentence.encode(["a red circle", name])
 
 
-@pytest.mark.slow
-def test_several_processes(sentence, rows):
-    part = [row for row in rows if not isinstance(row, dict) or not isinstance(row.get("video"), dict)]
-    pool = sentence.start_multi_process_pool(["cpu", "cpu"])
-    try:
-        expected = sentence.encode(part)
-        assert far(sentence.encode(part, pool=pool, chunk_size=3), expected) <= 1e-6
-        assert far(sentence.encode_multi_process(part, pool), expected) <= 1e-6
-    finally:
-        sentence.stop_multi_process_pool(pool)
-
-
-def test_save_again_from_sentence_transformers(sentence, rows, tmp_path):
+def test_save_again_from_sentence_transformers(sentence, kind, rows, tmp_path):
     sentence.save_pretrained(str(tmp_path / "again"))
-    again = SentenceTransformer(str(tmp_path / "again"), device="cpu")
-    assert far(again.encode(rows[:5]), sentence.encode(rows[:5])) <= 1e-6
+    expected = sentence.encode(rows[:5])
+    assert {path.name for path in (tmp_path / "again").glob("*.py")} >= {"modeling_gve.py", "processing_gve.py"}
+    for other in (SentenceTransformer, gve.GVESentenceTransformer):
+        again = other(str(tmp_path / "again"), device="cpu")
+        assert again.prompts == sentence.prompts and far(again.encode(rows[:5]), expected) <= 1e-6
 
 
-def test_adapters(folder, rows, tmp_path):
-    adapted = SentenceTransformer(str(folder), device="cpu")
+def test_adapters(kind, folder, rows, tmp_path):
+    adapted = kind(str(folder), device="cpu")
     before = adapted.encode(rows[:4])
     adapted.add_adapter(gve.lora_config(adapted.transformers_model, r=4, init_lora_weights=False))
     expected = adapted.encode(rows[:4])
     assert far(expected, before) > 1e-3
     adapted.save_pretrained(str(tmp_path))
     assert not list(tmp_path.glob("model*.safetensors"))
-    again = SentenceTransformer(str(tmp_path), device="cpu")
+    again = kind(str(tmp_path), device="cpu")
     assert again.prompts == adapted.prompts and far(again.encode(rows[:4]), expected) <= 1e-6
 
 
@@ -186,11 +177,6 @@ def test_only_the_code_of_the_classes_is_written(folder, tiny, tmp_path):
     processor = f"{type(other[1]).__module__.partition('.')[2]}.GVEQwen3VLProcessor"
     assert read(tmp_path, "processor_config.json")["auto_map"] == {"AutoProcessor": processor}
     assert {path.name for path in tmp_path.glob("*.py")} == {path.name for path in code_files(*other)}
-
-
-def test_own_prompts_are_added(tiny, tmp_path):
-    gve.save_embedder(tmp_path, *tiny, prompts={"crb-s": "Find the video according to the spatial description."})
-    assert set(read(tmp_path, "config_sentence_transformers.json")["prompts"]) == {"query", "document", "crb-s"}
 
 
 def test_a_truncated_model_is_truncated_everywhere(folder, processor, rows, tmp_path):

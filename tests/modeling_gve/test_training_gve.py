@@ -81,16 +81,3 @@ def test_trainer_resumes_to_the_bit(model, processor, tmp_path):
     assert max((resumed[key] - uninterrupted[key]).abs().max().item() for key in state) == 0.0
     touched = [key for key in state if not torch.equal(resumed[key], state[key])]
     assert any(key.startswith("language_model.layers.0") for key in touched)
-
-
-def test_a_checkpoint_restores_every_tensor(model, tmp_path):
-    """What Trainer does on resume, tensor by tensor, from weights all of which have changed."""
-    changed = copy.deepcopy(model)
-    with torch.no_grad():
-        for parameter in changed.parameters():
-            parameter.add_(1.0)
-    arguments = TrainingArguments(tmp_path / "out", use_cpu=True, report_to=[])
-    Trainer(changed, arguments).save_model(tmp_path / "checkpoint")
-    fresh = copy.deepcopy(model)
-    Trainer(fresh, arguments)._load_from_checkpoint(str(tmp_path / "checkpoint"))
-    assert all(torch.equal(value, fresh.state_dict()[key]) for key, value in changed.state_dict().items())

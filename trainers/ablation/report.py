@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import matplotlib.figure
 import numpy as np
 
-from gve.eval.files import write_atomic
+from gve.hub_datasets.files import write_atomic
 from gve.trainers.ablation.arms import ARMS, BASELINE, BY_NAME
 from gve.trainers.ablation.statistics import Difference, paired_difference
 

@@ -19,8 +19,8 @@ from transformers import AutoModel, AutoProcessor, PrinterCallback, ProgressCall
 
 from gve.eval.benchmark import report_on
 from gve.eval.checks import load_checked
-from gve.eval.files import write_atomic
 from gve.eval.models import load_encoder
+from gve.hub_datasets.files import write_atomic
 from gve.hub_datasets.schema import pair_features
 from gve.hub_datasets.uvrb import instructions
 from gve.hub_datasets.world.build import build_world

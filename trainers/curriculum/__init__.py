@@ -1,1 +1,1 @@
-"""The Modality Pyramid: what was measured of each task, and how often that has it drawn (paper, section 3.3)."""
+"""The Modality Pyramid: from the alignment of each task to its probability (paper, section 3.3)."""

@@ -67,12 +67,7 @@ class CurriculumHistory:
 
 @dataclass(frozen=True)
 class Schedule:
-    """From scores, sizes and history to the probabilities of an epoch (section 3.3).
-
-    Args:
-        priors: w_k by task, for P_t(k) proportional to w_k times the schedule's weight; 1 where a task is not named.
-        unlock_margin: By how much R' or accuracy must move to unlock a task; only for `unlock`.
-    """
+    """From scores, sizes and history to the probabilities of an epoch (section 3.3)."""
 
     name: str = "pyramid"
     num_epochs: int = 3
@@ -81,7 +76,7 @@ class Schedule:
     cap: float = 1.0
     floor: float = 0.0
     priors: Mapping[str, float] = field(default_factory=dict)
-    unlock_margin: float = 0.05
+    unlock_margin: float = 0.05  # by how much R' or accuracy must move to unlock a task; only for `unlock`
 
     def __post_init__(self) -> None:
         if self.name == "unlock" and self.floor <= 0:
@@ -97,7 +92,7 @@ class Schedule:
 
     @property
     def needs_baseline(self) -> bool:
-        """Whether the untrained model must be measured too, for later epochs to tell what has moved."""
+        """Whether the untrained model must be measured too, so that later epochs can see what has moved."""
         return self.name == "unlock"
 
     def epoch(
@@ -107,12 +102,9 @@ class Schedule:
         scores: Mapping[str, TaskScores],
         history: CurriculumHistory | None = None,
     ) -> CurriculumEpoch:
-        """The draw of one epoch.
+        """The draw of one epoch, counted from 0; of the history later epochs are not used.
 
-        Args:
-            epoch: Counted from 0.
-            scores: By task; empty where there is no prober yet, which makes the epoch uniform but for the priors.
-            history: Of the epochs so far; later ones in it are not looked at. None where there are none.
+        Without scores the epoch is uniform but for the priors.
         """
         sigma = sigma_at(epoch, self.num_epochs, sigma_min=self.sigma_min, sigma_max=self.sigma_max)
         past = {} if history is None else history.epochs
@@ -136,24 +128,16 @@ class Schedule:
 
 
 def sigma_at(epoch: int, num_epochs: int, *, sigma_min: float = 0.1, sigma_max: float = 1.0) -> float:
-    """sigma(t), linear from the first epoch to the last (section 3.3).
-
-    Args:
-        epoch: Counted from 0.
-        num_epochs: Epochs of the run; with one there is nothing to anneal and sigma stays at its minimum.
-    """
+    """sigma(t), linear from epoch 0 to the last (section 3.3); with a single epoch it stays at its minimum."""
     progress = 0.0 if num_epochs <= 1 else min(epoch / (num_epochs - 1), 1.0)
     return sigma_min + (sigma_max - sigma_min) * progress
 
 
 def bound_probabilities(probabilities: Sequence[float], *, cap: float = 1.0, floor: float = 0.0) -> np.ndarray:
-    """The nearest distribution in proportion with no task above `cap` or below `floor`, by water-filling.
+    """(K,) probabilities nearest in proportion, with no task above `cap` or below `floor`, by water-filling.
 
     All tasks are scaled by one number and then clipped; that number is the one that makes the sum 1, so tasks that
     touch no bound keep their ratios.
-
-    Returns:
-        (K,) probabilities, fp64.
     """
     weights = np.maximum(np.asarray(probabilities, dtype=np.float64), 1e-300)
     count = len(weights)

@@ -14,36 +14,22 @@ from gve.hub_datasets.schema import task_of
 
 @dataclass(frozen=True)
 class TaskScores:
-    """What a prober says of one task.
+    """What a prober measures on one task."""
 
-    Args:
-        score: R, the mean cosine of N positive pairs (section 3.3).
-        centred: R', R minus the mean cosine of pairs that do not belong together: free of what two modalities share
-            whatever they show.
-        accuracy: Share of the N queries whose target is nearer than the other N - 1.
-    """
-
-    score: float
+    score: float  # R, the mean cosine of N positive pairs (section 3.3)
     centred: float
-    accuracy: float
+    accuracy: float  # share of the N queries whose target is nearer than the other N - 1
 
 
 @dataclass(frozen=True)
 class Moment:
-    """All that a schedule may look at when an epoch begins.
-
-    Args:
-        sizes: Rows by task, of the K tasks that have begun; their order is the order of the weights.
-        scores: What the prober says now, by task; empty where none was asked.
-        earlier: What it said at each earlier epoch, the oldest first; epochs without a prober are left out.
-        margin: By how much a score must have changed to count as moved.
-    """
+    """All that a schedule may use when an epoch begins; `earlier` has the measured epochs before, the oldest first."""
 
     sigma: float
-    sizes: Mapping[str, int]
-    scores: Mapping[str, TaskScores]
+    sizes: Mapping[str, int]  # rows by task, of the K tasks that have begun; their order is the order of the weights
+    scores: Mapping[str, TaskScores]  # what the prober says now, by task; empty where none was asked
     earlier: Sequence[Mapping[str, TaskScores]] = ()
-    margin: float = 0.05
+    margin: float = 0.05  # by how much a score must have changed to count as moved
 
 
 Weigh = Callable[[Moment], np.ndarray]
@@ -51,11 +37,7 @@ Weigh = Callable[[Moment], np.ndarray]
 
 
 def softmax_probabilities(scores: Sequence[float], sigma: float) -> np.ndarray:
-    """P_t(k), proportional to exp(R_k / sigma) (section 3.3).
-
-    Returns:
-        (K,) probabilities, fp64.
-    """
+    """(K,) P_t(k), proportional to exp(R_k / sigma) (section 3.3), fp64."""
     scaled = np.asarray(scores, dtype=np.float64) / sigma
     weights = np.exp(scaled - scaled.max())
     return weights / weights.sum()
@@ -77,7 +59,7 @@ def pyramid(moment: Moment) -> np.ndarray:
 
 
 def pyramid_centred(moment: Moment) -> np.ndarray:
-    """exp(R' / sigma): R without what two modalities share whatever they show."""
+    """exp(R' / sigma): R without what two modalities share anyway."""
     return softmax_probabilities([moment.scores[task].centred for task in moment.sizes], moment.sigma)
 
 
@@ -90,8 +72,8 @@ def unlock(moment: Moment) -> np.ndarray:
     """Progress plus headroom, |R'_t - R'_(t-1)| + 1 - accuracy, of the tasks that can be learned by now.
 
     A task is locked, with a weight of 0, until its R' or accuracy has moved by the margin since it was first
-    measured, or those of one of its prerequisites have. A task that is learned through loses its weight again. While
-    all are locked, or none has weight, all are alike.
+    measured, or those of one of its prerequisites have. A task that is fully learned loses its weight again.
+    While all are locked, or none has weight, all are alike.
     """
     weights = [
         _progress(task, moment) + 1 - moment.scores[task].accuracy if _is_open(task, moment) else 0.0
@@ -130,7 +112,7 @@ def prerequisites(task: str, tasks: Sequence[str]) -> list[str]:
 
 
 def check_scores(moment: Moment) -> None:
-    """Make sure that every task has been measured."""
+    """Refuse tasks without finite scores."""
     if missing := sorted(set(moment.sizes) - set(moment.scores)):
         raise ValueError(
             f"scores: got none for {', '.join(missing)}; every task needs one; probe all tasks of the training set"
@@ -139,13 +121,13 @@ def check_scores(moment: Moment) -> None:
     bad = [t for t, s in measured.items() if not all(map(math.isfinite, (s.score, s.centred, s.accuracy)))]
     if bad:
         raise ValueError(
-            f"scores: got a score that is no number for {', '.join(bad)}; finite cosines are accepted; look for "
+            f"scores: got a score that is not finite for {', '.join(bad)}; finite cosines are accepted; look for "
             "NaN in the prober's vectors"
         )
 
 
 def _sides(task: str) -> tuple[frozenset[str], str]:
-    """The modalities of the query, one letter each, and those of the target."""
+    """The modalities of the query, one letter each, and of the target."""
     query, _, target = task.partition("-")[0].partition("2")
     return frozenset(query), target
 

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ from sentence_transformers import SentenceTransformer
 from transformers import ProgressCallback
 from transformers.trainer_utils import get_last_checkpoint
 
+from gve.hub_datasets.files import write_json
 from gve.hub_datasets.schema import TASKS
 from gve.hub_datasets.world.variants import GROUP_SIZE
-from gve.sentence_gve import save_embedder, write_json
+from gve.sentence_gve import save_embedder
 from gve.trainers.arguments import GVETrainingArguments
-from gve.trainers.demo.pace import Deadline, QuietProgress, TimedTrainer
+from gve.trainers.demo.pace import Deadline, QuietProgress, falling_rate
 from gve.trainers.demo.synthesis import SUFFIX, load_synflow
 from gve.trainers.demo.workspace import Workspace
 from gve.trainers.rows import PairRows
@@ -27,31 +28,27 @@ from gve.trainers.watching.record import write_record
 
 BATCH = 48
 EPOCHS = 5
-"""Each begins with a probe of all sources, which takes as long as some thirty steps."""
+"""Each begins with a probe of all sources, which takes as long as about thirty steps."""
 SCHEDULE = "unlock"
-"""The one that does better than drawing all sources as often, see `gve.trainers.ablation`."""
+"""The one that beats drawing all sources equally often, see `gve.trainers.ablation`."""
 LEARNING_RATE, MUON_LEARNING_RATE = 5e-4, 5e-3
 """A quarter of the pre-training's: at the full rate the contrastive loss forgets relations within 250 steps."""
 DATA = ["UVRD of the rendered world", "UVRD that V-SynFlow made of its raw corpus"]
 SYNFLOW_PRIOR = 0.3
-"""w_k of each source that V-SynFlow made of the raw corpus: some hundred pairs each, seen often even so."""
+"""w_k of each source that V-SynFlow made of the raw corpus: a hundred pairs or so each, seen often even so."""
 LEAST_STEPS = 30
 WARMUP = 80
 TIMED_SOURCES = 9
-"""How many sources one step each is timed on."""
+"""Sources to time one step on."""
 SLACK = 0.75
-"""Share of the time that steps are planned for: a step was measured without the worker that decodes beside it, and probing
-and checkpoints take time as well."""
+"""Share of the time that steps are planned for: a step is measured without the worker that decodes at the same time, and
+probing and checkpoints take time too."""
 
 
 def load_sources(folder: Path) -> DatasetDict:
-    """The training pairs, parted so that each batch holds one task, one kind of text and one degree of hardness.
+    """The training pairs of a UVRD folder by source: each batch has one task, kind of text and degree of hardness.
 
-    Args:
-        folder: A UVRD folder.
-
-    Returns:
-        Rows by source, such as "t2i", "t2v-spatial" and "t2v-spatial-twins" (groups of near-identical clips).
+    Sources are named such as "t2i", "t2v-spatial" and "t2v-spatial-twins" (groups of near-identical clips).
     """
     sources: dict[str, Dataset] = {}
     for task in TASKS:
@@ -70,7 +67,7 @@ def _source(task: str, kind: str, group: str) -> str:
 
 
 def pick_dtype() -> torch.dtype:
-    """bf16 where this machine multiplies it clearly faster than fp32, else fp32."""
+    """bf16 if this machine multiplies it clearly faster than fp32, else fp32."""
     if torch.cuda.is_available():
         return torch.bfloat16
     seconds = {}
@@ -87,13 +84,7 @@ def pick_dtype() -> torch.dtype:
 def training_arguments(
     workspace: Workspace, sources: Mapping[str, Dataset], steps_per_epoch: int
 ) -> GVETrainingArguments:
-    """The recipe of a model this small: Muon, a high rate, a soft temperature.
-
-    Args:
-        workspace: The demo.
-        sources: Rows by source.
-        steps_per_epoch: Optimizer steps of each of the epochs.
-    """
+    """The recipe of a model this small: Muon, a high rate, a soft temperature."""
     steps = steps_per_epoch * EPOCHS
     return GVETrainingArguments(
         output_dir=str(workspace.checkpoints),
@@ -131,13 +122,7 @@ def training_arguments(
 
 
 def measure_step(model: SentenceTransformer, trainer: GVETrainer, sources: Mapping[str, Dataset]) -> float:
-    """Seconds of one training step, over a spread of sources; the first round only warms up.
-
-    Args:
-        model: The model; its weights stay as they are.
-        trainer: Gives loss and collator.
-        sources: Rows by source.
-    """
+    """Seconds of one training step, over a spread of sources; the first round warms up, and the weights stay as they are."""
     names = list(sources)
     batches = []
     for index in np.unique(np.linspace(0, len(names) - 1, TIMED_SOURCES).round().astype(int)):
@@ -154,7 +139,7 @@ def measure_step(model: SentenceTransformer, trainer: GVETrainer, sources: Mappi
 
 
 def _update_seconds(model: SentenceTransformer) -> float:
-    """What the optimizer adds: Muon's five rounds of products, taken as 40 products of a hidden matrix with itself."""
+    """Time of the optimizer: Muon's five rounds of products, taken as 15 products of a hidden matrix with itself."""
     matrices = [p for p in model.parameters() if p.ndim == 2]
     start = time.perf_counter()
     for matrix in matrices:
@@ -170,13 +155,8 @@ def load_trainable(folder: Path, dtype: torch.dtype) -> SentenceTransformer:
     return model.train()
 
 
-def train(workspace: Workspace, seconds: float, write: Callable[[str], Any]) -> dict[str, Any]:
-    """Train within a number of seconds and save the model; goes on from the last checkpoint if there is one.
-
-    Args:
-        workspace: The demo, whose pairs and untrained model lie ready.
-        seconds: Budget of the training.
-        write: Shows a line to the user.
+def train(workspace: Workspace, seconds: float) -> dict[str, Any]:
+    """Train within a number of seconds and save the model; continues from the last checkpoint if there is one.
 
     Returns:
         The curriculum's history, as `CurriculumHistory.to_json` gives it.
@@ -193,16 +173,20 @@ def train(workspace: Workspace, seconds: float, write: Callable[[str], Any]) -> 
         workspace.facts |= {"step_seconds": round(step, 4), "steps_per_epoch": max(1, steps // EPOCHS)}
         workspace.facts |= {"dtype": str(dtype).removeprefix("torch.")}
         workspace.save()
-        write(f"  {len(sources)} sources, {step:.2f} s a step: {EPOCHS} epochs of {steps // EPOCHS} steps")
+        workspace.write(f"  {len(sources)} sources, {step:.2f} s a step: {EPOCHS} epochs of {steps // EPOCHS} steps")
     args = training_arguments(workspace, sources, workspace.facts["steps_per_epoch"])
     least = args.steps_per_epoch * EPOCHS <= LEAST_STEPS
-    deadline = Deadline(math.inf if least else seconds, write)
-    trainer = TimedTrainer(model, args, sources, deadline=deadline)
+    deadline = Deadline(math.inf if least else seconds, workspace.write)
+    trainer = GVETrainer(model, args, sources, callbacks=[deadline])
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(QuietProgress())
+    trainer.create_optimizer()
+    trainer.lr_scheduler = falling_rate(
+        trainer.optimizer, args.steps_per_epoch * EPOCHS, deadline, warmup=int(args.warmup_steps)
+    )
     checkpoint = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
     if checkpoint:
-        write(f"  going on from {Path(checkpoint).name}")
+        workspace.write(f"  continuing from {Path(checkpoint).name}")
     trainer.train(resume_from_checkpoint=checkpoint)
     workspace.facts["steps"] = trainer.state.global_step
     workspace.facts["pairs_seen"] = trainer.state.global_step * BATCH

@@ -9,11 +9,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from gve.trainers.trainer import GVETrainer
-
 
 class QuietProgress(ProgressCallback):
-    """The bar of transformers with the loss beside it, and without the log's lines on stdout."""
+    """The bar of transformers with the loss beside it, and without log lines on stdout."""
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
@@ -24,18 +22,13 @@ class QuietProgress(ProgressCallback):
 
 
 class Deadline(TrainerCallback):
-    """Ends the training when the machine turned out slower than planned; what is learnt by then is kept.
-
-    Args:
-        seconds: From the first step on.
-        write: Shows a line to the user.
-    """
+    """Ends the training so many seconds after it began, if the machine is slower than planned; the model is kept."""
 
     def __init__(self, seconds: float, write: Callable[[str], Any]) -> None:
         self.seconds, self.write, self.start = seconds, write, math.nan
 
     def spent(self) -> float:
-        """The share of the time that is over; 0 before the training."""
+        """The share of the time that has passed; 0 before the training."""
         return 0.0 if math.isnan(self.start) else (time.monotonic() - self.start) / self.seconds
 
     def on_train_begin(
@@ -47,27 +40,19 @@ class Deadline(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Stop when the time is over."""
+        """Stop when the time is up."""
         if self.spent() > 1 and state.global_step < state.max_steps:
-            self.write(f"  the time is over at step {state.global_step} of {state.max_steps}; training ends here")
+            self.write(f"  the time is up at step {state.global_step} of {state.max_steps}; training ends here")
             control.should_training_stop = control.should_save = True
 
 
 def falling_rate(
     optimizer: Optimizer, steps: int, deadline: Deadline, *, warmup: int, plateau: float = 0.0, least: float = 0.0
 ) -> LambdaLR:
-    """Warm-up, a plateau, then half a cosine, by the steps or by the time, whichever is further on.
+    """Warm-up, a plateau, then half a cosine to a share `least`, by steps or by time, whichever is further on.
 
-    Args:
-        optimizer: Whose rates fall.
-        steps: Of the run.
-        deadline: Knows the time.
-        warmup: Steps until the full rate.
-        plateau: Share of the run before the rate falls.
-        least: Share of the rate at the end.
-
-    Returns:
-        The scheduler.
+    A model this small learns to tell near-identical clips apart while the rate falls; a training that is cut off
+    before would miss it.
     """
 
     def share(step: int) -> float:
@@ -76,39 +61,3 @@ def falling_rate(
         return min(1.0, (step + 1) / warmup) * (least + (1 - least) * 0.5 * (1 + math.cos(math.pi * falling)))
 
     return LambdaLR(optimizer, share)
-
-
-class TimedTrainer(GVETrainer):
-    """A GVETrainer whose learning rate falls with the steps or with the time, whichever is further on.
-
-    A model this small learns what tells near-identical clips apart while the rate falls; a training that is cut off
-    before would leave it out.
-
-    Args:
-        *args: Of GVETrainer.
-        deadline: Knows the time.
-        **kwargs: Of GVETrainer.
-    """
-
-    def __init__(self, *args: Any, deadline: Deadline, **kwargs: Any) -> None:
-        self.deadline = deadline
-        super().__init__(*args, callbacks=[deadline], **kwargs)
-
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:
-        """Warm-up, then half a cosine down to nothing.
-
-        Args:
-            num_training_steps: Steps of the run.
-            optimizer: Instead of the trainer's.
-
-        Returns:
-            The scheduler.
-        """
-        if self.lr_scheduler is None:
-            self.lr_scheduler = falling_rate(
-                self.optimizer if optimizer is None else optimizer,
-                num_training_steps,
-                self.deadline,
-                warmup=self.args.warmup_steps,
-            )
-        return self.lr_scheduler

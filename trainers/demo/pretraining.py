@@ -1,10 +1,10 @@
-"""What stands in for the backbone's pre-training: the tiny model learns to tell what its inputs show.
+"""What replaces the backbone's pre-training: the tiny model learns to name what its inputs show.
 
 Shapes: B clips of a lesson, A attributes, D embedding width.
 
-Qwen2.5-VL comes to the contrastive training already knowing where things stand, what they do and how the camera moves.
-A model built from scratch does not learn that from pairs: the vectors that tell things apart come first, and those that
-tell a relation from its opposite hardly at all. Class labels teach it in minutes. The classifiers are thrown away.
+Qwen2.5-VL comes to the contrastive training already knowing where things are, what they do and how the camera moves.
+A model built from scratch does not learn that from pairs: the vectors that separate things come first, and those that
+separate a relation from its opposite hardly at all. Class labels teach it in minutes. The classifiers are thrown away.
 """
 
 import math
@@ -33,27 +33,20 @@ from gve.trainers.optimizer import build_optimizer
 from gve.video_gve import Frames
 
 LESSON = 48
-"""Clips of a step."""
+"""Clips in a step."""
 MOTION_WEIGHT = 4.0
-"""Weight of who does what when and of the camera, which are learnt last; places and scenes have 1."""
+"""Weight of actors, actions and camera, which are learnt last; places and scenes have 1."""
 SCALE = 11.3
-"""Unit vectors times this are what the classifiers see: about the length of an unnormalised one of 128 numbers."""
+"""Classifiers see unit vectors times this: about the length of an unnormalised vector of 128 numbers."""
 CLIP_SECONDS = 2.0
 LEARNING_RATE, MUON_LEARNING_RATE = 2e-3, 2e-2
 WARMUP = 80
 IMAGE_EVERY = 4
-"""A frame of each clip is asked about every so many steps: it teaches the same as the video, but for the motion."""
+"""Steps from one lesson about single frames to the next: they teach the same as videos, except for motion."""
 
 
 class Lessons(Dataset):
-    """Freshly rendered clips with a text about each; item i is the i-th step's batch, the same for the same seed.
-
-    Args:
-        processor: Of the model.
-        count: Steps.
-        seed: Of everything random.
-        size: Clips of a step.
-    """
+    """Freshly rendered clips with a text about each; item i is the batch of step i, the same for the same seed."""
 
     def __init__(self, processor: GVEProcessor, count: int, *, seed: int, size: int = LESSON) -> None:
         self.processor, self.count, self.seed, self.size = processor, count, seed, size
@@ -96,11 +89,7 @@ class Lessons(Dataset):
 
 
 class FactReader(nn.Module):
-    """The embedder with one linear classifier an attribute on its vectors, the same for every modality.
-
-    Args:
-        embedder: A GVE model.
-    """
+    """The embedder with one linear classifier an attribute on its vectors, shared by all modalities."""
 
     def __init__(self, embedder: nn.Module) -> None:
         super().__init__()
@@ -109,14 +98,7 @@ class FactReader(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(width, len(options)) for name, options in ATTRIBUTES.items()})
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
-        """The weighted mean cross-entropy over attributes, each in units of its log number of options, summed over columns.
-
-        Args:
-            **batch: The model's inputs and `labels` of each column, prefixed by its name.
-
-        Returns:
-            `loss`, a scalar.
-        """
+        """The loss, summed over the columns video, text and image, whose inputs and `labels` have their names as prefixes."""
         losses = []
         for name in ("video", "text", "image"):
             column = {key.removeprefix(f"{name}_"): v for key, v in batch.items() if key.startswith(f"{name}_")}
@@ -127,15 +109,7 @@ class FactReader(nn.Module):
         return {"loss": torch.stack(losses).sum()}
 
     def score(self, vectors: Tensor, labels: Tensor) -> Tensor:
-        """The loss of one column.
-
-        Args:
-            vectors: (B, D).
-            labels: (B, A); `UNSTATED` where an input does not tell an attribute.
-
-        Returns:
-            A scalar.
-        """
+        """Mean over attributes of the weighted cross-entropy in units of log(options), of (B, D) vectors and (B, A) labels."""
         total = torch.zeros((), device=vectors.device)
         for place, (name, options) in enumerate(ATTRIBUTES.items()):
             if (labels[:, place] >= 0).any():
@@ -145,48 +119,9 @@ class FactReader(nn.Module):
         return total / len(ATTRIBUTES)
 
 
-class FactTrainer(Trainer):
-    """A Trainer with Muon and a rate that falls with the steps or with the time.
-
-    Args:
-        *args: Of Trainer.
-        deadline: Knows the time.
-        **kwargs: Of Trainer.
-    """
-
-    def __init__(self, *args: Any, deadline: Deadline, **kwargs: Any) -> None:
-        self.deadline = deadline
-        super().__init__(*args, callbacks=[deadline], **kwargs)
-        self.remove_callback(ProgressCallback)  # Trainer adds it after those that are given
-        self.add_callback(QuietProgress())
-
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Muon for matrices, AdamW for the rest."""
-        if self.optimizer is None:
-            self.optimizer = build_optimizer(
-                self.model, learning_rate=LEARNING_RATE, muon_learning_rate=MUON_LEARNING_RATE, weight_decay=0.02
-            )
-        return self.optimizer
-
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """Warm-up, a plateau, and a fall to a twentieth."""
-        if self.lr_scheduler is None:
-            self.lr_scheduler = falling_rate(
-                optimizer or self.optimizer, num_training_steps, self.deadline, warmup=WARMUP, plateau=0.6, least=0.05
-            )
-        return self.lr_scheduler
-
-
 @dataclass(frozen=True)
 class Course:
-    """How long the pre-training takes and where it leaves its checkpoints.
-
-    Attributes:
-        folder: Of the checkpoints.
-        steps: At most.
-        seconds: At most.
-        seed: Of everything random.
-    """
+    """Length of the pre-training (steps and seconds at most), seed, and folder of its checkpoints."""
 
     folder: Path
     steps: int
@@ -195,11 +130,11 @@ class Course:
 
 
 class Learnt(NamedTuple):
-    """What a pre-training came to.
+    """Result of a pre-training.
 
     Attributes:
-        lessons: Steps taken; fewer than planned where time ended them.
-        right: The share of right answers by attribute, on videos of combinations that training never shows.
+        lessons: Steps taken; fewer than planned if the time ran out.
+        right: Share of right answers by attribute, on videos of combinations that training never shows.
     """
 
     lessons: int
@@ -207,25 +142,24 @@ class Learnt(NamedTuple):
 
 
 def pretrain(model: nn.Module, processor: GVEProcessor, course: Course, write: Callable[[str], Any]) -> Learnt:
-    """Teach a model to tell what it sees and reads; goes on from the last checkpoint if there is one.
-
-    Args:
-        model: A GVE model, changed in place.
-        processor: Its processor.
-        course: How long, and where.
-        write: Shows a line to the user.
-
-    Returns:
-        The number of lessons and what they taught.
-    """
+    """Teach a model, in place, to name what it sees and reads; continues from the last checkpoint if there is one."""
     torch.manual_seed(course.seed)
     reader = FactReader(model.train())
-    trainer = FactTrainer(
+    deadline = Deadline(course.seconds, write)
+    trainer = Trainer(
         reader,
         fact_arguments(course),
         train_dataset=Lessons(processor, course.steps, seed=course.seed),
         data_collator=_only,
-        deadline=Deadline(course.seconds, write),
+        callbacks=[deadline],
+    )
+    trainer.remove_callback(ProgressCallback)  # Trainer adds it after those that are given
+    trainer.add_callback(QuietProgress())
+    trainer.optimizer = build_optimizer(  # after Trainer has moved the model to its device
+        reader, learning_rate=LEARNING_RATE, muon_learning_rate=MUON_LEARNING_RATE, weight_decay=0.02
+    )
+    trainer.lr_scheduler = falling_rate(
+        trainer.optimizer, course.steps, deadline, warmup=WARMUP, plateau=0.6, least=0.05
     )
     checkpoint = get_last_checkpoint(str(course.folder)) if course.folder.is_dir() else None
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -233,7 +167,7 @@ def pretrain(model: nn.Module, processor: GVEProcessor, course: Course, write: C
 
 
 def fact_arguments(course: Course) -> TrainingArguments:
-    """Settings of the Trainer: a lesson a step, in order."""
+    """Settings of the Trainer: one lesson a step, in order."""
     return TrainingArguments(
         output_dir=str(course.folder),
         max_steps=course.steps,
@@ -254,13 +188,7 @@ def fact_arguments(course: Course) -> TrainingArguments:
 
 
 def lesson_seconds(model: nn.Module, processor: GVEProcessor, *, lessons: int = IMAGE_EVERY) -> float:
-    """Measured seconds of a step, without its optimizer; the weights stay as they are.
-
-    Args:
-        model: A GVE model.
-        processor: Its processor.
-        lessons: Steps to time, after one that warms up.
-    """
+    """Measured seconds of a step without its optimizer, after one to warm up; the weights stay as they are."""
     reader, batches = FactReader(model), Lessons(processor, lessons, seed=0)
     rounds = [batches[0], *(batches[step] for step in range(lessons))]
     begun = time.perf_counter()
@@ -274,17 +202,7 @@ def lesson_seconds(model: nn.Module, processor: GVEProcessor, *, lessons: int = 
 
 @torch.no_grad()
 def examine(reader: FactReader, processor: GVEProcessor, *, seed: int, clips: int = 192) -> dict[str, float]:
-    """The share of right answers about videos of unseen combinations.
-
-    Args:
-        reader: Model and classifiers.
-        processor: Of the model.
-        seed: Of the clips.
-        clips: How many.
-
-    Returns:
-        By attribute.
-    """
+    """Share of right answers by attribute about videos of unseen combinations."""
     reader.eval()
     rng = np.random.default_rng([seed, 8])
     drawn = [sample_clip(rng, "unseen") for _ in range(clips)]

@@ -1,20 +1,23 @@
-"""The demo's five queries over one corpus: text, image, video, text with image, text with video."""
+"""The demo's five queries over one corpus (text, image, video, text with image or video), each with a contact sheet."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from gve.eval.encode import Encoder, encode_rows
-from gve.eval.files import FileEmbeddings, embed_files, find_files, model_fingerprint, save_embeddings
+from gve.eval.charts import new_figure, write_figure
+from gve.eval.encode import embed_files, encode_rows
+from gve.eval.encoders import Encoder
+from gve.eval.inputs import find_files
+from gve.eval.models import model_fingerprint
 from gve.eval.search import top_k
-from gve.hub_datasets.uvrb import EvaluationSet, load_set, resolve
+from gve.eval.store import save_embeddings
+from gve.hub_datasets.uvrb import load_set, resolve
 from gve.hub_datasets.world.benchmark import video_file
 from gve.image_gve import open_image
 from gve.media_gve import PNG
-from gve.trainers.demo.pictures import Hit, Sheet, draw_sheet
 from gve.trainers.demo.workspace import Workspace
 from gve.video_gve import read_video
 
@@ -25,21 +28,14 @@ QUERY_SETS = {
     "text+image": "MS-TI",
     "text+video": "MS-TV",
 }
-"""Where each kind of query is taken from."""
+"""The set that each kind of query is drawn from."""
 HITS = 5
-SHOWN_FRAMES = 8
+SHOWN_FRAMES, TILE_FRAMES = 8, 4
+"""Frames read of a video, and shown side by side."""
 
 
-@dataclass
-class Query:
-    """One query and what it was made for.
-
-    Attributes:
-        name: The kind of query.
-        row: Text, image and video.
-        instruction: Of its set.
-        right: Names of the corpus files that it was made for.
-    """
+class Query(NamedTuple):
+    """One query and the names of the corpus files it was made for."""
 
     name: str
     row: dict[str, Any]
@@ -47,12 +43,21 @@ class Query:
     right: set[str]
 
 
+class Hit(NamedTuple):
+    """A result; `right` if the query was made for it. Other videos may answer a short query as well."""
+
+    name: str
+    score: float
+    right: bool
+    frames: np.ndarray  # (F, H, W, 3) uint8
+
+
 def choose_queries(workspace: Workspace) -> list[Query]:
     """One query of each kind, drawn by the demo's seed from the sets of unseen combinations."""
     rng = np.random.default_rng(workspace.seed)
     queries = []
     for name, set_name in QUERY_SETS.items():
-        data: EvaluationSet = load_set(workspace.uvrb, set_name, "unseen")
+        data = load_set(workspace.uvrb, set_name, "unseen")
         number = int(rng.integers(len(data.queries)))
         right = {Path(video_file(set_name, data.corpus_ids[i])).stem for i in data.positives[number]}
         row = {key: data.queries[number][key] for key in ("text", "image", "video")}
@@ -60,53 +65,73 @@ def choose_queries(workspace: Workspace) -> list[Query]:
     return queries
 
 
-def answer(encoder: Encoder, workspace: Workspace, write: Callable[[str], Any]) -> list[dict[str, Any]]:
+def answer(encoder: Encoder, workspace: Workspace) -> list[dict[str, Any]]:
     """Embed the corpus, rank it for the five queries and draw a contact sheet for each.
 
-    Args:
-        encoder: The trained model.
-        workspace: The demo.
-        write: Shows a line to the user.
-
     Returns:
-        By query its kind, the rank of the video it was made for, and the best hits.
+        For each query its kind, its text, the rank of the video it was made for, and the best hits.
     """
     files, _ = find_files([workspace.uvrb / "videos"])
     corpus = embed_files(encoder, files, batch_size=64)
     corpus.model, corpus.fingerprint = str(workspace.model), model_fingerprint(str(workspace.model))
     save_embeddings(corpus, workspace.root / "corpus.safetensors")
-    write(f"  a corpus of {len(corpus.paths)} videos")
+    workspace.write(f"  a corpus of {len(corpus.paths)} videos")
     results = []
     for query in choose_queries(workspace):
         vector = encode_rows(encoder, [query.row], role="query", instruction=query.instruction, progress=False)
-        scores, order = _rank(vector, corpus)
+        (order,), (scores,) = top_k(vector, corpus.vectors, len(corpus.paths))
         names = [Path(corpus.paths[i]).stem for i in order]
         first = next(rank for rank, name in enumerate(names, 1) if name in query.right)
-        best = [
-            {"name": name, "score": round(float(score), 4), "right": name in query.right}
-            for name, score in zip(names[:HITS], scores[:HITS], strict=True)
+        hits = [
+            Hit(names[n], round(float(scores[n]), 4), names[n] in query.right, _frames(corpus.paths[order[n]]))
+            for n in range(min(HITS, len(names)))
         ]
-        target = workspace.root / "queries" / f"{query.name.replace('+', '-')}{PNG}"
-        target.parent.mkdir(exist_ok=True)
-        draw_sheet(_sheet(query, corpus, order[:HITS], best, first), target)
+        title = f"{query.name} query over {len(names)} videos: the one it was made for is at rank {first}"
+        draw_sheet(title, query.row, hits, workspace.root / "queries" / f"{query.name.replace('+', '-')}{PNG}")
+        best = [{"name": hit.name, "score": hit.score, "right": hit.right} for hit in hits]
         results.append({"query": query.name, "text": query.row["text"], "first_right": first, "hits": best})
     return results
 
 
-def _rank(vector: np.ndarray, corpus: FileEmbeddings) -> tuple[np.ndarray, np.ndarray]:
-    order, scores = top_k(vector, corpus.vectors, len(corpus.paths))
-    return scores[0], order[0]
+def _frames(video: Any) -> np.ndarray:
+    return read_video(video, SHOWN_FRAMES).frames
 
 
-def _sheet(query: Query, corpus: FileEmbeddings, order: np.ndarray, best: list[dict[str, Any]], first: int) -> Sheet:
-    image, video = query.row["image"], query.row["video"]
-    sheet = Sheet(
-        title=f"{query.name} query over {len(corpus.paths)} videos: the one it was made for is at rank {first}",
-        text=query.row["text"],
-        image=None if image is None else np.asarray(open_image(image)),
-        video=None if video is None else read_video(video, SHOWN_FRAMES).frames,
-    )
-    for index, hit in zip(order, best, strict=True):
-        frames = read_video(corpus.paths[index], SHOWN_FRAMES).frames
-        sheet.hits.append(Hit(hit["name"], hit["score"], hit["right"], frames))
-    return sheet
+def film_strip(frames: np.ndarray, count: int = TILE_FRAMES) -> np.ndarray:
+    """Evenly spaced frames side by side, (H, count * W, 3) uint8."""
+    chosen = np.linspace(0, len(frames) - 1, count).round().astype(int)
+    return np.concatenate(list(frames[chosen]), axis=1)
+
+
+def draw_sheet(title: str, query: Mapping[str, Any], hits: Sequence[Hit], target: Path) -> None:
+    """Write a PNG with the query on the left and its hits on the right, best first; right ones are framed in green."""
+    figure = new_figure(11, 0.9 + 1.12 * len(hits))
+    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.25))
+    figure.suptitle(title, fontsize=13, fontweight="bold")
+    _draw_query(left, query)
+    for axes, (rank, hit) in zip(right.subplots(len(hits), 1, squeeze=False)[:, 0], enumerate(hits, 1), strict=True):
+        _picture(axes, film_strip(hit.frames), edge="#1a9641" if hit.right else "#bbbbbb")
+        mark = "the answer it was made for" if hit.right else ""
+        axes.set_ylabel(f"{rank}.  {hit.score:.3f}", rotation=0, ha="right", va="center", fontsize=11)
+        axes.set_title(f"{hit.name}   {mark}", loc="left", fontsize=8, color="#1a9641" if hit.right else "#555555")
+    write_figure(figure, target)
+
+
+def _draw_query(panel: Any, query: Mapping[str, Any]) -> None:
+    text, image, video = (query[part] for part in ("text", "image", "video"))
+    pictures = [] if image is None else [np.asarray(open_image(image))]
+    pictures += [] if video is None else [film_strip(_frames(video))]
+    slots = panel.subplots(len(pictures) + (text is not None), 1, squeeze=False)[:, 0]
+    for axes, picture in zip(slots, pictures, strict=False):
+        _picture(axes, picture, edge="#2c7bb6")
+    slots[0].set_title("query", fontsize=11)
+    if text is not None:
+        slots[-1].axis("off")
+        slots[-1].text(0.5, 0.5, textwrap.fill(f'"{text}"', 44), ha="center", va="center", fontsize=11)
+
+
+def _picture(axes: Any, picture: np.ndarray, *, edge: str) -> None:
+    axes.imshow(picture, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set(color=edge, linewidth=2.5)

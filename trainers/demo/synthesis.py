@@ -1,12 +1,12 @@
-"""The demo's own data: V-SynFlow over the raw corpus with weak titles, and the pairs that come out of it.
+"""The demo's own data: V-SynFlow on the raw corpus with weak titles, and the pairs it makes.
 
-The captioner is the world's own, which looks up what a video shows; everything else is what any corpus goes through:
+The captioner is the world's own, which looks up what a video shows. Everything else is what any corpus goes through:
 quality control, decontamination against the demo's own benchmark, captions in five styles, pairs of all seven tasks.
 """
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,32 +14,27 @@ from typing import Any
 from datasets import Dataset, get_dataset_config_names, load_dataset
 
 from gve.hub_datasets.schema import TASKS
-from gve.hub_datasets.vsynflow.uvrd import build_uvrd
 from gve.hub_datasets.vsynflow.config import make_config, make_flow
 from gve.hub_datasets.vsynflow.engines import InlineEngine
 from gve.hub_datasets.vsynflow.fingerprints import make_fingerprints
 from gve.hub_datasets.vsynflow.readers import RawCorpus, read_corpus
 from gve.hub_datasets.vsynflow.runner import run_flow
 from gve.hub_datasets.vsynflow.shards import make_plan
-from gve.hub_datasets.vsynflow.uvrb_items import uvrb_items
 from gve.hub_datasets.vsynflow.status import read_table, verify_run
+from gve.hub_datasets.vsynflow.uvrb_items import uvrb_items
+from gve.hub_datasets.vsynflow.uvrd import build_uvrd
+from gve.trainers.demo.workspace import Workspace
 
 SUFFIX = "-synflow"
 SHARD_ROWS = 64
 HASH_FRAMES = 8
-"""Of a benchmark video: clips of two seconds have sixteen frames."""
+"""Frames hashed of a benchmark video: clips of two seconds have sixteen frames."""
 LEAST_ROWS = 16
-"""Fewer pairs of a task are no source: a batch would be most of them."""
+"""Least pairs of a task for a source of their own: with fewer, one batch would hold most of them."""
 
 
-def synthesise(data: Path, folder: Path, seed: int, write: Callable[[str], Any]) -> dict[str, Any]:
-    """Take the raw corpus through V-SynFlow; what an earlier call did is not done again.
-
-    Args:
-        data: A rendered world, with `raw` and `uvrb`.
-        folder: Where fingerprints, run and pairs go.
-        seed: Of everything random.
-        write: Shows a line to the user.
+def synthesise(workspace: Workspace) -> dict[str, Any]:
+    """Take the raw corpus through V-SynFlow; finished work of an earlier call is kept.
 
     Returns:
         For the report: `records` (raw), `kept`, `rejected` and `failed` (by stage and code), `gate` (caught by net),
@@ -48,27 +43,27 @@ def synthesise(data: Path, folder: Path, seed: int, write: Callable[[str], Any])
     Raises:
         RuntimeError: If the run is not sound.
     """
-    marks, run, seconds = folder / "fingerprints.safetensors", folder / "run", {}
+    folder, raw, seconds = workspace.synflow, workspace.root / "data" / "raw", {}
+    marks, run = folder / "fingerprints.safetensors", folder / "run"
     begun = time.monotonic()
     if not marks.is_file():
         with TemporaryDirectory() as scratch:
-            items = uvrb_items(str(data / "uvrb"), Path(scratch))
+            items = uvrb_items(str(workspace.uvrb), Path(scratch))
             make_fingerprints("demo", items, hash_frames=HASH_FRAMES).save(marks)
     seconds["fingerprints"] = round(time.monotonic() - begun, 1)
-    raw = data / "raw"
     source = RawCorpus(
         "manifest", str(raw / "titles.csv"), "world", "CC0-1.0", None, "file", "title", media=str(raw / "videos")
     )
     make_plan(run, read_corpus(source, run), asdict(source), shard_rows=SHARD_ROWS)
     captioner = {"kind": "world", "folder": str(raw)}
     flow = make_flow(
-        make_config({"profile": "world", "seed": seed, "captioner": captioner, "fingerprints": str(marks)})
+        make_config({"profile": "world", "seed": workspace.seed, "captioner": captioner, "fingerprints": str(marks)})
     )
-    # in this process: another one would take longer to import the package than to do this
+    # in this process: another would take longer to import the package than to do the work
     run_flow(run, flow, InlineEngine(), progress=True)
     verdict = verify_run(run)
     if verdict.errors:
-        raise RuntimeError(f"V-SynFlow's run is not sound: {verdict.errors[0]}; delete {run} and resume")
+        raise RuntimeError(f"V-SynFlow's run is not sound: {verdict.errors[0]}. Delete {run} and resume.")
     seconds["run"] = round(time.monotonic() - begun - seconds["fingerprints"], 1)
     report = build_uvrd(run, folder / "uvrd", quotas=dict.fromkeys(TASKS, 1))
     seconds["build"] = round(time.monotonic() - begun - sum(seconds.values()), 1)
@@ -82,30 +77,19 @@ def synthesise(data: Path, folder: Path, seed: int, write: Callable[[str], Any])
         "rows": report.rows,
         "seconds": seconds,
     }
-    write(f"  V-SynFlow: {verdict.records} videos, {verdict.kept} kept, {sum(report.rows.values())} pairs")
+    workspace.write(f"  V-SynFlow: {verdict.records} videos, {verdict.kept} kept, {sum(report.rows.values())} pairs")
     return found
 
 
 def load_synflow(folder: Path) -> dict[str, Dataset]:
-    """The pairs as sources of their own, such as "t2v-synflow".
-
-    Args:
-        folder: The UVRD that `synthesise` built.
-
-    Returns:
-        Rows by source; a task of too few rows is left out.
-    """
+    """The pairs by source, such as "t2v-synflow"; tasks with too few rows are left out."""
     there = get_dataset_config_names(str(folder))
     found = {f"{task}{SUFFIX}": load_dataset(str(folder), task, split="train") for task in TASKS if task in there}
     return {name: rows for name, rows in found.items() if len(rows) >= LEAST_ROWS}
 
 
 def to_markdown(found: dict[str, Any]) -> str:
-    """What came of the raw corpus, as a section of the report.
-
-    Args:
-        found: What `synthesise` returned.
-    """
+    """What became of the raw corpus, as a section of the report."""
     rejected, failed = (sum(found[kind].values()) for kind in ("rejected", "failed"))
     counts = f"{found['kept']} were kept, {rejected} rejected, {failed} failed"
     lines = ["", "## V-SynFlow on the raw corpus", ""]

@@ -3,8 +3,8 @@
 Shape legend: B pairs, N rows of all columns, n distinct ones, D embedding width.
 
 Gao et al. 2021 (arXiv:2101.06983) embed a batch piece by piece without gradients, take the gradient of the loss to the
-vectors, and embed each piece again to hand it on. Here each but one, whose graph is kept; and on two floors. A piece of
-rows holds at most a number of tokens, whatever columns its rows are from, and rows of like length share one; of rows
+vectors, and embed each piece again to hand it on. Here the costliest piece keeps its graph and runs once. A piece of rows
+holds at most a number of tokens, whatever columns its rows are from, and rows of like length share one; of rows
 that repeat one another, as hard negatives often repeat targets, one runs for all. The vision tower has pieces of its
 own, of the distinct media of the batch: a frozen tower runs once a medium in all, a trained one twice, and rows that
 show the same medium add to the same gradient.
@@ -32,7 +32,7 @@ Leaves = dict[str, dict[int, Tensor]]
 
 
 class CachedGVELoss(GVELoss):
-    """`GVELoss` in two passes over pieces of the batch; loss and gradients are those of `GVELoss`.
+    """`GVELoss` in two passes over pieces of the batch; loss and gradients are the same.
 
     Works with adapters, frozen and trained towers, dropout, checkpointed activations, autocast, and several processes
     under DistributedDataParallel; weights that are sharded over processes are refused.
@@ -54,11 +54,7 @@ class CachedGVELoss(GVELoss):
         self.cache_tokens = cache_tokens
 
     def forward(self, features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> Tensor:
-        """Embed all columns without gradients and score them; the second pass waits for the backward.
-
-        Args:
-            labels: (B, B) bool; True where target j also answers query i.
-        """
+        """Embed all columns without gradients and score them; the second pass waits for the backward."""
         columns = list(features)
         size, with_grad = len(columns[0]["input_ids"]), torch.is_grad_enabled()
         passes = TwoPasses(self, columns)
@@ -84,7 +80,7 @@ class TwoPasses:
         self.embedder = embedder_of(loss.model)
         if is_fsdp_managed_module(self.model) or is_fsdp_managed_module(self.embedder):
             raise ValueError(
-                "cache_tokens: got a number for a model whose weights are sharded by FSDP; accepted is None, because "
+                "cache_tokens: got a number for a model whose weights are sharded by FSDP; only None is accepted, because "
                 "processes would wait for one another's pieces; use gradient checkpointing, or DDP with adapters"
             )
         self.batch = Batch.of(columns, self.embedder.config.vision_config.spatial_merge_size)
@@ -104,17 +100,14 @@ class TwoPasses:
 
     @property
     def averages(self) -> bool:
-        """Whether DDP shall average the gradients of this batch."""
+        """Whether DDP averages the gradients of this batch."""
         return isinstance(self.wrapper, DistributedDataParallel) and self.wrapper.require_backward_grad_sync
 
     def first(self, *, with_grad: bool) -> Tensor:
-        """Embed every distinct row, without gradients but for the last piece.
+        """(n, D) vectors of the distinct rows, without gradients but for the last piece; `places` has one for each of N rows.
 
         The costliest piece comes last and keeps its graph: nothing else needs the memory of a piece until its backward,
         and it need not run again.
-
-        Returns:
-            (n, D), in the order of their first rows; `places` tells which of them each of the N rows has.
         """
         vectors: list[Tensor] = []
         with self._autocast():
@@ -133,11 +126,7 @@ class TwoPasses:
 
     @torch.enable_grad()
     def second(self, gradient: Tensor) -> None:
-        """Embed every distinct row again and hand on the gradient of the loss.
-
-        Args:
-            gradient: (n, D), of the loss to the vectors of `first`.
-        """
+        """Embed every distinct row again and hand on the (n, D) gradient of the loss to the vectors of `first`."""
         *others, last = range(len(self.pieces))
         with self._autocast():
             self._hand_on(self.pieces[last], *self.kept, gradient)

@@ -28,7 +28,7 @@ def chunk_rows(lengths: Sequence[int], *, limit: int, extra: int) -> list[np.nda
     Args:
         lengths: (N,), tokens of each row, all above 0.
         limit: Tokens of a piece at most.
-        extra: What one more piece costs beside its tokens, in tokens.
+        extra: Cost of one more piece besides its tokens, in tokens.
 
     Returns:
         The rows of each piece, shortest rows first.
@@ -53,11 +53,7 @@ def chunk_rows(lengths: Sequence[int], *, limit: int, extra: int) -> list[np.nda
 
 
 def chunk_media(costs: Sequence[float], *, limit: float) -> list[list[int]]:
-    """Runs of media whose costs stay within a limit; nothing is padded in the vision tower.
-
-    Args:
-        costs: (N,), of each medium.
-    """
+    """Runs of media whose costs stay within a limit; nothing is padded in the vision tower."""
     runs: list[list[int]] = []
     total = 0.0
     for number, cost in enumerate(costs):
@@ -70,7 +66,7 @@ def chunk_media(costs: Sequence[float], *, limit: float) -> list[list[int]]:
 
 
 class RandomState:
-    """A copy of what the random numbers on the CPU, and on the device of the model, follow from."""
+    """The state of the random numbers on the CPU and on the device of the model, for dropout to repeat itself."""
 
     def __init__(self, device: torch.device) -> None:
         self.devices = [] if device.type == "cpu" else [device]
@@ -81,7 +77,7 @@ class RandomState:
 
     @contextmanager
     def replayed(self) -> Iterator[None]:
-        """Within it random numbers are those that followed the copy; after it they go on as if nothing had been drawn."""
+        """Inside, random numbers repeat what followed the copy; afterwards they go on as if nothing had been drawn."""
         with torch.random.fork_rng(devices=self.devices, device_type="cuda" if self.kind == "cpu" else self.kind):
             torch.set_rng_state(self.cpu)
             for device, state in zip(self.devices, self.others, strict=True):
@@ -99,18 +95,14 @@ def is_trained(model: EmbedderMixin) -> bool:
 
 
 def token_cost(config: Any) -> float:
-    """Activations that a token costs in the vision tower, in those that it costs in the language model."""
+    """Activations of a token in the vision tower over its activations in the language model."""
     vision, text = config.vision_config, config.get_text_config()
     tower = vision.depth * vision.hidden_size * vision.spatial_merge_size**2
     return tower / (text.num_hidden_layers * text.hidden_size)
 
 
 def pieces_of(media: Mapping[str, Media], *, merge: int, cost: float, limit: float) -> list[Piece]:
-    """The media whose features are not known, in pieces that run together.
-
-    Args:
-        limit: Tokens of a piece at most; a medium above it is a piece of its own.
-    """
+    """The media whose features are not known, in pieces of at most `limit` tokens; a larger medium is its own piece."""
     out = []
     for name, seen in media.items():
         sizes = seen.sizes(merge)
@@ -155,11 +147,7 @@ class TowerRun:
                 self._put(name, places, self.run(name, places))
 
     def run(self, name: str, places: Sequence[int]) -> Tensor:
-        """Features of some media.
-
-        Returns:
-            (V of all, W).
-        """
+        """(V of all, W) features of some media."""
         seen = self.media[name]
         pixels = torch.cat([seen.pixels[place] for place in places])
         pixels = self.normalise(pixels) if pixels.dtype == torch.uint8 else pixels
@@ -173,7 +161,7 @@ class TowerRun:
         }
 
     def collect(self, leaves: Mapping[str, Mapping[int, Tensor]]) -> None:
-        """Add the gradients of some rows to those of their media."""
+        """Add the gradients of some rows to the sums of their media."""
         for name, found in leaves.items():
             for place, leaf in found.items():
                 before = self.gradients[name][place]

@@ -20,19 +20,12 @@ TOKENS = ("input_ids", "attention_mask", "mm_token_type_ids")
 
 @dataclass
 class Media:
-    """Distinct media of one kind.
+    """Distinct media of one kind."""
 
-    Attributes:
-        grids: (U, 3), patches along time, height and width.
-        pixels: (S, P) of each medium, or None where its features are given.
-        features: (V, W) of each medium, or None where its pixels are given.
-        seconds: (U,), seconds between two steps of the time axis of videos, or None.
-    """
-
-    grids: Tensor
-    pixels: Sequence[Tensor | None]
-    features: Sequence[Tensor | None]
-    seconds: Tensor | None = None
+    grids: Tensor  # (U, 3), patches along time, height and width
+    pixels: Sequence[Tensor | None]  # (S, P) of each medium, or None where its features are given
+    features: Sequence[Tensor | None]  # (V, W) of each medium, or None where its pixels are given
+    seconds: Tensor | None = None  # (U,), seconds between two steps of the time axis of videos, or None
 
     def sizes(self, merge: int) -> np.ndarray:
         """(U,) vision tokens of each medium."""
@@ -42,9 +35,7 @@ class Media:
 def media_of(inputs: Mapping[str, Any], merge: int) -> dict[str, Media]:
     """The media of a column, or of a batch, by kind.
 
-    Args:
-        inputs: `pixel_values`, `image_grid_thw` and so on, as the processor names them; features stand in for pixels as
-            `image_embeds` and `video_embeds`.
+    Inputs are named as the processor names them; `image_embeds` and `video_embeds` are features in place of pixels.
     """
     out = {}
     for name, (_, pixels, embeds) in KINDS.items():
@@ -61,8 +52,8 @@ def media_of(inputs: Mapping[str, Any], merge: int) -> dict[str, Media]:
             out[name] = Media(grids, parts, [None] * len(parts), seconds)
         else:
             raise ValueError(
-                f"{name}_grid_thw: got grids without {pixels} and without {embeds}; accepted is one of them with the "
-                "grids; pass the batch as the collator made it"
+                f"{name}_grid_thw: got grids without {pixels} and without {embeds}; one of them is needed with "
+                "the grids; pass the batch as the collator made it"
             )
     return out
 
@@ -74,26 +65,17 @@ class Batch:
     Attributes:
         tokens: `input_ids`, `attention_mask` and `mm_token_type_ids`, (N, T) each; query rows come first, then targets,
             then negatives.
-        lengths: (N,), attended tokens.
-        ends: (N,), columns after the last attended token.
-        media: Distinct media by kind.
-        places: By kind, the media of each of the N rows.
     """
 
     tokens: dict[str, Tensor]
-    lengths: np.ndarray
-    ends: np.ndarray
-    media: dict[str, Media]
-    places: dict[str, list[list[int]]] = field(default_factory=dict)
+    lengths: np.ndarray  # (N,), attended tokens
+    ends: np.ndarray  # (N,), columns after the last attended token
+    media: dict[str, Media]  # distinct media by kind
+    places: dict[str, list[list[int]]] = field(default_factory=dict)  # by kind, the media of each of the N rows
 
     @classmethod
     def of(cls, columns: Sequence[Mapping[str, Any]], merge: int) -> "Batch":
-        """Join columns.
-
-        Args:
-            columns: Model inputs of each column, with media of their own, or with `media` in the first one and
-                `image_places` and `video_places` in all, as `PairCollator` shares them.
-        """
+        """Join columns of model inputs; media are their own, or shared as `PairCollator` does."""
         width = max(column["input_ids"].shape[1] for column in columns)
         tokens = {name: torch.cat([_widen(column[name], width) for column in columns]) for name in TOKENS}
         first, ends = spans(tokens["attention_mask"].cpu().numpy() != 0)
@@ -110,11 +92,7 @@ class Batch:
         return batch
 
     def distinct(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of which none repeats another's tokens and media, whichever column it is from.
-
-        Returns:
-            (n,) the first row of each kind, and (N,) places among those.
-        """
+        """(n,) rows that all differ in tokens or media, whichever column they are from, and (N,) places among them."""
         ids, starts = self.tokens["input_ids"].cpu().numpy(), self.ends - self.lengths
         seen: dict[tuple[Any, ...], int] = {}
         firsts, inverse = [], np.empty(len(ids), np.int64)
@@ -133,8 +111,7 @@ class Batch:
     def inputs(self, rows: np.ndarray, features: Mapping[str, Sequence[Tensor]]) -> dict[str, Tensor]:
         """What the model takes for some rows, without the columns that are padding in all of them.
 
-        Args:
-            features: (V, W) of each of the U media, by kind; those that these rows do not show may be anything.
+        Of the (V, W) features of each of the U media, only those that these rows show are used.
         """
         width = int(self.lengths[rows].max())
         # a window of the width that ends with the row, or starts with the batch, always holds the row
@@ -151,11 +128,7 @@ class Batch:
 def column_inputs(
     column: Mapping[str, Any], media: Mapping[str, Media], features: Mapping[str, Sequence[Tensor]]
 ) -> dict[str, Any]:
-    """What the model takes for a column whose media are shared.
-
-    Args:
-        features: (V, W) of each, by kind.
-    """
+    """What the model takes for a column whose media are shared, with (V, W) features of each medium by kind."""
     out = {name: column[name] for name in TOKENS}
     for name, seen in media.items():
         if f"{name}_places" in column:

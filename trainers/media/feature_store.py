@@ -35,9 +35,9 @@ logger = logging.getLogger(__name__)
 class FeatureStore:
     """Features on disk.
 
-    A shard is written under a temporary name and renamed, so one that can be seen is whole; no shard ever changes. What
-    is not yet in one is lost when the process is killed, and computed again. Nothing is deleted: training reads
-    everything once an epoch, so whatever left would be needed again before it is used twice.
+    A shard is written under a temporary name and renamed, so every visible one is whole, and none ever changes. What is
+    not in a shard yet is lost when the process is killed, and computed again. Nothing is deleted: training reads
+    everything once an epoch, so whatever is deleted would be needed again first.
 
     Args:
         dtype: "float32", "bfloat16", or "int8" with one scale for each part of a token.
@@ -45,8 +45,8 @@ class FeatureStore:
         root: The folder whose shards count against the limit; by default `folder`.
 
     Attributes:
-        hits: Keys that were there.
-        misses: Keys that were not.
+        hits: Keys found.
+        misses: Keys not found.
         refused: Features that did not fit.
 
     Raises:
@@ -63,11 +63,9 @@ class FeatureStore:
         root: str | PathLike[str] | None = None,
     ) -> None:
         if dtype not in DTYPES:
-            raise ValueError(f"dtype: got {dtype!r}; accepted are {', '.join(DTYPES)}; choose one")
+            raise ValueError(f"dtype: got {dtype!r}; {', '.join(DTYPES)} are accepted; choose one")
         if limit < 1:
-            raise ValueError(
-                f"limit: got {limit}; accepted are bytes, 1 and more; leave the cache out to keep nothing"
-            )
+            raise ValueError(f"limit: got {limit}; 1 byte or more is accepted; leave the cache out to keep nothing")
         self.folder, self.dtype, self.parts, self.limit = Path(folder), dtype, parts, limit
         self.root = self.folder if root is None else Path(root)
         self.hits = self.misses = self.refused = 0
@@ -82,7 +80,7 @@ class FeatureStore:
         self._held = self._measured()
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy for another process lists the shards itself, and knows nothing of what waits for one."""
+        """A copy for another process lists the shards itself and starts with nothing pending."""
         empty = {"_pending": {}, "_waiting": 0, "_places": {}, "_shards": set(), "_listed": -1}
         return vars(self) | empty | {"_open": OrderedDict()}
 
@@ -91,22 +89,14 @@ class FeatureStore:
         return len(self._places.keys() | self._pending.keys())
 
     def get(self, key: str) -> Features | None:
-        """Features that are kept.
-
-        Returns:
-            The features, or None.
-        """
+        """The features under a key, or None."""
         found = self._pending[key][0] if key in self._pending else self._read(key)
         self.hits += found is not None
         self.misses += found is None
         return found
 
     def put(self, key: str, value: Features) -> Features:
-        """Keep features.
-
-        Args:
-            value: The features, (V, W) of any float type.
-        """
+        """Keep (V, W) features of any float type, and give them back as `get` will."""
         written = self._encoded(key, value.features.cpu())
         read_back = value._replace(features=self._decoded(written, key))
         if key in self._pending or key in self._places:
@@ -123,7 +113,7 @@ class FeatureStore:
         return read_back
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write the pending features."""
         if not self._pending:
             return
         tensors: dict[str, Tensor] = {}
@@ -148,7 +138,7 @@ class FeatureStore:
         self._pending, self._waiting = {}, 0
 
     def _measured(self) -> int:
-        """Bytes of all shards, those of other towers and processes among them."""
+        """Bytes of all shards, also of other towers and processes."""
         return sum(path.stat().st_size for path in self.root.rglob("*.safetensors"))
 
     def _refuse(self, why: str, count: int = 1) -> None:

@@ -49,23 +49,8 @@ class DecodedCache:
     def __len__(self) -> int:
         return len(self._media)
 
-    def video(self, source: dict[str, Any]) -> Clip:
-        """Sampled frames of a video.
-
-        Args:
-            source: {"bytes", "path"}, one of them set.
-        """
-        return self._get("video", source)
-
-    def image(self, source: dict[str, Any]) -> PIL.Image.Image:
-        """An RGB image.
-
-        Args:
-            source: {"bytes", "path"}, one of them set.
-        """
-        return self._get("image", source)
-
-    def _get(self, kind: str, source: dict[str, Any]) -> Any:
+    def get(self, kind: str, source: Mapping[str, Any]) -> PIL.Image.Image | Clip:
+        """An image or the sampled frames of a video, of {"bytes", "path"} with one of them set."""
         if not self.limit:
             return self._decode(kind, source)[0]
         key = (kind, media_key(source))
@@ -80,7 +65,7 @@ class DecodedCache:
             self.held -= self._media.popitem(last=False)[1][1]
         return decoded
 
-    def _decode(self, kind: str, source: dict[str, Any]) -> tuple[Any, int]:
+    def _decode(self, kind: str, source: Mapping[str, Any]) -> tuple[Any, int]:
         if kind == "image":
             image = open_image(source)
             return image, image.width * image.height * 3
@@ -92,12 +77,8 @@ class DecodedCache:
         return clip, clip.frames.nbytes
 
 
-def media_key(source: dict[str, Any]) -> str:
-    """What tells one encoded file from another: a digest of its bytes, else its path.
-
-    Args:
-        source: {"bytes", "path"}.
-    """
+def media_key(source: Mapping[str, Any]) -> str:
+    """A key of one encoded file, {"bytes", "path"}: a digest of its bytes, else its path."""
     if source["bytes"] is not None:
         return blake2b(source["bytes"], digest_size=16).hexdigest()
     if source["path"] is None:
@@ -105,15 +86,8 @@ def media_key(source: dict[str, Any]) -> str:
     return source["path"]
 
 
-def content_key(source: dict[str, Any]) -> str:
-    """What tells one content from another, whatever form it comes in.
-
-    Args:
-        source: {"bytes", "path"}.
-
-    Returns:
-        A digest of all bytes.
-    """
+def content_key(source: Mapping[str, Any]) -> str:
+    """A key of the content, {"bytes", "path"}: a digest of all bytes, also of a file given by path."""
     if source["bytes"] is not None or source["path"] is None:
         return media_key(source)
     stat = Path(source["path"]).stat()
@@ -122,7 +96,7 @@ def content_key(source: dict[str, Any]) -> str:
 
 @lru_cache(maxsize=1 << 16)
 def _digest_of(path: str, size: int, changed: int) -> str:
-    """The digest of a file, read again when its size or time says that it was written."""
+    """The digest of a file, taken again when its size or time has changed."""
     digest = blake2b(digest_size=16)
     with Path(path).open("rb") as file:
         while chunk := file.read(CHUNK):
@@ -134,47 +108,33 @@ PATCHES = {"image": "pixel_values", "video": "pixel_values_videos"}
 
 
 class Medium(NamedTuple):
-    """One image or video.
+    """One image or video."""
 
-    Attributes:
-        kind: "image" or "video".
-        content: A decoded image or video, or its features where they are known.
-        key: Its content's name in the feature store; "" without one.
-    """
-
-    kind: str
-    content: PIL.Image.Image | Clip | Features
-    key: str = ""
+    kind: str  # "image" or "video"
+    content: PIL.Image.Image | Clip | Features  # A decoded image or video, or its features where they are known
+    key: str = ""  # its content's name in the feature store; "" without one
 
     @property
     def known(self) -> bool:
-        """Whether its features are there."""
+        """Whether its features are known."""
         return isinstance(self.content, Features)
 
 
 class MediaReader:
-    """Reads sides of rows; it holds no model, so workers may be spawned.
-
-    Args:
-        store: Features of the vision tower by content, or None to decode everything.
-    """
+    """Reads sides of rows; it holds no model, so workers may be spawned. Without a store everything is decoded."""
 
     def __init__(self, processor: GVEProcessor, decoded: DecodedCache, store: FeatureStore | None = None) -> None:
         self.processor, self.decoded, self.store = processor, decoded, store
 
     def read(self, kind: str, source: Mapping[str, Any]) -> Medium:
-        """One image or video, decoded unless its features are known.
-
-        Args:
-            source: {"bytes", "path"}.
-        """
+        """One image or video of {"bytes", "path"}, decoded unless its features are known."""
         key, stored = "", None
         if self.store is not None:
             key = f"{kind}-{content_key(source)}"
             stored = self.store.get(key)
         if stored is not None:
             return Medium(kind, stored, key)
-        return Medium(kind, self.decoded.image(source) if kind == "image" else self.decoded.video(source), key)
+        return Medium(kind, self.decoded.get(kind, source), key)
 
     def column(
         self,
@@ -182,12 +142,9 @@ class MediaReader:
         instruction: Sequence[str] | None = None,
         max_length: int | None = None,
     ) -> dict[str, Tensor]:
-        """What `processor.prepare` makes of one side of a batch, and with a feature store what `VisionCache` needs.
+        """What `processor.prepare` makes of one side, B times {"text", "image", "video"}.
 
-        Args:
-            side: B times {"text", "image", "video"}.
-            instruction: System messages, or None for the default one.
-            max_length: Tokens of a row; None takes the processor's.
+        With a feature store it holds what `VisionCache` needs too.
         """
         rows, media = [], {kind: [] for kind in PATCHES}
         for number, parts in enumerate(side):
@@ -226,31 +183,21 @@ class MediaReader:
         instruction: Sequence[str] | None = None,
         max_length: int | None = None,
     ) -> dict[str, Tensor]:
-        """Ids of one side whose media come beside it.
-
-        Args:
-            side: B times {"text"}.
-            instruction: System messages, or None for the default one.
-            max_length: Tokens of a row; None takes the processor's.
-        """
+        """Token ids of one side, B times {"text"}, whose media travel separately; see `column` for the rest."""
         shown = [{medium.kind: _place_of(medium, grid) for medium, grid in media} for media in rows]
         inputs = [{"text": parts["text"]} | media for parts, media in zip(side, shown, strict=True)]
         return dict(self.processor.prepare(inputs, instruction=instruction, max_length=max_length))
 
 
 def _place_of(medium: Medium, grid: Sequence[int]) -> Features:
-    """A medium whose features are wanted elsewhere."""
+    """A stand-in for a medium whose features are elsewhere."""
     if medium.kind == "image":
         return Features(None, tuple(grid))
     return Features(None, tuple(grid), medium.content.interval, medium.content.times)
 
 
 def labels_of(media: Sequence[Medium]) -> Tensor:
-    """What the feature store must know of media beside their features; tensors alone travel with a batch.
-
-    Returns:
-        (M, L) uint8, JSON of key, seconds between frames, and times; padded with spaces.
-    """
+    """(M, L) uint8, JSON of key, seconds between frames, and times: only tensors travel with a batch."""
     texts = []
     for medium in media:
         clock = (medium.content.interval, list(medium.content.times)) if medium.kind == "video" else (0.0, [])
@@ -260,13 +207,6 @@ def labels_of(media: Sequence[Medium]) -> Tensor:
 
 
 def read_label(label: Tensor) -> tuple[str, float, list[float]]:
-    """The opposite of `labels_of`, for one medium.
-
-    Args:
-        label: (L,) uint8.
-
-    Returns:
-        Key, seconds between frames, and times.
-    """
+    """Key, seconds between frames, and times, from the (L,) uint8 of one medium."""
     key, interval, times = json.loads(bytes(label.tolist()))
     return key, interval, times

@@ -7,6 +7,7 @@ import json
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from hashlib import blake2b
 from os import PathLike
 from pathlib import Path
@@ -28,15 +29,11 @@ from gve.trainers.media.feature_store import FeatureStore
 from gve.trainers.media.reader import PATCHES, MediaReader, read_label
 
 VERSION = 2
-"""Goes up when the reader gives other patches than before: then what is kept is of no use."""
+"""Goes up when the reader changes the patches, since old features are then useless."""
 
 
 def tower_digest(model: EmbedderMixin) -> str:
-    """What tells one vision tower from another.
-
-    Returns:
-        A digest of names, types and bytes of the tower's parameters, and of its configuration.
-    """
+    """A digest of the vision tower: names, types and bytes of its parameters, and its configuration."""
     config = model.config.vision_config
     attention = config._attn_implementation
     settings = {**config.to_dict(), "attention": attention, "stock": model.config.stock_vision}
@@ -48,18 +45,12 @@ def tower_digest(model: EmbedderMixin) -> str:
     return digest.hexdigest()
 
 
-def processor_settings(processor: GVEProcessor) -> dict[str, Any]:
-    """What of a processor changes the patches or the times of media."""
-    parts = {"image": processor.image_processor.to_dict(), "video": processor.video_processor.to_dict()}
-    return json.loads(json.dumps(parts, sort_keys=True, default=str))
-
-
 def check_frozen(model: EmbedderMixin) -> None:
     """Refuse a vision tower that is trained."""
     if trained := [name for name, value in model.visual.named_parameters() if value.requires_grad]:
         raise ValueError(
             f"vision_cache_dir: got a folder while {len(trained)} parameters of the vision tower are trained, such as "
-            f"visual.{trained[0]}; accepted with a frozen tower alone, whose features stay as they are; freeze it "
+            f"visual.{trained[0]}; only a frozen tower is accepted, whose features stay the same; freeze it "
             "(--freeze_vision, or adapters on the language model), or keep decoded frames with frame_cache_dir"
         )
 
@@ -74,35 +65,33 @@ def open_store(
     autocast: torch.dtype | None = None,
     device: str = "cpu",
 ) -> FeatureStore:
-    """The features of one tower as one processor feeds it, in a folder of their own.
-
-    Args:
-        limit: Bytes of all of them at most.
-    """
+    """The features of one tower as one processor feeds it, in a folder of their own; `limit` is in bytes."""
     check_frozen(model)
+    parts = {"image": processor.image_processor.to_dict(), "video": processor.video_processor.to_dict()}
     settings = {
         "version": VERSION,
         "tower": tower_digest(model),
         "autocast": None if autocast is None else str(autocast),
         "device": device,
         "dtype": dtype,
-        "processor": processor_settings(processor),
+        "processor": json.loads(json.dumps(parts, sort_keys=True, default=str)),
     }
     name = blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=12).hexdigest()
     place = Path(folder) / name
     store = FeatureStore(place, dtype=dtype, parts=model.vision_parts, limit=limit, root=folder)
-    if not (place / "settings.json").is_file():  # nobody reads it but people
+    if not (place / "settings.json").is_file():  # for people, not for us
         partial = place / f".{secrets.token_hex(8)}.partial"
         partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         partial.replace(place / "settings.json")
     return store
 
 
-class VisionCache:
+class VisionCache(TrainerCallback):
     """Completes the columns of a batch: what the workers did not find, the tower computes, and the store keeps.
 
     The tower sees one medium at a time: then features depend on weights and medium alone, not on the batch, and a run
-    with a cold cache ends in the weights of one with a warm cache, to the bit.
+    with a cold cache ends in the weights of one with a warm cache, to the bit. As a callback it checks that the tower is
+    still frozen, and writes features where a run may end and before the workers look for them.
 
     Attributes:
         computed: Media that the tower has seen.
@@ -110,6 +99,16 @@ class VisionCache:
 
     def __init__(self, model: EmbedderMixin, store: FeatureStore, *, autocast: torch.dtype | None = None) -> None:
         self.model, self.store, self.autocast, self.computed = model, store, autocast, 0
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        """The tower may have been thawed since the trainer was made."""
+        check_frozen(self.model)
+
+    def on_save(self, *args: Any, **kwargs: Any) -> None:
+        """Write what waits in memory."""
+        self.store.flush()
+
+    on_epoch_end = on_train_end = on_save
 
     def complete(self, column: dict[str, Tensor]) -> dict[str, Tensor]:
         """Features in place of patches."""
@@ -158,8 +157,8 @@ class VisionCache:
             if is_fsdp_managed_module(self.model):
                 raise ValueError(
                     f"vision_cache_dir: got {key}, whose features are not kept, while weights are sharded by FSDP; "
-                    "accepted is a folder that holds all, because processes would wait for one another's media; fill "
-                    "it before with gve.trainers.media.vision_cache.fill_cache"
+                    "a folder that holds all is accepted, because processes would wait for one another's media; fill it "
+                    "first with gve.trainers.media.vision_cache.fill_cache"
                 )
             tower = self.model.visual
             training = tower.training
@@ -178,50 +177,22 @@ class VisionCache:
         return torch.autocast(device.type, self.autocast, enabled=self.autocast is not None)
 
 
-class VisionCacheCallback(TrainerCallback):
-    """Makes sure that the tower is still frozen, and writes features where a run may end and before workers look."""
-
-    def __init__(self, cache: VisionCache) -> None:
-        self.cache = cache
-
-    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        """The tower may have been thawed since the trainer was made."""
-        check_frozen(self.cache.model)
-
-    def on_epoch_end(self, *args: Any, **kwargs: Any) -> None:
-        """Before the workers read the next epoch."""
-        self.cache.store.flush()
-
-    def on_save(self, *args: Any, **kwargs: Any) -> None:
-        """With each checkpoint."""
-        self.cache.store.flush()
-
-    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
-        """At the end."""
-        self.cache.store.flush()
-
-
 def cache_for(model: nn.Module, processor: GVEProcessor, args: Any) -> VisionCache | None:
-    """The cache that a run's settings ask for.
-
-    Returns:
-        The cache, or None without `vision_cache_dir`.
-    """
+    """The cache of a run, or None without `vision_cache_dir`."""
     if args.vision_cache_dir is None:
         return None
     if is_deepspeed_zero3_enabled():
         raise ValueError(
-            "vision_cache_dir: got a folder with DeepSpeed ZeRO-3, under which no process holds the tower; accepted are "
-            "ZeRO-2, DDP and FSDP; choose one of them, or leave the folder out"
+            "vision_cache_dir: got a folder with DeepSpeed ZeRO-3, under which no process holds the tower; "
+            "ZeRO-2, DDP and FSDP are accepted; choose one of them, or leave the folder out"
         )
     autocast = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None
-    limit = int(args.vision_cache_gb * (1 << 30))
     store = open_store(
         model,
         processor,
         args.vision_cache_dir,
         dtype=args.vision_cache_dtype,
-        limit=limit,
+        limit=int(args.vision_cache_gb * (1 << 30)),
         autocast=autocast,
         device=args.device.type,
     )
@@ -229,25 +200,11 @@ def cache_for(model: nn.Module, processor: GVEProcessor, args: Any) -> VisionCac
 
 
 def completed(columns: list[dict[str, Any]], cache: VisionCache | None) -> list[dict[str, Any]]:
-    """The columns of a batch with features in place of patches.
-
-    Args:
-        columns: The model's inputs of each side; media that the sides share stand under "media" in the first one.
-        cache: The run's cache, or None.
-    """
+    """The columns of a batch with features in place of patches; media that sides share are the first one's "media"."""
     if cache is None:
         return columns
     columns = [cache.complete(column) for column in columns]
     return [column | {"media": cache.complete(column["media"])} if "media" in column else column for column in columns]
-
-
-def cache_callbacks(cache: VisionCache | None) -> list[TrainerCallback]:
-    """What a run with a cache needs beside it.
-
-    Args:
-        cache: The run's cache, or None.
-    """
-    return [] if cache is None else [VisionCacheCallback(cache)]
 
 
 def fill_cache(
@@ -259,7 +216,7 @@ def fill_cache(
     batch_size: int = 8,
     progress: bool = True,
 ) -> int:
-    """Compute the features of all media that rows show; what is there already is not even decoded.
+    """Compute the features of all media of the rows; what the cache already holds is not even decoded.
 
     Args:
         cache: Of `GVETrainer.vision_cache`, or made by hand; its tower runs on the device where it is.
@@ -273,7 +230,10 @@ def fill_cache(
     with tqdm(total=total, desc="vision features", unit="row", disable=not progress, delay=2) as bar:
         for rows in datasets.values():
             loader = DataLoader(
-                rows.with_format(None), batch_size=batch_size, num_workers=workers, collate_fn=UnknownMedia(reader)
+                rows.with_format(None),
+                batch_size=batch_size,
+                num_workers=workers,
+                collate_fn=partial(_unknown_media, reader),
             )
             for count, tensors in loader:
                 cache.complete({name: value.to(device) for name, value in tensors.items()})
@@ -282,22 +242,12 @@ def fill_cache(
     return cache.computed - before
 
 
-class UnknownMedia:
-    """Rows to the tensors of the media whose features are not known yet, each once."""
-
-    def __init__(self, reader: MediaReader) -> None:
-        self.reader = reader
-
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> tuple[int, dict[str, Tensor]]:
-        """Collate."""
-        tensors: dict[str, Tensor] = {}
-        for kind in PATCHES:
-            unknown = {}
-            for row in rows:
-                for side in (row["query"], row["target"], *row["negatives"]):
-                    if side[kind] is not None:
-                        medium = self.reader.read(kind, side[kind])
-                        if not medium.known:
-                            unknown[medium.key] = medium
-            tensors |= self.reader.tensors(list(unknown.values())) if unknown else {}
-        return len(rows), tensors
+def _unknown_media(reader: MediaReader, rows: Sequence[Mapping[str, Any]]) -> tuple[int, dict[str, Tensor]]:
+    """The number of rows, and the tensors of their media whose features are not known yet, each once."""
+    tensors: dict[str, Tensor] = {}
+    for kind in PATCHES:
+        sides = [side for row in rows for side in (row["query"], row["target"], *row["negatives"])]
+        media = [reader.read(kind, side[kind]) for side in sides if side[kind] is not None]
+        unknown = {medium.key: medium for medium in media if not medium.known}
+        tensors |= reader.tensors(list(unknown.values())) if unknown else {}
+    return len(rows), tensors

@@ -97,8 +97,8 @@ class MiningCallback(TrainerCallback, ExportableState):
         folder = self.negatives.folder(self.versions[epoch])
         if not (folder / HEADER).is_file():
             raise ValueError(
-                f"resume_from_checkpoint: the checkpoint went on with the mined negatives {str(folder)!r}, which are not "
-                "there; that folder is needed; put it back, or resume from the end of an epoch"
+                f"resume_from_checkpoint: the checkpoint went on with the mined negatives {str(folder)!r}, which are gone; "
+                "that folder is needed; put it back, or resume from the end of an epoch"
             )
         self.negatives.use(self.versions[epoch])
 
@@ -141,25 +141,10 @@ class MiningCallback(TrainerCallback, ExportableState):
         return self.run
 
 
-def mining_callback(
-    args: GVETrainingArguments, datasets: Mapping[str, Dataset], prober: Encoder | None
-) -> MiningCallback | None:
-    """The callback of a run that uses mined negatives.
-
-    Args:
-        prober: Ranks for the first epoch, or None.
-
-    Returns:
-        The callback; None where the negatives are those of the rows.
-    """
-    wanted = args.mined_negatives is not None or args.remine_every_epoch
-    return MiningCallback(args, datasets, prober) if wanted else None
-
-
 def _fingerprint(encoder: Any) -> str:
-    """A digest of an embedder's weights, those of all processes where each holds a part.
+    """A digest of an embedder's weights, over all processes where each holds a part.
 
-    An embedder whose weights cannot be read has one of its own each time, so that nothing stale is taken for its own.
+    An embedder whose weights cannot be read gets a new one each time, so that nothing stale is used.
     """
     if not isinstance(encoder, nn.Module):
         return agreed(token_hex(16))

@@ -1,4 +1,4 @@
-"""Mined negatives on disk: a folder a version, whole or not there, and what data loading reads of it.
+"""Mined negatives on disk: a folder a version, written whole or not at all, and what data loading reads of it.
 
 Shapes: R rows of a task, n rows of a batch, K negatives of a row.
 
@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 import torch
 from datasets import Dataset
 
-from gve.eval.files import write_atomic
+from gve.hub_datasets.files import write_atomic
 from gve.trainers.mining.negatives import Mined
 from gve.trainers.mining.settings import MiningSettings
 from gve.trainers.mining.targets import TargetTable, ids_digest, read_rows
@@ -35,32 +35,23 @@ HEADER = "mined.json"
 
 @dataclass(frozen=True)
 class MiningJob:
-    """All that mined negatives depend on; the version is a digest of it.
-
-    Args:
-        epoch: Counted from 0; None outside training.
-        corpus: Name of the outside corpus, or None.
-    """
+    """All that mined negatives depend on; the version is a digest of it."""
 
     prober: str
     fingerprint: str
     negatives: Mapping[str, int]
     digests: Mapping[str, str]
     settings: MiningSettings = field(default_factory=MiningSettings)
-    epoch: int | None = None
-    corpus: str | None = None
+    epoch: int | None = None  # counted from 0; None outside training
+    corpus: str | None = None  # name of the outside corpus, or None
 
     @property
     def version(self) -> int:
         """A positive number below 2**63; names do not enter, only what they stand for."""
-        told = asdict(self) | {"schema": SCHEMA}
-        del told["prober"], told["corpus"]
-        digest = blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=8).digest()
+        parts = asdict(self) | {"schema": SCHEMA}
+        del parts["prober"], parts["corpus"]
+        digest = blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=8).digest()
         return (int.from_bytes(digest, "big") >> 1) or 1
-
-    def folder(self, parent: Path) -> Path:
-        """Where the version is."""
-        return version_folder(parent, self.version)
 
 
 def version_folder(parent: Path, version: int) -> Path:
@@ -198,11 +189,7 @@ class MinedNegatives:
         return version_folder(self.parent, version)
 
     def attach(self, task: str, rows: Dataset, numbers: Sequence[int], fetched: list[dict[str, Any]]) -> None:
-        """Put K negatives into each row of a batch.
-
-        Args:
-            numbers: (n,) places of the rows of the batch.
-        """
+        """Put K negatives into each row of a batch, whose (n,) places are `numbers`."""
         count = self.negatives.get(task, 0)
         if not count:
             return
@@ -226,7 +213,7 @@ class MinedPairRows(PairRows):
         self.tasks, self.mined = list(datasets), mined
 
     def __getitems__(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
-        """Rows of one task, in the order asked for."""
+        """Rows of one task, by numbers over all tasks, in that order."""
         task = int(np.searchsorted(self.starts, numbers[0], side="right")) - 1
         fetched = super().__getitems__(numbers)
         own = [number - self.starts[task] for number in numbers]
@@ -235,14 +222,7 @@ class MinedPairRows(PairRows):
 
 
 def fetch_targets(rows: Dataset, corpus: Dataset | None, places: np.ndarray) -> dict[int, dict[str, Any]]:
-    """Targets by place.
-
-    Args:
-        corpus: The outside corpus, or None.
-
-    Returns:
-        {"text", "image", "video"} by place.
-    """
+    """Targets, {"text", "image", "video"}, by place."""
     own, outside = places[places < len(rows)].tolist(), places[places >= len(rows)].tolist()
     targets = dict(zip(own, (row["target"] for row in read_rows(rows, own, ["target"])), strict=True)) if own else {}
     if outside:

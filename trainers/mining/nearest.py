@@ -1,6 +1,6 @@
 """The nearest targets of each query, exactly or by faiss, without ever holding all scores.
 
-Shapes: Q queries, N targets, D width, M nearest targets asked for.
+Shapes: Q queries, N targets, D width, M nearest targets.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from gve.trainers.mining.settings import INDEXES
 SCORE_CELLS = 1 << 24
 """Scores held at once, 64 MiB of float32."""
 _WIDE_CELLS = 1 << 16  # embedding values held at once in float64, 512 KiB: larger blocks leave the cache
-_SLACK = 16  # targets asked for beyond M, among which rounding may have changed the order
+_SLACK = 16  # extra targets, among which rounding may have changed the order
 _ROUNDOFF = 2.0**-24  # of float32
 
 Found = tuple[np.ndarray, np.ndarray]
@@ -38,12 +38,7 @@ class Index(Protocol):
 
 
 class ExactIndex:
-    """Every target is scored, a block of them at a time.
-
-    Args:
-        targets: (N, D) float32.
-        device: Where the products are made; a GPU holds one block of the targets.
-    """
+    """Every one of (N, D) float32 targets is scored, a block at a time; a GPU holds one block."""
 
     exact = True
 
@@ -127,7 +122,7 @@ def nearest(index: Index, queries: np.ndarray, excluded: Sequence[np.ndarray], d
 
 @contextmanager
 def _full_precision() -> Iterator[None]:
-    """Products of float32 as such: a run may have asked for TF32 or bfloat16, whose errors the bounds do not hold."""
+    """Products of float32 as such: the bounds do not hold for TF32 or bfloat16, which a run may have set."""
     places = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
     before = [place.fp32_precision for place in places]
     try:
@@ -158,16 +153,12 @@ def _exact_scores(queries: np.ndarray, targets: np.ndarray, numbers: np.ndarray)
 
 
 FLAT_TARGETS = 50_000
-"""Up to so many targets every one is scored; beyond it only those of the nearest cells are."""
+"""Up to so many targets all are scored; beyond it only the nearest cells."""
 _SHARE_OF_CELLS = 16  # one cell in so many is searched
 
 
 class FaissIndex:
-    """Inner products by faiss: all of them for small corpora, cells of an inverted file for large ones.
-
-    Args:
-        targets: (N, D) float32; faiss keeps a copy.
-    """
+    """Inner products by faiss, which copies the targets: all for small corpora, cells of an inverted file for large ones."""
 
     def __init__(self, targets: np.ndarray, *, flat_targets: int = FLAT_TARGETS) -> None:
         try:
@@ -185,15 +176,7 @@ class FaissIndex:
         self.index.add(targets)
 
     def top(self, queries: np.ndarray, excluded: Sequence[np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
-        """The best targets of each query.
-
-        Args:
-            queries: (Q, D) float32.
-            excluded: Q ascending lists of targets to leave out.
-
-        Returns:
-            (Q, M) float32 scores, best first, and (Q, M) int64 numbers; -inf and -1 where there are fewer.
-        """
+        """The best targets of (Q, D) float32 queries, but the Q ascending lists of excluded ones."""
         most = max((len(numbers) for numbers in excluded), default=0)
         scores, numbers = self.index.search(queries, min(count + most, len(self.targets)))
         for row, hidden in enumerate(excluded):

@@ -23,19 +23,12 @@ EmbedQueries = Callable[[np.ndarray], np.ndarray]
 
 @dataclass
 class Mined:
-    """The negatives of n rows.
+    """The negatives of n rows."""
 
-    Attributes:
-        numbers: (n, K) targets, -1 where a row has fewer.
-        scores: (n, K) float32, nan where there is none.
-        ranks: (n, K) int32 from 1; 0 for one drawn at random and where there is none.
-        positives: (n,) float32, the score of the row's own target.
-    """
-
-    numbers: np.ndarray
-    scores: np.ndarray
-    ranks: np.ndarray
-    positives: np.ndarray
+    numbers: np.ndarray  # (n, K) targets, -1 where a row has fewer
+    scores: np.ndarray  # (n, K) float32, nan where there is none
+    ranks: np.ndarray  # (n, K) int32 from 1; 0 for one drawn at random and where there is none
+    positives: np.ndarray  # (n,) float32, the score of the row's own target
 
     @classmethod
     def joined(cls, parts: Sequence["Mined"]) -> "Mined":

@@ -1,6 +1,6 @@
 """Mines a version: every task embedded, searched and written, by one process or by several together.
 
-Shapes: R rows of a task, N distinct targets, n rows asked for, D width, W processes.
+Shapes: R rows of a task, N distinct targets, n rows of one call, D width, W processes.
 """
 
 import json
@@ -17,7 +17,7 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 
 from gve.trainers.encoders import Side, SideEncoder
-from gve.trainers.mining.mined import HEADER, MiningJob, write_header, write_task
+from gve.trainers.mining.mined import HEADER, MiningJob, version_folder, write_header, write_task
 from gve.trainers.mining.nearest import make_index
 from gve.trainers.mining.negatives import Mined, check_counts, mine_rows
 from gve.trainers.mining.settings import MiningSettings
@@ -50,7 +50,7 @@ class MiningRun:
         self.negatives = {task: count for task, count in self.negatives.items() if count}
         if unknown := sorted(set(self.negatives) - set(self.datasets)):
             raise ValueError(
-                f"num_negatives: got {', '.join(unknown)}; {', '.join(self.datasets)} are there; correct the task"
+                f"num_negatives: got {', '.join(unknown)}; {', '.join(self.datasets)} are accepted; correct the task"
             )
         self.corpora = self.corpora or {}
         self.tables: dict[str, TargetTable] = {}
@@ -61,21 +61,18 @@ class MiningRun:
             check_counts(self.tables[task], count)
 
     def job(self, prober: str, fingerprint: str, epoch: int | None = None) -> MiningJob:
-        """What a version would be made of.
-
-        Args:
-            epoch: Counted from 0; None outside training. It moves the draws of the seed.
-        """
+        """What a version would be made of; in training the epoch, counted from 0, moves the draws of the seed."""
         digests = {task: table.digest for task, table in self.tables.items()}
         settings = self.settings if epoch is None else replace(self.settings, seed=self.settings.seed + epoch)
         return MiningJob(prober, fingerprint, self.negatives, digests, settings, epoch, self.corpus)
 
     def mine(self, job: MiningJob, encode: SideEncoder) -> dict[str, dict[str, Any]]:
         """Make a version, or what is missing of it; under several processes, on all of them at once."""
-        folder = job.folder(self.parent)
+        folder = version_folder(self.parent, job.version)
         facts = {}
         for task, table in self.tables.items():
-            found = agreed(read_facts(folder / f"{task}.parquet"))
+            path = folder / f"{task}.parquet"
+            found = agreed(json.loads(pq.read_schema(path).metadata[b"facts"]) if path.is_file() else None)
             if found is None:
                 mined = self._mine_task(task, table, job, encode)
                 found = mined.summary()
@@ -122,7 +119,7 @@ class MiningRun:
         return vectors
 
     def _rows(self, task: str, places: np.ndarray, side: Side) -> list[dict[str, Any]]:
-        """Rows with what is needed to embed one side, in the order asked for."""
+        """Rows with the columns that one side needs, in the order of their places."""
         rows = self.datasets[task]
         columns = ["id", "task", "instruction", "query"] if side == "query" else ["id", "task", "target"]
         own = places < len(rows)
@@ -134,15 +131,6 @@ class MiningRun:
             for place, row in zip(np.flatnonzero(~own), outside, strict=True):
                 found[place] = row | {"task": task}
         return found
-
-
-def read_facts(path: Path) -> dict[str, Any] | None:
-    """The summary of a task that is written already.
-
-    Returns:
-        The summary; None where there is no such file.
-    """
-    return json.loads(pq.read_schema(path).metadata[b"facts"]) if path.is_file() else None
 
 
 def _judge(task: str, facts: Mapping[str, Any], settings: MiningSettings) -> None:

@@ -1,4 +1,4 @@
-"""What may be set of the mining of hard negatives; apart from the mining, so that a parser of flags needs no torch.
+"""Settings of the mining of hard negatives, in a module of their own so that parsing flags needs no torch.
 
 Shapes: n rows of one process.
 """
@@ -11,30 +11,26 @@ INDEXES = ("exact", "faiss")
 SAMPLES = ("top", "random")
 SHORT = ("keep", "fill")
 EXCLUSIONS = ("none", "group", "source")
-"""Whose targets are left out beside true ones: nobody's, those of the row's group, or those of its raw video."""
+"""Whose targets are left out besides true ones: of no row, of the row's group, or of its raw video."""
 
 
 @dataclass(frozen=True)
 class MiningSettings:
-    """Which of the targets that resemble a query become its hard negatives.
+    """Which targets near to a query become its hard negatives.
 
     Ranks count the targets that may be negatives at all, from 1: own and other true targets are not among them.
 
     Args:
-        ceiling: Highest score of a negative as a share of its positive's score; None for no ceiling.
-        margin: Least distance in cosine between a negative and its positive; None for none.
-        sample: `top` takes the first of the window, `random` any of it.
-        exclude: Whose targets are left out beside true ones; see `EXCLUSIONS`.
         short: What a row with too few does: `keep` those it has, or `fill` up with targets drawn at random, whatever
             their rank and score; training needs full rows.
     """
 
     min_rank: int = 1
     max_rank: int = 100
-    ceiling: float | None = 0.95
-    margin: float | None = None
-    sample: str = "top"
-    exclude: str = "none"
+    ceiling: float | None = 0.95  # highest score of a negative as a share of its positive's score; None for no ceiling
+    margin: float | None = None  # least distance in cosine between a negative and its positive; None for none
+    sample: str = "top"  # `top` takes the first of the window, `random` any of it
+    exclude: str = "none"  # whose targets are left out beside true ones; see `EXCLUSIONS`
     short: str = "keep"
     index: str = "exact"
     seed: int = 0

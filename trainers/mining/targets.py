@@ -1,4 +1,4 @@
-"""The distinct targets of a task, and which of them may never be a negative of which row.
+"""The distinct targets of a task, and which of them may be a negative of which row.
 
 Shapes: R rows of the task, C rows of an outside corpus, N distinct targets.
 
@@ -37,10 +37,10 @@ _CACHED_ANSWERS = 1 << 12
 
 
 class TargetTable:
-    """What mining must know of a task: read once, without its media kept.
+    """What mining needs of a task, read once; media are not kept.
 
     Args:
-        corpus: More targets, with columns id and target, and those of a UVRD row where they are known.
+        corpus: More targets, with columns id and target, and others of a UVRD row if known.
 
     Attributes:
         ids: R ids of the task's rows.
@@ -113,11 +113,7 @@ class TargetTable:
 
 
 def ids_digest(ids: Iterable[str]) -> str:
-    """What tells one order of rows from another.
-
-    Returns:
-        A hexadecimal digest.
-    """
+    """A digest of ids in their order."""
     digest = blake2b(digest_size=16)
     for name in ids:
         digest.update(b"%d:" % len(name.encode()) + name.encode())
@@ -154,7 +150,7 @@ def _check_media(row: Mapping[str, Any], task: str) -> None:
             path = medium["path"]
             if path is None or ("://" not in path and not Path(path).is_file()):
                 raise ValueError(
-                    f"{kind}: got {path!r} for the {side} of row {row['id']!r} of {task}, which is no file; encoded bytes "
+                    f"{kind}: got {path!r} for the {side} of row {row['id']!r} of {task}, which is not a file; encoded bytes "
                     "or the path of a file are accepted; restore the file or take the row out"
                 )
 
@@ -181,11 +177,9 @@ _KEPT = ("id", "target", "target_facts", "group", "lineage")
 
 
 def load_corpus(source: str, task: str, rows: Dataset) -> Dataset:
-    """The targets of a data set that are of the modalities of a task's.
+    """The targets of another data set that have the modalities of a task's.
 
-    Args:
-        source: Folder or Hub name of a UVRD, whose task of the same name is read, or of a UVRB, all of whose corpora
-            are read.
+    A UVRD gives its task of the same name, a UVRB all of its corpora.
     """
     there = get_dataset_config_names(source)
     if task in there:
@@ -227,7 +221,7 @@ def _modalities(target: dict[str, Any]) -> list[str]:
 
 
 def _of_modalities(rows: Dataset, wanted: list[str]) -> list[int]:
-    """Places of the rows whose target holds just these modalities, told without reading the media."""
+    """Places of the rows whose target holds just these modalities, without reading the media."""
     column = rows.data.column("target")
     there = [pc.struct_field(column, name).is_valid().to_numpy() == (name in wanted) for name in MEDIA]  # (3, C)
     return np.flatnonzero(np.all(there, axis=0)).tolist()

@@ -24,10 +24,9 @@ from gve.trainers.recipe import TrainCommand
 def make_plan(
     command: TrainCommand, args: GVETrainingArguments, tasks: Mapping[str, Dataset] | None
 ) -> dict[str, Any]:
-    """Plan a run; of media the headers are read, of the model its configuration, and nothing is computed.
+    """Plan a run from headers of media and the model's configuration; nothing is computed.
 
-    Args:
-        tasks: UVRD rows by task; None reckons with the paper's numbers of rows and its budgets of tokens.
+    Without data it assumes the paper's numbers of rows and its budgets of tokens.
     """
     shape = load_shape(command.shape if command.model is None else command.model)
     method = method_of(command, args)
@@ -197,7 +196,7 @@ def _notes(command: TrainCommand, args: GVETrainingArguments, tasks: Mapping[str
         )
     if args.schedule not in ("uniform", "proportional"):
         asked = "the prober's scores replace it" if command.prober else "without a prober the first epoch stays so"
-        notes.append(f"P is that of an unprobed first epoch; {asked}")
+        notes.append(f"P is for an unprobed first epoch; {asked}")
     notes.append("memory: closed form; libraries, fragments and communication buffers come on top")
     if command.device_tflops is None:
         notes.append("time: give --device_tflops for seconds")

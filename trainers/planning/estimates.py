@@ -1,9 +1,9 @@
 """Memory and time of a training step, in closed form from a model's shape and a step's tokens.
 
-What autograd keeps of a layer was counted on the code of transformers 5.23 with `saved_tensors_hooks`; the terms are
-those of Korthikanti et al. (2022, "Reducing Activation Recomputation in Large Transformer Models", section 4) for a
-gated MLP, RMS norms and adapters. Operations follow Kaplan et al. (2020): 2 a parameter and token forwards, 2 for the
-gradient of the inputs, 2 for that of the weights. Shards follow Rajbhandari et al. (2020, ZeRO, section 5).
+What autograd keeps of a layer was counted on the code of transformers 5.23 with `saved_tensors_hooks`; the terms follow
+Korthikanti et al. (2022, "Reducing Activation Recomputation in Large Transformer Models", section 4) for a
+gated MLP, RMS norms and adapters. Operations follow Kaplan et al. (2020): 2 a parameter and token forwards, 2 each for the
+gradients of inputs and weights. Shards follow Rajbhandari et al. (2020, ZeRO, section 5).
 
 Shapes: h hidden width, f MLP width, k width of the keys, a heads, r rank, s tokens of a row, T tokens of a pass, W
 processes, e bytes of a number of the weights.
@@ -27,51 +27,32 @@ class Method:
     """How a model is trained, as far as memory and time depend on it.
 
     Attributes:
-        number_bytes: e, 2 for bfloat16 and 4 for float32.
-        lora_rank: r; 0 trains all weights.
-        lora_dropout: Whether adapters have dropout.
         freeze_vision: Whether vision tower and token embeddings keep their weights; adapters freeze all else anyway.
-        checkpointing: Whether activations are computed again in the backward pass.
-        cache_tokens: Tokens embedded at a time with cached gradients; None embeds a batch in one pass.
-        eager: Whether attention keeps its matrix of s x s weights.
-        masters: Whether low-precision weights are stepped as fp32 copies.
-        sharding: One of `SHARDING`.
-        processes: W.
-        on_cpu: Whether dropout masks are as wide as the weights.
-        shared_media: Whether pixels travel as bytes and become numbers a piece of the tower's at a time.
     """
 
-    number_bytes: int = 2
-    lora_rank: int = 0
-    lora_dropout: bool = True
+    number_bytes: int = 2  # e, 2 for bfloat16 and 4 for float32
+    lora_rank: int = 0  # r; 0 trains all weights
+    lora_dropout: bool = True  # whether adapters have dropout
     freeze_vision: bool = False
-    checkpointing: bool = False
-    cache_tokens: int | None = None
-    eager: bool = False
-    masters: bool = False
-    sharding: str = "none"
-    processes: int = 1
-    on_cpu: bool = False
-    shared_media: bool = False
+    checkpointing: bool = False  # whether activations are computed again in the backward pass
+    cache_tokens: int | None = None  # tokens embedded at a time with cached gradients; None embeds a batch in one pass
+    eager: bool = False  # whether attention keeps its matrix of s x s weights
+    masters: bool = False  # whether low-precision weights are stepped as fp32 copies
+    sharding: str = "none"  # one of `SHARDING`
+    processes: int = 1  # W
+    on_cpu: bool = False  # whether dropout masks are as wide as the weights
+    shared_media: bool = False  # whether pixels travel as bytes and become numbers a piece of the tower's at a time
 
 
 @dataclass(frozen=True)
 class Load:
-    """What one process computes in one batch.
+    """What one process computes in one batch."""
 
-    Attributes:
-        tokens: Tokens of the language model over all columns, padding included.
-        vision: Tokens of images and videos over all columns.
-        largest: Tokens of the largest column, padding included.
-        largest_vision: Tokens of images and videos of the largest column.
-        longest: s, tokens of the longest row.
-    """
-
-    tokens: int
-    vision: int
-    largest: int
-    largest_vision: int
-    longest: int
+    tokens: int  # tokens of the language model over all columns, padding included
+    vision: int  # tokens of images and videos over all columns
+    largest: int  # tokens of the largest column, padding included
+    largest_vision: int  # tokens of images and videos of the largest column
+    longest: int  # s, tokens of the longest row
 
 
 def trainable_parameters(shape: Shape, method: Method) -> int:
@@ -107,21 +88,15 @@ def layer_bytes(shape: Shape, method: Method, longest: int) -> int:
 
 
 def vision_block_bytes(shape: Shape, method: Method) -> int:
-    """The same of one block of the vision tower for one patch, where the tower is trained.
-
-    Returns:
-        Bytes a patch and block.
-    """
+    """The same of one block of the vision tower for one patch, where the tower is trained."""
     h, f, e = shape.vision_hidden, shape.vision_intermediate, method.number_bytes
     return 2 * h * (4 + 2 * e) + 4 * h * e + 4 * f * e + 8
 
 
 def memory_bytes(shape: Shape, method: Method, load: Load) -> dict[str, int]:
-    """Peak memory of one process, by what takes it; libraries, fragments and communication buffers not counted.
+    """Peak memory of one process in bytes, by use; libraries, fragments and communication buffers not counted.
 
-    Returns:
-        Bytes of weights, gradients, optimizer, activations, working (what one layer holds only while it runs), inputs
-        and total.
+    `working` is what one layer holds only while it runs.
     """
     e, trained = method.number_bytes, trainable_parameters(shape, method)
     shared = method.processes if method.sharding != "none" else 1
@@ -155,7 +130,7 @@ def _tower_piece(method: Method, load: Load) -> int:
 
 
 def _activations(shape: Shape, method: Method, load: Load) -> tuple[int, int]:
-    """What is kept for the backward pass, and what a layer or block needs beside it while it runs."""
+    """What is kept for the backward pass, and what a layer or block needs on top while it runs."""
     e = method.number_bytes
     tokens, vision, column = load.tokens, load.vision, load.largest
     column_vision = load.largest_vision

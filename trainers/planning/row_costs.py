@@ -21,17 +21,11 @@ from gve.video_processing_gve import GVEVideoProcessor
 
 
 class PaperSource(NamedTuple):
-    """One source of pairs.
+    """One source of pairs."""
 
-    Attributes:
-        rows: Its pairs (3B column).
-        batch_size: Rows of a process's batch.
-        negatives: Hard negatives of a row.
-    """
-
-    rows: int
-    batch_size: int
-    negatives: int
+    rows: int  # its pairs (3B column)
+    batch_size: int  # rows of a process's batch
+    negatives: int  # hard negatives of a row
 
 
 UVRD = {
@@ -65,11 +59,11 @@ COLLECTED = {
 SOURCES = UVRD | COLLECTED
 
 TEXT_TOKENS = 64
-"""Tokens of a text where no data are at hand; a general caption of the paper has 30 to 80 words."""
+"""Tokens of a text without data; a general caption of the paper has 30 to 80 words."""
 IMAGE_TOKENS, VIDEO_TOKENS = 256, 800
 """Most tokens of an image, and of a video of eight frames (two share their tokens) of 200."""
 CHAT_TOKENS = 40
-"""Tokens of a row beside its content: the chat's frame and a system message of usual length."""
+"""Tokens of a row besides its content: the chat's frame and a system message of usual length."""
 
 
 SAMPLE = 64
@@ -87,17 +81,11 @@ class Planner(Protocol):
 
 @dataclass(frozen=True)
 class Column:
-    """Tokens of one side of a task's batches, a row.
+    """Tokens of one side of a task's batches, a row."""
 
-    Attributes:
-        tokens: Mean of all tokens.
-        vision: Mean of those of images and videos.
-        longest: Of the sample's longest row, to which a batch is padded.
-    """
-
-    tokens: float
-    vision: float
-    longest: int
+    tokens: float  # mean of all tokens
+    vision: float  # mean of those of images and videos
+    longest: int  # of the sample's longest row, to which a batch is padded
 
 
 class HeaderPlanner:
@@ -109,11 +97,7 @@ class HeaderPlanner:
         self.budget = CallLimits(FRAMES, True, video.budget(None), dict(IMAGE_PIXELS))
 
     def plan(self, inputs: Sequence[Any], *, instruction: Sequence[str | None] | None = None) -> list[Plan]:
-        """One plan a row.
-
-        Args:
-            instruction: One a row, or None.
-        """
+        """One plan a row."""
         rows = parse_inputs(inputs)
         plans = []
         for index, (row, system) in enumerate(zip(rows, systems_of(rows, instruction), strict=True)):
@@ -125,11 +109,7 @@ class HeaderPlanner:
 
 
 def make_planner(model: str | None) -> Planner:
-    """The processor of a model folder, or a stand-in where there is none.
-
-    Args:
-        model: A folder or Hub name, or None.
-    """
+    """The processor of a model folder or Hub name, or a stand-in without one."""
     if model is None or (Path(model).is_dir() and not (Path(model) / PROCESSOR_NAME).is_file()):
         return HeaderPlanner()
     return AutoProcessor.from_pretrained(model)

@@ -60,41 +60,23 @@ BUILT_IN: dict[str, dict[str, dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Shape:
-    """A model in numbers.
+    """A model in numbers."""
 
-    Attributes:
-        name: What a plan calls it.
-        text: Parameters of the language model's layers.
-        embeddings: Parameters of its token embeddings.
-        vision: Parameters of the vision tower.
-        hidden: D.
-        layers: L.
-        heads: Attention heads.
-        kv_width: Width of the keys.
-        intermediate: Width of the MLP.
-        adapter: Inputs plus outputs of all layers that get adapters; times R it is the adapters' parameters.
-        vision_hidden: Width of the vision tower.
-        vision_depth: Its blocks.
-        vision_intermediate: Width of its MLP.
-        patch_values: Numbers of one patch's pixels.
-        merged: Patches that make one token.
-    """
-
-    name: str
-    text: int
-    embeddings: int
-    vision: int
-    hidden: int
-    layers: int
-    heads: int
-    kv_width: int
-    intermediate: int
-    adapter: int
-    vision_hidden: int
-    vision_depth: int
-    vision_intermediate: int
-    patch_values: int
-    merged: int
+    name: str  # what a plan calls it
+    text: int  # parameters of the language model's layers
+    embeddings: int  # parameters of its token embeddings
+    vision: int  # parameters of the vision tower
+    hidden: int  # D
+    layers: int  # L
+    heads: int  # attention heads
+    kv_width: int  # width of the keys
+    intermediate: int  # width of the MLP
+    adapter: int  # inputs plus outputs of all layers that get adapters; times R it is the adapters' parameters
+    vision_hidden: int  # width of the vision tower
+    vision_depth: int  # its blocks
+    vision_intermediate: int  # width of its MLP
+    patch_values: int  # numbers of one patch's pixels
+    merged: int  # patches that make one token
 
     @property
     def parameters(self) -> int:

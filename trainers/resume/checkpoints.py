@@ -1,4 +1,4 @@
-"""Checkpoints that are there whole or not at all: written under another name, then renamed."""
+"""Checkpoints that are whole or absent: written under another name, then renamed."""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -11,8 +11,9 @@ from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, rotate_checkpoints
 
+from gve.sentence_gve import write_json
 from gve.trainers.arguments import GVETrainingArguments
-from gve.trainers.resume.guard import check_resume, write_facts
+from gve.trainers.resume.guard import RUN_FILE
 
 STAGE = "saving"
 """The folder of a run in which a checkpoint stays until it is whole; no resume looks into it."""
@@ -38,7 +39,7 @@ class CheckpointStage:
         self.accelerator.wait_for_everyone()
 
     def write(self, run: Path, state: TrainerState, facts: Mapping[str, Any], save: Callable[[], None]) -> Path:
-        """Write a checkpoint that is there whole or not at all, and then remove those beyond `save_total_limit`."""
+        """Write a checkpoint whole or not at all, and then remove those beyond `save_total_limit`."""
         final = run / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         with self.open(run) as stage:
             save()
@@ -47,7 +48,7 @@ class CheckpointStage:
                 if state.best_model_checkpoint == str(ready):
                     state.best_model_checkpoint = str(final)
                 state.save_to_json(str(ready / TRAINER_STATE_NAME))
-                write_facts(ready, facts)
+                write_json(ready / RUN_FILE, facts)
         if self.args.should_save:
             rotate_checkpoints(str(run), self.args.save_total_limit, state.best_model_checkpoint, use_mtime=True)
         return final
@@ -85,14 +86,7 @@ def publish(run: Path) -> None:
 
 
 def find_checkpoint(resume: str | bool | None, run: str) -> Path | None:
-    """The checkpoint that a run goes on from.
-
-    Args:
-        resume: A folder, True for the last one of the run, False or None for none.
-
-    Returns:
-        The folder, or None to begin anew.
-    """
+    """The checkpoint to continue from: a folder, the last one of the run for True, None for False or None."""
     if resume is None or resume is False:
         return None
     if resume is True:
@@ -105,20 +99,7 @@ def find_checkpoint(resume: str | bool | None, run: str) -> Path | None:
         return Path(last)
     if not Path(resume).is_dir():
         raise ValueError(
-            f"resume_from_checkpoint: got {resume!r}, which is no folder; a checkpoint-N folder or True is accepted; "
+            f"resume_from_checkpoint: got {resume!r}, which is not a folder; a checkpoint-N folder or True is accepted; "
             "check the path"
         )
     return Path(resume)
-
-
-def resumed_checkpoint(resume: str | bool | None, facts: Mapping[str, Any], args: GVETrainingArguments) -> str | None:
-    """The checkpoint that a run goes on from, if it is one of the same run.
-
-    Returns:
-        The folder, or None to begin anew.
-    """
-    folder = find_checkpoint(resume, args.output_dir)
-    if folder is None:
-        return None
-    check_resume(folder, facts, force=args.resume_force)
-    return str(folder)

@@ -1,4 +1,4 @@
-"""Nothing that is not a number goes on or to disk: losses step by step, weights before each checkpoint.
+"""NaN and infinity stop a run: in losses step by step, in weights before each checkpoint.
 
 Shapes: B rows of a batch.
 """
@@ -16,8 +16,7 @@ NAMED = 8
 class LossGuard:
     """Stops a run whose loss is NaN or infinite, and says on which rows.
 
-    On a CUDA device the verdict on a step is read when the next one is given, by when it has long arrived: nothing
-    waits for the device.
+    On a CUDA device the verdict on a step is read at the next one, so that no step waits for the device.
     """
 
     def __init__(self) -> None:
@@ -25,11 +24,7 @@ class LossGuard:
 
     @torch.no_grad()
     def check(self, loss: Tensor, *, task: str, ids: Sequence[str], step: int) -> None:
-        """Look at the loss of a batch.
-
-        Raises:
-            ValueError: Where this loss, or the one before it, is not finite.
-        """
+        """Refuse a loss of NaN or infinity, this one or the one before."""
         self.settle()
         named = ", ".join(ids[:NAMED]) + (f" and {len(ids) - NAMED} more" if len(ids) > NAMED else "")
         where = f"step {step}, task {task}, rows {named}"
@@ -44,7 +39,7 @@ class LossGuard:
         self._pending = host, event, where
 
     def settle(self) -> None:
-        """Read the verdict that is still out."""
+        """Read the pending verdict."""
         if self._pending is None:
             return
         (value, event, where), self._pending = self._pending, None
@@ -59,11 +54,7 @@ class LossGuard:
 
 @torch.no_grad()
 def check_weights(model: nn.Module, *, step: int, device: torch.device) -> None:
-    """Refuse to save weights that are not finite; on all processes where they are not on one.
-
-    Raises:
-        ValueError: Where a trained parameter holds NaN or infinity.
-    """
+    """Refuse to save trained weights that hold NaN or infinity, on all processes if on one."""
     trained = {name: _local(value) for name, value in model.named_parameters() if value.requires_grad}
     bad = torch.stack([(~value.isfinite().all()).to(device) for value in trained.values()]).to(torch.uint8)
     if torch.distributed.is_initialized():

@@ -15,20 +15,15 @@ import pyarrow.compute as pc
 from datasets import Dataset
 from torch import nn
 
-from gve.sentence_gve import write_json
 from gve.trainers.arguments import GVETrainingArguments
 from gve.trainers.mining.mined import read_header
 
 CHUNK = 1000
-"""Rows that are looked at at a time."""
+"""Rows read at a time."""
 
 
 def record_batches(rows: Dataset, columns: Sequence[str] | None = None) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Rows as Arrow stores them; of memory-mapped files nothing is read but what is looked at.
-
-    Args:
-        columns: Which; all if None.
-    """
+    """Rows as Arrow stores them, each batch with the number of its first row; files stay memory-mapped."""
     view = (rows if columns is None else rows.select_columns(list(columns))).with_format("arrow")
     for start in range(0, len(view), CHUNK):
         for batch in view[start : start + CHUNK].to_batches():
@@ -37,11 +32,7 @@ def record_batches(rows: Dataset, columns: Sequence[str] | None = None) -> Itera
 
 
 def rows_digest(rows: Dataset) -> str:
-    """The same for the same rows in the same order, wherever their files lie.
-
-    Returns:
-        32 hexadecimal digits.
-    """
+    """A digest that reads no media: texts and names by content, files by size, wherever they lie."""
     leaves: dict[str, Any] = {}
     for _, batch in record_batches(rows):
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
@@ -91,7 +82,7 @@ HARMLESS_PREFIXES = ("log_", "logging_", "save_", "eval_", "hub_", "dataloader_"
 """Their families. The number of workers is among them, and the seed is not."""
 
 FOLDERS = ("vision_cache_dir",)
-"""Settings of which only matters whether they are given."""
+"""Settings that matter only by being given or not."""
 
 logger = logging.getLogger(__name__)
 
@@ -119,23 +110,14 @@ def run_facts(args: GVETrainingArguments, datasets: Mapping[str, Dataset], model
     return json.loads(json.dumps(facts, default=str))
 
 
-def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Put the facts of a run into one of its checkpoints."""
-    write_json(folder / RUN_FILE, facts)
-
-
 def check_resume(folder: Path, facts: Mapping[str, Any], *, force: bool) -> None:
-    """Make sure that a run goes on as it began.
-
-    Raises:
-        ValueError: Where data, settings or weights are others, or the checkpoint does not say.
-    """
+    """Refuse to resume with other data, settings or weights, or from a checkpoint that does not name its own."""
     file = folder / RUN_FILE
     if file.is_file():
         changed = changes(json.loads(file.read_text(encoding="utf-8")), facts)
         found = f"got {folder.name} of a run with other facts: {'; '.join(changed)}" if changed else None
     else:
-        found = f"got {folder}, which has no {RUN_FILE} to tell what it was trained on"
+        found = f"got {folder}, which has no {RUN_FILE} that says what it was trained on"
     if found is None:
         return
     if force:
@@ -148,7 +130,7 @@ def check_resume(folder: Path, facts: Mapping[str, Any], *, force: bool) -> None
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What two runs differ in."""
+    """The differences of two runs, one line each."""
     lines = _differences(old["arguments"], new["arguments"], "")
     lines += _differences(old["weights"], new["weights"], "weights, ")
     lines += _differences({"processes": old["processes"]}, {"processes": new["processes"]}, "")

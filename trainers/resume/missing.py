@@ -1,4 +1,4 @@
-"""Rows that lack a text, an image or a video which their task is made of.
+"""Rows that lack a text, an image or a video of their task.
 
 Shapes: N rows of a task, K hard negatives of a row.
 """
@@ -26,11 +26,7 @@ logger = logging.getLogger(__name__)
 def complete_rows(
     datasets: Mapping[str, Dataset], *, on_missing: str, negatives_of: Callable[[str], int]
 ) -> tuple[DatasetDict, dict[str, int]]:
-    """The rows that have what their task is made of.
-
-    Raises:
-        ValueError: Where a row lacks something and rows are not to be skipped, or no row of a task is left.
-    """
+    """The rows that have what their task is made of, and how many of each task were skipped."""
     kept, skipped = {}, {}
     for task, rows in datasets.items():
         gaps = find_gaps(rows, task, negatives=negatives_of(task))
@@ -42,8 +38,8 @@ def complete_rows(
         message = f"{len(gaps)} of {len(rows)} rows of {task} lack media: {named}{' ...' if len(gaps) > NAMED else ''}"
         if on_missing != "skip" or len(gaps) == len(rows):
             raise ValueError(
-                f"train_dataset: got {message}; rows with all that {task} is made of are accepted; put the files there, "
-                "build the set again, or leave such rows out with on_missing skip (it needs a row that is left)"
+                f"train_dataset: got {message}; rows with all that {task} is made of are accepted; restore the files, "
+                "build the set again, or leave such rows out with on_missing skip (some row must be left)"
             )
         logger.warning("on_missing: %s; they are left out", message)
         kept[task] = rows.select([row for row in range(len(rows)) if row not in gaps])
@@ -52,11 +48,7 @@ def complete_rows(
 
 
 def find_gaps(rows: Dataset, task: str, *, negatives: int = 0) -> dict[int, str]:
-    """Which rows lack what, without reading the media.
-
-    Returns:
-        By row, in words, the first thing that is missing.
-    """
+    """By row the first thing that is missing, in words; media are not read."""
     asked, _, found = task.partition("-")[0].partition("2")
     columns = ["query", "target", *(["negatives"] if negatives else [])]
     gaps: dict[int, str] = {}
@@ -77,14 +69,7 @@ def find_gaps(rows: Dataset, task: str, *, negatives: int = 0) -> dict[int, str]
 
 
 def absent(side: pa.StructArray, modality: str) -> np.ndarray:
-    """Where one modality of one side is not there.
-
-    Args:
-        side: {"text", "image", "video"} of N rows.
-
-    Returns:
-        (N,) bool; a file counts as there with bytes, or with a path to a file.
-    """
+    """(N,) bool, where one modality of a side of N rows is missing; a file needs bytes, or a path to a file."""
     parts = dict(zip((field.name for field in side.type), side.flatten(), strict=True))
     if modality == "text":
         return parts["text"].is_null().to_numpy(zero_copy_only=False)

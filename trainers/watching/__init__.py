@@ -1,1 +1,1 @@
-"""What a run tells while it runs: meters, scores, curves, and warnings of runs that fail quietly."""
+"""Watching a run: meters, scores, curves, and warnings of runs that fail quietly."""

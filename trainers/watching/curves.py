@@ -99,7 +99,9 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     try:
         history = json.loads(path.read_text(encoding="utf-8"))["log_history"]
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"run: {str(path)!r} is no trainer_state.json ({error!r}); take the file of a run") from error
+        raise ValueError(
+            f"run: {str(path)!r} is not a trainer_state.json ({error!r}); take the file of a run"
+        ) from error
     if not history:
         raise ValueError(f"run: {str(path)!r} has an empty log; lower logging_steps so that steps are logged")
     return history

@@ -1,4 +1,4 @@
-"""Signs that a run has gone wrong, told once each while it can still be stopped cheaply."""
+"""Signs that a run has gone wrong, each logged once while the run can still be stopped cheaply."""
 
 import logging
 import math
@@ -16,22 +16,22 @@ logger = logging.getLogger(__name__)
 WINDOW = 8
 """Entries of the training log that a sign must last for."""
 CHANCE_MARGIN = 0.1
-"""How near to log B, as a share of it, a loss counts as that of a model that tells nothing apart."""
+"""How near to log B, as a share of it, a loss counts as chance."""
 FLATNESS = 0.02
-"""Largest change of a constant loss from the first half of the window to the second, as a share of its mean."""
+"""Largest change of a constant loss between the halves of the window, as a share of its mean."""
 COLLAPSED_SCORE = 0.95
-"""Mean cosine of a batch's queries with all its targets above which vectors have all but one direction."""
+"""Mean cosine of a batch's queries with all its targets that counts as one direction for all."""
 COLLAPSED_R, COLLAPSED_CENTRED = 0.93, 0.02
-"""R above which, and R' below which, a probe says the same of a task: any target is as near as the right one."""
+"""R above and R' below these: any target is as near as the right one."""
 EXPLOSION = 100.0
-"""Gradient norm, in medians of those before, that counts as an explosion."""
+"""Gradient norm, in medians of the norms before, that counts as an explosion."""
 SMALLEST_NORM = 1e-8
 PROBED_EPOCHS = 3
-"""Epoch from which a task whose accuracy is still at chance is told of; in the first two little can be expected."""
+"""Epochs before a task at chance accuracy is reported; in the first two little can be expected."""
 
 
 class FailureCallback(TrainerCallback):
-    """Reads the training log and warns, once a sign, with what to look at.
+    """Reads the training log and warns once of each sign, with what to look at.
 
     It never stops a run. Signs: a loss that stays at log B, vectors of one direction, a gradient norm of zero or one
     that explodes, and tasks whose probe accuracy stays at chance.
@@ -40,12 +40,12 @@ class FailureCallback(TrainerCallback):
         rows: By task; a task with fewer than `probe_pairs` rows is probed on all of them.
 
     Attributes:
-        told: The warnings by sign, in the order in which they were given.
+        warned: Texts by sign, in order.
     """
 
     def __init__(self, rows: Mapping[str, int] | None = None) -> None:
         self.rows = dict(rows or {})
-        self.told: dict[str, str] = {}
+        self.warned: dict[str, str] = {}
         self.losses: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=WINDOW))
         self.scores: deque[float] = deque(maxlen=WINDOW)
         self.norms: deque[float] = deque(maxlen=4 * WINDOW)
@@ -78,10 +78,10 @@ class FailureCallback(TrainerCallback):
             late = sum(list(recent)[WINDOW // 2 :]) / (WINDOW - WINDOW // 2)
             flat = abs(2 * (late - mean)) < FLATNESS * mean
             if len(recent) == WINDOW and flat and abs(mean - chance) < CHANCE_MARGIN * chance:
-                self._tell(
+                self._warn(
                     "constant loss",
                     state,
-                    f"the loss of {task} stays at {mean:.3f}, which is what a model that tells nothing apart has (log B: "
+                    f"the loss of {task} stays at {mean:.3f}, which is chance (log B: "
                     f"{chance:.3f}); look at the learning rate (too high collapses, too low does nothing), at the "
                     "temperature, and whether any weight is trained",
                 )
@@ -91,7 +91,7 @@ class FailureCallback(TrainerCallback):
             return
         self.scores.append(logs["score_mean"])
         if len(self.scores) == WINDOW and min(self.scores) > COLLAPSED_SCORE:
-            self._tell(
+            self._warn(
                 "collapsed embeddings",
                 state,
                 f"queries and targets that do not belong together have a mean cosine of {self.scores[-1]:.3f}: all vectors "
@@ -107,7 +107,7 @@ class FailureCallback(TrainerCallback):
         self.norms.append(norm)
         recent = list(self.norms)[-3:]
         if len(recent) == 3 and max(recent) <= SMALLEST_NORM:
-            self._tell(
+            self._warn(
                 "no gradient",
                 state,
                 f"the gradient norm is {norm:g}; look at which weights have requires_grad, at detached embeddings and at "
@@ -115,7 +115,7 @@ class FailureCallback(TrainerCallback):
             )
         usual = median(before) if len(before) >= WINDOW else math.inf
         if not math.isfinite(norm) or norm > EXPLOSION * max(usual, SMALLEST_NORM):
-            self._tell(
+            self._warn(
                 "exploding gradient",
                 state,
                 f"the gradient norm is {norm:g}, its median before {usual:g}; look at the learning rate, warm-up, "
@@ -132,7 +132,7 @@ class FailureCallback(TrainerCallback):
             if logs[name] > COLLAPSED_R and logs[f"R_centred/{task}"] < COLLAPSED_CENTRED
         ]
         if len(alike) == len(measured):
-            self._tell(
+            self._warn(
                 "collapsed probe",
                 state,
                 f"R is above {COLLAPSED_R} on every task while R' is near 0: any target is as near as the right one; the "
@@ -145,35 +145,27 @@ class FailureCallback(TrainerCallback):
         }
         low = [task for task, bound in bounds.items() if logs[f"accuracy/{task}"] <= bound]
         if low:
-            told = ", ".join(f"{task} ({logs[f'accuracy/{task}']:.3f} of {bounds[task]:.3f})" for task in low)
-            self._tell(
+            listed = ", ".join(f"{task} ({logs[f'accuracy/{task}']:.3f} of {bounds[task]:.3f})" for task in low)
+            self._warn(
                 "accuracy at chance",
                 state,
-                f"after {state.epoch:.0f} epochs the probe accuracy of {told} is no more than chance may give; look at "
+                f"after {state.epoch:.0f} epochs the probe accuracy of {listed} is no better than chance; look at "
                 "whether their pairs belong together, their instructions, and P of these tasks",
             )
 
-    def _tell(self, sign: str, state: TrainerState, text: str) -> None:
-        if sign not in self.told:
-            self.told[sign] = text
+    def _warn(self, sign: str, state: TrainerState, text: str) -> None:
+        if sign not in self.warned:
+            self.warned[sign] = text
             logger.warning("step %d: %s: %s", state.global_step, sign, text)
 
 
 def chance_loss(args: GVETrainingArguments, task: str) -> float:
-    """Equation 1 where all cosines are equal and nothing is masked.
-
-    Returns:
-        Half of log(B + K) plus half of log B, B over all processes where they share their pairs.
-    """
+    """Equation 1 where all cosines are equal and nothing is masked: (log(B + K) + log B) / 2, B over all processes."""
     pairs = args.batch_size_of(task) * (args.world_size if args.gather_across_devices else 1)
     return 0.5 * (math.log(pairs + args.negatives_of(task)) + math.log(pairs))
 
 
 def chance_accuracy(pairs: int) -> float:
-    """What chance reaches among N probe pairs: 1 / N and two standard errors.
-
-    Args:
-        pairs: N.
-    """
+    """What chance reaches among N probe pairs: 1 / N and two standard errors."""
     rate = 1 / pairs
     return rate + 2 * math.sqrt(rate * (1 - rate) / pairs)

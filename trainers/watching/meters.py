@@ -1,4 +1,4 @@
-"""What the training log says beside the loss: per task the curves of Figures 9 and 10, speed, and the time lost to data.
+"""What the training log holds besides the loss: the curves of Figures 9 and 10 by task, speed, and time lost to data.
 
 Shapes: scalars only; sums stay on the device until the log asks for them, so that no step waits.
 """
@@ -37,11 +37,10 @@ class TaskMeters:
             self.counts[suffix] += 1
 
     def pop(self) -> dict[str, float]:
-        """Means since the last call; empties the sums.
+        """Means since the last call, over all tasks and by task; empties the sums.
 
-        Returns:
-            `score_mean` and others over all tasks, `loss/t2v`, `score_mean/t2v` and others by task, and
-            `batches/t2v`, how many batches a task had. `loss` over all tasks is left to the trainer.
+        `score_gap` is positive minus hardest negative, in cosine; `batches/t2v` counts. `loss` over all tasks is left out,
+        since the trainer logs it.
         """
         flat: dict[str, float] = {}
         names = [(suffix, name) for suffix, sums in self.sums.items() for name in sums]
@@ -55,9 +54,9 @@ class TaskMeters:
 
 
 class WatchCallback(TrainerCallback):
-    """Tells the meters which task a batch is of, and measures how long steps wait for their data.
+    """Gives the meters the task of each batch, and measures how long steps wait for their data.
 
-    The task follows from the sampler, which every process can ask; nothing is added to the batches.
+    The task comes from the sampler, which is the same in every process; nothing is added to the batches.
 
     Attributes:
         meters: Of the loss in training.
@@ -77,7 +76,7 @@ class WatchCallback(TrainerCallback):
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """The time spent inside is time that a step waited for data."""
+        """Count the time spent inside as waiting for data."""
         start = time.perf_counter()
         try:
             yield
@@ -129,7 +128,7 @@ class LossMeters(TaskMeters):
 
     Attributes:
         tokens: Attended tokens since the last `pop`.
-        computed: Tokens computed for them, padding included; those of the second pass are not counted.
+        computed: Tokens computed for them, padding included, in the first pass.
         since: Seconds of the clock at the last `pop`.
     """
 
@@ -145,12 +144,7 @@ class LossMeters(TaskMeters):
         self.computed = self.computed + computed
 
     def pop(self) -> dict[str, float]:
-        """Means since the last call, as `TaskMeters` gives them; empties the sums.
-
-        Returns:
-            Also `padding_waste`, the share of padding in the tokens computed, and `tokens_per_second`, attended tokens
-            by the time that passed, whatever it was spent on; both are missing where no token was counted.
-        """
+        """The same, with the share of padding in the tokens computed, and attended tokens by the time that passed."""
         now = time.perf_counter()
         tokens, computed, speed = int(self.tokens), int(self.computed), {}
         if computed:

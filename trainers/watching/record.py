@@ -1,4 +1,4 @@
-"""What a card tells of a run and no checkpoint does: what it began with, on what data, on which machine, for how long."""
+"""What a model card needs and no checkpoint holds: base model, data, machine and duration of a run."""
 
 import os
 import platform

@@ -10,10 +10,16 @@ import pyarrow as pa
 from gve.hub_datasets.vsynflow.captioner import Request, Turn
 from gve.hub_datasets.vsynflow.dialogue import Answer, Ask, converse
 from gve.hub_datasets.vsynflow.enrichment import TEMPERATURE, caption_ask, check_captioner
-from gve.hub_datasets.vsynflow.prompts import CLIP_QUERY, FRAME_CAPTIONS, IMAGE_QUERY, Prompt
-from gve.hub_datasets.vsynflow.prompts import clip_query_text, image_query_text
+from gve.hub_datasets.vsynflow.prompts import (
+    CLIP_QUERY,
+    FRAME_CAPTIONS,
+    IMAGE_QUERY,
+    Prompt,
+    clip_query_text,
+    image_query_text,
+)
 from gve.hub_datasets.vsynflow.records import Record
-from gve.hub_datasets.vsynflow.stages import Stage, Context, Failed, Kept, Outcome
+from gve.hub_datasets.vsynflow.stages import Context, Failed, Kept, Outcome, Stage
 from gve.hub_datasets.vsynflow.stills import Still, jpeg, read_stills, sample_stills
 from gve.hub_datasets.vsynflow.styles import FRAME_STYLES, draw_profile, generator
 from gve.hub_datasets.vsynflow.validation import check_query
@@ -25,12 +31,12 @@ _CLIP_FRAMES = 4
 class Compositions(Stage):
     """Asks for five captions of the chosen frame, a TI2V text and a TV2V text.
 
-    What no answer passed for is left out and its rule is kept in `not_composed`; the record goes on with the rest.
+    A text that no answer passed for is left out and its broken rule is kept in `not_composed`; the record goes on.
 
     Args:
-        captioner: Name of the captioner.
-        num_frames: Frames of the video that the captioner is shown beside the reference.
-        seed: Seed of what is drawn for each frame and request.
+        captioner: Its name.
+        num_frames: Frames of the video that the captioner sees beside the reference.
+        seed: Of what is drawn for each frame and request.
     """
 
     name = "compositions"

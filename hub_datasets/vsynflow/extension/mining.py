@@ -1,9 +1,9 @@
-"""Checks of composed queries and hard negatives, over the whole corpus, by the encoder that was given.
+"""Checks of composed queries and hard negatives over the whole corpus, by the run's encoder.
 
 Shapes: Q queries, N videos, D width.
 
-A composed query shall need both of its parts: the words alone and the reference alone must find the video later than
-both together. Both ranks are stored, and the pairs for which that holds are taken first.
+A composed query should need both of its parts: the words alone and the reference alone must find the video later than
+both together. Both ranks are stored, and pairs that need both are taken first.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from gve.hub_datasets.vsynflow.records import Record
-from gve.hub_datasets.vsynflow.stages import Stage, Context, Kept, Outcome, SetupError
+from gve.hub_datasets.vsynflow.stages import Context, Kept, Outcome, SetupError, Stage
 from gve.hub_datasets.vsynflow.stills import fit, read_stills, sample_stills
 
 RANKS = pa.struct({"text": pa.float32(), "reference": pa.float32(), "both": pa.float32()})
@@ -34,11 +34,7 @@ _CLIP_FRAMES = 4
 class Mining(Stage):
     """Ranks of composed queries with and without each part, and hard negatives of T2V, TI2V and TV2V.
 
-    Without an encoder it leaves all columns empty.
-
-    Args:
-        encoder: Name of the encoder, "" for none.
-        num_frames: Frames of a video that the encoder sees.
+    Without an encoder all columns stay empty.
     """
 
     name = "mining"
@@ -70,14 +66,12 @@ class Mining(Stage):
         """Encode every video once, then rank all queries.
 
         Raises:
-            SetupError: If the stage names an encoder and none was given.
+            SetupError: If the stage names an encoder but the run has none.
         """
         if not self.encoder or not records:
             return [Kept(dict.fromkeys(self.columns)) for _ in records]
         if context.encoder is None:
-            raise SetupError(
-                f"encoder: got none; {self.encoder!r} is what this stage was made for; pass it to the run"
-            )
+            raise SetupError(f"encoder: got none, but this stage was made for {self.encoder!r}. Pass it to the run.")
         targets = _encoded(context.encoder.encode_document, (self._video(record) for record in records))  # (N, D)
         columns: list[dict[str, Any]] = [dict.fromkeys(self.columns) for _ in records]
         chosen = _encoded(context.encoder.encode_query, ({"text": r["captions"][r["chosen"]]} for r in records))
@@ -129,18 +123,15 @@ class Mining(Stage):
 def hard_negatives(
     scores: np.ndarray, alike: np.ndarray, positive: int, related: np.ndarray, *, count: int, candidates: int
 ) -> list[int]:
-    """The best-ranked videos that surely do not answer a query.
+    """The best-ranked videos that surely do not answer a query: at most `count` numbers, hardest first.
 
     Args:
         scores: (N,) cosines of the query and all videos.
         alike: (N,) cosines of its positive and all videos.
         positive: Number of the positive.
         related: (N,) bool; videos of the same origin.
-        count: How many are wanted.
+        count: Of negatives.
         candidates: Ranks to look at.
-
-    Returns:
-        At most `count` numbers, hardest first.
     """
     own = float(scores[positive])
     limit = own - (1 - ALIKE) * abs(own)

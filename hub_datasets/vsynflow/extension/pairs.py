@@ -1,4 +1,4 @@
-"""Rows of the seven tasks out of a record that went through all stages (paper, section 3.2, Table 7).
+"""Rows of the seven tasks from a record that passed all stages (paper, section 3.2, Table 7).
 
 Rows name their media by path; uvrd.py puts the files in their place.
 """
@@ -22,7 +22,7 @@ _SOURCE_BITS = 63
 
 @dataclass(frozen=True)
 class PairSide:
-    """One side of a pair: a text, and at most one of "frame", "clip" and "video" of a record."""
+    """One side of a pair: a text, and at most one of a record's "frame", "clip" and "video"."""
 
     text: str | None = None
     shows: str | None = None
@@ -34,12 +34,12 @@ class PairRow:
 
     Attributes:
         task: One of schema.TASKS.
-        record: The record that both sides come from.
+        record: The record of both sides.
         kind: Style of the text, or what the reference is.
-        query: What is asked with.
+        query: What asks.
         target: What answers.
         negatives: Ids of records whose videos do not answer.
-        ranks: Ranks of a composed query's parts, or None.
+        ranks: Ranks of a composed query's parts, if known.
     """
 
     task: str
@@ -62,12 +62,7 @@ class PairRow:
 
 
 def rows_of(record: Record, seed: int) -> Iterator[PairRow]:
-    """All rows that a record can give, at most one of a task.
-
-    Args:
-        record: A record with the columns of all stages; those of `Mining` may be empty.
-        seed: Seed of the run.
-    """
+    """All rows that a record can give, at most one of a task."""
     captions, chosen = record["captions"], record["chosen"]
     rng = generator(seed, record["id"], "pairs")
     style, video = VIDEO_STYLES[chosen].name, PairSide(shows="video")
@@ -96,16 +91,16 @@ def _negatives(record: Record, task: str) -> tuple[str, ...]:
 def choose(
     candidates: Sequence[PairRow], *, seed: int, quotas: Mapping[str, int] | None = None, total: int | None = None
 ) -> dict[str, list[PairRow]]:
-    """Take rows of every task in the quotas' proportions; composed queries that need both parts come first.
+    """Choose rows of every task in the quotas' proportions; composed queries that need both parts come first.
 
     Args:
-        candidates: All rows there are.
-        seed: Seed of the choice.
+        candidates: All possible rows.
+        seed: Of the choice.
         quotas: Proportions by task; None for the paper's.
         total: Rows in all; None for as many as possible.
 
     Returns:
-        Rows by task, in the order of their ids; a task without rows is left out.
+        Rows by task, ordered by id; a task without rows is left out.
     """
     by_task: dict[str, list[PairRow]] = {task: [] for task in TASKS}
     for candidate in candidates:
@@ -120,12 +115,12 @@ def choose(
 
 
 def source_fact(record: Mapping[str, Any]) -> int:
-    """The statement "made of this raw video": rows that share it are never one another's negatives."""
+    """The fact "made of this raw video" as a number: rows that share it are never one another's negatives."""
     return int(digest("source", record["origin"])[:16], 16) >> (64 - _SOURCE_BITS)
 
 
 def lineage(record: Mapping[str, Any], candidate: PairRow) -> dict[str, Any]:
-    """Where a row comes from, for the column of that name."""
+    """Where a row comes from, for its `lineage` column."""
     frame = record["frame"] if "frame" in (candidate.query.shows, candidate.target.shows) else None
     clip = record["clip"] if "clip" in (candidate.query.shows, candidate.target.shows) else None
     return {

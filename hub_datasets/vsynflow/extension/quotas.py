@@ -1,4 +1,4 @@
-"""How many rows of each task UVRD holds (paper, Table 7), and how many to take of what a corpus gives."""
+"""How many rows of each task UVRD holds (paper, Table 7), and how many to take from a corpus."""
 
 from collections.abc import Mapping
 
@@ -21,28 +21,19 @@ NEGATIVES = {"t2t": 0, "t2i": 0, "t2v": 1, "ti2v": 1, "tv2v": 1, "i2v": 0, "v2v"
 def allot(
     available: Mapping[str, int], *, quotas: Mapping[str, int] | None = None, total: int | None = None
 ) -> dict[str, int]:
-    """Rows to take of each task.
-
-    The largest set in the quotas' proportions that the task with the largest quota can fill; a task that has fewer rows
-    than its share gives what it has.
+    """Rows to take of each task: the largest set in proportion that the task with the largest quota can fill.
 
     Args:
-        available: Rows there are, by task.
-        quotas: Proportions by task; None for the paper's. A task that they leave out gets no row.
+        available: Possible rows by task; a task with fewer than its share gives what it has.
+        quotas: Proportions by task; None for the paper's. A missing task gets no row.
         total: Rows in all, before tasks that fall short; None for as many as possible.
-
-    Returns:
-        Rows by task, in the order of schema.TASKS.
-
-    Raises:
-        ValueError: For an unknown task, a quota below zero or none above it.
     """
     wanted = QUOTAS if quotas is None else quotas
     unknown = sorted({*wanted, *available} - set(TASKS))
     if unknown:
-        raise ValueError(f"quotas: got task {unknown[0]!r}; {', '.join(TASKS)} are accepted; remove or rename it")
+        raise ValueError(f"quotas: tasks must be among {', '.join(TASKS)}, got task {unknown[0]!r}.")
     if min(wanted.values(), default=0) < 0 or not any(wanted.values()):
-        raise ValueError(f"quotas: got {dict(wanted)}; numbers from 0 with one above it are accepted; raise one")
+        raise ValueError(f"quotas must be numbers from 0 with one above it, got {dict(wanted)}.")
     leading = max(wanted, key=lambda task: (wanted[task] if available.get(task, 0) else 0, wanted[task]))
     scale = available.get(leading, 0) / wanted[leading]
     if total is not None:

@@ -1,4 +1,4 @@
-"""The frame and the clip of a video that its image and clip tasks start from (paper, section 3.2: P_f-v and P_c-v)."""
+"""The frame and the clip that a video's image and clip tasks start from (paper, section 3.2: P_f-v and P_c-v)."""
 
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
@@ -11,7 +11,7 @@ from numpy.random import Generator
 
 from gve.hub_datasets.files import write_atomic
 from gve.hub_datasets.vsynflow.records import Record
-from gve.hub_datasets.vsynflow.stages import Stage, Context, Failed, Kept, Outcome
+from gve.hub_datasets.vsynflow.stages import Context, Failed, Kept, Outcome, Stage
 from gve.hub_datasets.vsynflow.stills import Still, cut_clip, grey, jpeg, read_stills, read_times, sharpness
 from gve.hub_datasets.vsynflow.styles import generator
 from gve.media_gve import JPEG, MP4
@@ -36,7 +36,7 @@ _MOST_FRAME_PIXELS = 1280 * 720
 
 
 def usable(stills: Sequence[Still]) -> list[int]:
-    """Numbers of the frames that are neither black nor of one colour nor blurred beside the others."""
+    """Numbers of the frames that are neither black, nor of one colour, nor blurred compared with the others."""
     lumas = [grey(still.pixels) for still in stills]
     lit = [n for n, luma in enumerate(lumas) if luma.mean() >= BLACK_LUMA and luma.std() >= FLAT_DEVIATION]
     sharp = {number: sharpness(stills[number].pixels) for number in lit}
@@ -52,17 +52,14 @@ def choose_clip(
     least: float,
     most: float,
 ) -> tuple[float, float] | None:
-    """Where to cut a clip out: inside one shot, and at most half of the video.
+    """Choose where to cut a clip: inside one shot, and at most half of the video. None if no shot has room.
 
     Args:
         seconds: Length of the video.
-        shots: Start and end of its shots in seconds; empty where it is one shot.
+        shots: Start and end of its shots in seconds; empty for one shot.
         rng: Source of the choice; longer shots are likelier.
-        least: Least length in seconds.
-        most: Greatest length in seconds.
-
-    Returns:
-        Start and end in seconds, or None where no shot has room.
+        least: Shortest clip in seconds.
+        most: Longest clip in seconds.
     """
     spans = []
     for start, end in shots or [(0.0, seconds)]:
@@ -81,15 +78,15 @@ def choose_clip(
 
 
 class References(Stage):
-    """Chooses a frame and cuts a clip out of every video; the files go to the work folder, once for equal content.
+    """Chooses a frame and cuts a clip out of every video; equal files are stored once in the run's folder.
 
-    A video without a usable frame or room for a clip goes on without, and gives fewer tasks.
+    A video without a usable frame or without room for a clip goes on, and gives fewer tasks.
 
     Args:
-        least_seconds: Least length of a clip.
-        most_seconds: Greatest length of a clip.
-        seed: Seed of the choices.
-        shots: Column of the shots, a list of {"start", "end"} in seconds; "" where every record is one shot.
+        least_seconds: Shortest clip.
+        most_seconds: Longest clip.
+        seed: Of the choices.
+        shots: Column of the shots, a list of {"start", "end"} in seconds; "" if every record is one shot.
     """
 
     name = "references"
@@ -163,16 +160,7 @@ def _clip(record: Record, span: tuple[float, float] | None, seconds: float, fold
 
 
 def keep_media(folder: Path, content: bytes, suffix: str) -> str:
-    """Write a media file under the name of its content, once.
-
-    Args:
-        folder: The work folder.
-        content: An encoded file.
-        suffix: Of its name.
-
-    Returns:
-        Its path in the folder, equal on every machine.
-    """
+    """Write an encoded file once under the name of its content; returns its path in the folder, equal on every machine."""
     name = blake2b(content, digest_size=16).hexdigest()
     path = f"{MEDIA}/{name[:2]}/{name}{suffix}"
     if not (folder / path).is_file():

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from gve.hub_datasets.vsynflow.records import Record
-from gve.hub_datasets.vsynflow.stages import Stage, Context, Kept, Outcome, Rejected
+from gve.hub_datasets.vsynflow.stages import Context, Kept, Outcome, Rejected, Stage
 
 _HASHES, _BANDS = 64, 16
 _PRIME = (1 << 61) - 1
@@ -18,22 +18,14 @@ _PRIME = (1 << 61) - 1
 
 @dataclass(frozen=True)
 class Multiplicity(Stage):
-    """Counts the videos of each caption, small differences of writing aside; a shared one names none of them.
-
-    Attributes:
-        most: Videos that may have a caption in common.
-    """
+    """Counts the videos of each caption, apart from small differences in writing; a shared one describes none of them."""
 
     name = "multiplicity"
+    limit_names = ("most",)
     scope = "corpus"
     reads = ("text",)
     columns = {"same_caption": pa.int64()}  # noqa: RUF012
     most: int = 1
-
-    @property
-    def limits(self) -> Mapping[str, Any]:
-        """How often a caption may be there."""
-        return {"most": self.most}
 
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
         """Count each record's caption."""
@@ -42,7 +34,7 @@ class Multiplicity(Stage):
         return [Kept({"same_caption": counts[key]}) for key in keys]
 
     def judge(self, record: Mapping[str, Any]) -> Rejected | None:
-        """Refuse captions of several videos, all of them."""
+        """Reject every video of a shared caption."""
         count = record["same_caption"]
         return Rejected("shared caption", count) if count > self.most else None
 
@@ -52,22 +44,18 @@ class NearCaptions(Stage):
     """Finds an earlier caption of nearly the same words, by MinHash over runs of three words.
 
     Attributes:
-        most: Largest share of common runs (Jaccard) that is still another caption.
+        most: Largest share of common runs (Jaccard) of two different captions.
     """
 
     name = "near_captions"
+    limit_names = ("most",)
     scope = "corpus"
     reads = ("text",)
     columns = {"near_caption": pa.string(), "caption_overlap": pa.float64()}  # noqa: RUF012
     most: float = 0.8
 
-    @property
-    def limits(self) -> Mapping[str, Any]:
-        """The largest overlap."""
-        return {"most": self.most}
-
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
-        """The nearest earlier caption of each record, among those that share a band of hashes with it."""
+        """Find the nearest earlier caption of each record, among those that share a band of hashes with it."""
         shingles = [runs_of_words(record["text"]) for record in records]
         buckets: dict[tuple[int, bytes], list[int]] = defaultdict(list)
         outcomes: list[Outcome] = []
@@ -84,24 +72,24 @@ class NearCaptions(Stage):
         return outcomes
 
     def judge(self, record: Mapping[str, Any]) -> Rejected | None:
-        """Refuse the later one of two."""
+        """Reject the later of two."""
         overlap = record["caption_overlap"]
         return Rejected("near caption", overlap) if overlap > self.most else None
 
 
 def normal(text: str) -> str:
-    """A caption's words alone, in small letters."""
+    """A caption's words in lower case, and nothing else."""
     return " ".join("".join(letter if letter.isalnum() else " " for letter in text.casefold()).split())
 
 
 def runs_of_words(text: str, length: int = 3) -> set[str]:
-    """All runs of some words in a text; the whole text where it is shorter."""
+    """All runs of some words in a text; the whole text if it is shorter."""
     words = normal(text).split()
     return {" ".join(words[start : start + length]) for start in range(max(len(words) - length + 1, 1))}
 
 
 def _minhash(runs: set[str]) -> np.ndarray:
-    """(64,) least values of as many hash functions."""
+    """(64,) smallest values of as many hash functions."""
     names = [int.from_bytes(hashlib.blake2b(run.encode(), digest_size=4).digest()) for run in sorted(runs)]
     rng = np.random.default_rng(0)
     factors, terms = rng.integers(1, 1 << 29, _HASHES), rng.integers(0, 1 << 29, _HASHES)

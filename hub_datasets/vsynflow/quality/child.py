@@ -1,4 +1,4 @@
-"""The child's side of worker.py: reads calls from its standard input and answers on its standard output."""
+"""The child's side of worker.py: reads calls from standard input and answers on standard output."""
 
 import os
 import pickle
@@ -57,7 +57,7 @@ def _answer(pipe: Any, answer: tuple[str, Any]) -> None:
 
 
 def _watch(parent: int) -> None:
-    """A parent that was killed cannot end its child, which may hang."""
+    """End with the parent: a killed parent cannot end its child, which may hang."""
     while os.getppid() == parent:
         time.sleep(_CHECK)
     os._exit(1)

@@ -1,4 +1,4 @@
-"""Cross-modal consistency [3.2]: does the caption say what the frames show, by any encoder that is passed in."""
+"""Cross-modal consistency [3.2]: does the caption say what the frames show, by any encoder."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,8 +10,7 @@ import pyarrow as pa
 
 from gve.hub_datasets.vsynflow.quality.frames import in_batches, spread_frames
 from gve.hub_datasets.vsynflow.records import Record
-from gve.hub_datasets.vsynflow.stages import Stage, Context, Encoder, Failed, Kept, Outcome, Rejected, SetupError
-
+from gve.hub_datasets.vsynflow.stages import Context, Encoder, Failed, Kept, Outcome, Rejected, SetupError, Stage
 
 _SIDE = 224
 """Pixels of a frame's longer side."""
@@ -19,12 +18,7 @@ _SIDE = 224
 
 @dataclass(frozen=True)
 class Similarity(Stage):
-    """The cosine of a caption and its video.
-
-    Attributes:
-        encoder: Name of the encoder, so that scores of different ones never meet.
-        frames: Frames of a video, evenly spread.
-    """
+    """The cosine of a caption and its video; `encoder` is its name, so that scores of different ones never meet."""
 
     name = "similarity"
     version = 2
@@ -39,13 +33,9 @@ class Similarity(Stage):
         return {"encoder": self.encoder, "frames": self.frames, "side": _SIDE}
 
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
-        """Score each record.
-
-        Raises:
-            SetupError: If the run has no encoder.
-        """
+        """Score each record."""
         if context.encoder is None:
-            raise SetupError("encoder: got none; an encoder is accepted; pass one to the flow or drop this stage")
+            raise SetupError("encoder: got none. Pass one to the flow, or drop this stage.")
         outcomes: list[Outcome] = []
         for batch in in_batches(records):
             shown = spread_frames(batch, self.frames, _SIDE, context.deadline)
@@ -65,31 +55,27 @@ def _scores(encoder: Encoder, pairs: Sequence[tuple[Record, Any]]) -> list[float
 
 
 def _scored(score: float) -> Outcome:
-    """A score that is no number would stand anywhere in the order."""
+    """Fail on NaN, which could stand anywhere in the order."""
     return Kept({"similarity": round(score, 6)}) if math.isfinite(score) else Failed("no number", retryable=False)
 
 
 @dataclass(frozen=True)
 class Consistency(Stage):
-    """Places a score among those of the corpus.
+    """Places a score among the corpus's scores.
 
     Attributes:
-        least_share: Share of the corpus that is refused at most: the lowest scores, equal ones together or not at all.
-        floor: Score below which it is refused wherever it stands; depends on the encoder.
+        least_share: At most this share of the corpus is rejected: the lowest scores, equal ones together or not at all.
+        floor: Scores below this are rejected in any case; depends on the encoder.
     """
 
     name = "consistency"
+    limit_names = ("least_share", "floor")
     version = 2
     scope = "corpus"
     reads = ("similarity",)
     columns = {"similarity_rank": pa.float64()}  # noqa: RUF012
     least_share: float = 0.2
     floor: float = -1.0
-
-    @property
-    def limits(self) -> Mapping[str, Any]:
-        """Quantile and floor."""
-        return {"least_share": self.least_share, "floor": self.floor}
 
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
         """The share of records whose score is no higher, the record's own included."""

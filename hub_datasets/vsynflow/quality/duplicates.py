@@ -1,4 +1,4 @@
-"""Videos that are there twice: the same bytes, or the same pictures after a re-encoding, a mirror or black bars.
+"""Duplicate videos: the same bytes, or the same pictures after re-encoding, mirroring or letterboxing.
 
 Shapes: N videos, H hashes of each.
 """
@@ -12,36 +12,28 @@ import pyarrow as pa
 
 from gve.hub_datasets.vsynflow.quality.pdq import BITS, from_hex
 from gve.hub_datasets.vsynflow.records import Record
-from gve.hub_datasets.vsynflow.stages import Stage, Context, Kept, Outcome, Rejected
+from gve.hub_datasets.vsynflow.stages import Context, Kept, Outcome, Rejected, Stage
 
 _BLOCK = 1024
 
 
 @dataclass(frozen=True)
 class Duplicates(Stage):
-    """Finds for each video the nearest earlier one, frame by frame; compares all pairs in blocks.
+    """Finds the nearest earlier video, frame by frame; compares all pairs in blocks.
 
     Attributes:
-        most_bits: Largest distance that still counts as the same; PDQ's own default is 31.
-        needed: The distance is that of the frame on this rank, so that 6 of 8 frames must be the same.
+        most_bits: Largest distance of two copies; PDQ's own default is 31.
+        needed: Rank of the frame whose distance counts, so that 6 of 8 frames must be the same.
     """
 
     name = "duplicates"
+    param_names = ("needed",)
+    limit_names = ("most_bits",)
     scope = "corpus"
     reads = ("digest", "hashes", "mirrored")
     columns = {"duplicate_of": pa.string(), "duplicate_bits": pa.int64()}  # noqa: RUF012
     most_bits: int = 31
     needed: int = 6
-
-    @property
-    def params(self) -> Mapping[str, Any]:
-        """The rank of the frame that decides."""
-        return {"needed": self.needed}
-
-    @property
-    def limits(self) -> Mapping[str, Any]:
-        """The largest distance."""
-        return {"most_bits": self.most_bits}
 
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
         """The nearest earlier video of each, and how far it is."""
@@ -61,7 +53,7 @@ class Duplicates(Stage):
         return outcomes
 
     def judge(self, record: Mapping[str, Any]) -> Rejected | None:
-        """Refuse the later one of two."""
+        """Reject the later of two."""
         bits = record["duplicate_bits"]
         return Rejected("duplicate", bits) if bits <= self.most_bits else None
 
@@ -72,9 +64,9 @@ def nearest_earlier(
     """For each video the nearest one before it.
 
     Args:
-        hashes: N lists of H hashes, in the order of time, that are looked for.
-        known: As many lists, among which they are looked for: themselves, or those of the unmirrored pictures.
-        needed: Rank, from 1, of the frame distance that counts as the distance of two videos.
+        hashes: N lists of H hashes, in order of time.
+        known: N lists to search: the same, or of the unmirrored pictures.
+        needed: Rank, from 1, of the frame distance that counts as the videos' distance.
 
     Returns:
         (N,) places, -1 for the first, and (N,) distances in bits, 256 for the first.

@@ -1,4 +1,4 @@
-"""The frames of a record that a model is shown, decoded in the child process."""
+"""The frames of a record for a model, decoded in the child process."""
 
 from collections.abc import Iterator, Sequence
 
@@ -13,7 +13,7 @@ _BATCH = 32
 
 
 def in_batches(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
-    """The records of a shard in their order, few at a time, so that memory does not grow with the shard."""
+    """The records of a shard in order, a few at a time, so that memory does not grow with the shard."""
     for start in range(0, len(records), _BATCH):
         yield records[start : start + _BATCH]
 
@@ -21,16 +21,13 @@ def in_batches(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
 def spread_frames(
     records: Sequence[Record], count: int, side: int, deadline: float
 ) -> list[list[Image.Image] | Failed]:
-    """Frames at the middles of equal parts of each video.
+    """Frames at the middles of equal parts of each video, or why there are none.
 
     Args:
-        records: Records with `video` and `duration`, in seconds.
+        records: With `video`, and `duration` in seconds.
         count: Frames of a video.
         side: Pixels of their longer side.
-        deadline: Seconds that a video may take.
-
-    Returns:
-        The frames of each record, or why there are none.
+        deadline: Seconds for a video.
     """
     return [_one(record, count, side, deadline) for record in records]
 

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +12,7 @@ from gve.hub_datasets.vsynflow.quality.repair import METHODS
 from gve.hub_datasets.vsynflow.quality.shots import SceneRules
 from gve.hub_datasets.vsynflow.quality.worker import VideoError, WorkerError, video_worker
 from gve.hub_datasets.vsynflow.records import BASE_COLUMNS, Record, digest
-from gve.hub_datasets.vsynflow.stages import Stage, Context, Failed, Kept, Outcome, Rejected
+from gve.hub_datasets.vsynflow.stages import Context, Failed, Kept, Outcome, Rejected, Stage
 from gve.media_gve import MP4
 
 REPAIR_ABOVE = 0.05
@@ -23,7 +22,7 @@ _SCORES = ("duration", "fps", "errors", "damage", "blank", "black", "motion", "m
 
 @dataclass(frozen=True)
 class VideoLimits:
-    """What a video must be; an edge of None is not looked at.
+    """Limits of a video.
 
     Attributes:
         least_frames: Decoded frames.
@@ -31,12 +30,12 @@ class VideoLimits:
         least_side: Pixels of the shorter side.
         most_aspect: Longer side over shorter.
         fps: Lowest and highest.
-        most_errors: Share of packets that do not decode, after a repair where there was one.
-        most_damage: Share of packets that did not decode before it; unknown where nothing did.
+        most_errors: Share of packets that do not decode, after a repair if there was one.
+        most_damage: The same before the repair; unknown if nothing decoded.
         most_blank: Share of frames of one colour.
-        most_black: Share of black frames, noise and a small logo aside.
-        least_motion: Median change of grey levels at two frames a second; stills, noise and slide shows lie below 1.
-        least_moving: Median share of the picture that changes; a ticker under a still moves less than a twentieth.
+        most_black: Share of black frames, apart from noise and a small logo.
+        least_motion: Median change of grey levels at two frames a second; below 1 for stills, noise and slide shows.
+        least_moving: Median share of the picture that changes; below 0.05 for a ticker under a still.
     """
 
     least_frames: int = 16
@@ -72,12 +71,7 @@ class VideoLimits:
 
 @dataclass(frozen=True)
 class Integrity(Stage):
-    """Measures a video in a child process that may be killed; tries to repair it once where it does not decode.
-
-    Attributes:
-        accepted: The limits.
-        scenes: How scene cuts are found.
-    """
+    """Measures a video in a child process that may be killed; tries one repair of a video that does not decode."""
 
     name = "integrity"
     version = 3
@@ -101,7 +95,7 @@ class Integrity(Stage):
 
     @property
     def limits(self) -> Mapping[str, Any]:
-        """The limits of a video."""
+        """Limits of a video."""
         return {
             name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self.accepted).items()
         }

@@ -1,4 +1,4 @@
-"""One decoding of a video, from which every score comes that needs its frames.
+"""One decoding of a video, for every score that needs its frames.
 
 Shapes: F frames. Runs in a child process that may be killed; imports neither torch nor the model.
 """
@@ -34,14 +34,14 @@ def measure(place: Mapping[str, Any], scenes: Mapping[str, Any] | None = None) -
 
     Args:
         place: The `video` of a record.
-        scenes: Fields of `SceneRules`; None takes its defaults.
+        scenes: Fields of `SceneRules`; None for the defaults.
 
     Returns:
         `frames` (decoded), `duration` (seconds, from time stamps), `width`, `height` (upright), `fps`, `errors` (share
-        of packets that are lost or do not decode), `damage` (the same, until a repair puts that of the damaged file
-        here), `blank` (share of frames of one colour), `black` (share of black frames), `motion` (median change of grey
-        at 2 frames a second, 0-255), `moving` (median share of cells that change), `cuts` (seconds), `hashes` (PDQ of 8
-        frames), `mirrored` (of their mirror images), `hash_quality` (0-100), `digest` (of the file's bytes).
+        of packets that are lost or do not decode), `damage` (the same, before any repair), `blank` (share of frames of one
+        colour), `black` (share of black frames), `motion` (median change of grey at 2 frames a second, 0-255), `moving`
+        (median share of cells that change), `cuts` (seconds), `hashes` (PDQ of 8 frames), `mirrored` (of their mirror
+        images), `hash_quality` (0-100), `digest` (of the file's bytes).
 
     Raises:
         ValueError: If no frame can be decoded.
@@ -64,14 +64,9 @@ def measure(place: Mapping[str, Any], scenes: Mapping[str, Any] | None = None) -
 
 
 def fingerprint_hashes(place: Mapping[str, Any], most: int = HASHED_FRAMES) -> tuple[list[str], list[str]]:
-    """PDQ of evenly spread frames of a video and of their mirror images, black bars cut off.
+    """PDQ of evenly spread frames of a video, and of their mirror images, without black bars.
 
-    Args:
-        place: The `video` of a record.
-        most: Frames at most; as few as half of them are taken.
-
-    Raises:
-        ValueError: If no frame can be decoded.
+    At most `most` frames are taken, and at least half as many of a long video.
     """
     scores = _Scores(most=most)
     with _frames(open_place(place)) as stream:
@@ -85,11 +80,7 @@ def fingerprint_hashes(place: Mapping[str, Any], most: int = HASHED_FRAMES) -> t
 
 
 def sample_frames(place: Mapping[str, Any], times: list[float], side: int) -> list[np.ndarray]:
-    """The frames shown at some times, (H, W, 3) uint8 RGB, upright, their longer side at most `side` pixels.
-
-    Raises:
-        ValueError: If no frame can be decoded.
-    """
+    """The upright frames at some times, (H, W, 3) uint8 RGB, with a longer side of at most `side` pixels."""
 
     def fitted(height: int, width: int) -> tuple[int, int]:
         scale = min(1.0, side / max(height, width))
@@ -102,7 +93,7 @@ def sample_frames(place: Mapping[str, Any], times: list[float], side: int) -> li
 
 
 class _Scores:
-    """What is remembered of the frames seen; of pictures never more than HASHED_FRAMES."""
+    """What is remembered of the frames seen; never more than HASHED_FRAMES pictures."""
 
     def __init__(self, detector: CutDetector | None = None, most: int = HASHED_FRAMES) -> None:
         self.blank = self.black = self.stride_left = 0
@@ -118,7 +109,7 @@ class _Scores:
         self._next = 0.0
 
     def see(self, time: float, frame: av.VideoFrame) -> None:
-        """Take a decoded frame into account."""
+        """Measure a decoded frame."""
         self.times.append(time)
         sides = (frame.width, frame.height)
         self.size = sides[::-1] if frame_orientation(frame).swapped else sides
@@ -133,7 +124,7 @@ class _Scores:
         self.keep(frame)
 
     def keep(self, frame: av.VideoFrame) -> None:
-        """Keep a small picture of the frame where its turn is; once there are too many, every other one goes."""
+        """Keep a small picture of every so many frames; when there are too many, drop every other one."""
         if self.stride_left == 0:
             grey = self._hashed.reformat(frame, HASH_SIDE, HASH_SIDE, format="gray", interpolation="BICUBIC")
             # upright, as copies in the wild are
@@ -176,7 +167,7 @@ class _Scores:
 
 
 def _opaque(frame: av.VideoFrame) -> av.VideoFrame:
-    """The frame, on white where it is transparent, as every reader of ours shows it."""
+    """The frame, on white if it is transparent, as everywhere else."""
     return av.VideoFrame.from_ndarray(frame_rgb(frame), format="rgb24") if has_alpha(frame) else frame
 
 
@@ -188,7 +179,7 @@ def _frames(source: VideoSource) -> Iterator[FrameStream]:
 
 @contextmanager
 def _undecodable() -> Iterator[None]:
-    """Every damage as an error of one code."""
+    """Give every damage one error code."""
     try:
         yield
     except ValueError as error:

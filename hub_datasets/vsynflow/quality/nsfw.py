@@ -1,4 +1,4 @@
-"""Frames that are not safe for work, scored by any image classifier of transformers that the user names."""
+"""Frames that are not safe for work, by any image classifier of transformers that you name."""
 
 import importlib
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,7 @@ import pyarrow as pa
 from gve.hub_datasets.vsynflow.encoders import folder_digest
 from gve.hub_datasets.vsynflow.quality.frames import in_batches, spread_frames
 from gve.hub_datasets.vsynflow.records import Record
-from gve.hub_datasets.vsynflow.stages import Stage, Context, Failed, Kept, Outcome, Rejected, SetupError
-
+from gve.hub_datasets.vsynflow.stages import Context, Failed, Kept, Outcome, Rejected, SetupError, Stage
 
 _SIDE = 384
 """Pixels of a frame's longer side."""
@@ -21,21 +20,19 @@ _SIDE = 384
 
 @dataclass(frozen=True)
 class Nsfw(Stage):
-    """The highest score of a video's frames; that of a frame is what the classifier gives to the unwanted labels.
+    """The highest score of a video's frames.
 
     Attributes:
         model: Folder or Hub name of an image classifier.
-        labels: Its labels that are not wanted; their probabilities are added.
-        threshold: Score from which on a video is refused; 0.5 is the default of Data-Juicer's filter.
-        frames: Frames of a video, evenly spread.
-        revision: Of the model on the Hub; None takes its main branch.
-        device: Where it runs.
-
-    Raises:
-        ValueError: If no model or no label is named, or a number is out of its range.
+        labels: Its unwanted labels; their probabilities are added.
+        threshold: Videos are rejected from this score on; 0.5 is the default of Data-Juicer's filter.
+        frames: Of a video, evenly spread.
+        revision: Of the model on the Hub.
+        device: Of the classifier.
     """
 
     name = "nsfw"
+    limit_names = ("threshold",)
     version = 2
     reads = ("video", "duration")
     columns = {"nsfw": pa.float64(), "nsfw_frames": pa.list_(pa.float64())}  # noqa: RUF012
@@ -49,8 +46,8 @@ class Nsfw(Stage):
     def __post_init__(self) -> None:
         if not self.model or not self.labels:
             raise ValueError(
-                f"filters.nsfw: got model {self.model!r} and labels {list(self.labels)}; the name of an image "
-                "classifier and one of its labels at least are accepted; such as {model: folder, labels: [nsfw]}"
+                "filters.nsfw needs a model and its unwanted labels, such as {model: FOLDER, labels: [nsfw]}; "
+                f"got model {self.model!r} and labels {list(self.labels)}."
             )
         if self.frames < 1 or not 0 <= self.threshold <= 1:
             raise ValueError(
@@ -60,22 +57,13 @@ class Nsfw(Stage):
 
     @property
     def params(self) -> Mapping[str, Any]:
-        """Everything that a score depends on; of a folder its weights, wherever it lies."""
+        """Everything that a score depends on; of a folder the weights, wherever it lies."""
         folder = Path(self.model)
         model = {"model": folder_digest(folder) if folder.is_dir() else self.model, "revision": self.revision}
         return {**model, "labels": list(self.labels), "frames": self.frames, "side": _SIDE}
 
-    @property
-    def limits(self) -> Mapping[str, Any]:
-        """The threshold."""
-        return {"threshold": self.threshold}
-
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
-        """Score every video of a shard.
-
-        Raises:
-            SetupError: If the model cannot be loaded, or does not have the labels.
-        """
+        """Score every video of a shard."""
         classify = load_classifier(self.model, self.revision, self.device, self.labels) if records else None
         outcomes: list[Outcome] = []
         for batch in in_batches(records):
@@ -99,7 +87,7 @@ class Nsfw(Stage):
 
 @lru_cache(maxsize=1)
 def load_classifier(model: str, revision: str | None, device: str, labels: tuple[str, ...]) -> Any:
-    """An image classification pipeline, once a process.
+    """Load an image classification pipeline, once a process.
 
     Raises:
         SetupError: If it cannot be loaded, or lacks one of the labels.
@@ -109,11 +97,10 @@ def load_classifier(model: str, revision: str | None, device: str, labels: tuple
         pipeline = transformers.pipeline("image-classification", model=model, revision=revision, device=device)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise SetupError(
-            f"filters.nsfw.model: got {model!r}, which cannot be loaded ({type(error).__name__}: {error}); a folder or "
-            "Hub name of an image classifier is accepted"
+            f"filters.nsfw.model: {model!r} cannot be loaded as an image classifier ({type(error).__name__}: {error})."
         ) from error
     known = list(pipeline.model.config.id2label.values())
     missing = [label for label in labels if label not in known]
     if missing:
-        raise SetupError(f"filters.nsfw.labels: got {missing[0]!r}; {', '.join(known)} are the labels of {model!r}")
+        raise SetupError(f"filters.nsfw.labels must be labels of {model!r} ({', '.join(known)}), got {missing[0]!r}.")
     return pipeline

@@ -12,21 +12,14 @@ _DCT = (np.sqrt(2 / SIDE) * np.cos(np.pi / (2 * SIDE) * _FREQUENCIES)).astype(np
 
 
 def pdq(grey: np.ndarray) -> np.ndarray:
-    """The hash of a picture.
-
-    Args:
-        grey: (H, W) uint8.
-
-    Returns:
-        (256,) of 0 and 1.
-    """
+    """The hash of a grey picture, (H, W) uint8: (256,) of 0 and 1."""
     small = np.asarray(Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float64)
     spectrum = _DCT @ small @ _DCT.T  # (16, 16)
     return (spectrum > np.median(spectrum)).astype(np.uint8).ravel()
 
 
 def quality(grey: np.ndarray) -> float:
-    """How much a picture gives a hash to hold on to, 0 (flat) to 100; below 50 hashes are chance."""
+    """How much detail a hash has to go on, 0 (flat) to 100; below 50 hashes are chance."""
     small = np.asarray(Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float64)
     steps = sum(np.trunc(np.abs(np.diff(small, axis=axis)) * 100 / 255).sum() for axis in (0, 1))
     return float(min(steps / 90, 100))
@@ -38,7 +31,7 @@ def to_hex(bits: np.ndarray) -> str:
 
 
 def from_hex(hashes: list[str]) -> np.ndarray:
-    """(N, 256) bits of hashes as hexadecimal digits."""
+    """(N, 256) bits of hexadecimal hashes."""
     joined = np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8)
     return np.unpackbits(joined).reshape(-1, BITS)
 

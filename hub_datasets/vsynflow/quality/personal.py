@@ -1,8 +1,8 @@
 """Personal data in a text: email addresses, phone numbers, cards, bank accounts and IP addresses.
 
-Whatever has a check digit is checked, so that few plain numbers are taken for one. Names and postal addresses are not
-looked for: that takes a model. Needs the extra `pii`: phonenumbers (the numbering plans of all countries) and
-python-stdnum (check digits and the forms of bank accounts by country).
+Check digits are checked where there are any, so that few plain numbers are flagged. Names and postal addresses would
+take a model. Needs the extra `pii`: phonenumbers (numbering plans of all countries) and python-stdnum (check digits and
+the forms of bank accounts by country).
 """
 
 import importlib
@@ -46,15 +46,12 @@ class Finding(NamedTuple):
 def find_personal(
     text: str, *, entities: Sequence[str] = ENTITIES, regions: Sequence[str] = ("US", "GB")
 ) -> list[Finding]:
-    """Personal data in a text.
+    """Find personal data in a text; of two overlapping findings the surer one is kept.
 
     Args:
         text: The text.
         entities: What to look for, of ENTITIES.
-        regions: Countries whose numbers are looked for without their prefix; those with "+" are found of all.
-
-    Returns:
-        Findings in their order; of two that overlap, the surer one.
+        regions: Countries whose numbers are found without a prefix; numbers with "+" are found in any case.
     """
     finders: Mapping[str, Callable[[], Iterator[Finding]]] = {
         "email": lambda: (Finding(*match.span(), "email", SURE) for match in _EMAIL.finditer(text)),
@@ -79,7 +76,7 @@ def redacted(text: str, found: Sequence[Finding]) -> str:
 
 
 def _accounts(text: str) -> Iterator[Finding]:
-    """Words after an account look like a part of it, so that it is cut from the right until its check digits hold."""
+    """Cut a match from the right until its check digits hold: words after an account look like a part of it."""
     iban = importlib.import_module("stdnum.iban")
     for match in _IBAN.finditer(text):
         end = match.end()
@@ -102,7 +99,7 @@ def _cards(text: str) -> Iterator[Finding]:
 def _phones(text: str, regions: Sequence[str]) -> Iterator[Finding]:
     """Numbers that a country's plan allows; without a prefix, a separator or a word before them they may be anything.
 
-    Behind a "+" the length alone is enough, since plans change.
+    After a "+" the length alone is enough, since plans change.
     """
     library = importlib.import_module("phonenumbers")
     valid, possible = library.Leniency.VALID, library.Leniency.POSSIBLE

@@ -1,4 +1,4 @@
-"""The stages that look for personal data: in the weak captions first of all, and in whatever a captioner wrote."""
+"""The stages that look for personal data: first in the weak captions, then in what a captioner wrote."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,19 +21,15 @@ class MissingExtraError(SetupError, ImportError):
 
 @dataclass(frozen=True)
 class PiiRules:
-    """What is done about personal data.
+    """What to do about personal data.
 
     Attributes:
-        action: "reject" refuses the record, "redact" writes "<email>" and the like in its place. What a captioner
-            wrote is refused in any case, since it saw the data on the screen.
-        threshold: Score from which on a finding counts: 1.0 is proved by check digits or form, 0.8 has a usual form,
-            0.4 may be any number. Own choice, by the labelled texts of the tests.
-        entities: What is looked for.
-        regions: Countries whose phone numbers are looked for without their prefix.
-
-    Raises:
-        ValueError: For an unknown action, entity or country, or a threshold outside of 0 to 1.
-        MissingExtraError: If the packages of the extra `pii` are not installed.
+        action: "reject" the record, or "redact" the text, such as to "<email>". What a captioner wrote is rejected in any
+            case, since it read the data off the screen.
+        threshold: Findings count from this score on: 1.0 is proved by check digits or form, 0.8 has a usual form, 0.4
+            may be any number. Our choice, by the labelled texts of the tests.
+        entities: What to look for.
+        regions: Countries whose phone numbers are found without a prefix.
     """
 
     action: str = "reject"
@@ -43,23 +39,16 @@ class PiiRules:
 
     def __post_init__(self) -> None:
         if self.action not in ACTIONS:
-            raise ValueError(f"filters.pii.action: got {self.action!r}; {', '.join(ACTIONS)} are accepted")
+            raise ValueError(f"filters.pii.action must be one of {', '.join(ACTIONS)}, got {self.action!r}.")
         unknown = sorted(set(self.entities) - set(ENTITIES))
         if unknown or not self.entities:
-            raise ValueError(
-                f"filters.pii.entities: got {', '.join(unknown) or 'none'}; {', '.join(ENTITIES)} are accepted"
-            )
+            raise ValueError(f"filters.pii.entities must be among {', '.join(ENTITIES)}, got {unknown or 'none'}.")
         if not 0 < self.threshold <= 1:
-            raise ValueError(f"filters.pii.threshold: got {self.threshold}; above 0 and at most 1 is accepted")
+            raise ValueError(f"filters.pii.threshold must be above 0 and at most 1, got {self.threshold}.")
         self.check()
 
     def check(self) -> None:
-        """Make sure that the packages are there, and that the countries are known to them.
-
-        Raises:
-            MissingExtraError: If they are not.
-            ValueError: For a country without a numbering plan.
-        """
+        """Make sure that the packages are installed and know the countries; also run in every worker."""
         missing = [name for name in ("phonenumbers", "stdnum") if find_spec(name) is None]
         if missing:
             raise MissingExtraError(
@@ -69,9 +58,7 @@ class PiiRules:
 
         unknown = sorted(set(self.regions) - set(SUPPORTED_REGIONS))
         if unknown:
-            raise ValueError(
-                f"filters.pii.regions: got {unknown[0]!r}; two capital letters of a country are accepted, such as US"
-            )
+            raise ValueError(f"filters.pii.regions must be country codes such as US, got {unknown[0]!r}.")
 
 
 @dataclass(frozen=True)
@@ -79,10 +66,10 @@ class Pii(Stage):
     """Finds personal data in the columns of one or several texts.
 
     Attributes:
-        rules: What is looked for, and what is done about it.
-        texts: Columns that it reads, each a text or a list of texts.
-        name: Name of the stage, and of its column of findings.
-        written: Whether a captioner wrote them, so that they are refused whatever the action.
+        rules: What to look for, and what to do about it.
+        texts: Columns to read, each a text or a list of texts.
+        name: Of the stage, and of its column of findings.
+        written: Whether a captioner wrote the texts, so that they are rejected in any case.
     """
 
     rules: PiiRules
@@ -97,31 +84,27 @@ class Pii(Stage):
 
     @property
     def columns(self) -> Mapping[str, pa.DataType]:
-        """Findings, with their places in the texts joined by line ends."""
+        """Findings, placed in the texts joined by line ends."""
         return {self.name: _FINDINGS}
 
     @property
     def params(self) -> Mapping[str, Any]:
-        """What decides on what is found."""
+        """What decides on findings."""
         return {"entities": list(self.rules.entities), "regions": list(self.rules.regions)}
 
     @property
     def limits(self) -> Mapping[str, Any]:
-        """What decides on what is done."""
+        """What decides on the action."""
         action = "reject" if self.written else self.rules.action
         return {"action": action, "threshold": self.rules.threshold}
 
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
-        """Look through the texts of a shard.
-
-        Raises:
-            MissingExtraError: If this machine lacks the packages.
-        """
+        """Search the texts of a shard."""
         self.rules.check()
         return [Kept({self.name: self._found(record)}) for record in records]
 
     def judge(self, record: Mapping[str, Any]) -> Rejected | None:
-        """Refuse by the surest finding, where refusing is what is asked for."""
+        """Reject by the surest finding, unless findings are redacted."""
         counted = [found for found in record[self.name] if found["score"] >= self.rules.threshold]
         if not counted or self.limits["action"] == "redact":
             return None
@@ -138,21 +121,14 @@ class Pii(Stage):
 class Redaction(Stage):
     """Takes what `Pii` found out of the weak caption.
 
-    A stage of its own, since another threshold gives another text: the search is not repeated.
-
-    Attributes:
-        threshold: Score from which on a finding is taken out.
+    A stage of its own, since another threshold gives another text but needs no new search.
     """
 
     name = "redaction"
+    param_names = ("threshold",)
     reads = ("text", "pii")
     columns = {"text": pa.string(), "redacted": pa.int64()}  # noqa: RUF012
     threshold: float = 0.6
-
-    @property
-    def params(self) -> Mapping[str, Any]:
-        """The threshold, which the text depends on."""
-        return {"threshold": self.threshold}
 
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
         """Redact each caption."""
@@ -164,7 +140,7 @@ class Redaction(Stage):
 
 
 def _lines(values: Sequence[Any]) -> list[str]:
-    """Texts and lists of texts, one after another; what is None has none."""
+    """Flatten texts, lists of texts and None."""
     texts: list[str] = []
     for value in values:
         texts += [value] if isinstance(value, str) else value or []

@@ -1,6 +1,6 @@
-"""Annotation rectification [3.2]: weak captions are cleaned, and those that describe nothing go.
+"""Annotation rectification [3.2]: weak captions are cleaned, and those that describe nothing are rejected.
 
-Rules on words alone; every number they use is stored.
+Rules on words alone; every number behind them is stored.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from gve.hub_datasets.vsynflow.records import Record
-from gve.hub_datasets.vsynflow.stages import Stage, Context, Kept, Outcome, Rejected
+from gve.hub_datasets.vsynflow.stages import Context, Kept, Outcome, Rejected, Stage
 
 _URL = re.compile(r"(?:https?://|www\.)\S+|\b[\w-]+\.(?:com|net|org|tv|io|ly|be)\b(?:/\S*)?", re.IGNORECASE)
 _TAG = re.compile(r"(?<!\w)[#@]\w+")
@@ -40,15 +40,15 @@ _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
 
 @dataclass(frozen=True)
 class CaptionLimits:
-    """What a caption must be.
+    """Limits of a caption.
 
     Attributes:
         words: Fewest and most.
-        least_own: Share of words outside of links and tags.
-        least_latin: Share of Latin letters in what is no blank; the corpus is English.
-        least_beyond: Words beside those of titles, series and uploads, where there are such.
+        least_own: Share of words outside links and tags.
+        least_latin: Share of Latin letters among non-blanks; the corpus is English.
+        least_beyond: Words besides boilerplate, if there is any.
         most_shouted: Share of words in capitals.
-        most_titled: Share of capitalised words, where a caption has no predicate in small letters.
+        most_titled: Share of capitalised words in a caption without a lower-case predicate.
         least_unique: Share of different words.
     """
 
@@ -81,11 +81,7 @@ class CaptionLimits:
 
 @dataclass(frozen=True)
 class Rectification(Stage):
-    """Cleans captions (links, tags, symbols and stock suffixes go) and measures what they were.
-
-    Attributes:
-        accepted: The limits.
-    """
+    """Cleans captions of links, tags, symbols and stock suffixes, and measures what they were."""
 
     name = "rectification"
     reads = ("text",)
@@ -122,7 +118,7 @@ class Rectification(Stage):
 
 
 def clean(text: str) -> str:
-    """A caption without links, tags, symbols and stock suffixes, its blanks and letters normalised."""
+    """A caption without links, tags, symbols and stock suffixes, with blanks and letters normalised."""
     plain = _SYMBOL.sub(" ", _TAG.sub(" ", _URL.sub(" ", unicodedata.normalize("NFKC", text))))
     plain = " ".join(plain.split())
     while (shorter := _STOCK.sub("", plain)) != plain:
@@ -131,7 +127,7 @@ def clean(text: str) -> str:
 
 
 def measure_caption(text: str) -> dict[str, Any]:
-    """The numbers that the limits are about."""
+    """The numbers behind the limits."""
     whole = unicodedata.normalize("NFKC", text)
     plain = clean(text)
     words, own = _WORD.findall(whole), _WORD.findall(plain)

@@ -1,4 +1,4 @@
-"""One attempt to repair a damaged video [A.5]: the same packets in a new container, else the frames that still decode."""
+"""One repair of a damaged video [A.5]: the same packets in a new container, else the frames that still decode."""
 
 import io
 from collections.abc import Mapping
@@ -22,12 +22,12 @@ _MOST_PAUSE, _USUAL_RATE = 10.0, 25
 
 
 def repair(place: Mapping[str, Any], method: str, target: str) -> None:
-    """Write a repaired copy.
+    """Write a repaired copy of a record's `video` as an mp4 file.
 
     Args:
-        place: The `video` of a record.
+        place: The `video`.
         method: "remux" keeps packets, "reencode" keeps pictures (H.264, upright).
-        target: The file to write, an mp4.
+        target: The file to write.
 
     Raises:
         ValueError: If nothing can be kept.
@@ -40,7 +40,7 @@ def repair(place: Mapping[str, Any], method: str, target: str) -> None:
 
 
 def _reencode(source: VideoSource) -> bytes:
-    """Frames keep their times, so that what was lost is a pause; where a time leaps ahead, a usual step is taken."""
+    """Frames keep their times, so lost frames become a pause; where times leap ahead, a usual step is taken."""
     buffer, tick, before = io.BytesIO(), 0, 0.0
     with FrameStream(source) as stream:
         pictures = ((time, frame_rgb(frame)) for time, frame in stream)

@@ -20,9 +20,9 @@ class SceneRules:
     """How cuts are found.
 
     Attributes:
-        ratio: Times its neighbours' content value that a cut has.
-        least_content: Its least content value.
-        least_change: Its least mean change of red, green and blue, 0 to 255; the detector of our own only.
+        ratio: A cut's content value is so many times its neighbours'.
+        least_content: Least content value of a cut.
+        least_change: Least mean change of red, green and blue, 0 to 255.
         least_shot: Seconds of the shortest shot.
     """
 
@@ -72,23 +72,20 @@ def to_hsv(rgb: np.ndarray) -> np.ndarray:
 
 
 def mean_change(before: np.ndarray, after: np.ndarray) -> float:
-    """How much changed between two frames, (H, W, 3): the content value where they are HSV."""
+    """How much changed between two frames, (H, W, 3); of HSV frames, the content value."""
     return float(np.abs(after - before).mean())
 
 
 def find_cuts(
     contents: Sequence[float], changes: Sequence[float], times: Sequence[float], rules: SceneRules
 ) -> list[float]:
-    """Times of the cuts.
+    """Times of the frames that begin a new shot, without the first.
 
     Args:
         contents: F - 1 content values, the first between frames 0 and 1.
         changes: F - 1 mean changes of the colours.
         times: F times in seconds.
         rules: The limits.
-
-    Returns:
-        Times of the frames that begin a new shot, without the first.
     """
     found = []
     for index, value in enumerate(contents):
@@ -101,7 +98,7 @@ def find_cuts(
 
 
 def _apart(found: Any, times: Sequence[float], least: float) -> list[float]:
-    """Those of the ascending times that come long enough after the one before, the video's start included."""
+    """The ascending times that come long enough after the one before, or after the video's start."""
     cuts: list[float] = []
     previous = times[0] if times else 0.0
     for time in found:

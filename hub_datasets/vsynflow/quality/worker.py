@@ -1,4 +1,4 @@
-"""A child process that decodes, so that a video which hangs or crashes the decoder costs a row and not the run."""
+"""A child process that decodes, so that a video which hangs or crashes the decoder costs a row, not the run."""
 
 import os
 import pickle
@@ -25,26 +25,18 @@ class WorkerError(Exception):
 
 
 class VideoWorker:
-    """Calls functions of child.py in a process of its own, which is replaced when it is lost."""
+    """Calls functions of child.py in its own process, and replaces a lost process."""
 
     def __init__(self) -> None:
         self._child: subprocess.Popen[bytes] | None = None
 
     def call(self, function: str, *arguments: Any, deadline: float) -> Any:
-        """Call a function.
-
-        Args:
-            function: A name in child.FUNCTIONS.
-            arguments: Its arguments.
-            deadline: Seconds that it may take; starting the child does not count.
-
-        Returns:
-            What the function returns.
+        """Call a function of child.FUNCTIONS; `deadline` is in seconds, without the child's start.
 
         Raises:
             VideoError: If it raises ValueError.
             WorkerError: If it takes longer, or the process dies.
-            OSError: If the child was refused by the machine, such as on a full disk.
+            OSError: If the child met trouble of the machine, such as a full disk.
         """
         child = self._started()
         assert child.stdin is not None
@@ -116,5 +108,5 @@ _WORKERS: dict[int, VideoWorker] = {}
 
 
 def video_worker() -> VideoWorker:
-    """The child of this process, made on the first call; it ends with its parent."""
+    """The child of this process, started by the first call; it ends with its parent."""
     return _WORKERS.setdefault(os.getpid(), VideoWorker())

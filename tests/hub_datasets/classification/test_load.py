@@ -104,18 +104,18 @@ def test_candidates_of_each_query(tmp_path):
 
 
 def test_refuses_folders(tmp_path):
-    with pytest.raises(ValueError, match=r"ucf101: no folder '.*nowhere'"):
+    with pytest.raises(ValueError, match=r"ucf101: got '.*nowhere', which is not a folder"):
         load_folder(tmp_path / "nowhere", TASK)
-    with pytest.raises(ValueError, match=r"ucf101: .* has no class with a video; a folder for each class"):
+    with pytest.raises(ValueError, match=r"ucf101: .* has no class with a video; it must have a folder for each class"):
         load_folder(tmp_path, TASK)
     root = write_folders(tmp_path / "ucf")
-    with pytest.raises(ValueError, match="has 3 classes; UCF101 has 101; add what is missing"):
+    with pytest.raises(ValueError, match="has 3 classes; UCF101 has 101. Add the missing"):
         load_folder(root, TASK, strict=True)
     (root / "brush_hair").mkdir()
     with pytest.raises(ValueError, match="class 'brush_hair' has no video"):
         load_folder(root, TASK)
     (root / "brush_hair" / "0.mp4").write_bytes(clip(COLOURS["BrushHair"]))
-    with pytest.raises(ValueError, match=r"the class that reads 'A video of brush hair\.' stands more than once"):
+    with pytest.raises(ValueError, match=r"the class that reads 'A video of brush hair\.' appears more than once"):
         load_folder(root, TASK)
 
 
@@ -127,16 +127,16 @@ def test_videos_are_known_by_what_they_hold(tmp_path):
     frames[0].save(root / "Wave" / "moves.gif", save_all=True, append_images=frames[1:])
     assert len(load_folder(root, TASK).queries) == 6
     frames[0].save(root / "Wave" / "still.mp4", format="PNG")
-    with pytest.raises(ValueError, match=r"still\.mp4 is no video \("):
+    with pytest.raises(ValueError, match=r"still\.mp4 is not a video \("):
         load_folder(root, TASK)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("notes.txt", b"red", r"notes\.txt is no video \("),
-        ("broken.mp4", b"no video at all", r"broken\.mp4 is no video \("),
-        ("empty.mp4", b"", r"empty\.mp4 is no video \("),
+        ("notes.txt", b"red", r"notes\.txt is not a video \("),
+        ("broken.mp4", b"no video at all", r"broken\.mp4 is not a video \("),
+        ("empty.mp4", b"", r"empty\.mp4 is not a video \("),
     ],
 )
 def test_refuses_files_that_are_no_videos(tmp_path, name, content, message):
@@ -152,11 +152,11 @@ def test_refuses_files_that_are_no_videos(tmp_path, name, content, message):
 @pytest.mark.parametrize(
     ("pairs", "header", "message"),
     [
-        ([("clips/Wave.mp4", "Wave")], "file,label", r"labels\.csv has the columns \['file', 'label'\]"),
+        ([("clips/Wave.mp4", "Wave")], "file,label", r"labels\.csv must have .*got \['file', 'label'\]"),
         ([("clips/Wave.mp4", "")], "path,label", r"labels\.csv line 2 lacks a path or a label"),
-        ([("clips/Wave.mp4", "Sing")], "path,label", "unknown label 'Sing'; those in classes.txt are accepted"),
-        ([("clips/None.mp4", "Wave")], "path,label", r"clips/None\.mp4 is no file"),
-        ([("clips/Wave.mp4", "Wave")] * 2, "path,label", r"video 'clips/Wave\.mp4' stands more than once"),
+        ([("clips/Wave.mp4", "Sing")], "path,label", "label 'Sing' is not in classes.txt"),
+        ([("clips/None.mp4", "Wave")], "path,label", r"clips/None\.mp4 is not a file"),
+        ([("clips/Wave.mp4", "Wave")] * 2, "path,label", r"video 'clips/Wave\.mp4' appears more than once"),
         ([], "path,label", "has no class with a video"),
     ],
 )
@@ -171,13 +171,13 @@ def test_refuses_labels(tmp_path, pairs, header, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"answer": 2}, r"queries\.jsonl entry 1: answer 2; 0 to 1 is accepted"),
-        ({"answer": True}, "answer True; 0 to 1"),
-        ({"candidates": ["one", "one"]}, "a candidate stands twice"),
-        ({"candidates": "one"}, "no list of texts"),
-        ({"video": 3}, "video 3; a path is accepted"),
+        ({"answer": 2}, r"queries\.jsonl entry 1: answer must be an index from 0 to 1, got 2"),
+        ({"answer": True}, "0 to 1, got True"),
+        ({"candidates": ["one", "one"]}, "a candidate appears twice"),
+        ({"candidates": "one"}, "must be a list of texts"),
+        ({"video": 3}, "video must be a path, got 3"),
         ({"id": [1]}, r"entry 1: got the id \[1\]"),
-        ({"video": "clips/None.mp4"}, "is no file"),
+        ({"video": "clips/None.mp4"}, "is not a file"),
     ],
 )
 def test_refuses_queries(tmp_path, change, message):
@@ -193,11 +193,11 @@ def test_refuses_files_of_queries(tmp_path):
     with pytest.raises(ValueError, match=r"queries\.jsonl is empty"):
         load_folder(root, TASK)
     write_queries(root, [{"video": "clips/Wave.mp4"}])
-    with pytest.raises(ValueError, match="video, candidates and answer are needed"):
+    with pytest.raises(ValueError, match="video, candidates and answer are required"):
         load_folder(root, TASK)
     (root / "queries.jsonl").write_text("{")
-    with pytest.raises(ValueError, match="entry 1: no JSON"):
+    with pytest.raises(ValueError, match="entry 1: not JSON"):
         load_folder(root, TASK)
     write_labels(root, [])
-    with pytest.raises(ValueError, match=r"has queries\.jsonl and labels\.csv; one of them is accepted"):
+    with pytest.raises(ValueError, match=r"has queries\.jsonl and labels\.csv; it may have one of them"):
         load_folder(root, TASK)

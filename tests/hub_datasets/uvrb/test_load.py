@@ -101,7 +101,7 @@ def test_ids_that_are_equal_as_texts_are_refused(folder):
         (folder / f"{kind}.jsonl").write_text("\n".join(map(json.dumps, rows)))
         lines += [f"- config_name: msrvtt-{kind}", "  data_files:", "  - split: unseen", f"    path: {kind}.jsonl"]
     (folder / "README.md").write_text("\n".join([*lines, "---", ""]))
-    with pytest.raises(ValueError, match="msrvtt-queries: id '1' stands more than once"):
+    with pytest.raises(ValueError, match="msrvtt-queries: id '1' appears more than once"):
         load_set(folder, "MSRVTT")
 
 
@@ -175,8 +175,8 @@ def unknown_candidate(tables):
         (no_score, "ms-ti-qrels: row 4 has the score None"),
         (no_id, "ms-ti-corpus: row 5: got no id"),
         (no_candidates, "ms-ti-top_ranked: a positive of query 'q6' is not in its pool"),
-        (repeated_corpus, "ms-ti-corpus: id 'c0' stands more than once"),
-        (repeated_query, "ms-ti-queries: id 'q0' stands more than once"),
+        (repeated_corpus, "ms-ti-corpus: id 'c0' appears more than once"),
+        (repeated_query, "ms-ti-queries: id 'q0' appears more than once"),
         (no_image, "ms-ti-queries: row 3 has no image"),
         (outside_pool, "ms-ti-top_ranked: a positive of query 'q2' is not in its pool"),
         (no_pool, "ms-ti-top_ranked: query 'q6' has no pool"),

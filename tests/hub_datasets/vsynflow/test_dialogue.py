@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 from stub_endpoint import WORDS, WRAPPINGS, StubEndpoint
 
-from gve.hub_datasets.vsynflow.batch_files import WAITING, BatchCaptioner, ingest, read_responses
+from gve.hub_datasets.vsynflow.batch_files import WAITING, BatchCaptioner, read_responses
 from gve.hub_datasets.vsynflow.captioner import Request, Response, Turn
 from gve.hub_datasets.vsynflow.dialogue import Ask, converse
 from gve.hub_datasets.vsynflow.endpoint import EndpointCaptioner
@@ -107,11 +107,6 @@ def test_thoughts_are_not_sent_back(tmp_path):
     assert captioner.seen[1].turns[1].text.startswith('{"1"')
 
 
-def test_wrong_attempts(tmp_path):
-    with pytest.raises(ValueError, match="attempts: got"):
-        converse([ask()], Scripted(), Journal(tmp_path), attempts=("repair",))
-
-
 def test_batch_files_go_out_and_come_back(tmp_path):
     captioner, asks = BatchCaptioner(tmp_path / "batch", "stub"), [ask(0), ask(1)]
     answers = converse(asks, captioner, Journal(tmp_path / "journal"))
@@ -127,8 +122,6 @@ def test_batch_files_go_out_and_come_back(tmp_path):
     rows = [{"custom_id": line["custom_id"], "response": r} for line, r in zip(lines, (ok, bad), strict=True)]
     out.write_text("\n".join(json.dumps(row) for row in rows))
     assert sorted(response.error for response in read_responses([out]).values()) == ["", "batch-500"]
-    with Journal(tmp_path / "other") as journal:
-        assert ingest([out], journal) == len(journal) == 1
     answers = converse(asks, captioner, Journal(tmp_path / "journal"))
     assert sorted(one.texts == WORDS for one in answers) == [False, True]
 

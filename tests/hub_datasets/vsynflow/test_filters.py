@@ -11,21 +11,18 @@ from personal_texts import LABELLED
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 from gve.hub_datasets.parquet import read_rows
-from gve.hub_datasets.vsynflow.config import make_config, make_flow, quality_stages
+from gve.hub_datasets.vsynflow.config import WRITTEN, make_config, make_filters, make_flow, quality_stages
 from gve.hub_datasets.vsynflow.engines import InlineEngine
-from gve.hub_datasets.vsynflow.extras import MissingExtraError
 from gve.hub_datasets.vsynflow.flow import Flow
 from gve.hub_datasets.vsynflow.journal import Journal
-from gve.hub_datasets.vsynflow.quality.filters import WRITTEN, make_filters
 from gve.hub_datasets.vsynflow.quality.nsfw import Nsfw, load_classifier
 from gve.hub_datasets.vsynflow.quality.personal import find_personal, redacted
-from gve.hub_datasets.vsynflow.quality.pii import Pii, PiiRules, Redaction
+from gve.hub_datasets.vsynflow.quality.pii import MissingExtraError, Pii, PiiRules, Redaction
 from gve.hub_datasets.vsynflow.records import make_record
 from gve.hub_datasets.vsynflow.runner import run_flow
 from gve.hub_datasets.vsynflow.shards import make_plan
 from gve.hub_datasets.vsynflow.stages import Context, Failed, Kept, Rejected, SetupError
-from gve.hub_datasets.vsynflow.status import run_status
-from gve.hub_datasets.vsynflow.status import verify_run
+from gve.hub_datasets.vsynflow.status import run_status, verify_run
 from gve.video_writer import encode_mp4
 
 RED, GREY = (220, 20, 20), (120, 120, 120)
@@ -203,7 +200,7 @@ def test_wrong_rules_of_personal_data(monkeypatch, tmp_path):
         with pytest.raises(ValueError, match=message):
             make_filters({"pii": values})
     rules = PiiRules()
-    monkeypatch.setattr("gve.hub_datasets.vsynflow.extras.find_spec", lambda name: None)
+    monkeypatch.setattr("gve.hub_datasets.vsynflow.quality.pii.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"filters\.pii: needs phonenumbers, stdnum.*gve\[pii\]"):
         make_filters({"pii": {}})
     with pytest.raises(MissingExtraError):
@@ -215,5 +212,4 @@ def test_extras_are_declared():
 
     root = Path(__file__).parents[3]
     extras = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    assert any("scenedetect" in one for one in extras["synth"])
     assert {one.partition(">")[0] for one in extras["pii"]} == {"phonenumbers", "python-stdnum"}

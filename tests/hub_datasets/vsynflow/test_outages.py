@@ -12,7 +12,6 @@ import pytest
 from stub_endpoint import StubEndpoint
 from synth_stages import flow, records, run, tables_digest
 
-from gve.hub_datasets.vsynflow.cli import main
 from gve.hub_datasets.vsynflow.endpoint import EndpointCaptioner
 from gve.hub_datasets.vsynflow.engines import InlineEngine
 from gve.hub_datasets.vsynflow.enrichment import Enrichment
@@ -20,8 +19,8 @@ from gve.hub_datasets.vsynflow.flow import Flow
 from gve.hub_datasets.vsynflow.records import make_record
 from gve.hub_datasets.vsynflow.runner import run_flow
 from gve.hub_datasets.vsynflow.shards import make_plan
-from gve.hub_datasets.vsynflow.status import run_status
-from gve.hub_datasets.vsynflow.status import verify_run
+from gve.hub_datasets.vsynflow.status import run_status, verify_run
+from gve.hub_datasets.vsynflow.synth_command import main
 from gve.hub_datasets.world.raw import write_raw_videos
 
 COUNT, BEFORE = 10, 4

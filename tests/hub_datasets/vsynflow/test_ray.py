@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 from synth_stages import flow, run, tables_digest
 
-from gve.hub_datasets.vsynflow.engines import make_engine
-from gve.hub_datasets.vsynflow.engines import InlineEngine
+from gve.hub_datasets.vsynflow.engines import InlineEngine, make_engine
 from gve.hub_datasets.vsynflow.status import read_table, verify_run
 
 pytest.importorskip("ray")
@@ -47,7 +46,7 @@ def test_a_record_that_kills_its_worker_fails_alone(cluster, tmp_path):
 def test_engines_by_name():
     assert make_engine("inline", 1).name == "inline"
     assert make_engine("processes", 3).workers == 3
-    with pytest.raises(ValueError, match="inline, processes, ray are accepted"):
+    with pytest.raises(ValueError, match="inline, processes, ray, got 'spark'"):
         make_engine("spark", 1)
-    with pytest.raises(ValueError, match="workers: got 0"):
+    with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
         make_engine("processes", 0)

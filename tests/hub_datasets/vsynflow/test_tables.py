@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, Image, Value, Video
 
-from gve.hub_datasets.vsynflow.cli import main
 from gve.hub_datasets.vsynflow.readers import RawCorpus, read_corpus
 from gve.hub_datasets.vsynflow.records import read_place
+from gve.hub_datasets.vsynflow.synth_command import main
 
 ROWS = [{"id": "007", "video": "v/1.mp4", "text": "caf\u00e9, NA"}, {"id": "8", "video": "v/2.mp4", "text": "NA"}]
 

@@ -18,9 +18,9 @@ from gve.hub_datasets.vsynflow.flow import Flow
 from gve.hub_datasets.vsynflow.records import make_record
 from gve.hub_datasets.vsynflow.runner import run_flow
 from gve.hub_datasets.vsynflow.shards import make_plan
+from gve.hub_datasets.vsynflow.status import read_table
 from gve.hub_datasets.vsynflow.truth import TRUTH_NAME, TruthCaptioner
 from gve.hub_datasets.vsynflow.uvrd import UvrdFacts, write_uvrd
-from gve.hub_datasets.vsynflow.status import read_table
 from gve.hub_datasets.world.raw import raw_videos, write_raw_videos, write_titles
 from gve.trainers import GVETrainer, GVETrainingArguments
 

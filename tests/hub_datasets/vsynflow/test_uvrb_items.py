@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from uvrb_folder import make_tables, write_uvrb
 
-from gve.hub_datasets.vsynflow.cli import main
 from gve.hub_datasets.vsynflow.encoders import encoder_name
 from gve.hub_datasets.vsynflow.fingerprints import Fingerprints
+from gve.hub_datasets.vsynflow.synth_command import main
 from gve.hub_datasets.vsynflow.uvrb_items import uvrb_items
 from gve.hub_datasets.world.spec import sample_clip
 from gve.hub_datasets.world.video import video_bytes

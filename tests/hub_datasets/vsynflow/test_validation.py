@@ -6,9 +6,16 @@ from collections import Counter
 import pytest
 from stub_endpoint import WORDS
 
-from gve.hub_datasets.vsynflow.prompts import CLIP_QUERY, FRAME_CAPTIONS, IMAGE_QUERY, PROMPTS, VIDEO_CAPTIONS
-from gve.hub_datasets.vsynflow.prompts import caption_text
-from gve.hub_datasets.vsynflow.prompts import clip_query_text, image_query_text
+from gve.hub_datasets.vsynflow.prompts import (
+    CLIP_QUERY,
+    FRAME_CAPTIONS,
+    IMAGE_QUERY,
+    PROMPTS,
+    VIDEO_CAPTIONS,
+    caption_text,
+    clip_query_text,
+    image_query_text,
+)
 from gve.hub_datasets.vsynflow.styles import FRAME_STYLES, VIDEO_STYLES, draw_profile
 from gve.hub_datasets.vsynflow.validation import check_captions, check_query, correction, parse_texts
 

@@ -78,5 +78,5 @@ def test_texts_of_a_kind_tell_the_attributes_stated():
 
 
 def test_a_clip_of_one_thing_is_refused():
-    with pytest.raises(ValueError, match="clips of two are accepted"):
+    with pytest.raises(ValueError, match="must show two things, got 1"):
         clip_labels(replace(CLIP, things=(RED,)))

@@ -157,7 +157,7 @@ def test_rendered_row_fits_the_schema(task):
 
 
 def test_unknown_task_is_refused():
-    with pytest.raises(ValueError, match="task: got 'v2t'"):
+    with pytest.raises(ValueError, match="task .*got 'v2t'"):
         build_pairs("v2t", 1, 0)
-    with pytest.raises(ValueError, match="none may be negative"):
+    with pytest.raises(ValueError, match="must not be negative"):
         build_pairs("t2v", -1, 0)

@@ -1,7 +1,6 @@
 import pytest
 
 from gve.hub_datasets.uvrb.tasks import SETS
-from gve.hub_datasets.world.base import BASE_KINDS, base_clips
 from gve.hub_datasets.world.captions import (
     ACTION_WORDS,
     SCENE_WORDS,
@@ -12,7 +11,7 @@ from gve.hub_datasets.world.captions import (
     fact,
 )
 from gve.hub_datasets.world.compose import action_facts, content_fact
-from gve.hub_datasets.world.sets import DEFAULT_SIZES, Sizes, build_sets, expected_score
+from gve.hub_datasets.world.sets import BASE_KINDS, DEFAULT_SIZES, Sizes, base_clips, build_sets, expected_score
 from gve.hub_datasets.world.spec import held_out
 
 SPLITS = ("seen", "unseen")
@@ -193,7 +192,7 @@ def test_other_seeds_have_room(seed):
 
 
 def test_too_many_clips_are_refused():
-    with pytest.raises(ValueError, match="ask for fewer"):
+    with pytest.raises(ValueError, match="Ask for fewer"):
         base_clips("unseen", 0, 700)
 
 

@@ -1,14 +1,12 @@
 """LoRA: which layers get adapters, and adapters of every layout in their places."""
 
 import json
-import re
 
 import pytest
 import torch
 import torch.nn.functional as F
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from sentence_transformers import SentenceTransformer
 from stock_twin import stock_twin
 from transformers import Qwen2_5_VLConfig, Qwen2Config
 
@@ -17,12 +15,6 @@ from gve.encoding.adapters import LORA_TARGETS, own_name
 
 TEXT = {"input_ids": torch.arange(5, 60).view(5, 11)}
 LEAKY = ["q_proj", "k_proj", "v_proj", "up_proj", "gate_proj", "down_proj"]
-REAL = {
-    "3B": ({"hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36, "num_attention_heads": 16}, 2),
-    "7B": ({"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28}, 4),
-}
-"""Language models of Qwen2.5-VL, with their key-value heads."""
-TRAINABLE = {"3B": 27_574_272, "7B": 37_158_912}
 
 
 @pytest.fixture(autouse=True)
@@ -66,21 +58,6 @@ def train_adapter(model, folder, **settings):
     return adapted
 
 
-def trainable(model):
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-
-
-def test_papers_settings():
-    config = gve.lora_config()
-    assert (config.r, config.lora_alpha, config.lora_dropout) == (16, 32, 0.1)
-    assert config.task_type == "FEATURE_EXTRACTION" and config.target_modules == LORA_TARGETS
-
-
-def test_overrides():
-    config = gve.lora_config(r=4, bias="lora_only", target_modules=["q_proj"])
-    assert config.r == 4 and config.bias == "lora_only" and config.target_modules == {"q_proj"}
-
-
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
 def test_adapters_are_on_the_language_model_alone(fresh, family):
     model = fresh(family)
@@ -95,22 +72,6 @@ def test_a_list_of_names_reaches_into_the_vision_tower(fresh):
     """Why the pattern is there."""
     adapted = get_peft_model(fresh(), LoraConfig(target_modules=LEAKY))
     assert any("visual" in name for name, value in adapted.named_parameters() if value.requires_grad)
-
-
-@pytest.mark.parametrize("size", REAL)
-def test_trainable_parameters_of_the_real_models(size):
-    text, heads = REAL[size]
-    vision = {"depth": 32, "hidden_size": 1280, "num_heads": 16, "out_hidden_size": text["hidden_size"]}
-    vocabulary = 151936 if size == "3B" else 152064
-    config = gve.GVEConfig(
-        text_config={**text, "num_key_value_heads": heads, "vocab_size": vocabulary},
-        vision_config={**vision, "intermediate_size": 3420},
-    )
-    with torch.device("meta"):
-        model = gve.GVEModel(config)
-        adapted = get_peft_model(model, gve.lora_config(model), low_cpu_mem_usage=True)
-    assert trainable(adapted) == TRAINABLE[size]
-    assert adapted.get_base_model() is model
 
 
 def test_configurations_are_checked():
@@ -252,22 +213,3 @@ def test_a_name_is_taken_once(fresh, tmp_path):
     model = gve.load_adapter(fresh(), tmp_path)
     with pytest.raises(ValueError, match="default"):
         gve.load_adapter(model, tmp_path)
-
-
-def test_sentence_transformers_and_an_adapter(folder, processor, rows, tmp_path):
-    """Its own folder of an adapter names the base; ours goes into the model it has loaded."""
-    sentence = SentenceTransformer(str(folder), device="cpu")
-    plain = sentence.encode(rows[:4])
-    sentence.add_adapter(gve.lora_config(sentence, init_lora_weights=False))
-    sentence.eval()
-    adapted = sentence.encode(rows[:4])
-    assert abs(adapted - plain).max() > 1e-2
-    sentence.save_pretrained(str(tmp_path / "adapter"))
-    other = SentenceTransformer(str(folder), device="cpu")
-    gve.load_adapter(other[0].model, tmp_path / "adapter")
-    assert abs(other.encode(rows[:4]) - adapted).max() <= 1e-6
-
-
-def test_the_pattern_names_no_vision_layer(fresh):
-    names = [name for name, _ in fresh().named_modules() if name.startswith("visual.")]
-    assert names and not [name for name in names if re.fullmatch(LORA_TARGETS, name)]

@@ -11,10 +11,9 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-from sentence_transformers.util import quantize_embeddings
 
 import gve
-from gve.encoding.items import as_input, merge, named
+from gve.encoding.items import as_input, named
 from gve.hub_datasets.uvrb import instructions
 
 WIDTH = 128
@@ -285,14 +284,6 @@ def test_unknown_settings_are_refused(ours):
         ours.encode(["a"], nmu_frames=4)
 
 
-def test_max_seq_length_holds(folder, processor, model):
-    own = gve.GVESentenceTransformer(str(folder), device="cpu")
-    own.max_seq_length = 48
-    words = "a red circle " * 40
-    assert far(own.encode([words]), vectors(model, processor, [words], max_length=48)) <= 1e-6
-    assert far(own.encode([words], max_length=64), vectors(model, processor, [words], max_length=64)) <= 1e-6
-
-
 def test_queries_documents_and_names(ours, model, processor, rows):
     part = rows[:5]
     for name in ("msrvtt", "crb-s", "lovr-c2v"):
@@ -305,42 +296,6 @@ def test_queries_documents_and_names(ours, model, processor, rows):
     skipped = []
     assert ours.encode_query([*part, "no.mp4"], on_error="skip", skipped=skipped).shape == (5, WIDTH)
     assert skipped[0].index == 5
-
-
-def test_types_of_the_result(ours, plain, rows):
-    part, expected = rows[:5], ours.encode(rows[:5])
-    tensor = ours.encode(part, convert_to_tensor=True)
-    assert isinstance(tensor, torch.Tensor) and far(tensor.numpy(), expected) <= 1e-6
-    listed = ours.encode(part, convert_to_numpy=False)
-    assert isinstance(listed, list) and far(torch.stack(listed).numpy(), expected) <= 1e-6
-    for precision in ("int8", "uint8", "binary", "ubinary"):
-        found = ours.encode(part, precision=precision)
-        assert np.array_equal(found, quantize_embeddings(expected, precision=precision))
-    assert far(ours.encode(part, normalize_embeddings=True), expected) <= 1e-6
-    scores = ours.similarity(ours.encode_query(part), expected)
-    assert tuple(scores.shape) == (5, 5) and float(scores.max()) <= 1 + 1e-6
-    assert set(ours.encode(part, output_value=None)[0]) >= {"input_ids", "sentence_embedding"}
-
-
-def test_save_and_load(ours, rows, tmp_path):
-    ours.save_pretrained(str(tmp_path))
-    assert {"modeling_gve.py", "processing_gve.py", "modules.json"} <= {path.name for path in tmp_path.iterdir()}
-    expected = ours.encode(rows[:5])
-    for kind in (SentenceTransformer, gve.GVESentenceTransformer):
-        again = kind(str(tmp_path), device="cpu")
-        assert again.prompts == ours.prompts and far(again.encode(rows[:5]), expected) <= 1e-6
-
-
-def test_adapters(folder, rows, tmp_path):
-    own = gve.GVESentenceTransformer(str(folder), device="cpu")
-    before = own.encode(rows[:4])
-    own.add_adapter(gve.lora_config(own.transformers_model, r=4, init_lora_weights=False))
-    expected = own.encode(rows[:4])
-    assert far(expected, before) > 1e-3
-    own.save_pretrained(str(tmp_path))
-    assert (tmp_path / "adapter_model.safetensors").is_file()
-    for kind in (SentenceTransformer, gve.GVESentenceTransformer):
-        assert far(kind(str(tmp_path), device="cpu").encode(rows[:4]), expected) <= 1e-6
 
 
 def test_several_processes(ours, mixed):
@@ -365,22 +320,6 @@ def test_other_models_are_refused(tmp_path, tiny):
     other.save_pretrained(str(tmp_path))
     with pytest.raises(ValueError, match="model: got the type 'none'; accepted are those that begin with 'gve'"):
         gve.GVESentenceTransformer(str(tmp_path))
-
-
-def test_the_other_family(mixed, tmp_path):
-    model, processor = gve.build_tiny(["a red circle", "a blue box"], family="qwen3_vl")
-    gve.save_embedder(tmp_path, model, processor)
-    own, part = gve.GVESentenceTransformer(str(tmp_path), device="cpu"), [mixed[index] for index in GOOD]
-    expected = vectors(model, processor, part, dim=16)
-    assert far(own.encode(mixed, on_error="skip", truncate_dim=16, batch_size=2), expected) <= 1e-6
-
-
-def test_merging_is_preparing_together(processor, rows):
-    alone = [processor.prepare([row]) for row in rows]
-    together = processor.prepare(rows)
-    merged = merge(alone, processor.tokenizer.pad_token_id)
-    assert merged.keys() == together.keys()
-    assert all(torch.equal(merged[name], together[name]) for name in merged)
 
 
 def test_the_private_methods_are_as_we_override_them():

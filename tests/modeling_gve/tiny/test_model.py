@@ -56,11 +56,6 @@ def test_biases_are_drawn(tiny):
     assert all(not layer.self_attn.k_proj.bias.any() for layer in flat.language_model.layers)
 
 
-def test_the_end_token_is_trained(model):
-    """A padding index would keep its vector at zero."""
-    assert model.get_input_embeddings().padding_idx is None
-
-
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
 def test_seeds_and_the_callers_random_state(family):
     torch.manual_seed(5)

@@ -15,13 +15,12 @@ from gve.eval.search_command import main as search
 from gve.eval.store import load_embeddings
 from gve.hub_datasets.world.sets import Sizes
 from gve.trainers.demo import stages
-from gve.trainers.demo.estimate import Plan, make_plan, planned_pairs
+from gve.trainers.demo.demo_command import run
 from gve.trainers.demo.learning import EPOCHS
 from gve.trainers.demo.queries import QUERY_SETS
-from gve.trainers.demo.demo_command import run
-from gve.trainers.demo.workspace import open_workspace
+from gve.trainers.demo.workspace import DemoSize, open_workspace, pairs_for, size_for
 
-TOY = Plan(
+TOY = DemoSize(
     pairs={"t2v": 360, "t2t": 80, "t2i": 80, "ti2v": 80, "tv2v": 80, "i2v": 80, "v2v": 80},
     sizes=Sizes(base=12, groups=3, programs=6, themes=8, longs=8, composed=6),
     raw=30,
@@ -39,7 +38,7 @@ from gve.trainers.demo.demo_command import run
 from gve.trainers.demo.workspace import open_workspace
 
 if __name__ == "__main__":
-    run(open_workspace(Path(sys.argv[1]), minutes=0.001, seed=0, resume=False), print, TOY)
+    run(open_workspace(Path(sys.argv[1]), minutes=0.001, seed=0, resume=False), TOY)
 """
 
 
@@ -71,20 +70,20 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(stages.STAGES, "score", _interrupt)
         with pytest.raises(KeyboardInterrupt):
-            run(open_workspace(root, minutes=0.001, seed=0, resume=True), lines.append, TOY)
+            run(open_workspace(root, minutes=0.001, seed=0, resume=True, write=lines.append), TOY)
     weights = (root / "model" / "model.safetensors").read_bytes()
-    run(open_workspace(root, minutes=0.001, seed=0, resume=True), lines.append, TOY)
+    run(open_workspace(root, minutes=0.001, seed=0, resume=True, write=lines.append), TOY)
     assert (root / "model" / "model.safetensors").read_bytes() == weights
     return root, lines
 
 
-def _interrupt(job):
+def _interrupt(workspace, size, seconds):
     raise KeyboardInterrupt
 
 
 def test_training_went_on_from_its_checkpoint(finished):
     root, lines = finished
-    (line,) = (line for line in lines if "going on from checkpoint-" in line)
+    (line,) = (line for line in lines if "continuing from checkpoint-" in line)
     facts = json.loads((root / "demo.json").read_text())["facts"]
     assert 0 < int(line.rpartition("-")[2]) < facts["steps"] == facts["steps_per_epoch"] * EPOCHS
 
@@ -119,16 +118,8 @@ def test_saved_model_embeds_a_file_of_the_demo(finished):
 
 def test_the_command_that_the_summary_suggests_works(finished, capsys):
     root, _ = finished
-    arguments = [
-        "--model",
-        str(root / "model"),
-        str(root / "corpus.safetensors"),
-        "a red ring",
-        "--top",
-        "3",
-        "--json",
-    ]
-    assert search(arguments) == 0
+    flags = ["--top", "3", "--json"]
+    assert search(["--model", str(root / "model"), str(root / "corpus.safetensors"), "a red ring", *flags]) == 0
     assert len(json.loads(capsys.readouterr().out)["results"]) == 3
 
 
@@ -180,8 +171,7 @@ def test_no_half_file_is_left(finished):
     assert not [p for p in root.rglob("*") if p.suffix in (".part", ".tmp")]
 
 
-def test_plan_grows_with_the_minutes():
-    few, many = planned_pairs(1), planned_pairs(30)
+def test_size_grows_with_the_minutes():
+    few, many = pairs_for(1), pairs_for(30)
     assert all(count % 4 == 0 and many[task] > count for task, count in few.items())
-    plan = make_plan(15)
-    assert sum(plan.seconds.values()) == pytest.approx(15 * 60)
+    assert sum(size_for(15).seconds.values()) == pytest.approx(15 * 60)

@@ -77,7 +77,7 @@ def test_time_ends_a_course_early_and_the_lessons_given_are_counted_and_saved(tm
     model, processor = build_tiny(list(training_texts(0, 400)), vocab_size=400, text_layers=1, vision_depth=1)
     lines = []
     learnt = pretrain(model, processor, Course(tmp_path / "lessons", 24, 1e-3, 0), lines.append)
-    assert learnt.lessons == 1 and lines == ["  the time is over at step 1 of 24; training ends here"]
+    assert learnt.lessons == 1 and lines == ["  the time is up at step 1 of 24; training ends here"]
     assert [path.name for path in (tmp_path / "lessons").iterdir()] == ["checkpoint-1"]
 
 

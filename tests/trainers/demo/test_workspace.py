@@ -14,45 +14,34 @@ def open_here(root, **kwargs):
 
 def test_new_folder_gets_a_state_that_resume_reads(tmp_path):
     workspace = open_here(tmp_path / "demo")
-    with workspace.stage("world", lambda line: None) as needed:
+    with workspace.stage("world") as needed:
         assert needed
         workspace.facts["pairs"] = 7
     again = open_here(tmp_path / "demo", minutes=99, seed=0, resume=True)
     assert (again.minutes, again.seed, again.facts) == (15, 3, {"pairs": 7})
-    with again.stage("world", lambda line: None) as needed:
+    with again.stage("world") as needed:
         assert not needed
 
 
 def test_a_stage_that_fails_is_not_done(tmp_path):
     workspace = open_here(tmp_path / "demo")
-    with pytest.raises(KeyboardInterrupt), workspace.stage("world", lambda line: None):
+    with pytest.raises(KeyboardInterrupt), workspace.stage("world"):
         raise KeyboardInterrupt
     assert open_here(tmp_path / "demo", resume=True).stages == {}
 
 
-def test_foreign_folder_is_left_alone(tmp_path):
+def test_folders_that_a_demo_may_not_use(tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
     with pytest.raises(ValueError, match="not empty and holds no demo"):
         open_here(tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
-
-
-def test_a_file_is_no_folder(tmp_path):
-    (tmp_path / "demo").write_text("")
     with pytest.raises(ValueError, match="is a file"):
-        open_here(tmp_path / "demo")
-
-
-def test_a_demo_is_not_overwritten_without_resume(tmp_path):
-    open_here(tmp_path / "demo")
-    with pytest.raises(ValueError, match="add --resume"):
-        open_here(tmp_path / "demo")
-
-
-def test_nothing_to_resume(tmp_path):
+        open_here(tmp_path / "thesis.txt")
     with pytest.raises(ValueError, match="holds no demo"):
         open_here(tmp_path / "demo", resume=True)
-    assert not (tmp_path / "demo").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+    open_here(tmp_path / "demo")
+    with pytest.raises(ValueError, match="Add --resume"):
+        open_here(tmp_path / "demo")
 
 
 def test_state_of_another_version(tmp_path):

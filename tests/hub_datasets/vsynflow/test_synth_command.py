@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import yaml
 
-from gve.hub_datasets.vsynflow.cli import main
 from gve.hub_datasets.vsynflow.config import make_config, make_flow
+from gve.hub_datasets.vsynflow.synth_command import main
 from gve.hub_datasets.world.raw import write_raw_videos, write_titles
 
 COUNT = 12
