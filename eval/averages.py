@@ -29,19 +29,12 @@ _ORDER = ("S", "T", "PR", "CG", "LC", "CMP", "VIS", "FG", "TXT", "AVG-A")
 
 
 def aggregate(scores: Mapping[str, float], *, rounded: bool = False, rule: str = "paper") -> dict[str, float | None]:
-    """Abilities and averages of scores by set.
+    """Abilities and averages of scores by set, in the order of the paper's Table 2; None where a set is missing.
 
     Args:
         scores: Score by the set's name; sets may be missing.
         rounded: Round half up to three decimals at every level, as the paper's tables do.
         rule: "paper" or "plain".
-
-    Returns:
-        A value by ability and average, in the order of the paper's Table 2 with AVG-D and AVG-A at the end; None where
-        a set behind it is missing.
-
-    Raises:
-        ValueError: For another rule.
     """
     parts = _parts(rule)
     exact = {name: Decimal(repr(float(score))) for name, score in scores.items()}
@@ -54,34 +47,13 @@ def aggregate(scores: Mapping[str, float], *, rounded: bool = False, rule: str =
     return {name: None if (value := values[name]) is None else float(value) for name in names}
 
 
-def joined(abilities: Mapping[str, float]) -> dict[str, float | None]:
-    """What follows from the abilities that are means over sets (rule `paper`, rounded at every level).
-
-    Args:
-        abilities: Values of S, T, PR, CG, LC, CMP and VIS; others are not read.
-
-    Returns:
-        FG, TXT and AVG-A; None where one behind it is missing.
-    """
-    values: dict[str, Decimal | None] = {}
-    for name in _ORDER:
-        if name in _PARTS["paper"]:
-            values[name] = _mean([values[part] for part in _PARTS["paper"][name]], rounded=True)
-        else:
-            values[name] = Decimal(repr(float(abilities[name]))) if name in abilities else None
-    return {name: None if (value := values[name]) is None else float(value) for name in _PARTS["paper"]}
-
-
 def displayed(report: Mapping[str, Any], key: str = "score", *, rule: str = "paper") -> dict[str, str | None]:
-    """Abilities and averages of a report as the paper's tables would print them.
+    """Abilities and averages of a report with three decimals, as the paper's tables would print them.
 
     Args:
-        report: What `run_benchmark` returned or the JSON file holds.
+        report: From `run_benchmark`, or the JSON file.
         key: "score" or "chance".
         rule: "paper" or "plain".
-
-    Returns:
-        Text with three decimals by ability and average; None where a set is missing.
     """
     scores = {name: entry[key] for name, entry in report["sets"].items()}
     values = aggregate(scores, rounded=True, rule=rule)
@@ -89,28 +61,17 @@ def displayed(report: Mapping[str, Any], key: str = "score", *, rule: str = "pap
 
 
 def set_weights(name: str, *, rule: str = "paper") -> dict[str, float]:
-    """What each set contributes to an ability or average, which is linear in the sets.
-
-    Args:
-        name: An ability, "AVG-D" or "AVG-A".
-        rule: "paper" or "plain".
-
-    Returns:
-        Weight by set, only those above zero; they add up to 1.
-    """
+    """Weight of each set that counts towards an ability or average, which is linear in the sets; they sum to 1."""
     weights = {one: aggregate({other: float(other == one) for other in SETS}, rule=rule)[name] for one in SETS}
     return {one: weight for one, weight in weights.items() if weight}
 
 
 def aggregate_replicates(replicates: Mapping[str, np.ndarray], *, rule: str = "paper") -> dict[str, np.ndarray | None]:
-    """Bootstrap replicates of abilities and averages from those of the sets, which were resampled independently.
+    """Bootstrap replicates (R,) of abilities and averages; None where a set is missing.
 
     Args:
         replicates: (R,) by set, each drawn with a seed of its own; sets may be missing.
         rule: "paper" or "plain".
-
-    Returns:
-        (R,) by ability and average; None where a set behind it is missing.
     """
     drawn: dict[str, np.ndarray | None] = {}
     for name in (*ABILITY_NAMES, *AVERAGE_NAMES):
@@ -121,33 +82,18 @@ def aggregate_replicates(replicates: Mapping[str, np.ndarray], *, rule: str = "p
 
 
 def benchmark_name(report: Mapping[str, Any]) -> str:
-    """What titles call a report.
-
-    Args:
-        report: What `run_benchmark` returned or the JSON file holds.
-
-    Returns:
-        "UVRB", or "Video classification" where no set counts towards an ability.
-    """
+    """Name in titles: "UVRB", or "Video classification" where no set counts towards an ability."""
     return "UVRB" if any(entry["abilities"] for entry in report["sets"].values()) else "Video classification"
 
 
 def round_half_up(value: float, digits: int = 3) -> str:
-    """A number as the paper's tables print it.
-
-    Args:
-        value: Any number; its shortest decimal form counts.
-        digits: Decimals kept.
-
-    Returns:
-        Text with exactly that many decimals.
-    """
+    """A number with exactly so many decimals, as the paper's tables print it; its shortest decimal form counts."""
     rounded = Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_UP)
     return str(rounded + 0)  # without the sign of a zero
 
 
 def _parts(rule: str) -> dict[str, tuple[str, ...]]:
-    """What is a mean of abilities under a rule."""
+    """The abilities and averages that are means of abilities under a rule."""
     if rule not in RULES:
         raise ValueError(f"rule: {rule!r}; {' and '.join(RULES)} are accepted; choose one")
     return _PARTS[rule]

@@ -27,50 +27,25 @@ def run_benchmark(
     *,
     sets: Iterable[str] | None = None,
     split: str = "unseen",
-    batch_size: int = 64,
-    instructions: Mapping[str, str | None] | None = None,
-    settings: Sequence[VideoSetting] = (VideoSetting(),),
-    store: Store | None = None,
-    model: str | None = None,
-    fingerprint: str | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
-    """Score an encoder on UVRB sets (paper, section 4.1).
+    """Load UVRB sets and score an encoder on them (paper, section 4.1).
 
     Args:
         encoder: Turns inputs into unit vectors; queries come with the set's instruction, corpus rows without one.
         source: A folder or Hub repository in the UVRB layout.
         sets: Names or slugs; None for all sixteen.
         split: Of the data, such as "unseen" or "test".
-        batch_size: Rows in one forward pass.
-        instructions: The queries' instruction by set's name or slug instead of the table's; None leaves the encoder's
-            own.
-        settings: Frames and tokens of videos to score with; the first is the report, all of them its scaling.
-        store: Vectors kept from before, and for the next run.
-        model: What the report calls the encoder.
-        fingerprint: Of its weights, by which the report is known to be theirs (`weights_fingerprint`).
+        **options: The keyword arguments of `report_on`.
 
     Returns:
-        The report: by set the metric, score, chance, their errors, intervals and counts; the nine abilities and the
-        two averages under the rules paper and plain; throughput, settings and versions. Values are not rounded.
-        `above_chance` says that the score exceeds chance by more than two standard errors.
+        The report, as the README describes it; values are not rounded.
 
     Raises:
-        ValueError: For an unknown set, data that are missing or broken, or settings that the encoder does not have;
-            nothing is encoded before all are checked.
+        ValueError: For an unknown set, missing or broken data, or settings that the encoder does not have; all are
+            checked before anything is encoded.
     """
-    loaded = load_checked(source, sets, split)
-    return report_on(
-        encoder,
-        loaded,
-        source=str(source),
-        split=split,
-        batch_size=batch_size,
-        instructions=instructions,
-        settings=settings,
-        store=store,
-        model=model,
-        fingerprint=fingerprint,
-    )
+    return report_on(encoder, load_checked(source, sets, split), source=str(source), split=split, **options)
 
 
 def report_on(
@@ -86,7 +61,7 @@ def report_on(
     model: str | None = None,
     fingerprint: str | None = None,
 ) -> dict[str, Any]:
-    """The report of sets that are already loaded; arguments and result as for `run_benchmark`.
+    """Score an encoder on sets that are already loaded, and report on it as `run_benchmark` does.
 
     Args:
         encoder: Turns inputs into unit vectors.
@@ -94,14 +69,11 @@ def report_on(
         source: Where they came from.
         split: Of the data.
         batch_size: Rows in one forward pass.
-        instructions: By set.
-        settings: Frames and tokens of videos.
-        store: Vectors kept.
-        model: Name of the encoder.
-        fingerprint: Of its weights.
-
-    Returns:
-        The report.
+        instructions: Replaces the table's instruction, by set's name or slug; None leaves the encoder's own.
+        settings: Frames and tokens of videos to score with; the first is the report, all of them its scaling.
+        store: Vectors kept from before, and for the next run.
+        model: Name of the encoder in the report.
+        fingerprint: Of its weights, which ties the report to them (`weights_fingerprint`).
     """
     if not settings:
         raise ValueError("settings: got none; at least one is needed; VideoSetting() is the encoder's own")
@@ -133,13 +105,13 @@ def score_sets(
     video_options: Mapping[str, Any] | None = None,
     store: Store | None = None,
 ) -> dict[str, Any]:
-    """Score an encoder on sets that are already loaded and checked.
+    """Score an encoder on sets that are already loaded and checked; corpus rows that several share are encoded once.
 
     Args:
         encoder: Turns inputs into unit vectors.
-        loaded: The sets; corpus rows that several share are encoded once.
+        loaded: The sets.
         batch_size: Rows in one forward pass.
-        instructions: The queries' instruction by set's name; the table's where None.
+        instructions: The queries' instruction by set's name; None takes the table's.
         video_options: Keyword arguments of the encoder that change what it makes of videos.
         store: Vectors kept from before, and for the next run.
 
@@ -173,7 +145,7 @@ def score_sets(
 
 
 def _in_short(part: Mapping[str, Any]) -> dict[str, Any]:
-    """What a point of a scaling curve keeps of a report."""
+    """One point of a scaling curve."""
 
     def short(entry: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None if entry is None else {key: entry[key] for key in ("score", "standard_error", "interval")}

@@ -16,17 +16,11 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 WHOLE = "all"
-"""What reports call the split of a folder of labelled videos, which has no splits."""
+"""Name in reports of the split of a folder of labelled videos, which has no splits."""
 
 
 def resolve_tasks(names: Iterable[str] | None) -> list[RetrievalSet | ClassificationTask]:
-    """Look sets of UVRB and tasks of classification up.
-
-    Args:
-        names: Names or slugs; None for UVRB's sixteen.
-
-    Returns:
-        Their entries in the tables, in the order asked for.
+    """Sets of UVRB and classification tasks by name or slug, in the order asked for; None for UVRB's sixteen.
 
     Raises:
         ValueError: For an unknown name.
@@ -35,15 +29,7 @@ def resolve_tasks(names: Iterable[str] | None) -> list[RetrievalSet | Classifica
 
 
 def choose_split(source: str | PathLike[str], tasks: Sequence[RetrievalSet | ClassificationTask]) -> str:
-    """The split to score when none was named.
-
-    Args:
-        source: Where the data are.
-        tasks: What is to be scored.
-
-    Returns:
-        "unseen", or the only split that there is; "all" where all tasks are of classification.
-    """
+    """The default split: "unseen", or the only one; "all" if every task is classification."""
     of_uvrb = [task for task in tasks if task.name in SETS]
     if not of_uvrb:
         return WHOLE
@@ -52,7 +38,7 @@ def choose_split(source: str | PathLike[str], tasks: Sequence[RetrievalSet | Cla
     try:
         splits = get_dataset_split_names(str(source), f"{of_uvrb[0].slug}-queries")
     except (ValueError, FileNotFoundError, ConnectionError):
-        return "unseen"  # loading tells what is wrong
+        return "unseen"  # loading will say what is wrong
     return splits[0] if len(splits) == 1 else "unseen"
 
 
@@ -62,17 +48,14 @@ def load_checked(
     """Load sets and make sure that every row has its media.
 
     Args:
-        source: A folder or Hub repository in the UVRB layout. A task of classification is its subfolder of that name,
-            or, asked for alone, the folder itself.
+        source: A folder or Hub repository in the UVRB layout. A classification task is the subfolder of its name or, if
+            it is the only task, the folder itself.
         sets: Names or slugs; None for UVRB's sixteen.
         split: Of the data in the UVRB layout.
-        strict: Refuse a task of classification with another number of classes than the published data have.
-
-    Returns:
-        The sets in the order asked for.
+        strict: Refuse classification data with another number of classes than published.
 
     Raises:
-        ValueError: As for `load_set` and `load_folder`, and for a medium that is missing; set and row are named.
+        ValueError: As for `load_set` and `load_folder`, and for a missing medium, with its set and row.
     """
     tasks = resolve_tasks(sets)
     loaded = [
@@ -91,17 +74,14 @@ def load_checked(
 def check_instructions(
     loaded: Sequence[EvaluationSet], given: Mapping[str, str | None] | None
 ) -> dict[str, str | None]:
-    """The instruction of each set.
+    """The instruction of each set, by its name.
 
     Args:
         loaded: The sets.
-        given: By set's name or slug, or None for the table's.
-
-    Returns:
-        By set's name.
+        given: By set's name or slug; None for the table's.
 
     Raises:
-        ValueError: When a name is unknown, or a set is left out.
+        ValueError: If a name is unknown, or a set is left out.
     """
     if given is None:
         return {data.task.name: data.task.instruction for data in loaded}
@@ -109,20 +89,19 @@ def check_instructions(
     lacking = [data.task.name for data in loaded if data.task.name not in by_name]
     if lacking:
         raise ValueError(
-            f"instructions: none for {', '.join(lacking)}; one for every set is needed, for nothing falls back to "
-            "another prompt; add them, or take the table's"
+            f"instructions: none for {', '.join(lacking)}; one for every set is needed. Add them, or use the table's."
         )
     return {data.task.name: by_name[data.task.name] for data in loaded}
 
 
 def _folder_of(source: str | PathLike[str], task: ClassificationTask, *, alone: bool) -> Path:
-    """The subfolder named like the task, or the folder itself where nothing else is asked of it."""
+    """The subfolder named after the task, or the folder itself if it is the only task."""
     folder = Path(source, task.slug)
     return Path(source) if alone and not folder.is_dir() else folder
 
 
 def _check_media(rows: "Dataset", modality: str, config: str) -> None:
-    """Every row must hold its medium: encoded bytes, or the path of a file that is there."""
+    """Every row must hold its medium: encoded bytes, or the path of an existing file."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

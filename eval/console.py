@@ -1,4 +1,4 @@
-"""What the commands of this folder share: errors in one line, exit codes, messages on stderr."""
+"""Shared by the commands: errors in one line, exit codes, messages on stderr."""
 
 import argparse
 import logging
@@ -24,7 +24,7 @@ def run_command(
     Args:
         command: Gets the parsed arguments and returns an exit code.
         parser: Reads the arguments.
-        argv: The arguments; None for those of the process.
+        argv: The arguments; None for the process's own.
 
     Returns:
         The command's exit code; 2 for a ValueError, an OSError or bad arguments, 130 when interrupted.
@@ -38,7 +38,7 @@ def run_command(
         notes = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
         sys.stderr.write(f"{parser.prog}: {printable(f'{error}{notes}')}\n")
         return BAD_USAGE
-    except OSError as error:  # of files that the user named, such as one that may not be read
+    except OSError as error:  # a file that the user named and that may not be read, for instance
         place = f": {shown(os.fspath(error.filename))}" if isinstance(error.filename, str | os.PathLike) else ""
         sys.stderr.write(f"{parser.prog}: {printable(error.strerror or error)}{place}; check the path and the disk\n")
         return BAD_USAGE
@@ -48,28 +48,17 @@ def run_command(
 
 
 def fail(message: str) -> NoReturn:
-    """Stop a command with a message for its user.
-
-    Args:
-        message: What was got; what is accepted; what to do.
-
-    Raises:
-        ValueError: Always.
-    """
+    """Stop a command with a ValueError for its user: the option, what is wrong, what to do."""
     raise ValueError(message)
 
 
 def printable(name: object) -> str:
-    """A path or message as people see it: control characters, and bytes that are not UTF-8, as escapes on one line."""
+    """A path or message on one line: control characters, and bytes that are not UTF-8, as escapes."""
     return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], str(name))
 
 
 def passed_over(others: Mapping[str, int]) -> str:
-    """How many files of a folder were left out, by suffix.
-
-    Args:
-        others: Number of files by suffix.
-    """
+    """How many files of a folder were left out, by suffix."""
     kinds = ", ".join(f"{printable(suffix) or 'no suffix'} {number}" for suffix, number in sorted(others.items()))
     return f"passed over {sum(others.values())} files" + (f" ({kinds})" if kinds else "")
 

@@ -26,14 +26,7 @@ from gve.hub_datasets.uvrb import EvaluationSet, RetrievalSet
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        argv: Its arguments; None for those of the process.
-
-    Returns:
-        0 with a report, 2 for bad usage or broken data, 130 when interrupted.
-    """
+    """Run the command: 0 with a report, 2 for bad usage or broken data, 130 when interrupted."""
     return run_command(_evaluate, _parser(), argv)
 
 
@@ -41,36 +34,32 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gve eval",
         description="Score an embedder on UVRB, or on video classification (--sets ucf101). With --out, embeddings are "
-        "kept there as they are made: a run that was killed goes on where it was.",
+        "kept as they are made, and a killed run resumes.",
     )
     parser.add_argument("--model", help="folder or Hub name of the embedder")
     parser.add_argument("--data", help="folder or Hub repository in the UVRB layout, or a folder of labelled videos")
     parser.add_argument(
-        "--sets",
-        "--tasks",
-        nargs="+",
-        metavar="SET",
-        help="names such as msrvtt crb-s, all sixteen of UVRB when left out; or of classification, such as ucf101",
+        "--sets", nargs="+", metavar="SET", help="such as msrvtt crb-s, or ucf101 (default: all sixteen of UVRB)"
     )
     parser.add_argument(
         "--strict", action="store_true", help="refuse classification with another number of classes than published"
     )
-    parser.add_argument("--split", help="split of the data; by default its only one, or unseen")
-    parser.add_argument("--frames", type=_numbers, metavar="N[,N...]", help="frames a video; several make a curve")
-    parser.add_argument("--tokens", type=_numbers, metavar="N[,N...]", help="visual tokens a frame at most; likewise")
+    parser.add_argument("--split", help="split of the data (default: its only one, or unseen)")
+    parser.add_argument("--frames", type=_numbers, metavar="N[,N...]", help="frames per video; several make a curve")
+    parser.add_argument("--tokens", type=_numbers, metavar="N[,N...]", help="most visual tokens per frame; likewise")
     parser.add_argument(
         "--instructions",
         default="table",
         metavar="SOURCE",
-        help="of the queries: table (the benchmark's), model (its prompts named by set), none, or a JSON file of texts "
-        "by set (%(default)s)",
+        help="instructions of the queries: table (the benchmark's), model (the prompts it was saved with), none, or a "
+        "JSON file of texts by set (%(default)s)",
     )
     parser.add_argument("--batch-size", type=int, default=64, help="rows in one forward pass (%(default)s)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for report.json, report.md and charts")
     parser.add_argument(
-        "--cache", type=Path, metavar="DIR", help="folder that keeps embeddings; DIR/embeddings of --out"
+        "--cache", type=Path, metavar="DIR", help="folder that keeps embeddings (default: DIR/embeddings of --out)"
     )
-    parser.add_argument("--json", action="store_true", help="JSON on stdout in place of tables")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument(
         "--compare", nargs=2, type=Path, metavar=("A.json", "B.json"), help="compare two reports by a paired bootstrap"
     )
@@ -82,10 +71,10 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         return _compare(arguments)
     for option in ("model", "data"):
         if getattr(arguments, option) is None:
-            fail(f"--{option}: missing; the embedder and the data are needed, or --compare with two reports; name it")
+            fail(f"--{option}: missing. Name the embedder and the data, or use --compare with two reports.")
     tasks = resolve_tasks(arguments.sets)
     if arguments.batch_size < 1:
-        fail(f"--batch-size: {arguments.batch_size}; 1 or more is accepted; raise it")
+        fail(f"--batch-size: {arguments.batch_size}; must be at least 1")
     settings = [VideoSetting(*pair) for pair in product(arguments.frames or [None], arguments.tokens or [None])]
     for option in ("out", "cache"):
         _check_folder(option, getattr(arguments, option))
@@ -119,12 +108,12 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _split(arguments: argparse.Namespace, tasks: Sequence[RetrievalSet | ClassificationTask]) -> str:
-    """The split asked for, or the natural one; a folder of labelled videos has none to ask for."""
+    """The given split, or the default one; a folder of labelled videos has no splits."""
     split = choose_split(arguments.data, tasks)
     if split == WHOLE and arguments.split is not None:
         fail(
-            f"--split: {arguments.split!r}; a folder of labelled videos has no splits; leave it out and name the "
-            "split's own folder with --data"
+            f"--split: {arguments.split!r}; a folder of labelled videos has no splits. Leave it out, and give the "
+            "split's own folder as --data."
         )
     return arguments.split or split
 
@@ -143,17 +132,17 @@ def _numbers(text: str) -> list[int]:
     try:
         return list(dict.fromkeys(int(part) for part in text.split(",")))
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}; whole numbers with commas are accepted, such as 8,16") from error
+        raise argparse.ArgumentTypeError(f"{text!r}; must be whole numbers with commas, such as 8,16") from error
 
 
 def _check_folder(option: str, folder: Path | None) -> None:
-    """Refuse what cannot become a folder before anything is done."""
+    """Refuse a path that cannot become a folder, before anything is done."""
     if folder is None:
         return
     if (folder.exists() and not folder.is_dir()) or not folder.absolute().parent.is_dir() or folder.suffix == ".json":
         fail(
-            f"--{option}: cannot write to {str(folder)!r}; a folder, or a new one in an existing folder, is accepted; "
-            "check the path"
+            f"--{option}: cannot write to {str(folder)!r}; a folder, or a new one in an existing folder, is needed. "
+            "Check the path."
         )
 
 
@@ -169,7 +158,7 @@ def _store(arguments: argparse.Namespace) -> Store:
 
 
 def _identity(model: str) -> dict[str, Any]:
-    """What vectors depend on beside the rows and settings: weights, configuration, chat template and libraries."""
+    """Everything besides rows and settings that changes vectors: weights, configuration, chat template, libraries."""
     identity = {name: version(name) for name in ("transformers", "sentence-transformers")}
     identity["model"] = model_fingerprint(model)
     if Path(model).is_dir():
@@ -181,7 +170,7 @@ def _identity(model: str) -> dict[str, Any]:
 
 
 def _instructions(source: str, encoder: Encoder, loaded: Sequence[EvaluationSet]) -> Mapping[str, str | None] | None:
-    """Instructions by set from where the user said; a name that is no set's, or a set without one, stops the run."""
+    """Instructions by set from the user's source; an unknown name, or a set without one, stops the run."""
     if source == "table":
         return None
     if source == "none":
@@ -191,14 +180,14 @@ def _instructions(source: str, encoder: Encoder, loaded: Sequence[EvaluationSet]
         lacking = [data.task.slug for data in loaded if data.task.slug not in prompts]
         if lacking:
             fail(
-                f"--instructions: the model has no prompt named {', '.join(lacking)}; it has {', '.join(prompts)}; "
-                "take the table's, or save the model with prompts by set"
+                f"--instructions: the model has no prompt named {', '.join(lacking)}; it has {', '.join(prompts)}. "
+                "Use the table's, or save the model with prompts by set."
             )
         return {data.task.name: prompts[data.task.slug] for data in loaded}
     try:
         given: Any = json.loads(Path(source).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        fail(f"--instructions: {source!r} cannot be read ({error}); table, model, none or a JSON file is accepted")
+        fail(f"--instructions: {source!r} cannot be read ({error}). Give table, model, none or a JSON file.")
     if not isinstance(given, dict) or not all(isinstance(text, str) for text in given.values()):
-        fail(f"--instructions: {source!r} holds no texts by set; a JSON object of strings is accepted; correct it")
+        fail(f"--instructions: {source!r} must hold a JSON object of texts by set.")
     return check_instructions(loaded, given)

@@ -25,18 +25,15 @@ def mteb_model(model: str | PathLike[str] | Encoder, *, name: str | None = None,
 
     Args:
         model: A model folder, the name of a Hub repository, or any encoder with encode_query and encode_document.
-        name: "organization/model" for MTEB's results; by default the Hub name, or "local/" and the folder's name.
-        num_frames: Frames taken from videos that MTEB hands over as torchcodec decoders; files are read by the model.
-
-    Returns:
-        The encoder: queries come with the task's instruction, documents with none.
+        name: "organization/model" in MTEB's results; by default the Hub name, or "local/" and the folder's name.
+        num_frames: Frames taken from torchcodec decoders; our models read files themselves.
 
     Raises:
         ImportError: Without MTEB.
-        ValueError: When the model cannot be loaded, the name has another form, or `num_frames` is not positive.
+        ValueError: If the model cannot be loaded, the name has another form, or `num_frames` is below 1.
     """
     if num_frames < 1:
-        raise ValueError(f"num_frames: got {num_frames}; 1 or more is accepted; raise it")
+        raise ValueError(f"num_frames: must be at least 1, got {num_frames}.")
     encoder_class = _load("mteb_encoder").MTEBEncoder
     revision = None
     if isinstance(model, str | PathLike):
@@ -48,7 +45,7 @@ def mteb_model(model: str | PathLike[str] | Encoder, *, name: str | None = None,
         model = load_encoder(source)
     name = name or f"local/{type(model).__name__}"
     if name.count("/") != 1 or not all(name.split("/")):
-        raise ValueError(f"name: got {shown(name)}; 'organization/model' is accepted; give one such")
+        raise ValueError(f"name: must be 'organization/model', got {shown(name)}.")
     return encoder_class(model, name=name, revision=revision, num_frames=num_frames)
 
 
@@ -59,20 +56,17 @@ def uvrb_tasks(
     split: str = "unseen",
     decode_videos: bool = False,
 ) -> list["UVRBTask"]:
-    """UVRB's sets as MTEB retrieval tasks; the main score is each set's own, pools are searched query by query.
+    """UVRB's sets as MTEB retrieval tasks, for `mteb.evaluate`; the main score is each set's own.
 
     Args:
         source: A folder or Hub repository in the UVRB layout.
         sets: Names or slugs; None for all sixteen.
         split: "seen" or "unseen".
-        decode_videos: Hand videos over as torchcodec decoders, which MTEB's other models ask for; ours take the files.
-
-    Returns:
-        The tasks in the order asked for; pass them to `mteb.evaluate`.
+        decode_videos: Hand videos over as torchcodec decoders, which MTEB's other models need.
 
     Raises:
         ImportError: Without MTEB.
-        ValueError: For an unknown set, or data that are missing or broken, which MTEB itself would not notice.
+        ValueError: For an unknown set, or missing or broken data, which MTEB itself would not notice.
     """
     make_task = _load("mteb_sets").make_task
     loaded = [load_set(source, task.name, split) for task in resolve(sets)]
@@ -86,4 +80,4 @@ def _load(module: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "mteb":
             raise
-        raise ImportError("mteb: not installed; it is an extra; pip install 'gve[mteb]'") from error
+        raise ImportError("mteb: not installed. Run pip install 'gve[mteb]'.") from error

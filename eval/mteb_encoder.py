@@ -21,11 +21,11 @@ from gve.media_gve import shown
 class MTEBEncoder(AbsEncoder):
     """Hands MTEB's batches to an encoder with encode_query and encode_document.
 
-    The vectors of all tasks are kept: sets that share a corpus have it encoded once.
+    All vectors are kept, so that tasks that share a corpus encode it once.
 
     Attributes:
         model: The encoder.
-        mteb_model_meta: What MTEB records of it; the modalities decide which tasks it may run.
+        mteb_model_meta: MTEB's record of it; the modalities decide which tasks it may run.
     """
 
     def __init__(self, encoder: Encoder, *, name: str, revision: str | None = None, num_frames: int = 8) -> None:
@@ -53,23 +53,17 @@ class MTEBEncoder(AbsEncoder):
         show_progress_bar: bool = False,
         **kwargs: Any,
     ) -> np.ndarray:
-        """Embed MTEB's batches.
+        """Embed MTEB's batches: (n, D) float32.
 
         Args:
             inputs: Batches, each a dict of equally long lists under text, image and video; videos are uint8
-                (T, C, H, W), paths, {"bytes", "path"} or torchcodec decoders, images of PIL, paths or {"bytes", "path"}.
+                (T, C, H, W), paths, {"bytes", "path"} or torchcodec decoders; images likewise or of PIL.
             task_metadata: Its prompt is the instruction of the queries.
             hf_split: Not used.
             hf_subset: Not used.
             prompt_type: Documents get no instruction; anything else is a query.
             show_progress_bar: Whether to show one.
-            **kwargs: Not used; the size of the batches is that of `inputs`.
-
-        Returns:
-            (n, D) float32.
-
-        Raises:
-            ValueError: For a batch without text, image or video.
+            **kwargs: Not used; `inputs` come in batches already.
         """
         is_document = prompt_type == PromptType.document
         instruction = None if is_document else self.get_instruction(task_metadata, prompt_type)
@@ -91,7 +85,7 @@ class MTEBEncoder(AbsEncoder):
         return np.concatenate(vectors)  # (n, D)
 
     def _rows(self, batch: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
-        """A batch as rows that hold what is to be embedded and nothing else."""
+        """A batch as rows of text, image and video alone."""
         present = [key for key in MODALITIES if key in batch]
         if not present:
             raise ValueError(
@@ -107,7 +101,7 @@ class MTEBEncoder(AbsEncoder):
 
 
 def _frames(video: Any, num_frames: int) -> Any:
-    """Frames (T, C, H, W) of a torchcodec decoder, evenly spaced with both ends; any other video as it is."""
+    """Frames (T, C, H, W) of a torchcodec decoder, evenly spaced with both ends; any other video unchanged."""
     if type(video).__module__.partition(".")[0] != "torchcodec":
         return video
     total = video.metadata.num_frames

@@ -13,12 +13,12 @@ PAPER = "https://arxiv.org/abs/2510.27571"
 
 
 class UVRBTask(AbsTaskRetrieval):
-    """One set; `make_task` makes a subclass of it that has the set's metadata and data.
+    """One set; `make_task` subclasses it with the set's metadata and data.
 
     Attributes:
-        k_values: The cutoffs that UVRB uses; MTEB's own go to 1,000 and take minutes for 10,000 queries.
+        k_values: UVRB's cutoffs; MTEB's own go to 1,000 and take minutes for 10,000 queries.
         data: The set, checked and with its relevance.
-        decode_videos: Whether rows hold torchcodec decoders in place of encoded files.
+        decode_videos: Whether rows hold torchcodec decoders instead of encoded files.
     """
 
     k_values = (1, 5, 10)
@@ -26,7 +26,7 @@ class UVRBTask(AbsTaskRetrieval):
     decode_videos: bool
 
     def load_data(self, num_proc: int | None = None, **kwargs: Any) -> None:
-        """Hand the set over in MTEB's form; `data` is kept, so that it can be asked for again after unloading."""
+        """Hand the set over in MTEB's form; `data` is kept, so that it can be loaded again after unloading."""
         if self.data_loaded:
             return
         data, parts = self.data, self.data.task.query_modalities
@@ -57,17 +57,7 @@ class UVRBTask(AbsTaskRetrieval):
 
 
 def make_task(data: EvaluationSet, source: str, split: str, *, decode_videos: bool = False) -> UVRBTask:
-    """A set as a task.
-
-    Args:
-        data: The set.
-        source: Where it came from.
-        split: Of it.
-        decode_videos: Whether its rows hold torchcodec decoders in place of encoded files.
-
-    Returns:
-        The task, named "UVRB-" and the set's name.
-    """
+    """A set as a task named "UVRB-" and the set's name; `source` and `split` say where the data came from."""
     name = f"UVRB-{data.task.name}"
     metadata = task_metadata(data.task, source, split)
     members = {"metadata": metadata, "data": data, "decode_videos": decode_videos}
@@ -75,17 +65,9 @@ def make_task(data: EvaluationSet, source: str, split: str, *, decode_videos: bo
 
 
 def task_metadata(task: RetrievalSet, source: str, split: str) -> TaskMetadata:
-    """What MTEB is told of a set.
+    """A set's metadata in MTEB, with its instruction as the queries' prompt.
 
     The slug stands where MTEB keeps languages, since its loader puts it before "-corpus", "-queries" and the others.
-
-    Args:
-        task: The set's entry in the table.
-        source: A folder or Hub repository.
-        split: Of it.
-
-    Returns:
-        The metadata, with the set's instruction as the queries' prompt.
     """
     metric, cutoff = task.metric.split("@")
     modalities = dict.fromkeys([*task.query_modalities, task.corpus_modality])

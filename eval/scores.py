@@ -30,15 +30,12 @@ _SEEDS = {name: (0, place) for place, name in enumerate((*SETS, *CLASSIFICATION)
 
 
 def score_set(data: EvaluationSet, queries: np.ndarray, corpus: np.ndarray) -> dict[str, Any]:
-    """One set's entry of a report.
+    """One set's entry of a report: metric, score, chance, errors, interval, counts, and the score of each query.
 
     Args:
         data: The set.
         queries: (Q, D) float32.
         corpus: (N, D) float32.
-
-    Returns:
-        Metric, score, chance, the errors and the interval of both, counts, and the score of each query.
     """
     task = data.task
     counts = count_ranks(queries, corpus, data.positives, data.pools)
@@ -57,27 +54,16 @@ def score_set(data: EvaluationSet, queries: np.ndarray, corpus: np.ndarray) -> d
 
 
 def set_replicates(name: str, scores: np.ndarray) -> np.ndarray:
-    """Bootstrap replicates of a set's score; every set has random numbers of its own.
-
-    Args:
-        name: The set.
-        scores: (Q,) by query.
-
-    Returns:
-        (R,) float64.
-    """
+    """Bootstrap replicates (R,) of a set's scores (Q,); every set has random numbers of its own."""
     return replicates(scores, samples=SAMPLES, seed=_SEEDS[name])
 
 
 def summarise(entries: Mapping[str, Mapping[str, Any]], *, rule: str = "paper") -> dict[str, Any]:
-    """Abilities and averages with their chance, errors and intervals.
+    """The keys abilities and averages of a report, with chance, errors and intervals; None where a set is missing.
 
     Args:
-        entries: What `score_set` gave, by set.
+        entries: From `score_set`, by set.
         rule: "paper" or "plain".
-
-    Returns:
-        The keys abilities and averages; None in place of an entry where a set is missing.
     """
     scores = aggregate({name: entry["score"] for name, entry in entries.items()}, rule=rule)
     chances = aggregate({name: entry["chance"] for name, entry in entries.items()}, rule=rule)
@@ -110,7 +96,7 @@ def summarise(entries: Mapping[str, Mapping[str, Any]], *, rule: str = "paper") 
 
 
 def _further(counts: Any, metric: str) -> dict[str, float]:
-    """Other metrics of the same ranking, for those who compare with other benchmarks."""
+    """Other metrics of the same ranking, to compare with other benchmarks."""
     names = [name for name in ("recall@1", "recall@5", "recall@10", "ndcg@10", "mrr") if name != metric]
     values = {name: float(per_query(counts, name).mean()) for name in names}
     return values | {"median_rank": float(np.median(per_query(counts, "median_rank")))}
@@ -137,7 +123,7 @@ def _against_chance(
 def _score_in_group(data: EvaluationSet, queries: np.ndarray, corpus: np.ndarray) -> dict[str, Any] | None:
     """Precision at 1 among the members of the query's own group, where corpus ids read `<group>/<member>`.
 
-    The members differ in one respect only, so this tells whether that respect is understood.
+    The members differ in one respect only, so chance here means that the model misses that respect.
     """
     names = [identity.rpartition("/")[0] for identity in data.corpus_ids]
     if not all(names):

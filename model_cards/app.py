@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gve app",
-        description="Search videos on a page in the browser, by text, image, video and compositions of them.",
+        description="Search videos on a page in the browser, by text, image, video or a mix.",
         epilog='Needs the extra: pip install "gve[app]". Listens on this machine only; Ctrl-C ends it.',
     )
     parser.add_argument(

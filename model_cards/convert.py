@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gve convert",
-        description="Make a published checkpoint an embedder of ours, or an embedder a stock checkpoint.",
+        description="Convert a published checkpoint to an embedder of this project, or back to a stock Qwen-VL checkpoint.",
         epilog="Prints a JSON summary. DST appears once it is complete and gives the source's vectors.",
     )
     parser.add_argument("source", metavar="SRC", help="folder or Hub name of a GVE or Qwen-VL model")

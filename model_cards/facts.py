@@ -99,9 +99,9 @@ def count_numbers(paths: Iterable[Path]) -> dict[str, int]:
 
 
 def load_whole(model_class: Any, folder: Path, *, argument: str, **options: Any) -> Any:
-    """Load a model for inference; ValueError for tensors that lack, are unknown or misshapen: transformers only warns.
+    """Load a model for inference; ValueError if tensors are missing, unexpected or of another shape.
 
-    `argument` is the folder's name on the command line, for the message.
+    transformers only warns about these. `argument` is the folder's name on the command line, for the message.
     """
     model, report = model_class.from_pretrained(folder, output_loading_info=True, **options)
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):

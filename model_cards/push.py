@@ -276,7 +276,8 @@ def _plain_errors(what: str) -> Iterator[None]:
         cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
         words = " ".join(str(cause).split()) or type(cause).__name__
         if not isinstance(cause, HfHubHTTPError):
-            fail(f"network: cannot reach the Hub ({words}). Check the connection and run the command again.")
+            problem = "the upload stopped" if isinstance(error, RuntimeError) else "cannot reach the Hub"
+            fail(f"network: {problem} ({words}). Check the connection and run the same command to go on.")
         status = cause.response.status_code
         hint = HINTS.get(status, "The Hub has a fault; run the same command later to go on." if status >= 500 else "")
         fail(f"{what}: refused by the Hub ({words}). {hint}".strip())

@@ -93,7 +93,7 @@ class Upload:
         kind: Kind of the repository.
         folder: Where the files are.
         files: Their paths in the repository.
-        left_out: The folder's other files; a folder of which nothing is taken stands by its name and a slash.
+        left_out: Everything else in the folder; a subfolder that stays whole is named once, with a slash.
     """
 
     kind: Kind
@@ -193,7 +193,7 @@ def tolerance_of(folder: Path) -> float:
 
 
 def _check_scores(folder: Path, card: ModelCard, report: Mapping[str, Any] | None) -> None:
-    """The scores in a card must be those of a report on these weights."""
+    """The scores in a card must come from a report on these weights."""
     written = {(one.dataset_name, one.metric_type): one.metric_value for one in card.data.eval_results or []}
     if report is None:
         if written:
@@ -246,7 +246,7 @@ def _adapter_vectors(folder: Path) -> np.ndarray:
 
 
 def _left_out(found: Sequence[str], files: Sequence[str]) -> tuple[str, ...]:
-    """Paths that stay, shortened to their first folder if nothing of it is taken."""
+    """Paths that stay; if a top folder stays whole, only its name."""
     taken = {PurePosixPath(name).parts[0] for name in files}
     left = (PurePosixPath(name) for name in found if name not in set(files))
     short = (str(path) if len(path.parts) == 1 or path.parts[0] in taken else f"{path.parts[0]}/" for path in left)

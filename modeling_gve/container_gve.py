@@ -53,15 +53,10 @@ READS_BY_FRAME = ("mp4", "matroska")
 class Clock:
     """One continuous time for the frames of a video, from ticks in presentation order.
 
-    A frame is shown as long after the one before it as their ticks differ. Where a tick is missing or does not increase
-    (the clock restarted, or two recordings were joined), or where it leaps by more than `leap` in a container whose
-    clock may wrap or restart (MPEG-TS, MPEG-PS, FLV), the clock goes on by the usual duration of a frame. In any other
-    container a long step is a picture that is held, as in slide shows, and is believed.
-
-    Attributes:
-        base: Seconds a tick.
-        usual: Ticks that a frame usually takes.
-        leap: The longest step that is believed, in ticks.
+    A frame is shown as long after the previous one as their ticks differ. The clock goes on by the `usual` ticks of a
+    frame where a tick is missing or does not increase (the clock restarted, or two recordings were joined), or leaps
+    by more than `leap` ticks in a container whose clock may wrap or restart (MPEG-TS, MPEG-PS, FLV). In other
+    containers a long step is a picture that is held, as in slide shows, and is believed. `base` is seconds a tick.
     """
 
     base: Fraction

@@ -42,7 +42,7 @@ class Clip(NamedTuple):
         frames: (F, H, W, 3), uint8.
         interval: Seconds from one frame to the next, on average.
         times: F times in seconds, 0 at the first frame of the video.
-        sized: Whether the frames have the size of the model's input; choosing it twice may give another one.
+        sized: Whether frames have the model's size already; choosing it twice may give another one.
     """
 
     frames: np.ndarray

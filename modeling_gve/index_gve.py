@@ -127,10 +127,8 @@ class Reading(NamedTuple):
     """What a way of reading found.
 
     Attributes:
-        frames: F converted frames.
-        indices: (F,) their places in the video.
+        indices: (F,) places of the frames in the video.
         times: (F,) seconds from the first frame.
-        duration: Seconds.
         strategy: "index", "scan", "seek" or "sequential".
         damaged: Whether the file is visibly damaged.
         decoded: Packets given to the decoder.
@@ -146,12 +144,7 @@ class Reading(NamedTuple):
 
 
 class GroupDecoder:
-    """Decodes groups of one stream and keeps the wanted frames.
-
-    Attributes:
-        kept: Presentation time to the converted frame.
-        sent: Packets given to the decoder.
-    """
+    """Decodes groups of one stream and keeps the wanted frames by their presentation time."""
 
     def __init__(self, container: Container, convert: Converter) -> None:
         self.container = container

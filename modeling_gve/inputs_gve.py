@@ -18,14 +18,7 @@ ITEM_KEYS = {"text": ("text",), "image": ("image", "path", "url", "base64"), "vi
 
 
 class ParsedInput(NamedTuple):
-    """One input, taken apart.
-
-    Attributes:
-        text: The user's words, or None.
-        images: Images in any form.
-        videos: Videos in any form.
-        system: The system message that came with it, or None.
-    """
+    """One input, taken apart: its text, images and videos in any form, and its system message."""
 
     text: str | None
     images: list[Any]

@@ -37,15 +37,7 @@ class Plan(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """One image or video of an input.
-
-    Attributes:
-        kind: "image" or "video".
-        frames: F, 1 for an image.
-        grid: Patches along time, height and width.
-        tokens: Of the whole medium.
-        pixels: Of all frames.
-    """
+    """One image or video of an input; `grid` counts patches along time, height and width."""
 
     kind: str
     frames: int
@@ -62,13 +54,10 @@ class Seen(NamedTuple):
 
 
 class CallLimits(NamedTuple):
-    """Limits of one call.
+    """Limits of one call; sizes are {"shortest_edge", "longest_edge"} in pixels.
 
     Attributes:
-        frames: Frames taken from each video.
-        sample: Whether decoded videos of more frames are sampled.
-        video: {"shortest_edge", "longest_edge"} in pixels a frame.
-        image: The same for images.
+        sample: Whether decoded videos of more than `frames` frames are sampled.
     """
 
     frames: int

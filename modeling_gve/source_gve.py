@@ -28,8 +28,7 @@ class Limits:
         max_pixels: Pixels of one decoded frame; 8,192 x 4,608 holds 8K.
         max_output: Bytes of all returned frames together.
         max_packets: Packets of its video stream; the default is 37 hours of 30 frames a second.
-        max_streams: Streams in the container.
-        timeout: Seconds that reading may take. It is checked between packets, so that one packet may overrun it.
+        timeout: Seconds of reading, checked between packets, so that one packet may overrun it.
     """
 
     max_bytes: int = 64 << 30

@@ -69,14 +69,10 @@ class VideoInfo(NamedTuple):
     """What the headers of a video say.
 
     Attributes:
-        total: Frames, or None where they say nothing and no rate is known.
+        total: Frames, or None if unknown and no rate is known.
         exact: Whether `total` is a count and not a guess.
-        fps: Mean frames a second, or None.
         duration: Seconds, or None; a guess where the clock may restart (MPEG-TS, MPEG-PS, FLV).
         width: Pixels, as stored; `read_video` turns pictures upright, which may exchange the sides.
-        height: As `width`.
-        codec: FFmpeg's name of the codec.
-        container: FFmpeg's name of the container.
         pixel_aspect: Width of a pixel over its height; frames are never stretched by it.
     """
 

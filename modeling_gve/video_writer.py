@@ -29,13 +29,11 @@ _BITEXACT = {"fflags": "+bitexact"}
 def encode_mp4(
     frames: Sequence[np.ndarray] | np.ndarray, fps: int, *, crf: int = 16, max_pixels: int | None = None
 ) -> bytes:
-    """H.264 (yuv420p) in MP4.
+    """H.264 (yuv420p) in MP4, from F frames (H, W, 3) of one size.
 
     Args:
-        frames: F of (H, W, 3), all of one size.
-        fps: Frames a second.
         crf: Quality as x264 counts it, 0 (best) to 51.
-        max_pixels: Of a frame; larger ones are made smaller, and an odd side loses a pixel. None keeps the size.
+        max_pixels: Largest frame; larger ones are resized, and an odd side loses a pixel. None keeps the size.
 
     Raises:
         ValueError: For no frames, frames of another shape or type, or, without `max_pixels`, odd sides.
@@ -104,11 +102,10 @@ def remux(source: VideoSource) -> bytes:
 
 
 def encode_jpegs(frames: Sequence[np.ndarray], ticks: Sequence[int], *, quality: int) -> bytes:
-    """JPEG files as the packets of an MP4 file; every player and reader of videos takes it.
+    """JPEG files as the packets of an MP4 file, which every player and reader accepts.
 
     Args:
-        frames: F of them.
-        ticks: F starts and the end of the last one, ascending, in parts of JPEG_CLOCK.
+        ticks: F starts and the end of the last frame, ascending, in parts of JPEG_CLOCK.
         quality: 1 to 100.
     """
     height, width = _size(frames, even=False)

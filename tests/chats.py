@@ -1,5 +1,6 @@
 """Rows as chats, rendered by transformers, to compare with `prepare`."""
 
+import numpy as np
 import torch
 
 
@@ -30,3 +31,15 @@ def assert_same(ours, theirs):
     assert set(ours) == set(theirs)
     for key in ours:
         assert ours[key].dtype == theirs[key].dtype and torch.equal(ours[key], theirs[key]), key
+
+
+@torch.no_grad()
+def vectors(model, processor, rows, dim=None, **kwargs):
+    """(N, D) as the model gives them."""
+    return model(**processor.prepare(rows, **kwargs), truncate_dim=dim).embeddings.numpy()
+
+
+def far(left, right):
+    """The largest difference of two arrays of one shape."""
+    assert np.asarray(left).shape == np.asarray(right).shape
+    return np.abs(np.asarray(left) - np.asarray(right)).max()

@@ -19,7 +19,7 @@ import pytest
 from make_videos import SPECS, make
 from picture_corpus import saved, scene
 
-from gve import build_tiny, read_video, save_embedder
+from gve import build_tiny, save_embedder
 from gve.eval import encode_command
 from gve.eval.store import load_embeddings
 from gve.media_gve import IMAGE_SUFFIXES, VIDEO_SUFFIXES
@@ -193,20 +193,6 @@ def test_empty_files_of_every_suffix(processor, tmp_path):
             if not re.search("empty|0 bytes", message) or too_long(message, str(path)):
                 wrong.append((suffix, message))
     assert not wrong
-
-
-def test_a_file_that_changes_while_it_is_read(tmp_path):
-    path = tmp_path / "growing.mp4"
-    path.write_bytes(make(SPECS["h264_gop12.mp4"]))
-
-    def grow(height, width):
-        with path.open("ab") as file:
-            file.write(bytes(1000))
-        return height, width
-
-    with pytest.raises(ValueError, match="changed while"):
-        read_video(str(path), 4, grow)
-    assert len(read_video(str(path), 4).frames) == 4
 
 
 ADDRESSES = {

@@ -12,16 +12,13 @@ _EXAMPLE = "[[0], [2, 5]]"
 
 
 def score(queries: str, corpus: str, positives: str, truncate_dim: float | None = None) -> dict[str, Any]:
-    """Score two arrays.
+    """Score two arrays; returns the metrics with intervals.
 
     Args:
         queries: Path of a .npy file of (Q, D) query vectors.
         corpus: Path of a .npy file of (N, D) corpus vectors.
         positives: JSON: Q lists of corpus rows that answer each query.
         truncate_dim: Dimensions kept; None or 0 for all.
-
-    Returns:
-        The metrics with intervals.
     """
     metric = evaluate.load(str(Path(__file__).with_name("video_retrieval.py")), keep_in_memory=True)
     answers = json.loads(positives)
@@ -36,11 +33,7 @@ def score(queries: str, corpus: str, positives: str, truncate_dim: float | None 
 
 
 def build() -> Any:
-    """The page.
-
-    Returns:
-        A gradio interface.
-    """
+    """The page, a gradio interface."""
     import gradio  # only a Space has it
 
     return gradio.Interface(

@@ -29,17 +29,14 @@ class _Groups:
 
 
 def per_query(counts: Counts, metric: str) -> np.ndarray:
-    """Expected value of a metric for every query.
+    """Expected value (Q,) of a metric for every query.
 
     Args:
-        counts: Where the positives stand.
+        counts: Ranks of the positives.
         metric: "recall@k" (share of the query's positives in the first k), "hit@k" (1 if any is), "precision@k" (share
             of the first k that are positives), "ndcg@k", "map" or "map@k" (mean over the positives of the precision at
             each, 0 after place k), "mrr" or "mrr@k" (reciprocal rank of the first positive, 0 after place k),
             "mean_rank" or "median_rank" (rank of the first positive; infinite if it was never ranked).
-
-    Returns:
-        (Q,) float64.
 
     Raises:
         ValueError: For another name.
@@ -59,39 +56,20 @@ def per_query(counts: Counts, metric: str) -> np.ndarray:
 
 
 def summarise(metric: str, scores: np.ndarray) -> float:
-    """One number of many queries: the mean, and for `median_rank` the median.
-
-    Args:
-        metric: As for `per_query`.
-        scores: (Q,) what `per_query` gave.
-
-    Returns:
-        The metric's value.
-    """
+    """One number for many queries' values (Q,): the mean, and for `median_rank` the median."""
     return float(np.median(scores) if parse_metric(metric)[0] == "median_rank" else np.mean(scores))
 
 
 def tied_queries(counts: Counts) -> float:
-    """Share of the queries for which a positive and another candidate that is none have the same score.
-
-    Args:
-        counts: Where the positives stand.
-
-    Returns:
-        A number in 0..1; at 0 every order of equal scores gives the same metrics.
-    """
+    """Share of the queries for which a positive ties with a candidate that is none; at 0, order never matters."""
     groups = _groups(counts)
     return len(np.unique(groups.owner[groups.tied > groups.wanted])) / len(counts.num_positives)
 
 
 def standard_error(scores: np.ndarray) -> float:
-    """Standard error of the mean over queries, taken as independent draws.
+    """Standard error of the mean over queries (Q,) in [0, 1], taken as independent draws.
 
-    Args:
-        scores: (Q,) values in [0, 1].
-
-    Returns:
-        The sample deviation over the root of Q; for a single query 0.5, the most that values in [0, 1] can spread.
+    A single query gives 0.5, the most that such values can spread.
     """
     if len(scores) == 1:
         return 0.5
@@ -99,17 +77,14 @@ def standard_error(scores: np.ndarray) -> float:
 
 
 def all_tied(num_candidates: Sequence[int] | np.ndarray, num_positives: Sequence[int] | np.ndarray) -> Counts:
-    """The counts of an encoder that tells nothing apart; the expectation over them is chance.
+    """The counts of an encoder that gives every candidate the same score; the expectation over them is chance.
 
     Args:
         num_candidates: (Q,) or one number for all queries.
         num_positives: (Q,) or one number for all queries.
 
-    Returns:
-        Counts in which every candidate has the same score.
-
     Raises:
-        ValueError: When a query has no positive, or fewer candidates than positives.
+        ValueError: If a query has no positive, or fewer candidates than positives.
     """
     total, wanted = np.broadcast_arrays(
         np.atleast_1d(np.asarray(num_candidates, dtype=np.int64)), np.atleast_1d(np.asarray(num_positives, np.int64))
@@ -123,15 +98,12 @@ def all_tied(num_candidates: Sequence[int] | np.ndarray, num_positives: Sequence
 def chance_level(
     metric: str, num_candidates: Sequence[int] | np.ndarray | int, num_positives: Sequence[int] | np.ndarray | int
 ) -> float:
-    """What a random order scores: k/N for recall@k, P/N for precision@1, averaged over the queries.
+    """Expected score of a random order: k/N for recall@k, P/N for precision@1, averaged over the queries.
 
     Args:
         metric: As for `per_query`.
         num_candidates: (Q,) or one number.
         num_positives: (Q,) or one number.
-
-    Returns:
-        The metric's expectation.
     """
     return summarise(metric, per_query(all_tied(np.asarray(num_candidates), np.asarray(num_positives)), metric))
 
@@ -139,15 +111,12 @@ def chance_level(
 def chance_error(
     metric: str, num_candidates: Sequence[int] | np.ndarray | int, num_positives: Sequence[int] | np.ndarray | int
 ) -> float:
-    """Standard deviation of the score of one random order of every query's candidates.
+    """Standard deviation of the score of one random order of every query's candidates; their variances add.
 
     Args:
         metric: "recall@k", "hit@k", "precision@k", "ndcg@k", "mrr" or "mrr@k".
         num_candidates: (Q,) or one number.
         num_positives: (Q,) or one number.
-
-    Returns:
-        The deviation of the mean over the queries; each query adds its own variance.
 
     Raises:
         ValueError: For the other metrics.
@@ -179,13 +148,7 @@ def chance_error(
 
 
 def parse_metric(metric: str) -> tuple[str, int]:
-    """Split "recall@10" into its kind and depth.
-
-    Args:
-        metric: As for `per_query`.
-
-    Returns:
-        The kind and k; k is 0 for a metric without depth.
+    """Split "recall@10" into its kind and depth; a metric without depth has 0.
 
     Raises:
         ValueError: For an unknown name or a depth below 1.
@@ -207,7 +170,7 @@ def _sum_by_query(counts: Counts, values: np.ndarray) -> np.ndarray:
 
 
 def _groups(counts: Counts) -> _Groups:
-    """The positives that have the same score as one another, together."""
+    """The positives that share a score, together."""
     order = np.lexsort((counts.above, counts.owner))
     owner, above = counts.owner[order], counts.above[order]
     first = np.flatnonzero(np.diff(owner, prepend=-1) | (np.diff(above, prepend=-1) != 0))
@@ -217,7 +180,7 @@ def _groups(counts: Counts) -> _Groups:
 
 
 def _discounts(k: int) -> np.ndarray:
-    """(k + 1,) sums of the first 0..k discounts 1 / log2(rank + 1)."""
+    """Sums (k + 1,) of the first 0..k discounts 1 / log2(rank + 1)."""
     return np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(2, k + 2)))])
 
 

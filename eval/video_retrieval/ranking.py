@@ -24,14 +24,14 @@ _ROUNDOFF, _SMALLEST, _LARGEST = 2.0**-24, 2.0**-126, 2.0**128 * (1 - 2.0**-24) 
 
 @dataclass(frozen=True)
 class Counts:
-    """Where the positives stand.
+    """Ranks of the positives.
 
     Attributes:
         owner: (P,) the query of each positive, ascending.
         above: (P,) candidates with a strictly higher score; `NEVER` where the positive was not ranked at all.
         tied: (P,) candidates with the same score, itself included.
         num_positives: (Q,) at least one each.
-        num_candidates: (Q,) size of what each query is ranked against.
+        num_candidates: (Q,) size of each query's pool.
     """
 
     owner: np.ndarray
@@ -42,10 +42,10 @@ class Counts:
 
 
 def as_array(values: Any) -> np.ndarray:
-    """An array of arrays, lists or tensors, also of those that numpy does not take: on a device, with a gradient, bfloat16.
+    """An array from arrays, lists or tensors, also tensors on a device, with a gradient, or in bfloat16.
 
-    Values of two bytes and less become float32, which holds them exactly. Tensors are known by their methods, since the
-    Hub Space has no torch.
+    Values of two bytes and less become float32, which holds them exactly. Tensors are recognised by their methods,
+    since the Hub Space has no torch.
     """
     if isinstance(values, list | tuple) and values and hasattr(values[0], "detach"):
         return np.stack([as_array(row) for row in values])
@@ -77,12 +77,9 @@ def count_ranks(
         truncate_dim: Keep so many leading dimensions and bring every row back to unit length; None keeps rows as
             they are.
 
-    Returns:
-        The counts.
-
     Raises:
         ValueError: For shapes that do not fit, values that are not finite or overflow float32, rows out of range or
-            repeated, a query without a positive, or a positive that is no candidate.
+            repeated, a query without a positive, or a positive outside the candidates.
     """
     queries = _embeddings(query_embeddings, "query_embeddings", truncate_dim)
     corpus = _embeddings(corpus_embeddings, "corpus_embeddings", truncate_dim)
@@ -110,16 +107,13 @@ def count_scores(
     positives: Sequence[Sequence[int] | np.ndarray],
     candidates: Sequence[Sequence[int] | np.ndarray] | None = None,
 ) -> Counts:
-    """Rank every positive by scores that are already there; higher is better.
+    """Rank every positive by given scores; higher is better.
 
     Args:
         scores: (Q, N) numbers, compared as they are; with `candidates`, Q rows of scores in the order of each query's
             candidates.
         positives: Q lists of corpus rows that answer the query.
         candidates: Q lists of corpus rows that were scored, or None for the whole corpus.
-
-    Returns:
-        The counts.
 
     Raises:
         ValueError: For rows of another length than their candidates, nan, or bad lists as in `count_ranks`.
@@ -159,11 +153,8 @@ def count_ranked(
     Args:
         ranked: Q lists of ids, each once; they may be cut off, and may be empty.
         positives: Q lists of the ids that answer the query.
-        num_candidates: How many candidates there were. What a list leaves out then shares the places after its end
-            as one tie. None: a positive outside its list was never found, as trec_eval counts.
-
-    Returns:
-        The counts.
+        num_candidates: How many candidates there were. The ids outside a list then share the places after its end as
+            one tie. None: a positive outside its list was never found, as trec_eval counts.
 
     Raises:
         ValueError: For repeated ids, a query without a positive, or lists longer than `num_candidates`.
@@ -190,15 +181,7 @@ def count_ranked(
 
 
 def score_block(queries: np.ndarray, corpus: np.ndarray) -> np.ndarray:
-    """Dot products, accumulated in float64 and rounded to float32.
-
-    Args:
-        queries: (Q, D) float32.
-        corpus: (N, D) float32.
-
-    Returns:
-        (Q, N) float32.
-    """
+    """Dot products (Q, N) of float32 rows (Q, D) and (N, D), accumulated in float64 and rounded to float32."""
     wide = queries.astype(np.float64)
     scores = np.empty((len(queries), len(corpus)), dtype=np.float32)
     step = max(1, _WIDE_CELLS // corpus.shape[1])
@@ -225,7 +208,7 @@ def _counts(
 
 
 def _embeddings(values: Any, name: str, truncate_dim: int | None) -> np.ndarray:
-    """Check one embedding matrix and bring it to float32, which holds bfloat16 and float16 values exactly."""
+    """Check one embedding matrix and convert it to float32."""
     try:
         array = as_array(values).astype(np.float32, copy=False)
     except (TypeError, ValueError, RuntimeError) as error:  # objects, texts, ragged lists, sparse tensors
@@ -276,7 +259,7 @@ def _row_lists(
 
 
 def _places(wanted: np.ndarray, pool: np.ndarray, number: int) -> np.ndarray:
-    """Where a query's positives stand in its pool."""
+    """Places of a query's positives in its pool."""
     order = np.argsort(pool)
     found = np.searchsorted(pool, wanted, sorter=order)
     places = order[np.minimum(found, len(pool) - 1)]

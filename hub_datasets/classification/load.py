@@ -67,9 +67,10 @@ def load_folder(folder: str | PathLike[str], task: ClassificationTask, *, strict
         logger.warning("%s; scores do not compare with scores on all of them", found)
     _check_unique(rows.query_ids, f"{task.slug}: video", "Query each once, or give the rows an id.")
     _check_videos(rows.paths, task)
+    absent = [None] * len(rows.paths)
     return EvaluationSet(
         task=task,
-        queries=_table(id=rows.query_ids, text=None, image=None, video=list(map(str, rows.paths))),
+        queries=_table(id=rows.query_ids, text=absent, image=absent, video=list(map(str, rows.paths))),
         corpus=_table(id=rows.corpus_ids, text=rows.texts),
         query_ids=rows.query_ids,
         corpus_ids=rows.corpus_ids,
@@ -217,17 +218,8 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
 
 
-def _table(**columns: list[str] | None) -> "Dataset":
-    """A dataset of texts; a column of None is null in every row."""
-    import pyarrow as pa
-    from datasets import Dataset  # takes a second to import, and some commands need only the names of tasks
+def _table(**columns: list[str | None]) -> "Dataset":
+    """A dataset of texts."""
+    from datasets import Dataset, Features, Value  # takes a second to import, and some commands need only the tasks
 
-    (length,) = {len(column) for column in columns.values() if column is not None}
-    return Dataset(
-        pa.table(
-            {
-                name: pa.nulls(length, pa.string()) if column is None else pa.array(column, pa.string())
-                for name, column in columns.items()
-            }
-        )
-    )
+    return Dataset.from_dict(columns, features=Features({name: Value("string") for name in columns}))

@@ -176,11 +176,7 @@ def _entry(one: ConvertedSet) -> dict[str, Any]:
     corpus = task.official_corpus if task.pool_size is None else None
     return {
         "published": one.published,
-        "queries": {
-            "expected": task.official_queries,
-            "found": len(archive.queries),
-            "stored": _count(one.queries),
-        },
+        "queries": {"expected": task.official_queries, "found": len(archive.queries), "stored": _count(one.queries)},
         "corpus": {"expected": corpus, "found": len(archive.corpus), "stored": _count(one.corpus)},
         "pools": archive.pools is not None,
         "problems": len(archive.problems),

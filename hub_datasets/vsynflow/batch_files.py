@@ -47,17 +47,11 @@ class BatchCaptioner:
         if new:
             again = max(written[name] for name in new)
             path = self.folder / f"requests-{min(new)}{f'-{again}' if again else ''}.jsonl"
-            write_requests(path, new, self.model, constrained=self.constrained)
+            write_text(path, "".join(self._line(name, request) for name, request in sorted(new.items())))
 
-
-def write_requests(path: Path, requests: dict[str, Request], model: str, *, constrained: bool = True) -> None:
-    """Write a batch file of requests by their names, which become the custom ids."""
-    lines = []
-    for name, request in sorted(requests.items()):
-        body = chat_body(request, model, constrained=constrained)
-        line = {"custom_id": name, "method": "POST", "url": "/v1/chat/completions", "body": body}
-        lines.append(json.dumps(line) + "\n")
-    write_text(path, "".join(lines))
+    def _line(self, name: str, request: Request) -> str:
+        body = chat_body(request, self.model, constrained=self.constrained)
+        return json.dumps({"custom_id": name, "method": "POST", "url": "/v1/chat/completions", "body": body}) + "\n"
 
 
 def read_responses(paths: Iterable[Path]) -> dict[str, Response]:

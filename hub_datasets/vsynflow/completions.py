@@ -1,6 +1,7 @@
 """Chat completions as JSON: the request, and what servers of that interface answer, or say instead."""
 
 import base64
+import json
 from typing import Any
 
 from gve.hub_datasets.vsynflow.captioner import Request, Response, Turn, token_count
@@ -32,10 +33,15 @@ def _content(turn: Turn) -> str | list[dict[str, Any]]:
     if not turn.images:
         return turn.text
     urls = [f"data:image/jpeg;base64,{base64.b64encode(image).decode()}" for image in turn.images]
-    return [
-        *({"type": "image_url", "image_url": {"url": url}} for url in urls),
-        {"type": "text", "text": turn.text},
-    ]
+    return [*({"type": "image_url", "image_url": {"url": url}} for url in urls), {"type": "text", "text": turn.text}]
+
+
+def json_or_text(text: str) -> Any:
+    """The JSON of an answer, or the answer itself."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def read_completion(body: Any) -> Response | None:

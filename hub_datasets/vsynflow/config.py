@@ -10,17 +10,19 @@ colours of 10 of 255, since on the sample videos of iscc-samples false cuts have
 for copies, to be measured for the encoder at hand; those of the rendered world: by the table in hub_datasets/README.md.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from gve.hub_datasets.vsynflow.captioners import captioner_maker
+from gve.hub_datasets.vsynflow.batch_files import BatchCaptioner
 from gve.hub_datasets.vsynflow.decontamination import Decontamination
 from gve.hub_datasets.vsynflow.encoders import encoder_name, make_encoder
+from gve.hub_datasets.vsynflow.endpoint import EndpointCaptioner
 from gve.hub_datasets.vsynflow.enrichment import Enrichment
 from gve.hub_datasets.vsynflow.extension.compositions import Compositions
 from gve.hub_datasets.vsynflow.extension.mining import Mining
@@ -37,6 +39,7 @@ from gve.hub_datasets.vsynflow.quality.rectification import CaptionLimits, Recti
 from gve.hub_datasets.vsynflow.quality.shots import SceneRules
 from gve.hub_datasets.vsynflow.settings import check_keys
 from gve.hub_datasets.vsynflow.stages import SetupError, Stage
+from gve.hub_datasets.vsynflow.truth import TRUTH_NAME, TruthCaptioner
 
 WORLD = {
     "video": {"least_side": 32, "least_frames": 8, "least_motion": 0.1},
@@ -226,6 +229,34 @@ def _gate_encoder(config: Config) -> str:
             f"Name it, or fingerprint again for {config.fingerprints}."
         )
     return known
+
+
+def captioner_maker(values: Mapping[str, Any]) -> tuple[str, Callable[[], Any]]:
+    """A captioner's name, and the function that makes it.
+
+    Raises:
+        ValueError: For an unknown kind, or an argument that is unknown or missing.
+    """
+    given = dict(values)
+    kind = given.pop("kind", None)
+    if kind == "world":
+        _check_arguments(given, ("folder",), ("folder",))
+        return TRUTH_NAME, partial(TruthCaptioner, Path(given["folder"]))
+    if kind == "endpoint":
+        _check_arguments(given, tuple(signature(EndpointCaptioner).parameters), ("model", "urls"))
+        return given["model"], partial(EndpointCaptioner, **given)
+    if kind == "batch":
+        _check_arguments(given, tuple(signature(BatchCaptioner).parameters), ("model", "folder"))
+        return given["model"], partial(BatchCaptioner, **{**given, "folder": Path(given["folder"])})
+    more = " Run transformers serve MODEL and name it as an endpoint." if kind == "transformers" else ""
+    raise ValueError(f"captioner.kind must be one of world, endpoint, batch, got {kind!r}.{more}")
+
+
+def _check_arguments(values: Mapping[str, Any], known: Sequence[str], needed: Sequence[str]) -> None:
+    check_keys("captioner", values, known)
+    missing = [name for name in needed if name not in values]
+    if missing:
+        raise ValueError(f"captioner.{missing[0]} is missing; {', '.join(needed)} are needed. Add it.")
 
 
 def _names(kind: Any) -> list[str]:

@@ -14,8 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from gve.hub_datasets.files import read_json
-from gve.hub_datasets.vsynflow.encoders import encode_videos
-from gve.hub_datasets.vsynflow.fingerprints import Fingerprints, id_keys, text_runs, text_vectors, unit
+from gve.hub_datasets.vsynflow.fingerprints import Fingerprints, id_keys, text_runs, text_vectors, video_vectors
 from gve.hub_datasets.vsynflow.quality.pdq import distances, from_hex
 from gve.hub_datasets.vsynflow.records import Record
 from gve.hub_datasets.vsynflow.shards import read_plan
@@ -138,7 +137,7 @@ class Decontamination(Stage):
                 except (ValueError, FileNotFoundError):
                     found[number] = Failed("undecodable", retryable=False)
             if shown:
-                vectors = unit(encode_videos(context.encoder, list(shown.values())))  # (_BATCH, D)
+                vectors = video_vectors(context.encoder, shown.values())  # (_BATCH, D)
                 for number, nearest in zip(shown, (vectors @ known.videos.T).max(axis=1), strict=True):
                     found[number] = round(float(nearest), 6)
         return found

@@ -4,10 +4,14 @@ The flow never imports a model. It needs a function that makes an encoder (`stag
 changes with the weights, so that scores and fingerprints of different models never meet.
 """
 
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
+
+import numpy as np
 
 from gve.hub_datasets.vsynflow.stages import Encoder, SetupError
 from gve.media_gve import shown
@@ -63,9 +67,9 @@ def _parts(place: str) -> tuple[str, str | None]:
     return ":".join(parts[:2]), parts[2] if len(parts) > 2 else None
 
 
-def encode_videos(encoder: Encoder, videos: list[Any], *, batch_size: int = 32) -> Any:
-    """Vectors of videos, each a list of PIL images, a few at a time."""
-    vectors: list[Any] = []
-    for start in range(0, len(videos), batch_size):
-        vectors.extend(encoder.encode_document([{"video": frames} for frames in videos[start : start + batch_size]]))
-    return vectors
+def encode_batched(encode: Any, inputs: Iterable[Mapping[str, Any]], *, batch_size: int = 64) -> np.ndarray:
+    """Vectors, (N, D) float32; inputs are made a batch at a time, so that memory does not grow with their number."""
+    source, parts = iter(inputs), []
+    while batch := list(islice(source, batch_size)):
+        parts.append(np.asarray(encode(batch), np.float32))
+    return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)

@@ -11,12 +11,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx2
 
 from gve.hub_datasets.vsynflow.captioner import Done, Request, Response
-from gve.hub_datasets.vsynflow.completions import chat_body, error_status, read_completion, with_words
+from gve.hub_datasets.vsynflow.completions import chat_body, error_status, json_or_text, read_completion, with_words
 
 logger = logging.getLogger(__name__)
 
@@ -29,23 +28,19 @@ _RESTS_AFTER, _REST = 3, 1.0
 
 @dataclass
 class Server:
-    """What is known of one server: monotonic time until which it rests, requests in flight, failures in a row."""
+    """A server, its failures in a row, its requests in flight, and the monotonic time until which it rests."""
 
     url: str
     constrained: bool
     failures: int = 0
-    rests_until: float = 0.0
     running: int = 0
-
-    def rest(self, seconds: float) -> None:
-        """Leave it alone for a while."""
-        self.rests_until = max(self.rests_until, time.monotonic() + seconds)
+    rests_until: float = 0.0
 
     def failed(self) -> None:
         """Count a failure; after some in a row the server rests."""
         self.failures += 1
         if self.failures >= _RESTS_AFTER:
-            self.rest(_REST)
+            self.rests_until = time.monotonic() + _REST
 
 
 @dataclass
@@ -86,11 +81,7 @@ class EndpointCaptioner:
         return self.model
 
     def answer(self, requests: Sequence[Request], done: Done) -> None:
-        """Answer every request once; `done` is called in the order of arrival, on this thread.
-
-        Raises:
-            OSError: As `done` raises it, on a full disk for instance.
-        """
+        """Answer every request once; `done` is called in the order of arrival, on this thread, and may raise."""
         try:
             asyncio.run(self._all(requests, done))
         except ExceptionGroup as group:  # the runner knows the machine's trouble by its type
@@ -102,24 +93,24 @@ class EndpointCaptioner:
         key = Path(self.key_file).read_text(encoding="utf-8").strip() if self.key_file else ""
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         limits = httpx2.Limits(max_connections=self.in_flight)
-        async with httpx2.AsyncClient(headers=headers, limits=limits, timeout=self.call_seconds) as client:
 
-            async def one(number: int, request: Request) -> None:
-                async with free:
-                    try:
-                        async with asyncio.timeout(self.deadline):
-                            response = await self._ask(client, servers, request)
-                    except TimeoutError:
-                        response = Response(error="deadline", retryable=True)
-                done(number, response)
+        async def one(number: int, request: Request) -> None:
+            async with free:
+                try:
+                    async with asyncio.timeout(self.deadline):
+                        response = await self._ask(client, servers, request)
+                except TimeoutError:
+                    response = Response(error="deadline", retryable=True)
+            done(number, response)
 
-            async with asyncio.TaskGroup() as group:
-                for number, request in enumerate(requests):
-                    group.create_task(one(number, request))
+        calls = httpx2.AsyncClient(headers=headers, limits=limits, timeout=self.call_seconds)
+        async with calls as client, asyncio.TaskGroup() as group:
+            for number, request in enumerate(requests):
+                group.create_task(one(number, request))
 
     async def _ask(self, client: httpx2.AsyncClient, servers: Sequence[Server], request: Request) -> Response:
         """Call until a server answers, refuses for good, or the retries are used up."""
-        name, code = request.key(self.name), "endpoint"
+        name = request.key(self.name)
         pauses = random.Random(name)
         for attempt in range(self.retries + 1):
             server = await _choose(servers)
@@ -130,11 +121,10 @@ class EndpointCaptioner:
                 server.running -= 1
             if isinstance(outcome, Response):
                 return outcome
-            code = outcome
             if attempt < self.retries:
                 backoff = min(_LONGEST_PAUSE, 0.25 * 2**attempt) * pauses.uniform(0.5, 1.0)
                 await asyncio.sleep(backoff if pause is None else pause)
-        return Response(error=code, retryable=True)
+        return Response(error=outcome, retryable=True)
 
     async def _call(
         self, client: httpx2.AsyncClient, server: Server, request: Request, name: str
@@ -147,7 +137,7 @@ class EndpointCaptioner:
         except (httpx2.HTTPError, OSError) as error:
             server.failed()
             return ("timeout" if isinstance(error, httpx2.TimeoutException) else "connection"), None
-        found = _body(got)
+        found = json_or_text(got.text)
         status = (error_status(found) if got.status_code == 200 else None) or got.status_code
         words = with_words(f"http-{status}", found)
         if status in _SCHEMA_REFUSED and constrained:
@@ -159,7 +149,7 @@ class EndpointCaptioner:
             if status >= 500:
                 server.failed()
             elif pause is not None:  # the server is busy for every request, not only for this one
-                server.rest(pause)
+                server.rests_until = max(server.rests_until, time.monotonic() + pause)
             return words, pause
         if status != 200:
             if status in _SCHEMA_REFUSED:  # so it was not the schema
@@ -167,14 +157,6 @@ class EndpointCaptioner:
             return Response(error=words, retryable=True), None
         server.failures, server.rests_until = 0, 0.0
         return read_completion(found) or with_words("not-a-completion", found), None
-
-
-def _body(got: httpx2.Response) -> Any:
-    """The JSON of an answer, or its text."""
-    try:
-        return got.json()
-    except (ValueError, RecursionError):
-        return got.text
 
 
 async def _choose(servers: Sequence[Server]) -> Server:

@@ -5,6 +5,7 @@ turn. With an encoder the cosines of captions and frames are stored as well.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,12 @@ from gve.hub_datasets.vsynflow.styles import STYLES, Profile, draw_profile
 from gve.hub_datasets.vsynflow.validation import check_captions
 
 CAPTION_COLUMNS: dict[str, pa.DataType] = {
-    "captions": pa.list_(pa.string()),
-    "emphases": pa.list_(pa.string()),
-    "readability": pa.string(),
-    "education": pa.string(),
+    **dict.fromkeys(("captions", "emphases"), pa.list_(pa.string())),
+    **dict.fromkeys(("readability", "education"), pa.string()),
     "chosen": pa.int32(),
-    "caption_prompt": pa.string(),
-    "captioner": pa.string(),
+    **dict.fromkeys(("caption_prompt", "captioner"), pa.string()),
     "caption_attempts": pa.int32(),
-    "caption_input_tokens": pa.int64(),
-    "caption_output_tokens": pa.int64(),
+    **dict.fromkeys(("caption_input_tokens", "caption_output_tokens"), pa.int64()),
     "semantic": pa.list_(pa.float32()),
 }
 TEMPERATURE = 0.7
@@ -39,10 +36,11 @@ TEMPERATURE = 0.7
 PROMPT_OF: Mapping[str, Prompt] = {"video": VIDEO_CAPTIONS, "frame": FRAME_CAPTIONS}
 
 
+@dataclass(frozen=True)
 class Enrichment(Stage):
     """Writes five captions of every video.
 
-    Args:
+    Attributes:
         captioner: Its name; another captioner's captions are other columns.
         encoder: Name of the encoder for the cosines; "" for none.
         num_frames: Frames that the captioner sees.
@@ -51,19 +49,19 @@ class Enrichment(Stage):
 
     name = "enrichment"
     version = 2
-    reads: Sequence[str] = ("video", "text")
+    reads = ("video", "text")
     columns = CAPTION_COLUMNS
 
-    def __init__(self, captioner: str, *, encoder: str = "", num_frames: int = 8, seed: int = 0) -> None:
-        if num_frames < 1:
-            raise ValueError(f"num_frames must be at least 1, got {num_frames}. The paper takes 8.")
-        self.captioner, self.encoder, self.num_frames, self.seed = captioner, encoder, num_frames, seed
+    param_names = ("captioner", "encoder", "prompt", "num_frames", "temperature", "seed")
+    prompt, temperature = VIDEO_CAPTIONS.label, TEMPERATURE
+    captioner: str
+    encoder: str = ""
+    num_frames: int = 8
+    seed: int = 0
 
-    @property
-    def params(self) -> Mapping[str, Any]:
-        """What the captions depend on."""
-        names = {"captioner": self.captioner, "encoder": self.encoder, "prompt": VIDEO_CAPTIONS.label}
-        return {**names, "num_frames": self.num_frames, "temperature": TEMPERATURE, "seed": self.seed}
+    def __post_init__(self) -> None:
+        if self.num_frames < 1:
+            raise ValueError(f"num_frames must be at least 1, got {self.num_frames}. The paper takes 8.")
 
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
         """Caption the records of a shard, all calls in flight together."""

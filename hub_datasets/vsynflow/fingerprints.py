@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from gve.hub_datasets.files import write_atomic
-from gve.hub_datasets.vsynflow.encoders import encode_videos
+from gve.hub_datasets.vsynflow.encoders import encode_batched
 from gve.hub_datasets.vsynflow.quality.captions import normal
 from gve.hub_datasets.vsynflow.quality.pdq import BITS, from_hex, pdq, to_hex
 from gve.hub_datasets.vsynflow.quality.worker import video_worker
@@ -160,11 +160,11 @@ def make_fingerprints(
         if encoder is not None and item["video"] is not None:
             seen += views_of(item["video"], num_frames)
         if encoder is not None and len(seen) >= _BATCH:
-            vectors, seen = [*vectors, unit(encode_videos(encoder, seen))], []
+            vectors, seen = [*vectors, video_vectors(encoder, seen)], []
     found.ids, found.runs = frozenset(ids), np.array(sorted(runs), np.uint64)
     found.hashes = np.unique(from_hex(list(hashes)), axis=0) if hashes else found.hashes
     if encoder is not None:
-        vectors += [unit(encode_videos(encoder, seen))] if seen else []
+        vectors += [video_vectors(encoder, seen)] if seen else []
         found.videos = np.concatenate(vectors) if vectors else found.videos
         found.texts = text_vectors(encoder, list(texts)) if texts else found.texts
     return found
@@ -199,10 +199,14 @@ def text_runs(text: str) -> set[int]:
     return {int.from_bytes(hashlib.blake2b(run.encode(), digest_size=8).digest()) for run in runs}
 
 
-def text_vectors(encoder: Encoder, texts: Sequence[str]) -> np.ndarray:
+def text_vectors(encoder: Encoder, texts: Iterable[str]) -> np.ndarray:
     """(E, D) unit vectors of texts."""
-    parts = [texts[start : start + _BATCH] for start in range(0, len(texts), _BATCH)]
-    return np.concatenate([unit(encoder.encode_query([{"text": text} for text in part])) for part in parts])
+    return unit(encode_batched(encoder.encode_query, ({"text": text} for text in texts)))
+
+
+def video_vectors(encoder: Encoder, videos: Iterable[list[Any]]) -> np.ndarray:
+    """(E, D) unit vectors of videos, each a list of PIL images."""
+    return unit(encode_batched(encoder.encode_document, ({"video": frames} for frames in videos), batch_size=32))
 
 
 def unit(vectors: Sequence[Any] | np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """A flow: stages in order, and what they share."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -55,7 +56,7 @@ class Flow:
             stage.name: {"version": stage.version, "params": dict(stage.params), "limits": dict(stage.limits)}
             for stage in self.stages
         }
-        return {"seed": self.seed, "stages": stages}
+        return json.loads(json.dumps({"seed": self.seed, "stages": stages}))  # tuples become lists, as in run.json
 
     def digest(self) -> str:
         """Name the flow, limits included."""

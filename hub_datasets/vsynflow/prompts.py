@@ -119,14 +119,6 @@ Somebody has only the {reference} and looks for the whole video. Write what they
 Answer with one JSON object and nothing else: {{"query": "..."}}."""
 IMAGE_QUERY = Prompt("image-query", 1, _QUERY, _schema({"query": (10, 400)}), 160)
 CLIP_QUERY = Prompt("clip-query", 1, _QUERY, _schema({"query": (10, 160)}), 80)
-IMAGE_WISH = (
-    "Keep who or what the image shows and tell what changes in the video: the action, the scene, a property that turns "
-    "into another, or something that stands in a relation to it."
-)
-CLIP_WISH = (
-    "Tell how the video goes beyond the clip: what follows or came before, another point of view, another quality of "
-    "the recording, or a small variation."
-)
 PROMPTS: dict[str, Prompt] = {
     prompt.name: prompt for prompt in (VIDEO_CAPTIONS, FRAME_CAPTIONS, IMAGE_QUERY, CLIP_QUERY)
 }
@@ -134,27 +126,24 @@ PROMPTS: dict[str, Prompt] = {
 
 def image_query_text(caption: str, frames: int) -> str:
     """The words of a request for a TI2V text; the first picture is the reference."""
-    return IMAGE_QUERY.fill(
-        shown=f"The first picture is the reference image; the other {frames} are frames of a video in order.",
-        reference="image",
-        caption=caption,
-        wish=IMAGE_WISH,
-        bindings=_quoted("image"),
-        limit="At most 50 words.",
+    shown = f"The first picture is the reference image; the other {frames} are frames of a video in order."
+    wish = (
+        "Keep who or what the image shows and tell what changes in the video: the action, the scene, a property that "
+        "turns into another, or something that stands in a relation to it."
     )
+    return _query_text(IMAGE_QUERY, "image", caption, shown, wish, "At most 50 words.")
 
 
 def clip_query_text(caption: str, clip_frames: int, frames: int) -> str:
     """The words of a request for a TV2V text; the first pictures are the reference clip."""
-    return CLIP_QUERY.fill(
-        shown=f"The first {clip_frames} pictures are a reference clip; the other {frames} are frames of a video.",
-        reference="clip",
-        caption=caption,
-        wish=CLIP_WISH,
-        bindings=_quoted("clip"),
-        limit="5 to 15 words.",
+    shown = f"The first {clip_frames} pictures are a reference clip; the other {frames} are frames of a video."
+    wish = (
+        "Tell how the video goes beyond the clip: what follows or came before, another point of view, another quality "
+        "of the recording, or a small variation."
     )
+    return _query_text(CLIP_QUERY, "clip", caption, shown, wish, "5 to 15 words.")
 
 
-def _quoted(reference: str) -> str:
-    return ", ".join(f'"{words}"' for words in BINDINGS[reference][:3])
+def _query_text(prompt: Prompt, reference: str, caption: str, shown: str, wish: str, limit: str) -> str:
+    bindings = ", ".join(f'"{words}"' for words in BINDINGS[reference][:3])
+    return prompt.fill(shown=shown, reference=reference, caption=caption, wish=wish, bindings=bindings, limit=limit)

@@ -4,7 +4,6 @@ Nothing is decoded, and no video is copied unless a table or data set holds its 
 """
 
 import codecs
-import hashlib
 import json
 import logging
 import tarfile
@@ -15,8 +14,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from gve.hub_datasets.files import write_atomic
-from gve.hub_datasets.vsynflow.records import Record, digest, make_record, utf8
+from gve.hub_datasets.vsynflow.records import Record, digest, keep_media, make_record, utf8
 from gve.hub_datasets.vsynflow.settings import READERS
 from gve.hub_datasets.vsynflow.tables import Cells, marked_encoding, table_kind, table_rows, undecoded
 from gve.hub_datasets.walking import walk_files
@@ -198,20 +196,12 @@ def _rows(source: RawCorpus, folder: Path, rows: Iterable[Mapping[str, Any]], ro
         video, texts = cells.video(source.video_column), cells.texts(source.text_column)
         name = f"{number:08d}" if source.id_column is None else cells.name(source.id_column)
         if isinstance(video, bytes):
-            video = _video_file(video, folder)
+            video = str((folder / keep_media(folder, video, ".video")).resolve())
         else:
             name = video if source.id_column is None and source.kind == "manifest" else name
             video = str(root / video) if root is not None and "://" not in video else video
         licences = (cells.name(column) for column in LICENCES if row.get(column))
         yield Entry(name, video, texts, next(licences, None))
-
-
-def _video_file(content: bytes, folder: Path) -> str:
-    name = hashlib.blake2b(content, digest_size=16).hexdigest()
-    path = (folder / "media" / name[:2] / f"{name}.video").resolve()
-    if not path.exists():
-        write_atomic(path, content)
-    return str(path)
 
 
 def _webdataset(source: RawCorpus, passed: Counter[str]) -> Iterator[Entry]:

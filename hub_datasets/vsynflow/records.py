@@ -11,6 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from gve.hub_datasets.files import write_atomic
+
 Record = dict[str, Any]
 """The columns of BASE_COLUMNS, and those that stages added."""
 
@@ -53,6 +55,15 @@ def digest(*parts: Any) -> str:
 def utf8(text: str) -> str:
     """A text that UTF-8 can hold: lone surrogates, as in broken JSON and file names, become "?"."""
     return text.encode(errors="replace").decode()
+
+
+def keep_media(folder: Path, content: bytes, suffix: str) -> str:
+    """Write an encoded file once under the name of its content; returns its path in the folder."""
+    name = hashlib.blake2b(content, digest_size=16).hexdigest()
+    path = f"media/{name[:2]}/{name}{suffix}"
+    if not (folder / path).is_file():
+        write_atomic(folder / path, content)
+    return path
 
 
 def open_place(place: Mapping[str, Any]) -> str | bytes:

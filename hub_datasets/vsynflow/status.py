@@ -89,13 +89,8 @@ def read_table(folder: Path, table: str) -> Iterator[dict[str, Any]]:
 class Verdict:
     """What a check of a run found.
 
-    Attributes:
-        records: Raw records. Each counts as kept, rejected or failed by what became of it and its children.
-        kept: Raw records of which something was kept.
-        failed: Raw records of which nothing was kept and something failed.
-        rejected: All others.
-        rows: Rows of the kept table: records and children that passed every stage.
-        errors: What is wrong, one line each; empty for a sound and finished run.
+    A raw record is kept if anything of it was, else failed if anything of it failed, else rejected. `rows` counts the
+    kept table; `errors` is empty for a sound and finished run.
     """
 
     records: int = 0

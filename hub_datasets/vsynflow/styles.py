@@ -70,8 +70,6 @@ class Profile:
 
 def draw_profile(record: str, kind: str, seed: int) -> Profile:
     """Draw the profile of a record for a "video" or "frame", the same in every run with this seed."""
-    if kind not in STYLES:
-        raise ValueError(f"kind must be video or frame, got {kind!r}.")
     rng = generator(seed, record, kind)
     shares = {name: share for name, share in EMPHASES.items() if kind == "video" or name != "temporal"}
     weights = np.array(list(shares.values()))

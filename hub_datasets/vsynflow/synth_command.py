@@ -59,10 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--frames", type=int, default=8, help="frames of a video for the encoder (default: %(default)s)"
     )
     marks.add_argument(
-        "--hash-frames",
-        type=int,
-        default=HASHED_FRAMES,
-        help="most frames of a video to hash (default: %(default)s)",
+        "--hash-frames", type=int, default=HASHED_FRAMES, help="most frames of a video to hash (default: %(default)s)"
     )
     return parser
 

@@ -162,7 +162,9 @@ class Cells:
 
     def _cell(self, column: str) -> Any:
         if column not in self.row:
-            raise ValueError(f"column must be among {', '.join(self.row)[:QUOTED]} in {self.where}, got {column!r}.")
+            raise ValueError(
+                f"column {column!r} is not in {self.where}, which has {', '.join(self.row)[:QUOTED] or 'none'}."
+            )
         value = self.row[column]
         return None if isinstance(value, float) and math.isnan(value) else value
 

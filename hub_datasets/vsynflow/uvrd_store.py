@@ -8,7 +8,6 @@ as entries of a dictionary, and media columns are left uncompressed, so that equ
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from datasets import Features
 from gve.hub_datasets.files import write_atomic
 from gve.hub_datasets.parquet import write_blocks
 from gve.hub_datasets.vsynflow.extension.pairs import PairRow, PairSide
-from gve.hub_datasets.vsynflow.records import Record, read_place
+from gve.hub_datasets.vsynflow.records import Record, keep_media, read_place
 from gve.media_gve import MP4
 
 SHARD_ROWS, SHARD_BYTES = 1000, 512 << 20
@@ -63,13 +62,8 @@ class MediaStore:
         """A record's video in the folder, copied at its first use."""
         name = repr(sorted(record["video"].items()))
         if name not in self._videos:
-            content = read_place(record["video"])
-            digest = blake2b(content, digest_size=16).hexdigest()
             suffix = Path(record["video"]["path"]).suffix if record["video"]["offset"] is None else ""
-            path = self.folder / "media" / digest[:2] / f"{digest}{suffix or MP4}"
-            if not path.is_file():
-                write_atomic(path, content)
-            self._videos[name] = path
+            self._videos[name] = self.folder / keep_media(self.folder, read_place(record["video"]), suffix or MP4)
         return self._videos[name]
 
     def _placed(self, source: Path) -> Path:

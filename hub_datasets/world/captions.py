@@ -182,6 +182,14 @@ def _event(clip: Clip, rng: Generator) -> Caption:
     return Caption(event_text(clip, half, rng, article="a"), frozenset({event_fact(clip, half)}))
 
 
+def event_caption(clip: Clip, half: int, rng: Generator, *, in_scene: bool) -> Caption:
+    """The text of the event of one half, with or without its scene."""
+    text, facts = event_text(clip, half, rng, article="a"), {event_fact(clip, half)}
+    if in_scene:
+        text, facts = f"{text} {choice(rng, SCENE_WORDS[clip.scene])}", facts | {fact("scene", clip.scene)}
+    return Caption(text, frozenset(facts))
+
+
 def _theme(clip: Clip, rng: Generator) -> Caption:
     text = choice(rng, ("a ", "the overall look is a ")) + choice(rng, STYLE_WORDS[clip.style])
     text += choice(rng, (" scene ", " shot ", " view ")) + choice(rng, SCENE_WORDS[clip.scene])

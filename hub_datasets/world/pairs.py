@@ -18,21 +18,25 @@ from gve.hub_datasets.world.captions import (
     answers,
     caption,
     clip_facts,
+    event_caption,
     event_fact,
     fact,
     image_caption,
     long_caption,
 )
-from gve.hub_datasets.world.compose import Composed, content_fact, image_group, video_group
 from gve.hub_datasets.world.rows import Pair, Side, stream
 from gve.hub_datasets.world.spec import Clip, choice, sample_clip
-from gve.hub_datasets.world.texts import KIND_SETS, RICHER, TASK_INSTRUCTIONS, event_caption
+from gve.hub_datasets.world.texts import KIND_SETS, RICHER, TASK_INSTRUCTIONS
 from gve.hub_datasets.world.variants import (
     GROUP_SIZE,
     MODIFICATIONS,
+    Composed,
+    content_fact,
     group,
+    image_group,
     modify,
     relation_group,
+    video_group,
 )
 from gve.hub_datasets.world.video import LONG_CLIPS
 from gve.media_gve import shown

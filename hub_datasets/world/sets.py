@@ -11,25 +11,22 @@ from functools import lru_cache
 from numpy.random import Generator
 
 from gve.hub_datasets.uvrb.tasks import SETS, RetrievalSet
-from gve.hub_datasets.world.captions import Caption, answers, caption, clip_facts, long_caption
-from gve.hub_datasets.world.compose import (
-    Composed,
-    content_fact,
-    image_group,
-    modified,
-    retake,
-)
+from gve.hub_datasets.world.captions import Caption, answers, caption, clip_facts, event_caption, long_caption
 from gve.hub_datasets.world.rows import Side, stream
 from gve.hub_datasets.world.spec import CAMERAS, SCENES, STYLES, Clip, choice, sample_clip
-from gve.hub_datasets.world.texts import event_caption
 from gve.hub_datasets.world.variants import (
     MODIFICATIONS,
+    Composed,
     change_event,
     change_scene,
     change_thing,
+    content_fact,
+    image_group,
+    modified,
     modify,
     order_group,
     relation_group,
+    retake,
     sample_order_clip,
 )
 from gve.hub_datasets.world.video import LONG_CLIPS

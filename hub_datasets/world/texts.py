@@ -5,20 +5,10 @@ from collections.abc import Iterator
 from numpy.random import Generator
 
 from gve.hub_datasets.uvrb.tasks import SETS
-from gve.hub_datasets.world.captions import (
-    CLIP_KINDS,
-    SCENE_WORDS,
-    Caption,
-    caption,
-    event_fact,
-    event_text,
-    fact,
-    image_caption,
-    long_caption,
-)
-from gve.hub_datasets.world.compose import image_group, video_group
+from gve.hub_datasets.world.captions import CLIP_KINDS, caption, event_caption, image_caption, long_caption
 from gve.hub_datasets.world.rows import stream
-from gve.hub_datasets.world.spec import Clip, choice, sample_clip
+from gve.hub_datasets.world.spec import sample_clip
+from gve.hub_datasets.world.variants import image_group, video_group
 from gve.hub_datasets.world.video import LONG_CLIPS
 
 KIND_SETS = {task.text_kind: name for name, task in SETS.items() if task.text_kind is not None}
@@ -43,14 +33,6 @@ TASK_INSTRUCTIONS = {
     "v2v": SETS["LoVR-C2V"].instruction,
 }
 """T2V is not here: its instruction depends on the kind of text (`KIND_SETS`)."""
-
-
-def event_caption(clip: Clip, half: int, rng: Generator, *, in_scene: bool) -> Caption:
-    """The text of the event of one half, with or without its scene."""
-    text, facts = event_text(clip, half, rng, article="a"), {event_fact(clip, half)}
-    if in_scene:
-        text, facts = f"{text} {choice(rng, SCENE_WORDS[clip.scene])}", facts | {fact("scene", clip.scene)}
-    return Caption(text, frozenset(facts))
 
 
 def instructions() -> list[str]:

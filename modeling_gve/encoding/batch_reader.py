@@ -36,12 +36,7 @@ Batch = tuple[dict[str, torch.Tensor], list[int]]
 
 
 class Prepared(NamedTuple):
-    """What became of some inputs.
-
-    Attributes:
-        batches: Tensors of the inputs that can be read.
-        failed: (error, place) of the others.
-    """
+    """What became of some inputs: tensors of those that can be read, (error, place) of the others."""
 
     batches: list[Batch]
     failed: list[tuple[Exception, int]]

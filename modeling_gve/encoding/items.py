@@ -22,12 +22,7 @@ OPTIONS = ("num_frames", "max_length", "video_size", "image_size")
 
 @dataclass(frozen=True)
 class Skipped:
-    """An input without an embedding.
-
-    Attributes:
-        index: Its place in the caller's list.
-        error: The reason; its message names the place and the file.
-    """
+    """An input without an embedding: its place in the caller's list, and an error that names place and file."""
 
     index: int
     error: Exception

@@ -22,14 +22,7 @@ QK_BIAS_STD = 0.5
 
 
 class Family(NamedTuple):
-    """What distinguishes one backbone's tiny embedder.
-
-    Attributes:
-        default_system: The processor's default system message.
-        time_words: What a video adds to the words of a chat.
-        mean: Mean of each channel.
-        std: Deviation of each channel.
-    """
+    """What distinguishes one backbone's tiny embedder; `time_words` is what a video adds to the words of a chat."""
 
     config: type[GVEConfig | GVEQwen3VLConfig]
     model: type[GVEModel | GVEQwen3VLModel]
@@ -80,12 +73,8 @@ def tiny_config(
     height and width axes turn by less than a hundredth of a radian from one side to the other.
 
     Args:
-        tokenizer: Gives the size of the vocabulary and the ids of special tokens.
         family: The backbone, one of `FAMILIES`.
         vision_depth: Blocks of the vision tower, all with full attention.
-        text_hidden: Width of the language model and of the embeddings.
-        heads: Attention heads of both.
-        patch_size: Side of a patch in pixels.
         mrope_section: Rotary pairs of the time, height and width axes.
     """
     config = _family(family).config
@@ -195,23 +184,17 @@ def build_tiny(
     qk_bias_std: float | None = None,
     **architecture: Any,
 ) -> tuple[GVEModel | GVEQwen3VLModel, GVEProcessor | GVEQwen3VLProcessor]:
-    """Build an untrained model and its processor.
+    """Build an untrained model, float32 and in evaluation mode, and its processor.
 
     Args:
         texts: Texts to train the tokenizer on.
         family: The backbone, "qwen2_5_vl" or "qwen3_vl".
         seed: Seed of the weights; the caller's random state does not change.
         frame_size: Side of frames and images in pixels.
-        num_frames: Frames taken from each video.
-        vocab_size: Most tokens of the vocabulary.
-        patch_size: Side of a patch in pixels.
         qk_bias_std: Deviation of the query and key biases of Qwen2.5-VL's language model, which let attention depend
             on positions from the first step; `QK_BIAS_STD` by default. Qwen3-VL has none: it normalises queries and
             keys, which has the same effect.
         **architecture: Passed on to `tiny_config`.
-
-    Returns:
-        The model, float32 and in evaluation mode, and the processor.
 
     Raises:
         ValueError: If the family is unknown, or has no biases.

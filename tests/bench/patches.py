@@ -12,10 +12,11 @@ import torch
 import transformers
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from gve.video_processing_gve import cut_patches, normalise_patches
+from gve.video_processing_gve import GVEVideoProcessor, cut_patches
 
 FRAMES, HEIGHT, WIDTH = 8, 280, 504
 SIDE, DEPTH, MERGE = 14, 2, 2
+READER = GVEVideoProcessor()
 
 
 def stock(frames: np.ndarray) -> torch.Tensor:
@@ -35,7 +36,7 @@ def as_bytes(frames: np.ndarray) -> torch.Tensor:
 
 def ours(frames: np.ndarray) -> torch.Tensor:
     """Normalised patches: (N, P)."""
-    return normalise_patches(as_bytes(frames), OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
+    return READER.normalise(as_bytes(frames))
 
 
 def main(rounds: int) -> None:

@@ -167,7 +167,7 @@ def test_settings_that_an_encoder_does_not_have(folder):
     encoder = WordEncoder()
     with pytest.raises(ValueError, match="--frames, --tokens: WordEncoder has no such settings"):
         run_benchmark(encoder, folder, sets=["msrvtt"], settings=[VideoSetting(), VideoSetting(num_frames=16)])
-    with pytest.raises(ValueError, match="--tokens: 0; 1 or more"):
+    with pytest.raises(ValueError, match="--tokens: must be at least 1, got 0"):
         VideoSetting(frame_tokens=0).options(encoder)
     with pytest.raises(ValueError, match="settings: got none"):
         run_benchmark(encoder, folder, sets=["msrvtt"], settings=[])

@@ -138,7 +138,7 @@ def test_beside_sets_of_uvrb(tmp_path, monkeypatch, capsys):
     [
         (["--sets", "ucf101", "--strict"], "has 3 classes; UCF101 has 101"),
         (["--sets", "ucf101", "--split", "test"], "--split: 'test'; a folder of labelled videos has no splits"),
-        (["--sets", "ucf101", "hmdb51"], "ucf101: no folder"),
+        (["--sets", "ucf101", "hmdb51"], "not a folder of videos"),
         (["--sets", "ucf-101"], "unknown set 'ucf-101'; nearest: ucf101"),
         (["--sets", "ucf101", "--instructions", "few.json"], "instructions: none for UCF101"),
     ],

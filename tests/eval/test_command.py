@@ -156,7 +156,7 @@ def test_compare_refuses_other_queries(encoder, folder, tmp_path, capsys):
     assert "has no per_query; scores by query are needed" in capsys.readouterr().err
     other.write_text("{}")
     assert main(["--compare", str(other), str(other)]) == 2
-    assert "is no report" in capsys.readouterr().err
+    assert "not a report with sets" in capsys.readouterr().err
 
 
 def test_vectors_of_another_model_or_template_are_not_taken(tmp_path):

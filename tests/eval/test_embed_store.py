@@ -179,7 +179,7 @@ def test_other_files_and_folders_are_refused(pictures, tmp_path):
     with pytest.raises(ValueError, match=r"is a folder that holds '00\d*\.png'"):
         store_of(pictures, pictures)
     (out / INDEX).write_text("{}")
-    with pytest.raises(ValueError, match="schema .*got None"):
+    with pytest.raises(ValueError, match=r"schema .*got None"):
         load_embeddings(out)
     (out / INDEX).write_text("no")
     with pytest.raises(ValueError, match="not JSON"):

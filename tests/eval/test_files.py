@@ -190,7 +190,7 @@ def test_other_files_are_no_embeddings(tmp_path):
     with pytest.raises(ValueError, match="not a readable safetensors file"):
         load_embeddings(path)
     save_file({"weight": np.zeros(2, np.float32)}, path)
-    with pytest.raises(ValueError, match="schema .*got None"):
+    with pytest.raises(ValueError, match=r"schema .*got None"):
         load_embeddings(path)
 
 

@@ -3,8 +3,19 @@
 import numpy as np
 import pytest
 
+from gve.eval.compare import compare_reports
 from gve.eval.video_retrieval import intervals
-from gve.eval.video_retrieval.intervals import bootstrap_interval, interval, paired_bootstrap, replicates
+from gve.eval.video_retrieval.intervals import bootstrap_interval, interval, replicates
+
+
+def compared(first, second):
+    """The only row of a comparison of two reports with these scores by query."""
+    reports = [
+        {"sets": {"MSRVTT": {"metric": "m", "queries_digest": "d", "score": np.mean(one), "per_query": one}}}
+        for one in (first, second)
+    ]
+    (row,) = compare_reports(*reports)
+    return row
 
 
 def test_replicates_have_the_mean_and_error_of_the_sample(monkeypatch):
@@ -50,28 +61,23 @@ def test_pairing_sees_what_separate_intervals_do_not():
     first = (rng.random(400) < 0.5).astype(float)
     second = first.copy()
     second[np.flatnonzero(first == 0)[:16]] = 1  # better on 16 queries, worse on none
-    result = paired_bootstrap(first, second)
-    assert result.value == pytest.approx(0.04)
-    assert 0 < result.low < 0.04 < result.high
-    assert result.p_value < 0.01
+    result = compared(first, second)
+    assert result["difference"] == pytest.approx(0.04)
+    assert 0 < result["interval"][0] < 0.04 < result["interval"][1]
+    assert result["p_value"] < 0.01
     assert bootstrap_interval(first)[1] > bootstrap_interval(second)[0]
-    back = paired_bootstrap(second, first)
-    assert (back.value, back.low) == (pytest.approx(-result.value), pytest.approx(-result.high))
+    back = compared(second, first)
+    assert (back["difference"], back["interval"][0]) == pytest.approx((-result["difference"], -result["interval"][1]))
 
 
 def test_equal_runs_do_not_differ():
     scores = np.random.default_rng(4).random(50)
-    assert paired_bootstrap(scores, scores) == intervals.Difference(0.0, 0.0, 0.0, 1.0)
-    assert paired_bootstrap(np.zeros(50), np.ones(50)).p_value == pytest.approx(1 / 2001)  # never nothing
-    noise = np.random.default_rng(5).standard_normal(200) * 0.1
-    noise -= noise.mean() - 0.001
-    assert paired_bootstrap(np.zeros(200), noise).p_value > 0.5
-
-
-def test_p_values_of_equal_runs_are_uniform():
+    same = compared(scores, scores)
+    assert (same["difference"], same["interval"], same["p_value"]) == (0, [0, 0], 1)
+    assert compared(np.zeros(50), np.ones(50))["p_value"] == pytest.approx(1 / 2001)  # never nothing
     rng = np.random.default_rng(6)
-    values = [paired_bootstrap(np.zeros(80), rng.standard_normal(80), samples=300, seed=n).p_value for n in range(200)]
-    assert np.mean(np.array(values) < 0.1) == pytest.approx(0.1, abs=0.06)
+    values = [compared(np.zeros(80), rng.standard_normal(80))["p_value"] for _ in range(200)]
+    assert np.mean(np.array(values) < 0.1) == pytest.approx(0.1, abs=0.06)  # uniform
     assert np.mean(values) == pytest.approx(0.5, abs=0.08)
 
 
@@ -84,7 +90,6 @@ def test_p_values_of_equal_runs_are_uniform():
         (lambda: replicates([1.0], samples=0), "samples: 0; 1 or more"),
         (lambda: replicates([1.0], statistic="mode"), "statistic: 'mode'"),
         (lambda: interval(np.ones(3), level=95), "level: 95; a share between 0 and 1"),
-        (lambda: paired_bootstrap([1.0], [1.0, 2.0]), r"second: shape \(2,\); the first run has \(1,\)"),
     ],
 )
 def test_bad_input_is_named(call, message):

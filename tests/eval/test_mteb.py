@@ -274,9 +274,9 @@ def test_what_mteb_records(tiny):
     assert len(model.mteb_model_meta.revision) == 32
     assert mteb_model(tiny, name="org/gve").mteb_model_meta.name == "org/gve"
     assert mteb_model(WordEncoder()).mteb_model_meta.name == "local/WordEncoder"
-    with pytest.raises(ValueError, match="name: got 'gve'; 'organization/model' is accepted"):
+    with pytest.raises(ValueError, match="name: must be 'organization/model', got 'gve'"):
         mteb_model(tiny, name="gve")
-    with pytest.raises(ValueError, match="num_frames: got 0"):
+    with pytest.raises(ValueError, match=r"num_frames: .*got 0"):
         mteb_model(tiny, num_frames=0)
 
 

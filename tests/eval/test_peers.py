@@ -8,6 +8,7 @@ from gve.eval.video_retrieval.ranking import count_ranks, score_block
 
 NUM_QUERIES, NUM_ROWS, DEPTHS = 60, 150, (1, 3, 10)
 TOLERANCE = 1e-6
+KINDS = ("recall", "hit", "precision", "ndcg", "map", "mrr")
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +23,7 @@ def case():
     )
     counts = count_ranks(queries, corpus, positives)
     assert tied_queries(counts) == 0
-    names = [f"{kind}@{k}" for kind in ("recall", "hit", "precision", "ndcg", "map", "mrr") for k in DEPTHS]
-    ours = {name: per_query(counts, name) for name in (*names, "map", "mrr")}
+    ours = {name: per_query(counts, name) for name in (*(f"{kind}@{k}" for kind in KINDS for k in DEPTHS), "map", "mrr")}
     assert 0.05 < ours["recall@3"].mean() < 0.9
     return queries, corpus, positives, ours
 
@@ -44,21 +44,10 @@ def run(case):
 def test_pytrec_eval(case, run):
     pytrec_eval = pytest.importorskip("pytrec_eval")
     ours, relevance = case[-1], run[0]
-    depths = ",".join(map(str, DEPTHS))
-    measures = {f"{name}.{depths}" for name in ("recall", "success", "P", "ndcg_cut", "map_cut")} | {
-        "map",
-        "recip_rank",
-    }
+    cut = dict(zip(("recall", "success", "P", "ndcg_cut", "map_cut"), KINDS, strict=False))
+    measures = {f"{name}.{','.join(map(str, DEPTHS))}" for name in cut} | {"map", "recip_rank"}
     theirs = pytrec_eval.RelevanceEvaluator(relevance, measures).evaluate(run[1])
-    names = {"map": "map", "recip_rank": "mrr"}
-    for kind, name in (
-        ("recall", "recall"),
-        ("success", "hit"),
-        ("P", "precision"),
-        ("ndcg_cut", "ndcg"),
-        ("map_cut", "map"),
-    ):
-        names |= {f"{kind}_{k}": f"{name}@{k}" for k in DEPTHS}
+    names = {"map": "map", "recip_rank": "mrr"} | {f"{kind}_{k}": f"{cut[kind]}@{k}" for kind in cut for k in DEPTHS}
     for their_name, name in names.items():
         values = [theirs[query][their_name] for query in relevance]
         np.testing.assert_allclose(ours[name], values, atol=TOLERANCE, err_msg=name)
@@ -81,27 +70,19 @@ def test_sentence_transformers(case):
         def encode_document(self, texts, **options):
             return torch.from_numpy(corpus[[int(text) for text in texts]])
 
+    depths = dict.fromkeys(("mrr_at_k", "ndcg_at_k", "accuracy_at_k", "precision_recall_at_k"), list(DEPTHS))
     evaluator = evaluation.InformationRetrievalEvaluator(
         {f"q{query}": str(query) for query in range(NUM_QUERIES)},
         {f"d{row}": str(row) for row in range(NUM_ROWS)},
         {f"q{query}": {f"d{row}" for row in rows} for query, rows in enumerate(positives)},
-        mrr_at_k=list(DEPTHS),
-        ndcg_at_k=list(DEPTHS),
-        accuracy_at_k=list(DEPTHS),
-        precision_recall_at_k=list(DEPTHS),
         map_at_k=[NUM_ROWS],
         score_functions={"dot": lambda first, second: first @ second.T},
         write_csv=False,
+        **depths,
     )
     theirs = evaluator.compute_all_metrics(Vectors())["dot"]
     assert theirs["map@k"][NUM_ROWS] == pytest.approx(ours["map"].mean(), abs=TOLERANCE)
-    for kind, name in (
-        ("accuracy", "hit"),
-        ("precision", "precision"),
-        ("recall", "recall"),
-        ("ndcg", "ndcg"),
-        ("mrr", "mrr"),
-    ):
+    for kind, name in {"accuracy": "hit", **{one: one for one in KINDS if one not in ("hit", "map")}}.items():
         for k in DEPTHS:
             assert theirs[f"{kind}@k"][k] == pytest.approx(ours[f"{name}@{k}"].mean(), abs=TOLERANCE), (kind, k)
 
@@ -109,17 +90,8 @@ def test_sentence_transformers(case):
 @pytest.mark.slow  # compiles for a minute or two at its first use on a machine
 def test_ranx(case, run):
     ranx = pytest.importorskip("ranx")
-    ours = case[-1]
     names = {"map": "map", "mrr": "mrr"}
-    for kind, name in (
-        ("recall", "recall"),
-        ("hit_rate", "hit"),
-        ("precision", "precision"),
-        ("ndcg", "ndcg"),
-        ("map", "map"),
-        ("mrr", "mrr"),
-    ):
-        names |= {f"{kind}@{k}": f"{name}@{k}" for k in DEPTHS}
+    names |= {f"{'hit_rate' if kind == 'hit' else kind}@{k}": f"{kind}@{k}" for kind in KINDS for k in DEPTHS}
     theirs = ranx.evaluate(ranx.Qrels(run[0]), ranx.Run(run[1]), list(names), return_mean=False)
     for their_name, name in names.items():
-        np.testing.assert_allclose(ours[name], theirs[their_name], atol=TOLERANCE, err_msg=name)
+        np.testing.assert_allclose(case[-1][name], theirs[their_name], atol=TOLERANCE, err_msg=name)

@@ -5,6 +5,7 @@ import json
 import re
 
 import pytest
+from hub_server import HubServer, ask_here
 from huggingface_hub import ModelCard
 from snippets import build_hub, read_blocks, run_snippet
 from uvrb_folder import WordEncoder, make_tables, write_uvrb
@@ -266,3 +267,47 @@ def test_bad_usage(model, tmp_path, monkeypatch, capsys):
         assert main(arguments) == 2
         captured = capsys.readouterr()
         assert message in captured.err and captured.err.count("\n") == 1 and captured.out == ""
+
+
+@pytest.fixture
+def demo(model, trained, report, tmp_path):
+    """A folder as `gve demo` leaves one."""
+    root = tmp_path / "demo"
+    (root / "training").mkdir(parents=True)
+    (root / "model").symlink_to(model)
+    (root / "training" / "checkpoints").symlink_to(trained)
+    record = RECORD | {"base_model": None, "resumed": True}
+    (trained / "training_record.json").write_text(json.dumps(record))
+    (root / "report.json").write_text(json.dumps(report))
+    write_state(root, {"world": 30.0, "train": 60.0, "queries": 10.0})
+    return root
+
+
+def write_state(root, stages, schema="gve-demo/1"):
+    state = {"schema": schema, "minutes": 15.0, "seed": 0, "stages": stages, "facts": {"lessons": 120}}
+    (root / "demo.json").write_text(json.dumps(state))
+
+
+def test_a_demo_lacks_the_licence_only(demo, report, monkeypatch, capsys):
+    assert main([str(demo), "--license", "apache-2.0", "--name", "org/gve"]) == 0
+    card = ModelCard(capsys.readouterr().out)
+    with HubServer() as hub:
+        ask_here(monkeypatch, hub)
+        card.validate()
+    assert len(card.data.eval_results) == len(report["sets"]) and str(demo) not in str(card)
+    for text in (
+        "demonstration of\n15 minutes",
+        "| began with | random weights, after 120 lessons in describing clips |",
+        "| t2v | 640 |",
+        "3.00 device hours: 2 x a card, 5,400 seconds in the last session",
+        "All stages of the demo, from drawing videos to these scores: 100 seconds.",
+        "do not use it on real videos",
+    ):
+        assert text in card.text, text
+    for stages, schema, message in (
+        ({"world": 30.0}, "gve-demo/1", "is not finished. Go on with `gve demo --out ... --resume`"),
+        ({"queries": 1.0}, "gve-demo/0", "is not of gve-demo/1"),
+    ):
+        write_state(demo, stages, schema)
+        assert main([str(demo), "--license", "mit"]) == 2
+        assert message in capsys.readouterr().err

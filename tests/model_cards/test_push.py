@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 
 import pytest
@@ -58,7 +59,12 @@ def files_of(hub, repo, revision="main"):
 
 
 def test_bad_usage(folder, capsys, tmp_path):
+    for name, other in (("bare", ""), ("wrong", "app_file: main.py\n")):
+        shutil.copytree(folder, tmp_path / name)
+        (tmp_path / name / "README.md").write_text(HEAD.replace("app_file: app.py\n", other))
     for arguments, message in (
+        (["space", tmp_path / "bare", "--repo", "org/demo", "--dry-run"], "README.md: has no app_file"),
+        (["space", tmp_path / "wrong", "--repo", "org/demo", "--dry-run"], "app_file 'main.py' is not among"),
         (["space", folder, "--repo", "demo"], "--repo: must be ORGANISATION/NAME such as org/gve, got 'demo'"),
         (["space", folder, "--repo", "a/b/c"], "got 'a/b/c'"),
         (["space", folder, "--repo", "org/../x"], "--repo: must be ORGANISATION/NAME"),
@@ -74,18 +80,16 @@ def test_bad_usage(folder, capsys, tmp_path):
 
 
 def test_a_dry_run_needs_no_network(folder, capsys):
+    (folder / "notes.doc").touch()
     assert main(["space", str(folder), "--repo", "org/demo", "--dry-run"]) == 0
     written = capsys.readouterr()
     facts = json.loads(written.out)
     assert facts["commit"] is None and facts["files"] == 7 and facts["bytes"] > 1_200_000
-    assert "300.0 kB  assets/0.mp4" in written.err and "org/demo@main" in written.err
-
-
-def test_a_space_without_its_app(folder, capsys):
-    for other, message in (("", "README.md: has no app_file"), ("app_file: main.py\n", "app_file 'main.py' is not")):
-        (folder / "README.md").write_text(HEAD.replace("app_file: app.py\n", other))
-        assert main(["space", str(folder), "--repo", "org/demo", "--dry-run"]) == 2
-        assert message in capsys.readouterr().err
+    assert (
+        "300.0 kB  assets/0.mp4" in written.err
+        and "not uploaded: notes.doc" in written.err
+        and "org/demo@main" in written.err
+    )
 
 
 def test_nobody_can_be_asked(hub, process, folder, repo):

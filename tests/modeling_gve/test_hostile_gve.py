@@ -121,12 +121,6 @@ def test_what_is_no_video_is_refused(tmp_path):
             video_info(tmp_path / name)
 
 
-def test_a_wrong_extension_does_not_matter(tmp_path):
-    data = make(SPECS["h264.mkv"])
-    (tmp_path / "really_matroska.mp4").write_bytes(data)
-    assert np.array_equal(read_video(tmp_path / "really_matroska.mp4").frames, read_video(data).frames)
-
-
 @pytest.fixture
 def victim(tmp_path):
     """A good video that no other file may make the reader open."""

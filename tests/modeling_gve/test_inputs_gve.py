@@ -176,22 +176,6 @@ def test_every_mode_of_an_image():
     assert np.abs(np.asarray(open_image(colour.convert("CMYK")), int) - np.asarray(colour)).max() <= 1
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P"])
-def test_transparent_pixels_are_white(mode):
-    image = PIL.Image.new("RGBA", (4, 4), (0, 0, 0, 0))
-    image.paste((0, 0, 0, 255), (0, 0, 2, 4))
-    pixels = np.asarray(open_image(image.convert(mode)))
-    assert (pixels[:, 2:] == 255).all() and (pixels[:, :2] == 0).all()
-
-
-def test_images_stand_upright(tmp_path):
-    wide = PIL.Image.new("RGB", (40, 20))
-    exif = wide.getexif()
-    exif[0x0112] = 6
-    wide.save(tmp_path / "r.jpg", exif=exif)
-    assert open_image(tmp_path / "r.jpg").size == (20, 40)
-
-
 def test_refused_images(media, tmp_path):
     data = (media / "i.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(data[: len(data) // 2])

@@ -3,7 +3,7 @@ import pytest
 import torch
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from gve.video_processing_gve import cut_patches, normalise_patches
+from gve.video_processing_gve import GVEVideoProcessor, cut_patches
 
 QWEN = {"side": 14, "depth": 2, "merge": 2}
 
@@ -33,7 +33,7 @@ def test_equal_to_the_last_bit_to_the_stock_order(shape, cut):
     expected, grid = stock(frames, **cut, mean=OPENAI_CLIP_MEAN, std=OPENAI_CLIP_STD)
     patches, ours = cut_patches(frames, **cut)
     assert ours == grid and patches.dtype == np.uint8 and patches.flags.c_contiguous
-    assert torch.equal(normalise_patches(torch.from_numpy(patches), OPENAI_CLIP_MEAN, OPENAI_CLIP_STD), expected)
+    assert torch.equal(GVEVideoProcessor().normalise(torch.from_numpy(patches)), expected)
 
 
 def test_a_view_of_frames_is_cut_as_its_copy():
@@ -50,4 +50,4 @@ def test_what_cannot_be_cut():
     with pytest.raises(ValueError, match="accepted"):
         cut_patches(noise(2, 28, 28)[:0], **QWEN)
     with pytest.raises(ValueError, match="pass what cut_patches gives"):
-        normalise_patches(torch.zeros(2, 6), [0.5] * 3, [0.5] * 3)
+        GVEVideoProcessor().normalise(torch.zeros(2, 6))

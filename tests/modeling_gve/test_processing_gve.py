@@ -1,4 +1,3 @@
-import io
 from pathlib import Path
 
 import numpy as np
@@ -85,18 +84,6 @@ def test_missing_instructions_are_the_default_one(processor):
         processor.prepare(["a", "b"], instruction=["x"])
 
 
-def test_padding_is_on_the_left(processor):
-    out = processor.prepare(["a red circle moves", "a"])
-    assert (out["attention_mask"][:, -1] == 1).all() and out["attention_mask"][1, 0] == 0
-    assert (out["input_ids"][:, -1] == processor.chat.end_id).all()
-
-
-def test_key_order_and_none_entries_do_not_matter(processor):
-    image = PIL.Image.new("RGB", (32, 32))
-    a = processor.prepare([{"text": "x", "image": image, "video": None}])
-    assert_same(a, processor.prepare([{"image": image, "text": "x"}]))
-
-
 @pytest.mark.parametrize("limit", [30, 40, 60])
 @pytest.mark.parametrize("with_media", [False, True])
 def test_only_the_text_is_cut(processor, media, limit, with_media):
@@ -146,29 +133,6 @@ def test_placeholders_and_media_must_agree(processor):
         processor(text="<|video_pad|>")
     with pytest.raises(ValueError, match="audio"):
         processor(text="a", audio=[1])
-
-
-def test_rows_of_datasets_and_open_files(processor, media):
-    data, picture = (media / "a.mp4").read_bytes(), (media / "i.png").read_bytes()
-    video, image = str(media / "a.mp4"), str(media / "i.png")
-    expected = processor.prepare([{"text": "x", "image": image, "video": video}])
-    for row in (
-        {"text": "x", "image": {"bytes": picture, "path": None}, "video": {"bytes": data, "path": None}},
-        {"text": "x", "image": {"bytes": None, "path": image}, "video": io.BytesIO(data)},
-        {"text": "x", "image": picture, "video": media / "a.mp4"},
-        {"text": "x", "image": np.asarray(PIL.Image.open(image).convert("RGB")), "video": bytearray(data)},
-        {
-            "role": "user",
-            "content": [
-                {"type": "text", "text": "x"},
-                {"type": "image", "url": image},
-                {"type": "video", "path": video},
-            ],
-        },
-    ):
-        assert_same(processor.prepare([row]), expected)
-    assert_same(processor.prepare([media / "a.mp4"]), processor.prepare([{"video": data}]))
-    assert_same(processor.prepare([image]), processor.prepare([{"image": picture}]))
 
 
 def test_columns_of_datasets(processor, media):

@@ -1,6 +1,5 @@
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -8,7 +7,7 @@ import pytest
 from chats import assert_same, rendered
 from transformers import AutoProcessor
 
-from gve import GVEProcessor, read_video
+from gve import GVEProcessor
 from gve.chat_gve import CHAT_TEMPLATE
 from gve.tiny import build_tokenizer
 
@@ -78,35 +77,3 @@ def test_a_published_folder_gets_the_embedders_settings(published, tmp_path, ext
     assert again.prepare(rows)["video_grid_thw"].tolist() == [[2, 28, 28]]
     assert_same(again.prepare(rows), processor.prepare(rows))
     assert "min_pixels" not in (tmp_path / "ours" / "processor_config.json").read_text()
-
-
-@pytest.fixture(scope="module")
-def sentence(folder):
-    return pytest.importorskip("sentence_transformers").SentenceTransformer(str(folder), device="cpu")
-
-
-def test_sentence_transformers_gives_the_same_tensors(processor, sentence, media):
-    clip = CLIP
-    rows = [
-        {"text": ["a", "red circle"], "image": None},
-        {"image": PICTURES[:2], "text": "a <|video_pad|>"},
-        {"text": "b", "video": {"array": clip, "video_metadata": {"fps": 2.0}}},
-        {"video": read_video(media / "a.mp4")},
-        {"video": [PIL.Image.fromarray(frame) for frame in clip]},
-        {
-            "role": "user",
-            "content": [{"type": "text", "text": "c"}, {"type": "video", "video": {"frames": clip, "fps": 3.0}}],
-        },
-        media / "b.webm",
-    ]
-    given = [str(row) if isinstance(row, Path) else row for row in rows]
-    # a batch of sentence-transformers has metadata for all its videos or for none
-    for part in ([0, 1, 3], [4], [5], [6], [0, 2], [2, 4]):
-        options = {"num_frames": 3, "size": SIZES[1]}
-        theirs = sentence[0].preprocess(
-            [given[i] for i in part], prompt=QUERY, processing_kwargs={"video": options, "image": {"size": SIZES[0]}}
-        )
-        ours = processor.prepare(
-            [rows[i] for i in part], instruction=QUERY, num_frames=3, video_size=SIZES[1], image_size=SIZES[0]
-        )
-        assert_same(ours, {key: theirs[key] for key in ours})

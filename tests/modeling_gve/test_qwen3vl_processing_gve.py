@@ -8,6 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from chats import vectors
 from sentence_transformers import SentenceTransformer
 from transformers import Qwen2VLImageProcessorPil, Qwen3VLProcessor
 from transformers.video_utils import VideoMetadata
@@ -41,11 +42,6 @@ def folder(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("qwen3vl")
     gve.save_embedder(folder, *tiny)
     return folder
-
-
-@torch.no_grad()
-def vectors(model, processor, rows, **kwargs):
-    return model(**processor.prepare(rows, **kwargs)).embeddings.numpy()
 
 
 def stock_self(processor):
@@ -179,12 +175,6 @@ def test_a_frame_and_an_image_are_the_same_patches(processor):
     assert (batch["pixel_values_videos"] - batch["pixel_values"]).abs().max() <= 1e-6
 
 
-def test_pixels_are_scaled_to_plus_and_minus_one(processor):
-    for level in (0, 51, 255):
-        batch = processor.prepare([{"video": np.full((2, 48, 48, 3), level, np.uint8)}])
-        assert (batch["pixel_values_videos"] - (level / 127.5 - 1)).abs().max() <= 1e-6
-
-
 def test_patches_of_sixteen_pixels():
     """As published: a token is 32 x 32 pixels, and its budget follows."""
     texts, video = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}, GVEVideoProcessor(patch_size=16)
@@ -246,26 +236,6 @@ def test_a_published_folder_keeps_its_patches_and_takes_our_budgets(processor, m
 
 
 # -- ways in ----------------------------------------------------------------------------------------------------------
-
-
-def test_calling_the_processor_gives_the_prepared_tensors(processor, media):
-    clip, image = str(media / "a.mp4"), str(media / "i.png")
-    contents = [
-        [{"type": "text", "text": "a red circle"}],
-        [{"type": "image", "image": image}, {"type": "video", "video": clip}, {"type": "text", "text": "all"}],
-        [{"type": "video", "video": str(media / "short.mp4")}],
-    ]
-    called = processor.apply_chat_template(
-        [[{"role": "user", "content": content}] for content in contents],
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-        processor_kwargs={"padding": True},
-    )
-    rows = ["a red circle", {"text": "all", "image": image, "video": clip}, {"video": str(media / "short.mp4")}]
-    prepared = processor.prepare(rows)
-    assert set(called) == set(prepared)
-    assert all(torch.equal(called[key], prepared[key]) for key in prepared)
 
 
 def test_saving_keeps_the_settings(processor, media, tmp_path):

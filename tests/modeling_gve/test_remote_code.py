@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-import torch
+from chats import vectors
 from sentence_transformers import SentenceTransformer
 
 import gve
@@ -44,11 +44,6 @@ except FileNotFoundError as error:
 sentence.save_pretrained(out + "/again")
 np.savez(out + "/vectors.npz", **found)
 """
-
-
-@torch.no_grad()
-def vectors(model, processor, rows, dim=None, **kwargs):
-    return model(**processor.prepare(rows, **kwargs), truncate_dim=dim).embeddings.numpy()
 
 
 @pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen3_vl"])

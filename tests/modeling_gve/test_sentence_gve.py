@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from chats import far, vectors
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import quantize_embeddings
 from transformers import AutoModel, AutoProcessor
@@ -34,16 +35,6 @@ def kind(request):
 @pytest.fixture(scope="module")
 def sentence(folder, kind):
     return kind(str(folder), device="cpu")
-
-
-@torch.no_grad()
-def vectors(model, processor, rows, **kwargs):
-    return model(**processor.prepare(rows, **kwargs)).embeddings.numpy()
-
-
-def far(left, right):
-    assert np.asarray(left).shape == np.asarray(right).shape
-    return np.abs(np.asarray(left) - np.asarray(right)).max()
 
 
 def read(folder, name):
@@ -85,12 +76,6 @@ def test_every_set_has_its_prompt(sentence, model, processor, rows):
         sentence.encode_query(rows[:1], prompt_name="crb")
 
 
-def test_long_texts_are_cut_alike(sentence, model, processor, media):
-    rows = [{"text": "a red circle " * 60, "image": str(media / "i.png")}, "a blue box " * 60]
-    encoded = sentence.encode(rows, processing_kwargs={"text": {"max_length": 64}})
-    assert far(encoded, vectors(model, processor, rows, max_length=64)) <= 1e-6
-
-
 def test_max_seq_length_holds(kind, folder, model, processor):
     sentence, words = kind(str(folder), device="cpu"), "a red circle " * 40
     sentence.max_seq_length = 48
@@ -98,12 +83,6 @@ def test_max_seq_length_holds(kind, folder, model, processor):
     sentence.max_seq_length = 16
     with pytest.raises(ValueError, match=r"max_length: got 16, but .* without its text"):
         sentence.encode([words])
-
-
-def test_frames_can_be_set_for_one_call(sentence, model, processor, media):
-    encoded = sentence.encode([{"video": str(media / "a.mp4")}], processing_kwargs={"video": {"num_frames": 4}})
-    clip = gve.read_video(media / "a.mp4", 4)
-    assert far(encoded, vectors(model, processor, [{"video": clip}])) <= 1e-6
 
 
 def test_what_encode_can_return(sentence, model, processor, rows):

@@ -41,18 +41,6 @@ def test_any_clip_gives_its_own_frames_and_times(total, count, gaps, encoded, gr
     assert clip.duration >= clip.timestamps[-1]
 
 
-def test_animations_and_one_page_of_one(tmp_path):
-    pages = [PIL.Image.new("RGB", (64, 48), (20 + 30 * i,) * 3) for i in range(5)]
-    for name in ("a.gif", "a.webp"):
-        pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:], duration=250)
-        clip = read_video(tmp_path / name, 5)
-        assert np.abs(levels(clip) - [20, 50, 80, 110, 140]).max() <= 6
-        assert clip.timestamps == pytest.approx([0, 0.25, 0.5, 0.75, 1.0]) and clip.duration == pytest.approx(1.25)
-    pages[2].save(tmp_path / "one.gif")
-    clip = read_video(tmp_path / "one.gif", 4)
-    assert clip.frames.shape == (4, 48, 64, 3) and np.abs(levels(clip) - 80).max() <= 3
-
-
 def test_size_resizes_as_pillow_within_two_levels(media):
     assert read_video(media / "a.mp4", 3, size=(20, 30)).frames.shape == (3, 20, 30, 3)
     frames = np.random.default_rng(0).integers(0, 255, (2, 90, 120, 3), dtype=np.uint8)

@@ -28,18 +28,6 @@ def test_an_image_twice_is_the_patches_of_that_image(reader):
     assert torch.allclose(out["pixel_values_videos"], expected["pixel_values"], atol=1e-6)
 
 
-def test_patches_of_two_frames_by_hand():
-    small = GVEVideoProcessor(
-        patch_size=2, size={"shortest_edge": 1, "longest_edge": 10**6}, image_mean=[0] * 3, image_std=[1] * 3
-    )
-    frames = np.arange(2 * 4 * 8 * 3, dtype=np.uint8).reshape(2, 4, 8, 3)
-    pixels = small(frames)["pixel_values_videos"] * 255
-    assert pixels.shape == (8, 3 * 2 * 2 * 2)
-    # second patch of the first merged block: rows 0-1, columns 2-3; channel, frame, row, column within it
-    expected = frames[:, :2, 2:4].transpose(3, 0, 1, 2).reshape(-1)
-    assert torch.allclose(pixels[1], torch.from_numpy(expected).float(), atol=1e-4)
-
-
 def test_budgets_follow_the_patch_size():
     assert GVEVideoProcessor().size == {"shortest_edge": 4 * 28**2, "longest_edge": 200 * 28**2}
     assert GVEVideoProcessor(patch_size=8).size == {"shortest_edge": 4 * 16**2, "longest_edge": 200 * 16**2}
@@ -115,18 +103,6 @@ def test_every_form_of_frames(reader, tmp_path):
         reader(torch.zeros(2, 8, 8, 3, dtype=torch.bfloat16))["pixel_values_videos"],
         reader(np.zeros((2, 8, 8, 3), np.uint8))["pixel_values_videos"],
     )
-
-
-def test_every_form_of_a_file(reader, media):
-    path, data = media / "a.mp4", (media / "a.mp4").read_bytes()
-    expected = reader(path)
-    with path.open("rb") as opened:
-        opened.read(100)
-        forms = [str(path), data, bytearray(data), memoryview(data), io.BytesIO(data), opened]
-        forms += [{"bytes": data, "path": None}, {"bytes": None, "path": str(path)}, {"path": path}, {"bytes": data}]
-        for form in forms:
-            out = reader(form)
-            assert all(torch.equal(out[key], expected[key]) for key in expected)
 
 
 def test_only_the_sampled_frames_are_opened(reader, tmp_path):

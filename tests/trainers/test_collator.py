@@ -1,7 +1,5 @@
 """Rows to tensors: names, instructions, the match mask, hard negatives, and a collator that travels."""
 
-import pickle
-
 import numpy as np
 import pytest
 import torch
@@ -50,44 +48,9 @@ def test_queries_carry_their_instruction_and_targets_the_default_one(embedder, r
     assert all("system\nYou are a helpful assistant.<|im_end|>" in text for text in read(batch["target_input_ids"]))
 
 
-def test_its_tensors_are_those_of_the_processor(embedder, rows):
-    batch = PairCollator(embedder.processor, cache_bytes=1 << 20)(rows)
-    plain = embedder.processor.prepare([{"video": row["target"]["video"]} for row in rows])
-    for key, value in plain.items():
-        assert torch.equal(batch[f"target_{key}"], value), key
-
-
-def test_the_cache_changes_nothing_and_decodes_once(embedder, rows, monkeypatch):
-    collator = PairCollator(embedder.processor, num_negatives=1, cache_bytes=1 << 20)
-    decode, decoded = DecodedCache._decode, []
-
-    def count(self, kind, source):
-        decoded.append(kind)
-        return decode(self, kind, source)
-
-    monkeypatch.setattr(DecodedCache, "_decode", count)
-    first, second = collator(rows), collator(rows)
-    assert decoded == ["video"] * 6  # three targets and three negatives
-    assert all(torch.equal(first[key], second[key]) for key in first)
-
-
-def test_it_travels_to_a_worker_without_its_cache(embedder, rows):
-    collator = PairCollator(embedder.processor, cache_bytes=1 << 20)
-    expected = collator(rows)
-    assert len(collator.cache)
-    away = pickle.loads(pickle.dumps(collator))
-    assert len(away.cache) == 0
-    assert all(torch.equal(value, expected[key]) for key, value in away(rows).items())
-
-
 def test_missing_negatives_are_named(embedder, rows):
     with pytest.raises(ValueError, match="num_negatives: got 2 for row 't2v-0', which has 1"):
         PairCollator(embedder.processor, num_negatives=2)(rows)
-
-
-def test_tasks_without_an_entry_have_no_negatives(embedder, rows):
-    batch = PairCollator(embedder.processor, num_negatives={"ti2v": 1})(rows)
-    assert not [key for key in batch if key.startswith("negative")]
 
 
 def test_shared_media_are_read_once_and_numbered(embedder, rows, monkeypatch):
@@ -116,12 +79,6 @@ def test_shared_media_are_read_once_and_numbered(embedder, rows, monkeypatch):
         for key in ("input_ids", "attention_mask", "mm_token_type_ids"):
             assert torch.equal(batch[f"{name}_{key}"], plain[f"{name}_{key}"]), (name, key)
     assert torch.equal(batch["label"], plain["label"])
-
-
-def test_texts_alone_share_nothing(embedder, tasks):
-    batch = PairCollator(embedder.processor, share_media=True)(tasks["t2t"].__getitems__([0, 1]))
-    assert "query_media" not in batch
-    assert not [key for key in batch if "places" in key]
 
 
 def test_a_shared_medium_that_cannot_be_read_is_named(embedder, rows):

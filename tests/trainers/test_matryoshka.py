@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
+from short_runs import arguments
 
-from gve.trainers import GVELoss, GVETrainer, GVETrainingArguments, info_nce
+from gve.trainers import GVELoss, GVETrainer, info_nce
 from gve.trainers.contrast import Widths
 
 
@@ -48,34 +49,23 @@ def test_without_widths_nothing_changes():
     assert "matryoshka_dims" not in loss.get_config_dict()
 
 
-@pytest.mark.parametrize(
-    ("dims", "weights", "message"),
-    [
+def test_lists_that_do_not_fit_are_refused():
+    for dims, weights, message in (
         ([4, 4], None, r"matryoshka_dims: got \[4, 4\]; different widths"),
         ([0], None, r"matryoshka_dims: got \[0\]"),
         ([2, 4], [1.0], r"matryoshka_weights: got \[1.0\] for 2 widths"),
         ([2], [0.0], r"matryoshka_weights: got \[0.0\]"),
-    ],
-)
-def test_lists_that_do_not_fit_are_refused(tmp_path, dims, weights, message):
-    with pytest.raises(ValueError, match=message):
-        Widths(dims, weights)
-    with pytest.raises(ValueError, match=message):
-        GVETrainingArguments(str(tmp_path), matryoshka_dims=dims, matryoshka_weights=weights)
-
-
-def test_the_full_width_is_no_narrower_one():
+    ):
+        with pytest.raises(ValueError, match=message):
+            Widths(dims, weights)
     loss = GVELoss(Stub(), matryoshka_dims=[8])
     with pytest.raises(ValueError, match="matryoshka_dims: got 8 for embeddings of width 8"):
         loss([{"vector": unit(2, 8)}, {"vector": unit(2, 8, seed=1)}])
 
 
 def test_a_trained_model_is_cut_as_it_was_trained(tmp_path, load, tasks):
-    args = GVETrainingArguments(
-        str(tmp_path), max_steps=2, per_device_train_batch_size=6, learning_rate=3e-3, matryoshka_dims=[8],
-        matryoshka_weights=[4.0], cache_tokens=200, steps_per_epoch=2, save_strategy="no", use_cpu=True,
-        logging_steps=1, report_to="none", disable_tqdm=True, schedule="uniform", warmup_steps=0,
-    )  # fmt: skip
+    narrow = {"matryoshka_dims": [8], "matryoshka_weights": [4.0], "cache_tokens": 200}
+    args = arguments(tmp_path, max_steps=2, per_device_train_batch_size=6, schedule="uniform", **narrow)
     trainer = GVETrainer(load(), args, {"t2t": tasks["t2t"]})
     trainer.train()
     trainer.save_model()

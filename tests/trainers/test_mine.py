@@ -12,13 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import load_dataset
+from sentence_transformers import SentenceTransformer
+from short_runs import arguments
 from uvrb_folder import clip_bytes, make_tables, write_uvrb
 
 from gve import build_tiny, save_embedder
 from gve.hub_datasets.schema import media
 from gve.hub_datasets.uvrb import instructions
 from gve.hub_datasets.world.build import build_world
-from gve.trainers import GVETrainer, GVETrainingArguments, mine
+from gve.trainers import GVETrainer, mine
 from gve.trainers.encoders import OutsideEncoder
 from gve.trainers.mining.mined import HEADER
 from gve.trainers.mining.targets import TargetTable, load_corpus
@@ -142,35 +144,33 @@ def test_killed_and_run_again_it_ends_in_the_same_bytes(command, mined, tmp_path
 def test_other_settings_embed_nothing_again(command, mined, tmp_path, monkeypatch):
     out = tmp_path / "out"
     shutil.copytree(mined[0], out)
-    from sentence_transformers import SentenceTransformer
-
     monkeypatch.setattr(SentenceTransformer, "encode", lambda *a, **k: pytest.fail("embedded again"))
     assert command(out, "--negatives", "1", "--min-rank", "3", "--sample", "random") == 0
     assert len(list(out.glob("mined-*"))) == 2
 
 
 def test_training_takes_them(mined, prober, world, tmp_path, command):
-    from sentence_transformers import SentenceTransformer
+    tasks = load_tasks(str(world))
 
     def trainer(**changes):
-        settings = {"per_device_train_batch_size": 4, "max_steps": 2, "num_negatives": 2, "schedule": "uniform"}
-        quiet = {"save_strategy": "no", "use_cpu": True, "report_to": "none", "disable_tqdm": True}
-        args = GVETrainingArguments(output_dir=str(tmp_path / "run"), **settings | quiet | changes)
-        return GVETrainer(SentenceTransformer(str(prober), device="cpu"), args, load_tasks(str(world)))
+        options = {"max_steps": 2, "num_negatives": 2, "schedule": "uniform"} | changes
+        return GVETrainer(
+            SentenceTransformer(str(prober), device="cpu"), arguments(tmp_path / "run", **options), tasks
+        )
 
     given = trainer(mined_negatives=str(mined[1]))
     given.train()
     assert not (tmp_path / "run" / "mined").exists()
     assert f"mined-{given.mining.versions[0]:016x}" == mined[1].name
-    both = trainer(mined_negatives=str(mined[1]), remine_every_epoch=True, max_steps=-1, num_train_epochs=2,
-                   steps_per_epoch=1)  # fmt: skip
+    epochs = {"max_steps": -1, "num_train_epochs": 2, "steps_per_epoch": 1}
+    both = trainer(mined_negatives=str(mined[1]), remine_every_epoch=True, **epochs)
     both.train()
     assert both.mining.versions[0] == given.mining.versions[0] != both.mining.versions[1]
     with pytest.raises(ValueError, match=r"num_negatives: got 4 for t2t; .* holds 3 a row"):
         trainer(mined_negatives=str(mined[1]), num_negatives=4)
     with pytest.raises(ValueError, match=r"without a readable mined\.json"):
         trainer(mined_negatives=str(tmp_path))
-    fewer = {task: rows.select(range(20)) for task, rows in load_tasks(str(world)).items()}
+    fewer = {task: rows.select(range(20)) for task, rows in tasks.items()}
     with pytest.raises(ValueError, match="of other rows of t2t"):
         GVETrainer(given.model, given.args, fewer)
     assert command(tmp_path / "short", "--tasks", "t2v", "--negatives", "2", "--max-rank", "1") == 0
@@ -204,12 +204,7 @@ def test_a_corpus_of_another_uvrd(command, world, prober, tmp_path, capsys):
     assert outside
     for name, negative in outside:
         assert not set(own[name]["query_facts"]) <= set(more[negative]["target_facts"])
-    from sentence_transformers import SentenceTransformer
-
-    args = GVETrainingArguments(
-        output_dir=str(tmp_path / "run"), mined_negatives=str(version), num_negatives=8, max_steps=1,
-        per_device_train_batch_size=4, use_cpu=True, report_to="none", disable_tqdm=True, save_strategy="no",
-    )  # fmt: skip
+    args = arguments(tmp_path / "run", mined_negatives=str(version), num_negatives=8, max_steps=1)
     GVETrainer(SentenceTransformer(str(prober), device="cpu"), args, load_tasks(str(world), ["t2v"])).train()
 
 
@@ -224,26 +219,19 @@ def test_a_corpus_of_a_benchmark(world, tmp_path):
         load_corpus(str(tmp_path), "t2t", rows["t2t"])
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("--tasks", "x2v"), "tasks: got x2v"),
-        (("--negatives", "x2v=1"), "--negatives: got 'x2v=1'"),
-        (("--negatives", "i2v=1"), "--negatives: got 'i2v'; t2t, t2v are mined"),
-        (("--negatives", "t2v=0"), "--negatives: got none for any task"),
-        (("--negatives", "99"), "num_negatives: got 99 for t2t, whose corpus holds"),
-        (("--batch-size", "0"), "--batch-size: 0"),
-        (("--min-rank", "9", "--max-rank", "3"), "min_rank, max_rank: got 9 and 3"),
-        (("--exclude", "source"), "exclude: got 'source' for t2t, whose rows have no column lineage"),
-        (("--tasks", "t2v", "--ceiling", "0.0001", "--margin", "2"), "no row of t2v got a negative"),
-    ],
-)
-def test_the_command_refuses(command, tmp_path, capsys, words, message):
-    assert command(tmp_path / "out", *words) == 2
-    assert message in capsys.readouterr().err
-
-
-def test_faiss_must_be_there(command, tmp_path, capsys, monkeypatch):
+def test_the_command_refuses(command, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(mine, "find_spec", lambda name: None)
-    assert command(tmp_path, "--index", "faiss") == 2
-    assert "pip install 'gve[faiss]'" in capsys.readouterr().err
+    for words, message in (
+        ("--tasks x2v", "tasks: got x2v"),
+        ("--negatives x2v=1", "--negatives: got 'x2v=1'"),
+        ("--negatives i2v=1", "--negatives: got 'i2v'; t2t, t2v are mined"),
+        ("--negatives t2v=0", "--negatives: got none for any task"),
+        ("--negatives 99", "num_negatives: got 99 for t2t, whose corpus holds"),
+        ("--batch-size 0", "--batch-size: 0"),
+        ("--min-rank 9 --max-rank 3", "min_rank, max_rank: got 9 and 3"),
+        ("--exclude source", "exclude: got 'source' for t2t, whose rows have no column lineage"),
+        ("--tasks t2v --ceiling 0.0001 --margin 2", "no row of t2v got a negative"),
+        ("--index faiss", "pip install 'gve[faiss]'"),
+    ):
+        assert command(tmp_path / "out", *words.split()) == 2
+        assert message in capsys.readouterr().err

@@ -73,8 +73,8 @@ def numbers(*shape, value=1.0):
 
 def test_what_a_prober_may_not_give(tasks):
     for queries, documents, message in (
-        (numbers(4), numbers(4, 1), r"prober Given: encoder: returned shape \(4, 4, 1\) for 4 inputs"),
-        (numbers(3), lambda count: np.ones((count - 1, 3)), r"prober Given: encoder: returned shape \(3, 3\) for 4"),
+        (numbers(4), numbers(4, 1), r"prober Given: encoder: .*returned shape \(4, 4, 1\)"),
+        (numbers(3), lambda count: np.ones((count - 1, 3)), r"prober Given: encoder: .*returned shape \(3, 3\)"),
         (numbers(4), numbers(5), "prober: got 4 dimensions for the queries of t2t and 5 for its targets"),
         (
             numbers(3),

@@ -6,7 +6,10 @@ import pytest
 import torch
 from datasets import DatasetDict
 from sentence_transformers import SentenceTransformer
+from short_runs import arguments
 from training_runs import Run, launch
+
+from gve.trainers.sharding import check_sharding
 
 SHARDED = {
     "fsdp": True,
@@ -85,8 +88,10 @@ def test_sharded_parameters_train_save_and_resume(run, state, adapter):
     assert all(torch.equal(again[name], value) for name, value in whole[0]["weights"].items())
 
 
-def test_sharding_that_cannot_be_had_is_refused(run):
-    with pytest.raises(AssertionError, match="share_media: got True under FSDP"):
-        launch(named(run, "shared", **SHARDED | {"share_media": True}), world_size=2)
-    with pytest.raises(AssertionError, match="fsdp: got True on cpu with 2 process"):
-        launch(replace(named(run, "cpu", **SHARDED), as_on_gpus=False), world_size=2)
+def test_sharding_that_cannot_be_had_is_refused(tmp_path):
+    args = arguments(tmp_path)
+    with pytest.raises(ValueError, match="share_media: got True under FSDP"):
+        check_sharding(args, enabled=True)
+    args.fsdp = True
+    with pytest.raises(ValueError, match=r"fsdp: got True on cpu with 1 process"):
+        check_sharding(args, enabled=False)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
 COLLECTED = "t2v-collected"
-"""The source of videos with the weak, partly wrong titles that their uploaders wrote."""
+"""The source of videos with the weak, partly wrong titles of their uploaders."""
 BASELINE, SCRATCH = "uniform", "scratch"
 CAP, FLOOR = 4.0, 0.25
 """Bounds on P in units of 1 / K, for the schedules that have them."""
@@ -34,18 +34,17 @@ class Arm:
 
     Attributes:
         name: Short, also a file's name.
-        told: What it is, for the report.
         schedule: One of `gve.trainers.curriculum.schedule.SCHEDULES`.
-        collected_only: Whether the synthesized pairs are left out.
-        share: Of the training rows.
-        pretrained: Whether it begins with the model that can tell what it sees.
+        collected_only: Whether to leave the synthesized pairs out.
+        share: Share of the training rows.
+        pretrained: Whether to begin with the pre-trained model.
         favoured: Whether sources have the priors `FAVOURED`.
-        against: The arm that it is compared with, the same but for one thing.
+        against: The arm to compare with, the same but for one thing.
         bounded: Whether P has a cap and a floor; the paper's has none.
     """
 
     name: str
-    told: str
+    description: str
     schedule: str = "uniform"
     collected_only: bool = False
     share: float = 1.0
@@ -87,30 +86,17 @@ BY_NAME = {arm.name: arm for arm in ARMS}
 
 
 def chosen(names: list[str] | None) -> tuple[Arm, ...]:
-    """The arms to run, and those that they are compared with.
-
-    Args:
-        names: Of arms; None for all.
-
-    Raises:
-        ValueError: For an unknown name.
-    """
+    """The arms to run (all for None), and the arms to compare them with."""
     if names is None:
         return ARMS
     if unknown := [name for name in names if name not in BY_NAME]:
-        raise ValueError(f"--arms: got {', '.join(unknown)}; {', '.join(BY_NAME)} are accepted; correct the name")
+        raise ValueError(f"--arms: got {', '.join(unknown)}; they must be of {', '.join(BY_NAME)}. Correct the name.")
     wanted = {*names, BASELINE, *(BY_NAME[name].against for name in names)}
     return tuple(arm for arm in ARMS if arm.name in wanted)
 
 
 def sources_of(arm: Arm, sources: Mapping[str, "Dataset"], *, seed: int) -> "DatasetDict":
-    """The training rows of an arm.
-
-    Args:
-        arm: One of `ARMS`.
-        sources: Rows by source, the collected ones among them.
-        seed: Of the rows that a smaller share keeps; whole groups stay together.
-    """
+    """The training rows of an arm, from all rows by source; a smaller share keeps whole groups, drawn by the seed."""
     from datasets import DatasetDict  # a second to import, and `gve ablate --help` names the arms
 
     kept = {name: rows for name, rows in sources.items() if not arm.collected_only or name == COLLECTED}

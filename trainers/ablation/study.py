@@ -1,7 +1,6 @@
 """One study: data and starting models made once, then one short training and one score for each arm and seed."""
 
 import gc
-import json
 import logging
 import math
 import tempfile
@@ -20,7 +19,7 @@ from transformers import AutoModel, AutoProcessor, PrinterCallback, ProgressCall
 from gve.eval.benchmark import report_on
 from gve.eval.checks import load_checked
 from gve.eval.models import load_encoder
-from gve.hub_datasets.files import write_atomic
+from gve.hub_datasets.files import read_json, write_json
 from gve.hub_datasets.schema import pair_features
 from gve.hub_datasets.uvrb import instructions
 from gve.hub_datasets.world.build import build_world
@@ -35,6 +34,7 @@ from gve.trainers.collator import PairCollator
 from gve.trainers.demo.learning import (
     LEARNING_RATE,
     MUON_LEARNING_RATE,
+    SMALL_MODEL,
     load_sources,
     load_trainable,
     pick_dtype,
@@ -45,9 +45,9 @@ from gve.trainers.trainer import GVETrainer
 PAIRS = {"t2v": 7200, "t2t": 2000, "t2i": 2000, "ti2v": 1000, "tv2v": 640, "i2v": 640, "v2v": 400}
 EPOCHS, BATCH, PROBE_PAIRS = 5, 32, 24
 SCRATCH_STEPS = 2
-"""Times the steps for a model that was not pre-trained: it has more to learn."""
+"""Factor of the steps for a model that was not pre-trained: it has more to learn."""
 LEAST_ROWS = 8
-"""A source with fewer rows cannot fill a batch of four twice; it is left out."""
+"""Least rows of a source: with fewer it cannot fill a batch of four twice."""
 CACHE_BYTES = 1 << 30
 PROBER_SEED = 10_000
 """The prober of the first epoch is trained on other batches than any arm."""
@@ -56,17 +56,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Study:
-    """What all arms share.
-
-    Attributes:
-        root: The folder.
-        steps: Optimizer steps of an arm.
-        lessons: Steps of the pre-training.
-        pairs: Training rows by task.
-        raw: Videos with weak titles.
-        sizes: Of the benchmark.
-        seed: Of data and starting model.
-    """
+    """What all arms share: steps of an arm and of the pre-training (lessons), data, sizes of the benchmark, seed."""
 
     root: Path
     steps: int
@@ -91,21 +81,16 @@ class Study:
 
 
 def prepare(study: Study, *, workers: int) -> None:
-    """Make data, the untrained model, the pre-trained one and the first epoch's prober; what is there is kept.
-
-    Args:
-        study: The study.
-        workers: Processes that render.
+    """Make what is missing of data, untrained model, pre-trained model and the first epoch's prober.
 
     Raises:
-        ValueError: Where the folder holds another study.
+        ValueError: If the folder holds another study.
     """
-    settings = json.loads(json.dumps({k: v for k, v in asdict(study).items() if k != "root"}))
+    settings = {name: setting for name, setting in asdict(study).items() if name != "root"}
     path = study.root / "study.json"
-    if path.is_file() and json.loads(path.read_text()) != settings:
-        raise ValueError(f"--out: {str(study.root)!r} holds a study with other settings; choose another folder")
-    study.root.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, (json.dumps(settings, indent=2) + "\n").encode())
+    if path.is_file() and read_json(path) != settings:
+        raise ValueError(f"--out: {str(study.root)!r} holds a study with other settings. Choose another folder.")
+    write_json(path, settings)
     build_world(study.data, seed=study.seed, pairs=study.pairs, raw=study.raw, sizes=study.sizes, workers=workers)
     if not study.model("untrained").is_dir():
         model, processor = build_tiny(training_texts(study.seed, 20000), seed=study.seed)
@@ -124,25 +109,22 @@ def _pretrain(study: Study) -> None:
     model = AutoModel.from_pretrained(study.model("untrained"), **options)
     course = Course(study.root / "lessons", study.lessons, math.inf, study.seed)
     learnt = pretrain(model, processor, course, logger.info)
-    write_atomic(study.root / "told_right.json", (json.dumps(learnt.right, indent=2) + "\n").encode())
+    write_json(study.root / "told_right.json", learnt.right)
     save_embedder(study.model("pretrained"), model.float().eval(), processor, prompts=instructions())
 
 
 def run_one(study: Study, name: str, seed: int) -> dict[str, Any]:
-    """Train and score one arm with one seed; a finished run is read, not repeated.
+    """Train and score one arm with one seed (of the batches, their order and the rows kept).
 
-    Args:
-        study: The study, prepared.
-        name: Of the arm.
-        seed: Of the batches, their order and the rows kept.
+    A finished run is read, not repeated.
 
     Returns:
-        What the run's file holds: settings, averages, abilities, sets, and the curriculum's history.
+        The content of the run's file: averages, abilities, sets, and the curriculum's history.
     """
     arm = BY_NAME[name]
     path = study.result(arm, seed)
     if path.is_file():
-        return json.loads(path.read_text())
+        return read_json(path)
     steps = study.steps * (1 if arm.pretrained else SCRATCH_STEPS)
     with tempfile.TemporaryDirectory() as folder:
         begun = time.process_time()
@@ -158,49 +140,30 @@ def run_one(study: Study, name: str, seed: int) -> dict[str, Any]:
         **scores,
         "history": trainer.curriculum.history.to_json(),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, (json.dumps(result) + "\n").encode())
+    write_json(path, result)
     gc.collect()
     return result
 
 
 def finished(study: Study) -> dict[str, dict[int, dict[str, Any]]]:
-    """Results of all runs of the folder, of this call and of earlier ones.
-
-    Args:
-        study: The study.
-
-    Returns:
-        By arm, in the order of `ARMS`, and by seed.
-    """
-    runs = [json.loads(path.read_text()) for path in (study.root / "runs").glob("*.json")]
-    return {
-        arm.name: {run["seed"]: run for run in sorted(runs, key=lambda run: run["seed"]) if run["arm"] == arm.name}
-        for arm in ARMS
-        if any(run["arm"] == arm.name for run in runs)
-    }
+    """Results of all runs in the folder, also of earlier calls, by arm in the order of `ARMS` and by seed."""
+    runs = sorted(map(read_json, (study.root / "runs").glob("*.json")), key=lambda run: run["seed"])
+    found = {arm.name: {run["seed"]: run for run in runs if run["arm"] == arm.name} for arm in ARMS}
+    return {name: of_arm for name, of_arm in found.items() if of_arm}
 
 
 def score_start(study: Study) -> dict[str, Any]:
-    """Score the pre-trained model, before any pairs; a finished score is read, not repeated.
-
-    Args:
-        study: The study, prepared.
-
-    Returns:
-        As of a run, with no steps.
-    """
+    """Scores of the pre-trained model, before any pairs, in the form of a run; finished scores are read."""
     path = study.root / "start.json"
     if not path.is_file():
-        result = {"steps": 0, "cpu_seconds": 0.0, **_scores(study, study.model("pretrained"))}
-        write_atomic(path, (json.dumps(result) + "\n").encode())
-    return json.loads(path.read_text())
+        write_json(path, {"steps": 0, "cpu_seconds": 0.0, **_scores(study, study.model("pretrained"))})
+    return read_json(path)
 
 
 def _scores(study: Study, model: Path) -> dict[str, Any]:
     """Averages, abilities and sets of a saved model, on combinations that training never shows."""
-    source = str(study.data / "uvrb")
-    report = report_on(load_encoder(str(model)), _benchmark(study), source=source, split="unseen")
+    benchmark = _loaded(study.data)[1]
+    report = report_on(load_encoder(str(model)), benchmark, source=str(study.data / "uvrb"), split="unseen")
     kept = ("score", "chance", "in_group")
     sets = {name: {key: entry[key] for key in kept} for name, entry in report["sets"].items()}
     return {"averages": report["averages"], "abilities": report["abilities"], "sets": sets}
@@ -208,9 +171,8 @@ def _scores(study: Study, model: Path) -> dict[str, Any]:
 
 def _train(study: Study, arm: Arm, seed: int, folder: Path, *, steps: int) -> GVETrainer:
     model = load_trainable(study.model("pretrained" if arm.pretrained else "untrained"), pick_dtype())
-    sources = {
-        name: rows for name, rows in sources_of(arm, _sources(study), seed=seed).items() if len(rows) >= LEAST_ROWS
-    }
+    sources = sources_of(arm, _loaded(study.data)[0], seed=seed)
+    sources = {name: rows for name, rows in sources.items() if len(rows) >= LEAST_ROWS}
     prober = study.model("prober")
     trainer = GVETrainer(
         model,
@@ -238,20 +200,13 @@ def _arguments(arm: Arm, sources: Mapping[str, Dataset], seed: int, folder: Path
         schedule=arm.schedule,
         task_priors={name: prior for name, prior in FAVOURED.items() if arm.favoured and name in sources},
         probe_pairs=PROBE_PAIRS,
-        temperature=0.05,
-        false_negative_margin=None,
         learning_rate=LEARNING_RATE * rate,
-        use_muon=True,
         muon_learning_rate=MUON_LEARNING_RATE * rate,
-        master_weights=True,
-        weight_decay=0.02,
-        adam_beta2=0.98,
-        max_grad_norm=1.0,
         warmup_steps=min(20, steps // 4),
         save_strategy="no",
         logging_steps=max(1, steps // EPOCHS),
-        report_to="none",
         disable_tqdm=True,
+        **SMALL_MODEL,
         **(bounds if arm.bounded and len(sources) > 1 else {}),
     )
 
@@ -262,26 +217,18 @@ def _save(model: SentenceTransformer, folder: Path) -> None:
 
 @lru_cache(maxsize=1)
 def _loaded(data: Path) -> tuple[DatasetDict, list[Any]]:
-    """Rows by source with the collected ones, and the benchmark: read once in each process."""
-    sources = load_sources(data / "uvrd")
+    """Rows by source, with the collected ones, and the benchmark; read once in each process."""
     collected = Dataset.from_list(raw_rows(data / "raw"), features=pair_features())
-    return DatasetDict({**sources, COLLECTED: collected}), list(load_checked(data / "uvrb", None, "unseen"))
-
-
-def _sources(study: Study) -> DatasetDict:
-    return _loaded(study.data)[0]
-
-
-def _benchmark(study: Study) -> list[Any]:
-    return _loaded(study.data)[1]
+    sources = DatasetDict({**load_sources(data / "uvrd"), COLLECTED: collected})
+    return sources, list(load_checked(data / "uvrb", None, "unseen"))
 
 
 @lru_cache(maxsize=1)
 def _shared_collator(model: Path) -> PairCollator:
-    """Decoded frames outlive a run: every run of a process reads the same files by the same processor."""
+    """Decoded frames outlive a run: every run of a process reads the same files with the same processor."""
     return PairCollator(AutoProcessor.from_pretrained(model), cache_bytes=CACHE_BYTES)
 
 
 def set_threads(count: int) -> None:
-    """Threads of this process; two runs side by side with one each are faster than one with two."""
+    """Set the threads of this process; two parallel runs with one each are faster than one with two."""
     torch.set_num_threads(count)

@@ -33,6 +33,17 @@ SCHEDULE = "unlock"
 """The one that beats drawing all sources equally often, see `gve.trainers.ablation`."""
 LEARNING_RATE, MUON_LEARNING_RATE = 5e-4, 5e-3
 """A quarter of the pre-training's: at the full rate the contrastive loss forgets relations within 250 steps."""
+SMALL_MODEL = {
+    "temperature": 0.05,
+    "false_negative_margin": None,
+    "use_muon": True,
+    "master_weights": True,
+    "weight_decay": 0.02,
+    "adam_beta2": 0.98,
+    "max_grad_norm": 1.0,
+    "report_to": "none",
+}
+"""Settings for a model this small, of the demo and of the ablation: Muon, a soft temperature."""
 DATA = ["UVRD of the rendered world", "UVRD that V-SynFlow made of its raw corpus"]
 SYNFLOW_PRIOR = 0.3
 """w_k of each source that V-SynFlow made of the raw corpus: a hundred pairs or so each, seen often even so."""
@@ -84,7 +95,7 @@ def pick_dtype() -> torch.dtype:
 def training_arguments(
     workspace: Workspace, sources: Mapping[str, Dataset], steps_per_epoch: int
 ) -> GVETrainingArguments:
-    """The recipe of a model this small: Muon, a high rate, a soft temperature."""
+    """The settings of the demo's training."""
     steps = steps_per_epoch * EPOCHS
     return GVETrainingArguments(
         output_dir=str(workspace.checkpoints),
@@ -98,26 +109,19 @@ def training_arguments(
         probe_pairs=32,
         probability_floor=0.4 / len(sources),
         probability_cap=5 / len(sources),
-        temperature=0.05,
-        false_negative_margin=None,
         learning_rate=LEARNING_RATE,
-        use_muon=True,
         muon_learning_rate=MUON_LEARNING_RATE,
-        master_weights=True,
-        weight_decay=0.02,
-        adam_beta2=0.98,
-        max_grad_norm=1.0,
         warmup_steps=min(WARMUP, max(1, steps // 10)),
         save_strategy="steps",
         save_steps=max(8, steps // 12),
         save_total_limit=1,
         logging_steps=max(1, steps // 60),
-        report_to="none",
         disable_tqdm=False,
         dataloader_num_workers=1,
         dataloader_persistent_workers=True,
         dataloader_prefetch_factor=4,
         decode_cache_mb=2600,
+        **SMALL_MODEL,
     )
 
 

@@ -1,9 +1,9 @@
 """Captions of the chosen frame, and the texts of composed queries (paper, sections 3.2 and A.6), by the captioner."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -28,12 +28,13 @@ KINDS = ("frame", "image-query", "clip-query")
 _CLIP_FRAMES = 4
 
 
+@dataclass(frozen=True)
 class Compositions(Stage):
     """Asks for five captions of the chosen frame, a TI2V text and a TV2V text.
 
     A text that no answer passed for is left out and its broken rule is kept in `not_composed`; the record goes on.
 
-    Args:
+    Attributes:
         captioner: Its name.
         num_frames: Frames of the video that the captioner sees beside the reference.
         seed: Of what is drawn for each frame and request.
@@ -41,27 +42,21 @@ class Compositions(Stage):
 
     name = "compositions"
     version = 2
-    reads: Sequence[str] = ("video", "text", "captions", "frame", "clip")
-    columns: Mapping[str, pa.DataType] = {
+    reads = ("video", "text", "captions", "frame", "clip")
+    columns = {  # noqa: RUF012
         "frame_captions": pa.list_(pa.string()),
         "frame_chosen": pa.int32(),
-        "image_query": pa.string(),
-        "clip_query": pa.string(),
+        **dict.fromkeys(("image_query", "clip_query"), pa.string()),
         "not_composed": pa.list_(pa.string()),
         "composition_attempts": pa.int32(),
-        "composition_input_tokens": pa.int64(),
-        "composition_output_tokens": pa.int64(),
+        **dict.fromkeys(("composition_input_tokens", "composition_output_tokens"), pa.int64()),
     }
-
-    def __init__(self, captioner: str, *, num_frames: int = 8, seed: int = 0) -> None:
-        self.captioner, self.num_frames, self.seed = captioner, num_frames, seed
-
-    @property
-    def params(self) -> Mapping[str, Any]:
-        """What the texts depend on."""
-        prompts = [prompt.label for prompt in (FRAME_CAPTIONS, IMAGE_QUERY, CLIP_QUERY)]
-        drawn = {"num_frames": self.num_frames, "temperature": TEMPERATURE, "seed": self.seed}
-        return {"captioner": self.captioner, "prompts": prompts, **drawn}
+    param_names = ("captioner", "prompts", "num_frames", "temperature", "seed")
+    prompts = tuple(prompt.label for prompt in (FRAME_CAPTIONS, IMAGE_QUERY, CLIP_QUERY))
+    temperature = TEMPERATURE
+    captioner: str
+    num_frames: int = 8
+    seed: int = 0
 
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
         """Ask for all texts of a shard together."""

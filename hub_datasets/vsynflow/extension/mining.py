@@ -6,13 +6,14 @@ A composed query should need both of its parts: the words alone and the referenc
 both together. Both ranks are stored, and pairs that need both are taken first.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from gve.hub_datasets.vsynflow.encoders import encode_batched
 from gve.hub_datasets.vsynflow.records import Record
 from gve.hub_datasets.vsynflow.stages import Context, Kept, Outcome, SetupError, Stage
 from gve.hub_datasets.vsynflow.stills import fit, read_stills, sample_stills
@@ -24,13 +25,12 @@ MINED = ("t2v", "ti2v", "tv2v")
 NUM_NEGATIVES, CANDIDATES = 1, 100
 """Hard negatives of a query, and the best-ranked videos among which they are looked for."""
 ALIKE = 0.95
-"""A candidate is no negative where it scores above this share of the positive's score, or where its cosine with the
-positive is above this: it may answer the query as well."""
-_BATCH = 64
-_ROWS = 256
-_CLIP_FRAMES = 4
+"""A video is no negative if it scores above this share of the positive's score, or if its cosine with the positive is
+above this: it may answer the query too."""
+_ROWS, _CLIP_FRAMES = 256, 4
 
 
+@dataclass(frozen=True)
 class Mining(Stage):
     """Ranks of composed queries with and without each part, and hard negatives of T2V, TI2V and TV2V.
 
@@ -39,28 +39,15 @@ class Mining(Stage):
 
     name = "mining"
     scope = "corpus"
-    reads: Sequence[str] = (
-        "video",
-        "captions",
-        "chosen",
-        "frame",
-        "clip",
-        "image_query",
-        "clip_query",
-    )
-    columns: Mapping[str, pa.DataType] = {
+    reads = ("video", "captions", "chosen", "frame", "clip", "image_query", "clip_query")
+    columns = {  # noqa: RUF012
         **{f"{task}_negatives": pa.list_(pa.string()) for task in MINED},
         **{f"{task}_ranks": RANKS for task in COMPOSED},
     }
-
-    def __init__(self, encoder: str = "", *, num_frames: int = 8) -> None:
-        self.encoder, self.num_frames = encoder, num_frames
-
-    @property
-    def params(self) -> Mapping[str, Any]:
-        """What the ranks depend on."""
-        counts = {"num_negatives": NUM_NEGATIVES, "candidates": CANDIDATES, "alike": ALIKE}
-        return {"encoder": self.encoder, "num_frames": self.num_frames, **counts}
+    param_names = ("encoder", "num_frames", "num_negatives", "candidates", "alike")
+    num_negatives, candidates, alike = NUM_NEGATIVES, CANDIDATES, ALIKE
+    encoder: str = ""
+    num_frames: int = 8
 
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
         """Encode every video once, then rank all queries.
@@ -72,19 +59,21 @@ class Mining(Stage):
             return [Kept(dict.fromkeys(self.columns)) for _ in records]
         if context.encoder is None:
             raise SetupError(f"encoder: got none, but this stage was made for {self.encoder!r}. Pass it to the run.")
-        targets = _encoded(context.encoder.encode_document, (self._video(record) for record in records))  # (N, D)
+        targets = encode_batched(
+            context.encoder.encode_document, (self._video(record) for record in records)
+        )  # (N, D)
         columns: list[dict[str, Any]] = [dict.fromkeys(self.columns) for _ in records]
-        chosen = _encoded(context.encoder.encode_query, ({"text": r["captions"][r["chosen"]]} for r in records))
+        chosen = encode_batched(context.encoder.encode_query, ({"text": r["captions"][r["chosen"]]} for r in records))
         self._mine("t2v", range(len(records)), chosen, targets, records, columns)
         for task, (words, reference) in COMPOSED.items():
             rows = [number for number, record in enumerate(records) if record[words] and record[reference]]
             shown = [records[number] for number in rows]
             texts = [{"text": record[words]} for record in shown]
             encode = context.encoder.encode_query
-            alone = _encoded(encode, (_reference(record, reference) for record in shown))
-            both = _encoded(encode, (_reference(r, reference) | t for r, t in zip(shown, texts, strict=True)))
+            alone = encode_batched(encode, (_reference(record, reference) for record in shown))
+            both = encode_batched(encode, (_reference(r, reference) | t for r, t in zip(shown, texts, strict=True)))
             self._mine(task, rows, both, targets, records, columns)
-            vectors = {"text": _encoded(encode, texts), "reference": alone, "both": both}
+            vectors = {"text": encode_batched(encode, texts), "reference": alone, "both": both}
             ranks = {name: _ranks(found, targets, rows) for name, found in vectors.items()}
             for place, number in enumerate(rows):
                 columns[number][f"{task}_ranks"] = {name: float(ranks[name][place]) for name in ranks}
@@ -163,11 +152,3 @@ def _reference(record: Record, column: str) -> dict[str, Any]:
     step = (place["end"] - place["start"]) / _CLIP_FRAMES
     times = [place["start"] + step * (part + 0.5) for part in range(_CLIP_FRAMES)]
     return {"video": [fit(still.pixels) for still in read_stills(record, times)]}
-
-
-def _encoded(encode: Any, inputs: Iterable[Mapping[str, Any]]) -> np.ndarray:
-    """Vectors, (Q, D) float32; frames are decoded a batch at a time, so that memory does not grow with the corpus."""
-    source, parts = iter(inputs), []
-    while batch := list(islice(source, _BATCH)):
-        parts.append(np.asarray(encode(batch), np.float32))
-    return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)

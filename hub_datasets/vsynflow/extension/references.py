@@ -1,7 +1,7 @@
 """The frame and the clip that a video's image and clip tasks start from (paper, section 3.2: P_f-v and P_c-v)."""
 
-from collections.abc import Mapping, Sequence
-from hashlib import blake2b
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.random import Generator
 
-from gve.hub_datasets.files import write_atomic
-from gve.hub_datasets.vsynflow.records import Record
+from gve.hub_datasets.vsynflow.records import Record, keep_media
 from gve.hub_datasets.vsynflow.stages import Context, Failed, Kept, Outcome, Stage
 from gve.hub_datasets.vsynflow.stills import Still, cut_clip, grey, jpeg, read_stills, read_times, sharpness
 from gve.hub_datasets.vsynflow.styles import generator
@@ -20,8 +19,6 @@ FRAME = pa.struct(
     {"path": pa.string(), "time": pa.float64(), "share": pa.float64(), "sharpness": pa.float32(), "luma": pa.float32()}
 )
 CLIP = pa.struct({"path": pa.string(), "start": pa.float64(), "end": pa.float64(), "share": pa.float64()})
-MEDIA = "media"
-"""Folder of the files that stages make, each named by its content."""
 END_SHARE = 0.1
 """No frame comes from this share of the video at either end: titles, fades, cuts."""
 BLACK_LUMA, FLAT_DEVIATION = 16.0, 4.0
@@ -45,12 +42,7 @@ def usable(stills: Sequence[Still]) -> list[int]:
 
 
 def choose_clip(
-    seconds: float,
-    shots: Sequence[tuple[float, float]],
-    rng: Generator,
-    *,
-    least: float,
-    most: float,
+    seconds: float, shots: Sequence[tuple[float, float]], rng: Generator, *, least: float, most: float
 ) -> tuple[float, float] | None:
     """Choose where to cut a clip: inside one shot, and at most half of the video. None if no shot has room.
 
@@ -77,43 +69,40 @@ def choose_clip(
     return round(begin, 3), round(begin + length, 3)
 
 
+@dataclass(frozen=True)
 class References(Stage):
     """Chooses a frame and cuts a clip out of every video; equal files are stored once in the run's folder.
 
     A video without a usable frame or without room for a clip goes on, and gives fewer tasks.
 
-    Args:
+    Attributes:
         least_seconds: Shortest clip.
         most_seconds: Longest clip.
-        seed: Of the choices.
         shots: Column of the shots, a list of {"start", "end"} in seconds; "" if every record is one shot.
+        seed: Of the choices.
     """
 
     name = "references"
     version = 2
-    columns: Mapping[str, pa.DataType] = {"frame": FRAME, "clip": CLIP, "seconds": pa.float64()}
+    columns = {"frame": FRAME, "clip": CLIP, "seconds": pa.float64()}  # noqa: RUF012
+    param_names = ("least_seconds", "most_seconds", "candidates", "shots", "seed")
+    candidates = CANDIDATES
+    least_seconds: float = 2.0
+    most_seconds: float = 10.0
+    shots: str = ""
+    seed: int = 0
 
-    def __init__(
-        self,
-        *,
-        least_seconds: float = 2.0,
-        most_seconds: float = 10.0,
-        shots: str = "",
-        seed: int = 0,
-    ) -> None:
-        if not 0 < least_seconds <= most_seconds:
+    def __post_init__(self) -> None:
+        if not 0 < self.least_seconds <= self.most_seconds:
             raise ValueError(
-                f"clip seconds must ascend from above zero, such as 2 and 10, got {least_seconds} and {most_seconds}."
+                "clip seconds must ascend from above zero, such as 2 and 10, got "
+                f"{self.least_seconds} and {self.most_seconds}."
             )
-        self.least_seconds, self.most_seconds = least_seconds, most_seconds
-        self.shots, self.seed = shots, seed
-        self.reads = ("video", *([shots] if shots else []))
 
     @property
-    def params(self) -> Mapping[str, Any]:
-        """What the choice depends on."""
-        lengths = {"least_seconds": self.least_seconds, "most_seconds": self.most_seconds}
-        return {**lengths, "candidates": CANDIDATES, "shots": self.shots, "seed": self.seed}
+    def reads(self) -> Sequence[str]:
+        """The video, and the column of its shots."""
+        return ("video", self.shots) if self.shots else ("video",)
 
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
         """Choose for every record of a shard."""
@@ -157,12 +146,3 @@ def _clip(record: Record, span: tuple[float, float] | None, seconds: float, fold
         return None
     path = keep_media(folder, content, MP4)
     return {"path": path, "start": span[0], "end": span[1], "share": sum(span) / 2 / seconds}
-
-
-def keep_media(folder: Path, content: bytes, suffix: str) -> str:
-    """Write an encoded file once under the name of its content; returns its path in the folder, equal on every machine."""
-    name = blake2b(content, digest_size=16).hexdigest()
-    path = f"{MEDIA}/{name[:2]}/{name}{suffix}"
-    if not (folder / path).is_file():
-        write_atomic(folder / path, content)
-    return path

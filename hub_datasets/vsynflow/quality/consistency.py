@@ -8,12 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gve.hub_datasets.vsynflow.quality.frames import in_batches, spread_frames
+from gve.hub_datasets.vsynflow.quality.worker import in_batches, spread_frames
 from gve.hub_datasets.vsynflow.records import Record
 from gve.hub_datasets.vsynflow.stages import Context, Encoder, Failed, Kept, Outcome, Rejected, SetupError, Stage
-
-_SIDE = 224
-"""Pixels of a frame's longer side."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +21,10 @@ class Similarity(Stage):
     version = 2
     reads = ("video", "text", "duration")
     columns = {"similarity": pa.float64()}  # noqa: RUF012
+    param_names = ("encoder", "frames", "side")
+    side = 224  # pixels of a frame's longer side
     encoder: str = ""
     frames: int = 8
-
-    @property
-    def params(self) -> Mapping[str, Any]:
-        """Everything that a score depends on."""
-        return {"encoder": self.encoder, "frames": self.frames, "side": _SIDE}
 
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
         """Score each record."""
@@ -38,7 +32,7 @@ class Similarity(Stage):
             raise SetupError("encoder: got none. Pass one to the flow, or drop this stage.")
         outcomes: list[Outcome] = []
         for batch in in_batches(records):
-            shown = spread_frames(batch, self.frames, _SIDE, context.deadline)
+            shown = spread_frames(batch, self.frames, self.side, context.deadline)
             pairs = [(record, found) for record, found in zip(batch, shown, strict=True) if isinstance(found, list)]
             scores = iter(_scores(context.encoder, pairs))
             outcomes += [found if isinstance(found, Failed) else _scored(next(scores)) for found in shown]

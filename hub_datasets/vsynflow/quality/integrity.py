@@ -96,9 +96,7 @@ class Integrity(Stage):
     @property
     def limits(self) -> Mapping[str, Any]:
         """Limits of a video."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self.accepted).items()
-        }
+        return asdict(self.accepted)
 
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
         """Measure every video."""

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from gve.hub_datasets.vsynflow.encoders import folder_digest
-from gve.hub_datasets.vsynflow.quality.frames import in_batches, spread_frames
+from gve.hub_datasets.vsynflow.quality.worker import in_batches, spread_frames
 from gve.hub_datasets.vsynflow.records import Record
 from gve.hub_datasets.vsynflow.stages import Context, Failed, Kept, Outcome, Rejected, SetupError, Stage
 

@@ -101,7 +101,7 @@ class Rectification(Stage):
     @property
     def limits(self) -> Mapping[str, Any]:
         """The limits of a caption."""
-        return {**asdict(self.accepted), "words": list(self.accepted.words)}
+        return asdict(self.accepted)
 
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
         """Clean and measure every caption."""

@@ -16,13 +16,7 @@ ROW = {"video": "clips/Wave.mp4", "candidates": ["a hand waves", "bread is cut"]
 
 
 def test_the_table():
-    assert {name: task.num_classes for name, task in CLASSIFICATION.items()} == {
-        "K700": 700,
-        "UCF101": 101,
-        "HMDB51": 51,
-        "SSV2": 174,
-        "Breakfast": 10,
-    }
+    assert [task.num_classes for task in CLASSIFICATION.values()] == [700, 101, 51, 174, 10]
     assert not set(CLASSIFICATION) & set(SETS)
     for task in CLASSIFICATION.values():
         assert "{label}" in task.template and task.instruction.endswith(".") and task.source.homepage
@@ -30,19 +24,16 @@ def test_the_table():
     assert len({task.instruction for task in (*CLASSIFICATION.values(), *SETS.values())}) == 21
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("brush_hair", "brush hair"),
-        ("ApplyEyeMakeup", "apply eye makeup"),
-        ("TVWatching", "tv watching"),
-        ("cereals", "cereals"),
-        ("playing American football", "playing American football"),
-        ("Putting [something] into [something]", "Putting something into something"),
-    ],
-)
-def test_names_of_classes_become_words(name, words):
-    assert label_words(name) == words
+def test_names_of_classes_become_words():
+    for name, words in {
+        "brush_hair": "brush hair",
+        "ApplyEyeMakeup": "apply eye makeup",
+        "TVWatching": "tv watching",
+        "cereals": "cereals",
+        "playing American football": "playing American football",
+        "Putting [something] into [something]": "Putting something into something",
+    }.items():
+        assert label_words(name) == words
 
 
 def test_a_folder_for_each_class(tmp_path, caplog):
@@ -51,12 +42,8 @@ def test_a_folder_for_each_class(tmp_path, caplog):
     assert data.corpus_ids == ["BrushHair", "Wave", "cut_bread"]
     assert data.corpus["text"][:] == ["A video of brush hair.", "A video of wave.", "A video of cut bread."]
     assert data.query_ids[:3] == ["BrushHair/0.mp4", "BrushHair/1.mp4", "Wave/0.mp4"]
-    assert data.queries[2] == {
-        "id": "Wave/0.mp4",
-        "text": None,
-        "image": None,
-        "video": str(tmp_path / "ucf" / "Wave" / "0.mp4"),
-    }
+    video = str(tmp_path / "ucf" / "Wave" / "0.mp4")
+    assert data.queries[2] == {"id": "Wave/0.mp4", "text": None, "image": None, "video": video}
     assert [rows.tolist() for rows in data.positives] == [[0], [0], [1], [1], [2], [2]]
     assert data.pools is None and data.num_candidates.tolist() == [3] * 6
     assert "has 3 classes; UCF101 has 101; scores do not compare" in caplog.text
@@ -106,10 +93,12 @@ def test_candidates_of_each_query(tmp_path):
 def test_refuses_folders(tmp_path):
     with pytest.raises(ValueError, match=r"ucf101: got '.*nowhere', which is not a folder"):
         load_folder(tmp_path / "nowhere", TASK)
-    with pytest.raises(ValueError, match=r"ucf101: .* has no class with a video; it must have a folder for each class"):
+    with pytest.raises(
+        ValueError, match=r"ucf101: .* has no class with a video; it must have a folder for each class"
+    ):
         load_folder(tmp_path, TASK)
     root = write_folders(tmp_path / "ucf")
-    with pytest.raises(ValueError, match="has 3 classes; UCF101 has 101. Add the missing"):
+    with pytest.raises(ValueError, match=r"has 3 classes; UCF101 has 101\. Add the missing"):
         load_folder(root, TASK, strict=True)
     (root / "brush_hair").mkdir()
     with pytest.raises(ValueError, match="class 'brush_hair' has no video"):
@@ -131,22 +120,17 @@ def test_videos_are_known_by_what_they_hold(tmp_path):
         load_folder(root, TASK)
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("notes.txt", b"red", r"notes\.txt is not a video \("),
-        ("broken.mp4", b"no video at all", r"broken\.mp4 is not a video \("),
-        ("empty.mp4", b"", r"empty\.mp4 is not a video \("),
-    ],
-)
-def test_refuses_files_that_are_no_videos(tmp_path, name, content, message):
+def test_refuses_files_that_are_not_videos(tmp_path):
     root = write_folders(tmp_path, each=1)
-    (root / "Wave" / name).write_bytes(content)
-    with pytest.raises(ValueError, match=message):
-        load_folder(root, TASK)
-    (root / "Wave" / "x.mp4").write_bytes(b"")
-    with pytest.raises(ValueError, match="and 1 more such"):
-        load_folder(root, TASK)
+    for name, content in (("notes.txt", b"red"), ("broken.mp4", b"no video at all"), ("empty.mp4", b"")):
+        (root / "Wave" / name).write_bytes(content)
+        with pytest.raises(ValueError, match=f"{name} is not a video"):
+            load_folder(root, TASK)
+        (root / "Wave" / "x.mp4").write_bytes(b"")
+        with pytest.raises(ValueError, match="and 1 more such"):
+            load_folder(root, TASK)
+        for path in (name, "x.mp4"):
+            (root / "Wave" / path).unlink()
 
 
 @pytest.mark.parametrize(

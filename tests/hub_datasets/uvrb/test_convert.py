@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import time
@@ -14,9 +15,9 @@ from datasets import load_dataset
 from uvrb_archive import read_jsonl, write_archives, write_jsonl
 
 from gve.hub_datasets.uvrb import SETS, load_set
-from gve.hub_datasets.uvrb.uvrb_command import main
 from gve.hub_datasets.uvrb.convert import Leniency, convert
 from gve.hub_datasets.uvrb.media import FrameSettings
+from gve.hub_datasets.uvrb.uvrb_command import main
 from gve.video_gve import read_video
 
 ANY = Leniency(any_counts=True)
@@ -167,60 +168,29 @@ def edit(source, name, table, change):
     write_jsonl(folder, table, rows)
 
 
-def repeat(rows):
-    rows.append(rows[0])
-
-
-def unknown_positive(rows):
-    rows[1]["pos"] = ["nothing"]
-
-
-def unknown_query(rows):
-    rows[1]["qid"] = "nobody"
-
-
-def no_positive(rows):
-    del rows[0]
-
-
-def no_text(rows):
-    rows[2]["text"] = "  "
-
-
-def nan_text(rows):
-    rows[2]["text"] = float("nan")
-
-
-def no_pool(rows):
+def without_pools(rows):
     for row in rows:
         row.pop("neg")
 
 
-def short_pool(rows):
-    rows[0]["neg"].pop()
+DAMAGES = {
+    "MSRVTT: corpus.jsonl, line 5: id 'c000' appears more than once": lambda rows: rows.append(rows[0]),
+    "MSRVTT: queries.jsonl, line 5: id 'q000' appears more than once": lambda rows: rows.append(rows[0]),
+    "MSRVTT: instances.jsonl, line 2: unknown corpus id 'nothing'": lambda rows: rows[1].update(pos=["nothing"]),
+    "MSRVTT: instances.jsonl, line 2: unknown query 'nobody'": lambda rows: rows[1].update(qid="nobody"),
+    "MSRVTT: instances.jsonl: query 'q000' has no positive": lambda rows: rows.pop(0),
+    "MSRVTT: queries.jsonl, line 3: text '  ' of query 'q002'": lambda rows: rows[2].update(text="  "),
+    "MSRVTT: queries.jsonl, line 3: not JSON (NaN is not JSON)": lambda rows: rows[2].update(text=float("nan")),
+    "MSRVTT: corpus.jsonl, line 1: video None": lambda rows: rows[0].update(video=None),
+    "MS-TI: instances.jsonl: 3 of 3 queries have no candidates": without_pools,
+}
 
 
-def no_name(rows):
-    rows[0]["video"] = None
-
-
-@pytest.mark.parametrize(
-    ("name", "table", "change", "message"),
-    [
-        ("MSRVTT", "corpus", repeat, r"MSRVTT: corpus.jsonl, line 5: id 'c000' appears more than once"),
-        ("MSRVTT", "queries", repeat, r"MSRVTT: queries.jsonl, line 5: id 'q000' appears more than once"),
-        ("MSRVTT", "instances", unknown_positive, r"MSRVTT: instances.jsonl, line 2: unknown corpus id 'nothing'"),
-        ("MSRVTT", "instances", unknown_query, r"MSRVTT: instances.jsonl, line 2: unknown query 'nobody'"),
-        ("MSRVTT", "instances", no_positive, r"MSRVTT: instances.jsonl: query 'q000' has no positive"),
-        ("MSRVTT", "queries", no_text, r"MSRVTT: queries.jsonl, line 3: text '  ' of query 'q002'"),
-        ("MSRVTT", "queries", nan_text, r"MSRVTT: queries.jsonl, line 3: not JSON \(NaN is not JSON\)"),
-        ("MSRVTT", "corpus", no_name, r"MSRVTT: corpus.jsonl, line 1: video None"),
-        ("MS-TI", "instances", no_pool, r"MS-TI: instances.jsonl: 3 of 3 queries have no candidates"),
-    ],
-)
-def test_what_is_wrong_in_the_jsonl_stops_it(broken, name, table, change, message):
-    edit(broken, name, table, change)
-    with pytest.raises(ValueError, match=message):
+@pytest.mark.parametrize("message", DAMAGES)
+def test_what_is_wrong_in_the_jsonl_stops_it(broken, message):
+    name, table = message.partition(".jsonl")[0].split(": ")
+    edit(broken, name, table, DAMAGES[message])
+    with pytest.raises(ValueError, match=re.escape(message)):
         run(broken)
     report = json.loads((broken.parent / "out" / "report.json").read_text())
     assert not report["complete"]
@@ -231,7 +201,7 @@ def test_what_is_wrong_in_the_jsonl_stops_it(broken, name, table, change, messag
 def test_broken_lines_are_named_and_all_are_reported(broken, capsys):
     path = jsonl_of(broken, "MSRVTT") / "jsonl" / "queries.jsonl"
     path.write_text(path.read_text() + '{"id": "q9", "text": \n[1]\n\n')
-    edit(broken, "MS-TI", "corpus", repeat)
+    edit(broken, "MS-TI", "corpus", lambda rows: rows.append(rows[0]))
     arguments = ["convert", str(broken), str(broken.parent / "out"), "--sets", "msrvtt", "ms-ti", "--quiet"]
     assert main([*arguments, "--any-counts"]) == 2
     assert "queries.jsonl, line 5: not JSON" in capsys.readouterr().err
@@ -243,7 +213,7 @@ def test_broken_lines_are_named_and_all_are_reported(broken, capsys):
 def test_counts_and_absent_sets(broken, tmp_path, capsys):
     with pytest.raises(ValueError, match=r"MSRVTT: queries.jsonl: 4 rows; the paper has 1000"):
         run(broken, leniency=Leniency())
-    edit(broken, "MS-TI", "instances", short_pool)
+    edit(broken, "MS-TI", "instances", lambda rows: rows[0]["neg"].pop())
     text = run(broken)["problems"]
     assert any("1 pools of another size than 10" in problem["what"] for problem in text)
     with pytest.raises(ValueError, match=r"DiDeMo: .*no folder DiDeMo/UVRB/DiDeMo/jsonl"):

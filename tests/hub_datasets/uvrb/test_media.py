@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from gve.hub_datasets.uvrb.media import FrameSettings, MediaIndex, fingerprint, fit_size, store_video
+from gve.image_gve import smart_resize
 from gve.video_gve import read_video
 from gve.video_writer import encode_mp4
 
@@ -33,14 +34,9 @@ def test_stored_frames_are_those_of_the_source_at_the_same_times(video, kind, er
     assert again.duration == pytest.approx(source.duration, abs=1e-3)
     assert np.abs(again.frames.astype(int) - source.frames).mean() < error
     assert store_video(video, FrameSettings(format=kind, quality=95)) == stored  # the same bytes again
-
-
-def test_jpeg_frames_are_a_video_for_any_reader(video):
-    stored = store_video(video, FrameSettings())
-    with av.open(io.BytesIO(stored.content)) as container:
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    assert len(frames) == 8
-    assert np.abs(frames[0].astype(int) - read_video(video, 8).frames[0]).mean() < 8
+    if kind == "jpeg":  # a video for any reader
+        with av.open(io.BytesIO(stored.content)) as container:
+            assert len(list(container.decode(video=0))) == 8
 
 
 def test_a_short_video_keeps_what_it_has(tmp_path):
@@ -54,14 +50,8 @@ def test_a_short_video_keeps_what_it_has(tmp_path):
 
 def test_large_frames_shrink_to_the_budget():
     assert fit_size(48, 64) == (48, 64)
-    height, width = fit_size(1080, 1920)
-    assert height * width <= 200 * 784
-    assert (height % 28, width % 28) == (0, 0)
-    assert width / height == pytest.approx(16 / 9, rel=0.1)
-    from gve.convert_gve import size_rule
-
     for shape in ((1080, 1920), (720, 406), (401, 402), (2160, 3840)):
-        assert fit_size(*shape) == size_rule(None, 200 * 784)(*shape)  # as the processor would
+        assert fit_size(*shape) == smart_resize(*shape, 28, 4 * 784, 200 * 784)  # as the processor would
 
 
 def test_a_folder_of_frames(tmp_path):
@@ -152,7 +142,6 @@ def test_broken_and_wrong(tmp_path):
     path.write_bytes(b"no video")
     with pytest.raises(ValueError, match=r"broken\.mp4"):
         store_video(path, FrameSettings())
-    with pytest.raises(ValueError, match="got 8, 'png', 80"):
-        FrameSettings(format="png")
-    with pytest.raises(ValueError, match="1 to 100"):
-        FrameSettings(quality=0)
+    for odd in ({"format": "png"}, {"quality": 0}, {"frames": 0}, {"frames_fps": 0}):
+        with pytest.raises(ValueError, match="frames, format, quality and frames_fps must be"):
+            FrameSettings(**odd)

@@ -78,7 +78,7 @@ def refused(stage, records, context):
 @pytest.fixture
 def scored(world, context):
     records, _ = world
-    outcomes = Similarity("oracle", FRAMES, SIDE).run(records, context)
+    outcomes = Similarity("oracle", FRAMES).run(records, context)
     return [{**record, **outcome.columns} for record, outcome in zip(records, outcomes, strict=True)]
 
 
@@ -130,7 +130,7 @@ def test_a_score_that_is_no_number_fails_its_record(world, tmp_path):
 
     context = Context(tmp_path, "s", Journal(tmp_path / "journal"), encoder=Broken())
     absent = {**world[0][0], "video": {"path": "absent.mp4", "offset": None, "size": None}}
-    outcomes = Similarity("broken", 1, SIDE).run([world[0][0], world[0][1], absent], context)
+    outcomes = Similarity("broken", 1).run([world[0][0], world[0][1], absent], context)
     assert outcomes[0] == Kept({"similarity": pytest.approx(0.707107)})
     assert outcomes[1:] == [Failed("no number", False), Failed("undecodable", False)]
 
@@ -140,7 +140,7 @@ def test_what_is_set_up_wrongly_ends_the_run_in_every_stage(world, tmp_path):
     with pytest.raises(SetupError, match="encoder: got none"):
         run_stage(Similarity("oracle"), world[0][:1], context)
     record = dict.fromkeys(Mining.reads) | {"id": "a", "origin": "a", "parent": None}
-    with pytest.raises(SetupError, match="encoder: got none; 'x' is what this stage was made for"):
+    with pytest.raises(SetupError, match="encoder: got none, but this stage was made for 'x'"):
         run_stage(Mining("x"), [record], context)
-    with pytest.raises(SetupError, match="captioner: got None; 'x' is what this stage was made for"):
+    with pytest.raises(SetupError, match="captioner must be 'x'"):
         check_captioner(context, "x")

@@ -144,7 +144,7 @@ def test_paraphrases_are_caught_by_an_encoder(planted, tmp_path):
     context.encoder = None
     with pytest.raises(SetupError, match="the run has none"):
         stage.run(rows, context)
-    with pytest.raises(SetupError, match=r"got 'none' .* but the fingerprints are of 'bag'"):
+    with pytest.raises(SetupError, match="the fingerprints' own, 'bag'; got 'none'"):
         Decontamination(str(path), texts=("text", "captions")).run(rows, context)
 
 
@@ -223,14 +223,14 @@ def test_fingerprints_survive_writing_and_hold_no_text(planted):
     assert len(loaded.ids) == COUNT
     assert loaded.hashes.shape[1] == 256
     assert b"grey coat" not in path.read_bytes()
-    with pytest.raises(ValueError, match="is not there"):
+    with pytest.raises(ValueError, match="does not exist"):
         Fingerprints.load(path.with_name("other"))
-    with pytest.raises(ValueError, match="is no safetensors file"):
+    with pytest.raises(ValueError, match="is not a safetensors file"):
         Fingerprints.load(path.parent / "t0.mp4")
     save_file({"x": np.zeros(1)}, path.with_name("foreign"))
-    with pytest.raises(ValueError, match="has the schema None"):
+    with pytest.raises(ValueError, match="got None"):
         Fingerprints.load(path.with_name("foreign"))
-    with pytest.raises(ValueError, match=r"encoder_name: got '' with an encoder"):
+    with pytest.raises(ValueError, match=r"encoder and encoder_name belong together"):
         make_fingerprints("test", [], encoder=Bag())
 
 

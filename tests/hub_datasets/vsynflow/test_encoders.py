@@ -31,7 +31,7 @@ def test_a_name_changes_with_the_weights_and_not_with_the_place(tmp_path):
 
 @pytest.mark.parametrize("place", ["module", "module:", ":function", "module:function:"])
 def test_wrong_names(place):
-    with pytest.raises(SetupError, match=r"encoder: got .* module:function is accepted"):
+    with pytest.raises(SetupError, match="encoder must be module:function"):
         encoder_name(place)
 
 
@@ -44,7 +44,7 @@ def test_the_gate_refuses_fingerprints_of_another_encoder(tmp_path):
     path = tmp_path / "f.safetensors"
     Fingerprints("n", encoder="other:model:123").save(path)
     for encoder in (None, "synth_stages:Colours"):
-        with pytest.raises(SetupError, match="holds embeddings of other:model:123"):
+        with pytest.raises(SetupError, match="own, other:model:123"):
             make_flow(make_config({"encoder": encoder, "fingerprints": str(path)}))
     Fingerprints("n", encoder="synth_stages:Colours").save(path)
     flow = make_flow(make_config({"encoder": "synth_stages:Colours", "fingerprints": str(path)}))

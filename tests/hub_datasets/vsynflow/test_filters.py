@@ -11,7 +11,7 @@ from personal_texts import LABELLED
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 from gve.hub_datasets.parquet import read_rows
-from gve.hub_datasets.vsynflow.config import WRITTEN, make_config, make_filters, make_flow, quality_stages
+from gve.hub_datasets.vsynflow.config import WRITTEN, Filters, make_config, make_filters, make_flow, quality_stages
 from gve.hub_datasets.vsynflow.engines import InlineEngine
 from gve.hub_datasets.vsynflow.flow import Flow
 from gve.hub_datasets.vsynflow.journal import Journal
@@ -84,21 +84,21 @@ def test_the_highest_frame_is_the_score_of_a_video(tmp_path, classifier):
 
 def test_a_wrong_classifier_ends_the_run(tmp_path, classifier):
     record = clip(tmp_path, "red", [RED])
-    with pytest.raises(SetupError, match=r"filters\.nsfw\.labels: got 'porn'; safe, nude, gore are the labels"):
+    with pytest.raises(SetupError, match=r"filters\.nsfw\.labels must be .*safe, nude, gore.*got 'porn\'"):
         Nsfw(model=str(classifier), labels=("porn",)).run([record], context(tmp_path))
-    with pytest.raises(SetupError, match=r"filters\.nsfw\.model: got .*absent.* cannot be loaded"):
+    with pytest.raises(SetupError, match=r"filters\.nsfw\.model: .*absent.* cannot be loaded"):
         Nsfw(model=str(tmp_path / "absent")).run([record], context(tmp_path))
     with pytest.raises(ValueError, match="got model '' and labels"):
         make_filters({"nsfw": {}})
-    with pytest.raises(ValueError, match=r"threshold 1\.5"):
+    with pytest.raises(ValueError, match=r"got 8 and 1\.5"):
         make_filters({"nsfw": {"model": "m", "threshold": 1.5}})
-    with pytest.raises(ValueError, match=r"filters\.nsfw: got 'limit'"):
+    with pytest.raises(ValueError, match=r"filters\.nsfw: .*got 'limit'"):
         make_filters({"nsfw": {"model": "m", "limit": 1}})
-    with pytest.raises(ValueError, match="filters: got 'faces'; nsfw, pii are accepted"):
+    with pytest.raises(ValueError, match=r"filters: .*nsfw, pii; got 'faces'"):
         make_config({"filters": {"faces": {}}})
-    with pytest.raises(ValueError, match=r"filters\.pii: got True; a mapping"):
+    with pytest.raises(ValueError, match=r"filters\.pii must be a mapping"):
         make_filters({"pii": True})
-    assert make_filters({"pii": None, "nsfw": None}).of_captions() == []
+    assert make_filters({"pii": None, "nsfw": None}) == Filters()
 
 
 def test_filters_in_a_run_and_a_changed_threshold(tmp_path, classifier):
@@ -173,7 +173,7 @@ def test_what_a_captioner_wrote_is_refused_whatever_the_action(tmp_path):
     )
     names = [stage.name for stage in make_flow(config).stages]
     assert names[-2:] == ["pii_written", "mining"]
-    stage = make_filters({"pii": {"action": "redact"}}).of_writing()[0]
+    stage = next(stage for stage in make_flow(config).stages if stage.name == "pii_written")
     assert tuple(stage.reads) == WRITTEN and Flow((Redaction(), stage)).columns["pii_written"] is not None
     rows = [
         {"captions": ["a ball"], "frame_captions": None, "image_query": None, "clip_query": "rolls away"},
@@ -191,17 +191,17 @@ def test_what_a_captioner_wrote_is_refused_whatever_the_action(tmp_path):
 
 def test_wrong_rules_of_personal_data(monkeypatch, tmp_path):
     for values, message in (
-        ({"action": "mask"}, r"filters\.pii\.action: got 'mask'; reject, redact"),
-        ({"entities": ["name"]}, r"filters\.pii\.entities: got name; email, iban"),
-        ({"entities": []}, r"filters\.pii\.entities: got none"),
-        ({"threshold": 0}, r"filters\.pii\.threshold: got 0"),
-        ({"regions": ["UK"]}, r"filters\.pii\.regions: got 'UK'"),
+        ({"action": "mask"}, r"filters\.pii\.action must be one of reject, redact, got 'mask'"),
+        ({"entities": ["name"]}, r"filters\.pii\.entities must be among email, iban.*got \['name'\]"),
+        ({"entities": []}, r"filters\.pii\.entities must .*got none"),
+        ({"threshold": 0}, r"filters\.pii\.threshold must .*got 0"),
+        ({"regions": ["UK"]}, r"filters\.pii\.regions must .*got 'UK'"),
     ):
         with pytest.raises(ValueError, match=message):
             make_filters({"pii": values})
     rules = PiiRules()
     monkeypatch.setattr("gve.hub_datasets.vsynflow.quality.pii.find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"filters\.pii: needs phonenumbers, stdnum.*gve\[pii\]"):
+    with pytest.raises(ImportError, match=r"filters\.pii needs phonenumbers, stdnum.*gve\[pii\]"):
         make_filters({"pii": {}})
     with pytest.raises(MissingExtraError):
         Pii(rules).run([{"text": "x"}], context(tmp_path))

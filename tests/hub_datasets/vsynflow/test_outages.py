@@ -174,6 +174,6 @@ def test_the_command_says_what_to_do_about_a_full_disk(small_disk, tmp_path, cap
     arguments = ["plan", str(disk / "run"), str(table), "--kind", "manifest", "--licence", "x", "--shard-rows", "20"]
     assert main(arguments) == 1
     assert "No space left on device" in (told := capsys.readouterr().err)
-    assert "what is done is kept: make room, then give the same command again" in told
+    assert "Make room and run the same command again" in told
     grow()
     assert main(arguments) == 0

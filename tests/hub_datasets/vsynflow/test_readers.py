@@ -54,7 +54,7 @@ def test_manifest(tmp_path, suffix):
     rows = read(tmp_path, "manifest", path, id_column="name", video_column="file", text_column="title")
     assert [(row["id"], row["text"], row["licence"]) for row in rows] == [("x", "eins, zwei", "BY"), ("y", "", "CC0")]
     assert rows[0]["video"]["path"] == str((tmp_path / "v/1.mp4").resolve())
-    with pytest.raises(ValueError, match="no 'video' in row 0"):
+    with pytest.raises(ValueError, match="column 'video' is not in row 0"):
         read(tmp_path, "manifest", path)
 
 
@@ -150,7 +150,7 @@ def test_webdataset_of_any_suffix_and_case(tmp_path):
         ("A.TAR/2", "two", moving.getvalue()),
     ]
     (tmp_path / "A.TAR").write_bytes(gzip.compress((tmp_path / "A.TAR").read_bytes()))
-    with pytest.raises(ValueError, match="cannot be read as a tar file"):
+    with pytest.raises(ValueError, match="cannot be read as a plain tar file"):
         read(tmp_path, "webdataset", tmp_path)
 
 
@@ -173,14 +173,14 @@ def test_of_several_captions_the_typical_one_is_planned_and_all_are_fingerprinte
 
 
 def test_what_is_not_there_is_said(tmp_path):
-    with pytest.raises(ValueError, match="nowhere is not there"):
+    with pytest.raises(ValueError, match="nowhere does not exist"):
         read(tmp_path, "folder", tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="folder, manifest, webdataset, dataset are accepted"):
+    with pytest.raises(ValueError, match="folder, manifest, webdataset, dataset, got"):
         read(tmp_path, "zip", tmp_path)
     with pytest.raises(ValueError, match=r"path: got '.*\\udce9', which is not UTF-8"):
         read(tmp_path, "folder", tmp_path / os.fsdecode(b"\xe9"))
     (tmp_path / "m.csv").write_text(f"video,text\n{'x' * 999}.mp4,a\n{'x' * 999}.mp4,b\n")
-    with pytest.raises(ValueError, match="twice; ids that differ are accepted") as caught:
+    with pytest.raises(ValueError, match="twice") as caught:
         make_plan(tmp_path / "run", read(tmp_path, "manifest", tmp_path / "m.csv"), {})
     assert len(str(caught.value)) < 400
 

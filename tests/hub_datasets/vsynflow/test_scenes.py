@@ -113,7 +113,7 @@ def test_the_rules_are_parameters_of_the_stage():
     own, other = quality_stages(make_config({})), Integrity(scenes=SceneRules(least_change=5))
     stage = next(stage for stage in own if stage.name == "integrity")
     assert stage.params != other.params and stage.limits == other.limits
-    with pytest.raises(ValueError, match="scenes: .*got 'threshold'"):
+    with pytest.raises(ValueError, match=r"scenes: .*got 'threshold'"):
         make_config({"scenes": {"threshold": 27}})
 
 

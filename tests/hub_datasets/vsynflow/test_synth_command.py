@@ -67,13 +67,13 @@ def test_what_is_wrong_is_said(raw, tmp_path, capsys):
     assert code == 2
     assert "holds no plan.json" in error
     assert call(capsys, "plan", tmp_path, tmp_path / "absent", "--licence", "x")[0] == 2
-    with pytest.raises(ValueError, match="config: got 'sed'"):
+    with pytest.raises(ValueError, match=r"config: .*got 'sed'"):
         make_config({"sed": 1})
-    with pytest.raises(ValueError, match="video: got 'side'"):
+    with pytest.raises(ValueError, match=r"video: .*got 'side'"):
         make_config({"video": {"side": 1}})
-    with pytest.raises(ValueError, match="profile: got 'big'"):
+    with pytest.raises(ValueError, match=r"profile .*got 'big'"):
         make_config({"profile": "big"})
-    with pytest.raises(ValueError, match=r"captioner\.kind: got None"):
+    with pytest.raises(ValueError, match=r"captioner\.kind must be .*got None"):
         make_flow(make_config({"captioner": {}}))
 
 
@@ -88,7 +88,9 @@ class Colours:
 
 
 def test_a_config_with_an_encoder_scores_consistency():
-    flow = make_flow(make_config({"profile": "world", "encoder": "test_cli:Colours", "video": {"least_side": 40}}))
+    flow = make_flow(
+        make_config({"profile": "world", "encoder": "test_synth_command:Colours", "video": {"least_side": 40}})
+    )
     names = [stage.name for stage in flow.stages]
     assert names[-2:] == ["similarity", "consistency"]
     integrity = next(stage for stage in flow.stages if stage.name == "integrity")

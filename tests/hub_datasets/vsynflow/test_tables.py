@@ -76,18 +76,18 @@ def test_every_usual_table_gives_the_same_rows(tmp_path, name, content):
 def test_another_encoding_is_named_by_line_and_read_when_given(tmp_path):
     for name, content in (("t.csv", csv_text()), ("t.jsonl", LINES)):
         (tmp_path / name).write_bytes(content.encode("latin-1"))
-        with pytest.raises(ValueError, match=rf"is no utf-8 text in line {2 if name == 't.csv' else 1};.*--encoding"):
+        with pytest.raises(ValueError, match=rf"is not utf-8 text in line {2 if name == 't.csv' else 1}.*--encoding"):
             read(tmp_path / name)
         assert texts(tmp_path / name, encoding="cp1252") == [(row["id"], row["text"]) for row in ROWS]
-    with pytest.raises(ValueError, match="encoding: got 'klingon'"):
+    with pytest.raises(ValueError, match=r"encoding must .*got 'klingon'"):
         read(tmp_path / "t.csv", encoding="klingon")
 
 
 @pytest.mark.parametrize(
     ("name", "content", "match"),
     [
-        ("t.xlsx", b"", r"got '.*t\.xlsx', no table; accepted are files \.csv, \.tsv"),
-        ("t", b"", "no table"),
+        ("t.xlsx", b"", r"path must be a table \(\.csv, \.tsv.*got '.*t\.xlsx'"),
+        ("t", b"", "path must be a table"),
         ("t.csv", b"", "cannot be read as csv"),
         ("t.parquet", b"video", "cannot be read as parquet"),
         ("t.jsonl", b'{"id": "1", "video": "a", "text": "b"}\n{"id": ', "cannot be read as json"),
@@ -95,7 +95,7 @@ def test_another_encoding_is_named_by_line_and_read_when_given(tmp_path):
         ("t.csv", b"id,video,text\n1,a.mp4,x\n2,b.mp4,a man, a dog\n", "cannot be read as csv .*line 3, saw 4"),
         ("t.csv.gz", gzip.compress(csv_text().encode())[:-9], "cannot be read as csv"),
         ("t.csv.gz", b"no gzip", "cannot be read as csv"),
-        ("t.json", json.dumps({"1": ROWS[0]}).encode(), "no 'video' in row 0"),
+        ("t.json", json.dumps({"1": ROWS[0]}).encode(), "column 'video' is not in row 0"),
     ],
 )
 def test_what_is_no_table_is_refused(tmp_path, name, content, match):
@@ -110,17 +110,17 @@ LONG = "data:video/mp4;base64," + base64.b64encode(b"data" * 9000).decode()
 @pytest.mark.parametrize(
     ("row", "match"),
     [
-        ({"text": {"caption": "x"}}, r"text: got dict .* in row 0 of"),
-        ({"text": 7}, "text: got int 7 in row 0 .*accepted is a text or a list of texts"),
-        ({"text": [["x"]]}, "text: got list"),
-        ({"video": ["a.mp4"]}, r"video: got list .* in row 0 of"),
-        ({"video": None}, "video: got nothing in row 0"),
+        ({"text": {"caption": "x"}}, r"text must .*got dict .* in row 0 of"),
+        ({"text": 7}, r"text must .*got int 7 in row 0 "),
+        ({"text": [["x"]]}, r"text must .*got list"),
+        ({"video": ["a.mp4"]}, r"video must .*got list .* in row 0 of"),
+        ({"video": None}, r"video must .*got nothing in row 0"),
         ({"video": {"bytes": None, "path": None}}, "video: row 0 of .*one of them must be set"),
         ({"video": LONG[:-2] + "!"}, "video: row 0 of .*data address that cannot be read"),
-        ({"id": None}, "id: got nothing in row 0"),
-        ({"id": 1.5}, "id: got float 1.5"),
-        ({"id": True}, "id: got bool True"),
-        ({"licence": [LONG]}, "licence: got list"),
+        ({"id": None}, r"id must .*got nothing in row 0"),
+        ({"id": 1.5}, r"id must .*got float 1.5"),
+        ({"id": True}, r"id must .*got bool True"),
+        ({"licence": [LONG]}, r"licence must .*got list"),
     ],
 )
 def test_cells_of_other_types_are_refused_by_row(tmp_path, row, match):

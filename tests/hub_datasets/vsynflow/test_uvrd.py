@@ -28,7 +28,7 @@ from gve.hub_datasets.vsynflow.flow import Flow
 from gve.hub_datasets.vsynflow.records import make_record
 from gve.hub_datasets.vsynflow.runner import run_flow
 from gve.hub_datasets.vsynflow.shards import make_plan
-from gve.hub_datasets.vsynflow.stages import Rejected, SetupError
+from gve.hub_datasets.vsynflow.stages import SetupError
 from gve.hub_datasets.vsynflow.status import read_table, verify_run
 from gve.hub_datasets.vsynflow.truth import TRUTH_NAME, TruthCaptioner
 from gve.hub_datasets.vsynflow.uvrd import UvrdFacts, build_uvrd, require_publishable, uvrd_features, write_uvrd
@@ -200,7 +200,7 @@ def test_a_second_build_leaves_nothing_of_the_first(records, work, tmp_path):
     assert set(first.rows) == set(TASKS) and second.rows == {"t2v": 4}
     assert not (tmp_path / "t2i").exists() and len(list((tmp_path / "media").rglob("*.*"))) < media
     (tmp_path / "facts.json").unlink()
-    with pytest.raises(ValueError, match="holds files of something else"):
+    with pytest.raises(ValueError, match="holds other files"):
         write_uvrd(records, work, tmp_path, facts=report())
 
 
@@ -265,9 +265,9 @@ def test_files_and_blocks_are_cut_by_rows_and_bytes():
 
 @pytest.mark.parametrize("gate", [None, {"passed": False, "videos": 2}])
 def test_nothing_is_published_without_a_passed_gate(records, work, tmp_path, gate):
-    with pytest.raises(ValueError, match="decontamination: got no report of a passed gate"):
+    with pytest.raises(ValueError, match=r"decontamination: .* needs a passed gate"):
         write_uvrd(records, work, tmp_path, facts=UvrdFacts(decontamination=gate))
-    with pytest.raises(ValueError, match="whole paths hold on one machine alone"):
+    with pytest.raises(ValueError, match="absolute paths hold on one machine only"):
         write_uvrd(records, work, tmp_path, facts=UvrdFacts(media="reference", decontamination={"passed": True}))
     assert not list(tmp_path.iterdir())
 
@@ -276,9 +276,9 @@ def test_what_may_be_published(records, work, tmp_path):
     write_uvrd(records, work, tmp_path / "good", facts=UvrdFacts(decontamination={"passed": True}), quotas={"t2t": 1})
     assert require_publishable(tmp_path / "good")["rows"] == {"t2t": COUNT}
     write_uvrd(records, work, tmp_path / "local", facts=UvrdFacts(local=True), quotas={"t2t": 1})
-    with pytest.raises(ValueError, match=r"is local; a UVRD with embedded media that passed"):
+    with pytest.raises(ValueError, match=r"is local. Build"):
         require_publishable(tmp_path / "local")
-    with pytest.raises(ValueError, match="is no finished UVRD"):
+    with pytest.raises(ValueError, match="is not a finished UVRD"):
         require_publishable(tmp_path)
 
 
@@ -288,19 +288,10 @@ def test_a_run_is_built_with_what_it_knows(work, tmp_path):
     assert report.limits == {}
     (work / "kept").rename(work / "hidden")
     try:
-        with pytest.raises(ValueError, match="a whole run is accepted"):
+        with pytest.raises(ValueError, match="kept is missing"):
             build_uvrd(work, tmp_path / "other")
     finally:
         (work / "hidden").rename(work / "kept")
-
-
-def test_the_third_gate_judges_the_chosen_caption():
-    stage = Enrichment("m", encoder="colours", least_similarity=0.5)
-    assert stage.judge({"semantic": [0.9, 0.4], "chosen": 0}) is None
-    assert stage.judge({"semantic": [0.9, 0.4], "chosen": 1}) == Rejected("captions-semantic", 0.4)
-    assert Enrichment("m").judge({"semantic": None, "chosen": 1}) is None
-    with pytest.raises(ValueError, match=r"least_similarity: got 0\.5 without an encoder"):
-        Enrichment("m", least_similarity=0.5)
 
 
 def test_a_served_model_under_both_engines(raw, tmp_path):
@@ -328,14 +319,13 @@ def test_a_served_model_under_both_engines(raw, tmp_path):
 
 def test_another_captioner_than_the_stage_was_made_for(raw, tmp_path):
     make_plan(tmp_path, list(titles(raw))[:1], {"name": "test"}, shard_rows=2)
-    with pytest.raises(SetupError, match="captioner: got 'world-truth'; 'stub' is what this stage was made for"):
+    with pytest.raises(SetupError, match=r"captioner must be 'stub'.*got 'world-truth'"):
         run_flow(tmp_path, Flow((Enrichment("stub"),), captioner=partial(TruthCaptioner, raw)), InlineEngine())
     assert not (tmp_path / "done").exists(), "a wrong setup ends the run; it fails no record"
 
 
 @pytest.mark.parametrize(
-    ("change", "match"),
-    [({"licence": ""}, "licence: record"), ({}, "stands more than once"), (None, "records: got none")],
+    ("change", "match"), [({"licence": ""}, "licence: record"), ({}, "more than once"), (None, "records: got none")]
 )
 def test_wrong_records(records, work, tmp_path, change, match):
     wrong = (
@@ -346,5 +336,5 @@ def test_wrong_records(records, work, tmp_path, change, match):
 
 
 def test_wrong_layout(records, work, tmp_path):
-    with pytest.raises(ValueError, match="media: got 'zip'"):
+    with pytest.raises(ValueError, match=r"media must be .*got 'zip'"):
         write_uvrd(records, work, tmp_path, facts=replace(UvrdFacts(), media="zip"))

@@ -8,8 +8,8 @@ from gve.hub_datasets.schema import TASKS, pair_features
 from gve.hub_datasets.uvrb import SETS, load_set
 from gve.hub_datasets.world import build as build_module
 from gve.hub_datasets.world.build import build_world
-from gve.hub_datasets.world.world_command import main
 from gve.hub_datasets.world.sets import Sizes, build_sets
+from gve.hub_datasets.world.world_command import main
 
 PAIRS = dict.fromkeys(TASKS, 6)
 SMALL = Sizes(base=4, groups=2, programs=3, themes=4, longs=2, composed=2)
@@ -36,12 +36,11 @@ def small_shards(monkeypatch):
     monkeypatch.setattr(build_module, "_RAW_PART", 2)
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_every_task_loads(world, task, tmp_path):
-    rows = load_dataset(str(world[0] / "uvrd"), task, split="train", cache_dir=str(tmp_path))
-    assert len(rows) == 6
-    assert rows.features == pair_features()
-    assert set(rows["task"]) == {task}
+def test_every_task_loads(world, tmp_path):
+    for task in TASKS:
+        rows = load_dataset(str(world[0] / "uvrd"), task, split="train", cache_dir=str(tmp_path))
+        assert set(rows["task"]) == {task} and len(rows) == 6
+        assert rows.features == pair_features()
 
 
 @pytest.mark.parametrize("split", ["seen", "unseen"])
@@ -110,13 +109,10 @@ def test_interrupted_build_goes_on(world, tmp_path, monkeypatch):
     assert digest(folder) == digest(world[0])
 
 
-def test_another_world_in_the_same_folder_is_refused(world):
+def test_another_world_in_the_same_folder_and_unknown_tasks_are_refused(world, tmp_path):
     with pytest.raises(ValueError, match="built with other arguments"):
         build(world[0], seed=4)
-
-
-def test_unknown_task_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="pairs .*got task 'v2t'"):
+    with pytest.raises(ValueError, match="got task 'v2t'"):
         build(tmp_path, pairs={"v2t": 3})
     assert not list(tmp_path.iterdir())
 

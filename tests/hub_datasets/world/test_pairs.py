@@ -7,13 +7,7 @@ import pytest
 
 from gve.hub_datasets.schema import TASKS, pair_features
 from gve.hub_datasets.uvrb.tasks import SETS
-from gve.hub_datasets.world.captions import (
-    ACTION_WORDS,
-    KINDS,
-    SHAPE_WORDS,
-    answers,
-    clip_facts,
-)
+from gve.hub_datasets.world.captions import ACTION_WORDS, KINDS, SHAPE_WORDS, answers, clip_facts
 from gve.hub_datasets.world.pairs import KIND_WEIGHTS, TWINS, build_pairs
 from gve.hub_datasets.world.spec import held_out, held_out_action
 from gve.hub_datasets.world.texts import KIND_SETS, TASK_INSTRUCTIONS
@@ -21,13 +15,6 @@ from gve.hub_datasets.world.texts import KIND_SETS, TASK_INSTRUCTIONS
 
 def shown(side):
     return [*side.clips, *([side.picture[0]] if side.picture else [])]
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_each_query_is_answered_by_its_target(task):
-    for pair in build_pairs(task, 200, 0):
-        assert pair.query_facts
-        assert answers(pair.query_facts, pair.target_facts)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -40,8 +27,9 @@ def test_ranges_and_longer_runs_hold_the_same_rows(task):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_training_never_shows_a_held_out_combination(task):
+def test_targets_answer_and_training_never_shows_a_held_out_combination(task):
     for pair in build_pairs(task, 200, 1, num_negatives=1):
+        assert pair.query_facts and answers(pair.query_facts, pair.target_facts)
         for side in (pair.query, pair.target, *pair.negatives):
             for clip in shown(side):
                 assert not any(held_out(thing.color, thing.shape) for thing in clip.things)
@@ -107,18 +95,15 @@ def test_text_kinds_have_their_shares_and_instructions():
     assert all(pair.instruction == SETS[KIND_SETS[pair.kind]].instruction for pair in pairs)
 
 
-@pytest.mark.parametrize("task", sorted(TASK_INSTRUCTIONS))
-def test_other_tasks_have_one_instruction(task):
-    assert {pair.instruction for pair in build_pairs(task, 20, 0)} == {TASK_INSTRUCTIONS[task]}
+def test_other_tasks_have_one_instruction():
+    for task, instruction in TASK_INSTRUCTIONS.items():
+        assert {pair.instruction for pair in build_pairs(task, 20, 0)} == {instruction}
 
 
-def test_long_video_holds_the_query_clip():
+def test_long_videos_hold_the_query_clip_and_pictures_of_texts_come_before_any_event():
     for pair in build_pairs("v2v", 20, 0):
         assert len(pair.target.clips) == 4
         assert pair.query.clips[0] in pair.target.clips
-
-
-def test_pictures_of_texts_are_taken_before_anything_happens():
     assert all(pair.target.picture[1] < 0.1 for pair in build_pairs("t2i", 40, 0))
 
 
@@ -136,9 +121,9 @@ def test_negatives_are_near_and_wrong(task):
                 assert not answers(pair.query_facts, clip_facts(side.clips[0]))
 
 
-@pytest.mark.parametrize("task", ["t2t", "t2i", "i2v", "v2v"])
-def test_other_tasks_take_no_negatives(task):
-    assert not any(pair.negatives for pair in build_pairs(task, 8, 0, num_negatives=2))
+def test_other_tasks_take_no_negatives():
+    for task in ("t2t", "t2i", "i2v", "v2v"):
+        assert not any(pair.negatives for pair in build_pairs(task, 8, 0, num_negatives=2))
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -157,7 +142,7 @@ def test_rendered_row_fits_the_schema(task):
 
 
 def test_unknown_task_is_refused():
-    with pytest.raises(ValueError, match="task .*got 'v2t'"):
+    with pytest.raises(ValueError, match="got 'v2t'"):
         build_pairs("v2t", 1, 0)
     with pytest.raises(ValueError, match="must not be negative"):
         build_pairs("t2v", -1, 0)

@@ -5,15 +5,15 @@ from collections import Counter
 from gve.hub_datasets.world.raw import TITLE_KINDS, raw_videos, write_raw_videos, write_titles
 from gve.hub_datasets.world.spec import COLORS, SCENES
 
-SCENE_OF = {
-    "dunes": "desert",
-    "waves": "ocean",
-    "trees": "forest",
+SCENE_OF = {scene: scene for scene in SCENES} | {"dunes": "desert", "waves": "ocean", "trees": "forest"}
+SCENE_OF |= {
     "windows": "city",
     "stars": "night",
     "sky": "night",
+    "snowy field": "snow",
+    "grass": "meadow",
+    "lava": "volcano",
 }
-SCENE_OF |= {"snowy field": "snow", "grass": "meadow", "lava": "volcano"} | {scene: scene for scene in SCENES}
 
 
 def true_of(video):

@@ -9,17 +9,9 @@ def test_training_texts_hold_every_instruction_and_every_word():
     assert len(texts) == 800
     assert {task.instruction for task in SETS.values()} <= set(texts)
     told = " ".join(texts)
-    words = [
-        *COLORS,
-        *ACTION_KEYWORDS.values(),
-        *(
-            word
-            for table in (CAMERA_WORDS, SCENE_WORDS, STYLE_WORDS)
-            for options in table.values()
-            for word in options
-        ),
-    ]
-    assert [word for word in words if word not in told] == []
+    tables = (CAMERA_WORDS, SCENE_WORDS, STYLE_WORDS)
+    words = [word for table in tables for options in table.values() for word in options]
+    assert [word for word in (*COLORS, *ACTION_KEYWORDS.values(), *words) if word not in told] == []
 
 
 def test_training_texts_repeat_and_may_be_cut():

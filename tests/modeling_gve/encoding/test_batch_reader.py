@@ -10,6 +10,7 @@ import weakref
 import numpy as np
 import PIL.Image
 import pytest
+from chats import far
 
 import gve
 from gve.encoding.batch_reader import BatchReader
@@ -34,11 +35,6 @@ def as_it_was(ours):
 @pytest.fixture
 def clips(media):
     return [{"video": str(media / name)} for name in ("a.mp4", "short.mp4", "b.webm")] * 4
-
-
-def far(left, right):
-    assert left.shape == right.shape
-    return np.abs(left - right).max()
 
 
 @pytest.mark.parametrize("options", THREADS[1:], ids=str)

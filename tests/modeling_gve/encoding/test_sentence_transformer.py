@@ -9,6 +9,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from chats import far, vectors
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
@@ -71,16 +72,6 @@ def calls(ours, monkeypatch):
 
     monkeypatch.setattr(ours.processor, "prepare", watched)
     return seen
-
-
-@torch.no_grad()
-def vectors(model, processor, rows, dim=None, **kwargs):
-    return model(**processor.prepare(rows, **kwargs), truncate_dim=dim).embeddings.numpy()
-
-
-def far(left, right):
-    assert np.asarray(left).shape == np.asarray(right).shape
-    return np.abs(np.asarray(left) - np.asarray(right)).max()
 
 
 def norms(found):
@@ -282,20 +273,6 @@ def test_unknown_settings_are_refused(ours):
         ValueError, match=r"additional keyword arguments that this model does not use: \['nmu_frames'\]"
     ):
         ours.encode(["a"], nmu_frames=4)
-
-
-def test_queries_documents_and_names(ours, model, processor, rows):
-    part = rows[:5]
-    for name in ("msrvtt", "crb-s", "lovr-c2v"):
-        expected = vectors(model, processor, part, instruction=instructions()[name])
-        assert far(ours.encode_query(part, prompt_name=name), expected) <= 1e-6
-    assert far(ours.encode_query(part), vectors(model, processor, part, instruction=ours.prompts["query"])) <= 1e-6
-    assert far(ours.encode_document(part), vectors(model, processor, part)) <= 1e-6
-    with pytest.raises(ValueError, match=r"Prompt name 'nope' not found .*'query', 'document', 'msrvtt'"):
-        ours.encode_query(part, prompt_name="nope")
-    skipped = []
-    assert ours.encode_query([*part, "no.mp4"], on_error="skip", skipped=skipped).shape == (5, WIDTH)
-    assert skipped[0].index == 5
 
 
 def test_several_processes(ours, mixed):

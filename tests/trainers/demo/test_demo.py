@@ -86,6 +86,8 @@ def test_training_went_on_from_its_checkpoint(finished):
     (line,) = (line for line in lines if "continuing from checkpoint-" in line)
     facts = json.loads((root / "demo.json").read_text())["facts"]
     assert 0 < int(line.rpartition("-")[2]) < facts["steps"] == facts["steps_per_epoch"] * EPOCHS
+    assert any(line.startswith("[train] done before") for line in lines)
+    assert not any(line.startswith("[score] done before") for line in lines)
 
 
 def test_report_has_all_sets_with_chance_and_count(finished):
@@ -100,13 +102,7 @@ def test_report_has_all_sets_with_chance_and_count(finished):
     assert all(name in text for name in report["sets"])
 
 
-def test_a_finished_stage_is_not_run_again(finished):
-    _, lines = finished
-    assert any(line.startswith("[train] done before") for line in lines)
-    assert not any(line.startswith("[score] done before") for line in lines)
-
-
-def test_saved_model_embeds_a_file_of_the_demo(finished):
+def test_saved_model_embeds_a_file_of_the_demo_and_searches(finished, capsys):
     root, _ = finished
     files = sorted((root / "data" / "uvrb" / "videos").glob("*.mp4"))
     vectors = SentenceTransformer(str(root / "model")).encode([str(files[0]), {"text": "a red ring"}])
@@ -114,10 +110,7 @@ def test_saved_model_embeds_a_file_of_the_demo(finished):
     assert len(known.paths) == len(files)
     assert np.abs(vectors[0] - known.vectors[known.paths.index(str(files[0]))]).max() < 1e-5
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
-
-
-def test_the_command_that_the_summary_suggests_works(finished, capsys):
-    root, _ = finished
+    capsys.readouterr()  # the command that the summary suggests
     flags = ["--top", "3", "--json"]
     assert search(["--model", str(root / "model"), str(root / "corpus.safetensors"), "a red ring", *flags]) == 0
     assert len(json.loads(capsys.readouterr().out)["results"]) == 3
@@ -164,10 +157,6 @@ def test_the_report_tells_what_became_of_the_raw_corpus(finished):
     assert f"{found['kept']} were kept" in (root / "report.md").read_text()
     last = json.loads((root / "curriculum.json").read_text())[str(EPOCHS - 1)]["probabilities"]
     assert all(0 < last[f"{task}-synflow"] < 0.2 for task in found["rows"])
-
-
-def test_no_half_file_is_left(finished):
-    root, _ = finished
     assert not [p for p in root.rglob("*") if p.suffix in (".part", ".tmp")]
 
 

@@ -37,15 +37,6 @@ def test_no_partition_into_runs_is_cheaper(lengths, limit, extra):
     assert cost(made, extra) == best
 
 
-def test_rows_of_one_length_fill_the_limit():
-    assert [len(piece) for piece in chunk_rows([10] * 7, limit=30, extra=5)] in (
-        [1, 3, 3],
-        [3, 3, 1],
-        [3, 1, 3],
-        [2, 2, 3],
-    )
-
-
 def test_a_large_batch_wastes_less_than_a_tenth():
     lengths = np.random.default_rng(0).integers(20, 900, 512)
     pieces = chunk_rows(lengths, limit=4096, extra=64)
@@ -63,7 +54,3 @@ def test_media_keep_their_order_and_the_limit(costs, limit):
 def test_without_a_limit_media_run_at_once():
     assert chunk_media([1.0] * 5, limit=float("inf")) == [[0, 1, 2, 3, 4]]
     assert chunk_media([], limit=1.0) == []
-
-
-def test_a_row_above_the_limit_is_alone():
-    assert [piece.tolist() for piece in chunk_rows([5, 500, 5], limit=10, extra=0)][-1] == [1]

@@ -9,8 +9,7 @@ from mixed_batch import OPTIONS, adapted, columns_of, distance, mixed_rows, step
 
 from gve.trainers import CachedGVELoss, GVELoss, GVETrainingArguments, PairCollator
 from gve.trainers.gradcache.loss import TwoPasses, build_loss
-from gve.trainers.gradcache.tower import RandomState
-from gve.trainers.media.batch_media import TOKENS, Batch
+from gve.trainers.media.batch_media import Batch
 
 
 @pytest.fixture
@@ -37,9 +36,11 @@ def test_gradients_are_those_of_the_plain_loss(embedder, prepare, trained, cache
         for (_, parameter), seen in zip(model[0].model.named_parameters(), visual, strict=True):
             parameter.requires_grad_(seen == (trained == "vision"))
     expected = step(model, GVELoss(model, **OPTIONS), prepare(share=False))
-    got = step(model, CachedGVELoss(model, cache_tokens=cache_tokens, **OPTIONS), prepare(share=share))
-    assert got[0] == pytest.approx(expected[0], rel=1e-6)
-    assert distance(got[1], expected[1]) <= 1e-6
+    losses = [CachedGVELoss(model, cache_tokens=cache_tokens, **OPTIONS)]
+    for loss in (*losses, GVELoss(model, **OPTIONS)) if share and cache_tokens == 1 else losses:
+        got = step(model, loss, prepare(share=share))
+        assert got[0] == pytest.approx(expected[0], rel=1e-6)
+        assert distance(got[1], expected[1]) <= 1e-6
 
 
 def test_single_precision_is_as_near_as_the_order_of_rows(load, prepare, tasks):
@@ -48,15 +49,6 @@ def test_single_precision_is_as_near_as_the_order_of_rows(load, prepare, tasks):
     got = step(model, CachedGVELoss(model, cache_tokens=90, **OPTIONS), prepare(share=True))
     assert got[0] == pytest.approx(expected[0], rel=1e-6)
     assert distance(got[1], expected[1]) <= 2e-6
-
-
-@pytest.mark.parametrize("trained", ["all", "adapters"])
-def test_shared_media_change_nothing_in_the_plain_loss(embedder, prepare, trained):
-    model = adapted(embedder, 0.0) if trained == "adapters" else embedder.train()
-    expected = step(model, GVELoss(model, **OPTIONS), prepare(share=False))
-    got = step(model, GVELoss(model, **OPTIONS), prepare(share=True))
-    assert got[0] == pytest.approx(expected[0], rel=1e-6)
-    assert distance(got[1], expected[1]) <= 1e-6
 
 
 def test_narrower_widths_and_checkpointed_activations(embedder, prepare):
@@ -145,16 +137,6 @@ def test_autocast_reaches_both_passes(load, prepare):
     assert set(seen) == {torch.bfloat16}
 
 
-def test_evaluation_takes_no_second_pass(embedder, prepare):
-    columns, labels = columns_of(prepare(share=True))
-    embedder.eval()
-    with torch.no_grad():
-        cached = CachedGVELoss(embedder, cache_tokens=90, **OPTIONS).eval()(columns, labels)
-        plain = GVELoss(embedder, **OPTIONS).eval()(columns, labels)
-    assert not cached.requires_grad
-    assert cached.item() == pytest.approx(plain.item(), rel=1e-6)
-
-
 def test_the_meters_count_tokens_and_padding(embedder, prepare):
     batch = prepare(share=True)
     tokens = sum(int(value.sum()) for name, value in batch.items() if name.endswith("attention_mask"))
@@ -167,19 +149,9 @@ def test_the_meters_count_tokens_and_padding(embedder, prepare):
     assert plain.pop_meters()["padding_waste"] == pytest.approx(1 - tokens / widest)
     meters = cached.pop_meters()
     assert 0 <= meters["padding_waste"] < 0.1 and meters["tokens_per_second"] > 0
-
-
-def test_random_numbers_are_replayed_and_given_back():
-    torch.manual_seed(3)
-    state = RandomState(torch.device("cpu"))
-    first, second = torch.rand(4), torch.rand(4)
-    with state.replayed():
-        assert torch.equal(torch.rand(4), first)
-    torch.manual_seed(3)
-    torch.rand(4)
-    with state.replayed():
-        torch.rand(9)
-    assert torch.equal(torch.rand(4), second)
+    with torch.no_grad():  # evaluation takes no second pass
+        values = [loss.eval()(*columns_of(batch)) for loss in (plain, cached)]
+    assert not values[1].requires_grad and values[1].item() == pytest.approx(values[0].item(), rel=1e-6)
 
 
 def test_what_it_refuses(embedder, prepare, monkeypatch):
@@ -200,10 +172,8 @@ def test_settings_choose_the_loss_and_refuse_what_cannot_be(embedder, tmp_path):
     loss = build_loss(embedder, args)
     assert isinstance(loss, CachedGVELoss) and loss.get_config_dict()["cache_tokens"] == 64
     assert type(build_loss(embedder, GVETrainingArguments(str(tmp_path), use_cpu=True))) is GVELoss
-    with pytest.raises(ValueError, match="cache_tokens: got 0; 1 to 1e"):
-        GVETrainingArguments(str(tmp_path), cache_tokens=0)
     args.deepspeed_plugin = object()
-    with pytest.raises(ValueError, match="cache_tokens: got 64 with deepspeed; accepted is None"):
+    with pytest.raises(ValueError, match="cache_tokens: got 64 with deepspeed"):
         args._validate()
 
 
@@ -216,12 +186,3 @@ def test_pieces_hold_every_distinct_row_once(embedder, prepare):
     for rows in passes.pieces:
         lengths = passes.batch.lengths[rows]
         assert len(rows) == 1 or len(rows) * lengths.max() <= 90
-
-
-def test_without_shared_media_only_texts_repeat(embedder, prepare):
-    columns, _ = columns_of(prepare(share=False))
-    assert TwoPasses(CachedGVELoss(embedder, cache_tokens=90, **OPTIONS), columns).places.tolist() == list(range(15))
-    texts = {name: columns[0][name][[0, 4]] for name in TOKENS}
-    turned = {name: value.flip(0) for name, value in texts.items()}
-    passes = TwoPasses(CachedGVELoss(embedder, cache_tokens=90, **OPTIONS), [texts, turned])
-    assert passes.places.tolist() == [0, 1, 1, 0]

@@ -14,33 +14,33 @@ def videos(tasks):
 
 def test_the_limit_holds_and_the_oldest_leaves(embedder, videos):
     cache = DecodedCache(embedder.processor.video_processor, 2 * FRAME_BYTES + 1)
-    kept = cache.video(videos[0])
-    cache.video(videos[1])
-    assert cache.video(videos[0]) is kept
-    cache.video(videos[2])  # the second, used longest ago, leaves
+    kept = cache.get("video", videos[0])
+    cache.get("video", videos[1])
+    assert cache.get("video", videos[0]) is kept
+    cache.get("video", videos[2])  # the second, used longest ago, leaves
     assert cache.held == 2 * FRAME_BYTES
-    assert cache.video(videos[0]) is kept
+    assert cache.get("video", videos[0]) is kept
     assert len(cache) == 2
 
 
 def test_no_limit_no_cache(embedder, videos):
     cache = DecodedCache(embedder.processor.video_processor, 0)
-    assert cache.video(videos[0]) is not cache.video(videos[0])
+    assert cache.get("video", videos[0]) is not cache.get("video", videos[0])
     assert len(cache) == 0
 
 
 def test_what_is_larger_than_the_limit_is_not_kept(embedder, videos):
     cache = DecodedCache(embedder.processor.video_processor, FRAME_BYTES - 1)
-    cache.video(videos[0])
+    cache.get("video", videos[0])
     assert (len(cache), cache.held) == (0, 0)
 
 
 def test_images_are_kept_as_rgb(embedder, tasks):
     cache = DecodedCache(embedder.processor.video_processor, 1 << 20)
     source = tasks["i2v"][0]["query"]["image"]
-    image = cache.image(source)
+    image = cache.get("image", source)
     assert (image.mode, image.size) == ("RGB", (32, 32))
-    assert cache.image(source) is image
+    assert cache.get("image", source) is image
     assert cache.held == 32 * 32 * 3
 
 

@@ -86,15 +86,6 @@ def test_readers_see_what_others_write(tmp_path):
     assert equal(reader.put("a", made(1)), made(1)) and not reader._pending  # it is there
 
 
-def test_two_writers_of_one_key_agree(tmp_path):
-    stores = [FeatureStore(tmp_path) for _ in range(2)]
-    for store in stores:
-        store.put("a", made(1))
-    for store in stores:
-        store.flush()
-    assert len(shards(stores[0])) == 2 and len(FeatureStore(tmp_path)) == 1
-
-
 def test_threads_write_and_read(tmp_path):
     done, wrong = threading.Event(), []
 
@@ -170,20 +161,6 @@ def test_damaged_and_deleted_shards_are_misses(tmp_path, caplog):
     assert equal(again.get("a"), made(1))
 
 
-def test_a_deleted_shard_is_noticed_when_it_is_read(tmp_path):
-    store = FeatureStore(tmp_path)
-    store.put("a", made(1))
-    store.flush()
-    assert len(store) == 1
-    store._open.clear()
-    shards(store)[0].unlink()
-    store._listed = store.folder.stat().st_mtime_ns  # not yet listed again
-    assert store.get("a") is None
-    store.put("a", made(1))
-    store.flush()
-    assert equal(store.get("a"), made(1))
-
-
 def test_the_limit_holds_and_says_so_once(tmp_path, caplog):
     other = FeatureStore(tmp_path / "another tower")
     other.put("z", made(0))
@@ -208,13 +185,6 @@ def test_a_full_disk_ends_the_writing_and_not_the_run(tmp_path, monkeypatch, cap
     store.flush()
     assert "the disk is full" in caplog.text and not list(tmp_path.iterdir())
     assert equal(store.put("b", made(2)), made(2)) and store.get("b") is None
-
-
-def test_wrong_settings_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="dtype: got 'int4'"):
-        FeatureStore(tmp_path, dtype="int4")
-    with pytest.raises(ValueError, match="limit: got 0"):
-        FeatureStore(tmp_path, limit=0)
 
 
 def test_shards_are_plain_safetensors(tmp_path):

@@ -1,7 +1,5 @@
 """Sides of rows to tensors: those of the processor, whatever was decoded, kept or computed before."""
 
-import pickle
-
 import numpy as np
 import PIL.Image
 import pytest
@@ -128,22 +126,6 @@ def test_labels_of_images_and_unlike_videos(processor, side):
     assert [read_label(label)[0] for label in labels_of(found)] == ["", "kk"]
     image = reader(processor).read("image", side[3]["image"])
     assert read_label(labels_of([image])[0]) == ("", 0.0, [])
-
-
-def test_it_travels_small(processor, side, tmp_path):
-    """A worker is sent the processor and settings: no model, no frames, no features."""
-    store = FeatureStore(tmp_path)
-    own = reader(processor, limit=1 << 24, store=store)
-    empty = len(pickle.dumps(own))
-    assert empty < 1 << 20
-    own.column(side)
-    store.put("x", Features(torch.zeros(4096, 64), (1, 128, 128)))
-    store.flush()
-    store.put("y", Features(torch.zeros(4096, 64), (1, 128, 128)))
-    assert "x" in store._places or store.get("x") is not None
-    assert abs(len(pickle.dumps(own)) - empty) < 512
-    away = pickle.loads(pickle.dumps(own))
-    assert away.store.get("x") is not None and away.store.get("y") is None
 
 
 def test_contents_and_not_names_are_told_apart(tmp_path):

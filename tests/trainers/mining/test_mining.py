@@ -6,7 +6,7 @@ from datasets import Dataset, Features, Value
 
 from gve.hub_datasets.schema import media, pair_features
 from gve.trainers.mining.nearest import ExactIndex, make_index
-from gve.trainers.mining.negatives import Mined, mine_rows
+from gve.trainers.mining.negatives import mine_rows
 from gve.trainers.mining.settings import MiningSettings
 from gve.trainers.mining.targets import TargetTable
 
@@ -263,9 +263,8 @@ def test_the_blocks_do_not_matter(monkeypatch):
 # -- bad input ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
+def test_settings_out_of_range_are_refused():
+    for settings, message in (
         ({"min_rank": 0}, "min_rank, max_rank: got 0 and 100"),
         ({"min_rank": 9, "max_rank": 8}, "min_rank, max_rank: got 9 and 8"),
         ({"ceiling": 0.0}, "ceiling: got 0.0"),
@@ -273,13 +272,11 @@ def test_the_blocks_do_not_matter(monkeypatch):
         ({"margin": -0.1}, "margin: got -0.1"),
         ({"sample": "best"}, "sample: got 'best'; top, random are accepted"),
         ({"exclude": "self"}, "exclude: got 'self'"),
-        ({"short": "pad"}, "short: got 'pad'"),
+        ({"short": "drop"}, "short: got 'drop'"),
         ({"index": "hnsw"}, "index: got 'hnsw'"),
-    ],
-)
-def test_settings_out_of_range_are_refused(settings, message):
-    with pytest.raises(ValueError, match=message):
-        MiningSettings(**settings)
+    ):
+        with pytest.raises(ValueError, match=message):
+            MiningSettings(**settings)
 
 
 def test_more_negatives_than_targets_are_refused():
@@ -301,7 +298,7 @@ def test_rows_that_cannot_be_read_are_named(tmp_path):
     lost = pair(1)
     lost["target"] = {"text": None, "image": None, "video": {"bytes": None, "path": str(tmp_path / "gone.mp4")}}
     with pytest.raises(
-        ValueError, match=r"video: got '.*gone\.mp4' for the target of row 'r1' of t2t, which is no file"
+        ValueError, match=r"video: got '.*gone\.mp4' for the target of row 'r1' of t2t, which is not a file"
     ):
         table_of([pair(0), lost])
     with pytest.raises(ValueError, match="id: got 'r0' twice in t2t"):
@@ -309,9 +306,3 @@ def test_rows_that_cannot_be_read_are_named(tmp_path):
     plain = Dataset.from_list([pair(0)], features=LINEAGE).remove_columns("lineage")
     with pytest.raises(ValueError, match="exclude: got 'source' for t2t, whose rows have no column lineage"):
         TargetTable("t2t", plain, exclude="source")
-
-
-def test_parts_join_in_order():
-    one = Mined(np.array([[1]]), np.array([[0.5]], np.float32), np.array([[1]]), np.array([0.9], np.float32))
-    both = Mined.joined([one, one])
-    assert both.numbers.tolist() == [[1], [1]] and both.positives.shape == (2,)

@@ -7,47 +7,20 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from short_runs import StopAt, assert_same, losses
+from short_runs import arguments as settings
 from training_runs import Run, launch
-from transformers import TrainerCallback
 
-from gve.trainers import GVETrainer, GVETrainingArguments
+from gve.trainers import GVETrainer
 from gve.trainers.collator import PairCollator
-from gve.trainers.encoders import LiveEncoder
 from gve.trainers.mining.mined import HEADER
 from gve.trainers.planning.row_costs import make_planner, measure_columns
 
 REMINE = {"remine_every_epoch": True, "mine_ceiling": None, "num_negatives": {"t2v": 2}}
 
 
-class StopAt(TrainerCallback):
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            control.should_save = control.should_training_stop = True
-
-
 def arguments(folder, **changes):
-    settings = {
-        "num_train_epochs": 3,
-        "per_device_train_batch_size": 4,
-        "task_batch_sizes": {"i2v": 3},
-        "steps_per_epoch": 4,
-        "learning_rate": 1e-3,
-        "probe_pairs": 6,
-        "decode_cache_mb": 8,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "use_cpu": True,
-        "report_to": "none",
-        "disable_tqdm": True,
-    }
-    return GVETrainingArguments(output_dir=str(folder), **settings | changes)
-
-
-def weights(model):
-    return {name: value.clone() for name, value in model.state_dict().items()}
+    return settings(folder, task_batch_sizes={"i2v": 3}, **changes)
 
 
 def versions(folder):
@@ -72,25 +45,6 @@ def test_each_epoch_is_mined_by_the_weights_as_they_are(tmp_path, load, tasks):
     logged = [entry for entry in trainer.state.log_history if "mined_mean_negative/t2v" in entry]
     assert [entry["epoch"] for entry in logged] == [0, 1]
     assert all(entry["mined_short/t2v"] == 0 and entry["mined_mean_positive/t2v"] <= 1 for entry in logged)
-
-
-def test_no_true_target_is_mined_and_the_nearest_are(tmp_path, load, tasks):
-    model = load()
-    vectors = LiveEncoder(model, PairCollator(model.processor))
-    rows = tasks["t2v"].to_list()
-    queries, targets = vectors(rows, "query"), vectors(rows, "target")
-    trainer = GVETrainer(model, arguments(tmp_path, num_train_epochs=1, **REMINE), tasks)
-    trainer.train()
-    (version,) = versions(tmp_path)
-    table = pq.read_table(tmp_path / "mined" / version / "t2v.parquet").to_pylist()
-    numbers = {row["id"]: number for number, row in enumerate(rows)}
-    for row, mined in zip(rows, table, strict=True):
-        stated = set(row["query_facts"])
-        true = [other["id"] for other in rows if stated <= set(other["target_facts"])]
-        scores = targets @ queries[numbers[row["id"]]]
-        expected = sorted((-scores[numbers[o["id"]]], o["id"]) for o in rows if o["id"] not in [*true, row["id"]])
-        assert mined["id"] == row["id"] and not set(mined["negatives"]) & set(true)
-        assert mined["scores"] == pytest.approx([-score for score, _ in expected[:2]], abs=1e-5)
 
 
 class Fixed:
@@ -173,12 +127,10 @@ def test_a_run_stopped_in_mid_epoch_goes_on_with_its_version(tmp_path, load, tas
     made = contents(tmp_path / "parts" / "mined")
     second = GVETrainer(load(), arguments(tmp_path / "parts", num_train_epochs=2, **REMINE), tasks)
     second.train(resume_from_checkpoint=True)
-    expected = weights(whole.model)
-    assert all(torch.equal(value, expected[name]) for name, value in weights(second.model).items())
+    assert_same(second, whole)
     assert contents(tmp_path / "parts" / "mined") == contents(tmp_path / "whole" / "mined")
     assert made.items() <= contents(tmp_path / "parts" / "mined").items()
-    losses = [[entry["loss"] for entry in run.state.log_history if "loss" in entry] for run in (whole, second)]
-    assert losses[0] == losses[1]
+    assert losses(whole) == losses(second)
     assert second.mining.versions == whole.mining.versions and set(whole.mining.versions) == {0, 1}
 
 
@@ -228,19 +180,6 @@ def test_negatives_that_are_gone_are_named(tmp_path, load, tasks):
         ValueError, match=r"resume_from_checkpoint: the checkpoint went on with the mined negatives .*mi"
     ):
         GVETrainer(load(), arguments(tmp_path, **REMINE), tasks).train(resume_from_checkpoint=True)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"remine_every_epoch": True, "num_negatives": 0}, "remine_every_epoch: got True with num_negatives 0"),
-        ({"mine_corpus": "folder"}, "mine_corpus: got a corpus that nothing is mined from"),
-        ({"mine_ceiling": 2.0}, "ceiling: got 2.0"),
-    ],
-)
-def test_settings_that_do_not_fit_are_refused(tmp_path, changes, message):
-    with pytest.raises(ValueError, match=message):
-        arguments(tmp_path, **changes)
 
 
 def test_a_dry_run_counts_negatives_that_are_yet_to_be_mined(tasks):

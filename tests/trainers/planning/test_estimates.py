@@ -13,7 +13,7 @@ from gve.trainers.planning.estimates import (
     step_seconds,
     trainable_parameters,
 )
-from gve.trainers.planning.shapes import BUILT_IN, load_shape, shape_of
+from gve.trainers.planning.shapes import load_shape, shape_of
 
 ROWS, TOKENS = 3, 20
 LOAD = Load(tokens=64_000, vision=51_200, largest=53_000, largest_vision=51_200, longest=830)
@@ -119,15 +119,10 @@ def test_checkpoints_and_cached_gradients_need_less():
         for more in ({}, {"checkpointing": True}, {"checkpointing": True, "cache_tokens": 4096})
     )
     assert cached < checked / 5 < plain / 25
+    frozen, whole = (memory_bytes(shape, Method(freeze_vision=freeze), LOAD) for freeze in (True, False))
+    assert whole["activations"] > 1.5 * frozen["activations"]
     flops = [
         step_flops(shape, Method(**lora, **more), LOAD) for more in ({}, {"checkpointing": True}, {"cache_tokens": 9})
     ]
     assert flops[0] < flops[1] < flops[2]  # the tower runs twice as well where gradients are cached
-    assert step_seconds(flops[0], 312, 0.5) == pytest.approx(flops[0] / 156e12)
-
-
-def test_a_trained_tower_keeps_its_blocks():
-    shape = load_shape("qwen2.5-vl-3b")
-    frozen, whole = (memory_bytes(shape, Method(freeze_vision=freeze), LOAD) for freeze in (True, False))
-    assert whole["activations"] > 1.5 * frozen["activations"]
-    assert set(BUILT_IN) == {"qwen2.5-vl-3b", "qwen2.5-vl-7b"}
+    assert step_seconds(flops[0], 312) == pytest.approx(flops[0] / (0.35 * 312e12))

@@ -3,11 +3,12 @@
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
+from short_runs import arguments as settings
 from torch import nn
 from transformers import TrainerCallback
 
 from gve.hub_datasets.schema import media, pair_features
-from gve.trainers import GVETrainer, GVETrainingArguments
+from gve.trainers import GVETrainer
 from gve.trainers.collator import PairCollator
 from gve.trainers.resume.finite import LossGuard, check_weights
 from gve.trainers.resume.missing import complete_rows, find_gaps
@@ -15,18 +16,8 @@ from gve.trainers.rows import NamedBatches
 
 
 def arguments(folder, **changed):
-    settings = {
-        "max_steps": 4,
-        "per_device_train_batch_size": 4,
-        "steps_per_epoch": 4,
-        "learning_rate": 1e-3,
-        "save_steps": 1,
-        "use_cpu": True,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "schedule": "uniform",
-    }
-    return GVETrainingArguments(output_dir=str(folder), **settings | changed)
+    options = {"max_steps": 4, "num_negatives": 0, "save_strategy": "steps", "save_steps": 1, "schedule": "uniform"}
+    return settings(folder, **options | changed)
 
 
 @pytest.fixture
@@ -131,25 +122,3 @@ def test_frozen_weights_are_not_looked_at():
     model.bias.requires_grad_(True)
     with pytest.raises(ValueError, match="first in bias"):
         check_weights(model, step=1, device=torch.device("cpu"))
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"temperature": 0.0}, "temperature: got 0.0"),
-        ({"temperature": -1.0}, "temperature: got -1.0"),
-        ({"sigma_min": 0.5, "sigma_max": 0.2}, "sigma_max: got 0.2; 0.5 to 1000 is accepted"),
-        ({"schedule": "unlock"}, "probability_floor: got 0 with the schedule unlock"),
-        ({"unlock_margin": 0.0}, "unlock_margin: got 0.0"),
-        ({"on_missing": "drop"}, "on_missing: got 'drop'"),
-    ],
-)
-def test_settings_that_make_no_sense_are_refused(tmp_path, changed, message):
-    with pytest.raises(ValueError, match=message):
-        arguments(tmp_path, **changed)
-
-
-def test_a_batch_larger_than_its_task_is_refused(tmp_path, embedder, tasks):
-    args = arguments(tmp_path, per_device_train_batch_size=13, save_strategy="no")
-    with pytest.raises(ValueError, match="at most 12 rows a step are accepted"):
-        GVETrainer(embedder, args, {"t2v": tasks["t2v"]}).train()

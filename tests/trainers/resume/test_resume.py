@@ -8,27 +8,17 @@ import pytest
 import torch
 from datasets import DatasetDict
 from sentence_transformers import SentenceTransformer
+from short_runs import arguments as settings
 from transformers import TrainerCallback
 
-from gve.trainers import GVETrainer, GVETrainingArguments
-from gve.trainers.resume.checkpoints import STAGE, find_checkpoint, publish
+from gve.trainers import GVETrainer
+from gve.trainers.resume.checkpoints import STAGE, find_checkpoint
 from gve.trainers.resume.guard import RUN_FILE, changes, rows_digest, run_facts
 
 
 def arguments(folder, **changed):
-    settings = {
-        "max_steps": 4,
-        "per_device_train_batch_size": 4,
-        "steps_per_epoch": 4,
-        "learning_rate": 1e-3,
-        "save_strategy": "steps",
-        "save_steps": 2,
-        "use_cpu": True,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "schedule": "uniform",
-    }
-    return GVETrainingArguments(output_dir=str(folder), **settings | changed)
+    options = {"max_steps": 4, "num_negatives": 0, "save_strategy": "steps", "save_steps": 2, "schedule": "uniform"}
+    return settings(folder, **{"logging_steps": 500} | options | changed)
 
 
 @pytest.fixture(scope="module")
@@ -142,23 +132,6 @@ def test_a_limit_keeps_the_last_and_the_best(tmp_path, load, texts):
     assert not (tmp_path / STAGE).exists()
 
 
-def test_only_the_first_process_writes(tmp_path, load, texts, monkeypatch):
-    trainer = GVETrainer(load(), arguments(tmp_path), texts)
-    monkeypatch.setattr(GVETrainingArguments, "should_save", False)
-    trainer.save_model(str(tmp_path / "model"))
-    assert not (tmp_path / "model").exists()
-
-
-def test_publishing_replaces_and_clears(tmp_path):
-    for place, text in ((tmp_path / "checkpoint-2", "old"), (tmp_path / STAGE / "checkpoint-2", "new")):
-        place.mkdir(parents=True)
-        (place / "file").write_text(text)
-    publish(tmp_path)
-    assert (tmp_path / "checkpoint-2" / "file").read_text() == "new"
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-2"]
-    publish(tmp_path)  # with nothing to do
-
-
 def test_finding_checkpoints(tmp_path):
     assert find_checkpoint(None, str(tmp_path)) is find_checkpoint(False, str(tmp_path)) is None
     for name in ("checkpoint-9", "checkpoint-10", f"{STAGE}/checkpoint-11"):
@@ -167,7 +140,7 @@ def test_finding_checkpoints(tmp_path):
     assert find_checkpoint(str(tmp_path / "checkpoint-9"), "x").name == "checkpoint-9"
     with pytest.raises(ValueError, match=r"got True, and .* has no checkpoint-N"):
         find_checkpoint(True, str(tmp_path / "none"))
-    with pytest.raises(ValueError, match="which is no folder"):
+    with pytest.raises(ValueError, match="which is not a folder"):
         find_checkpoint(str(tmp_path / "none"), "x")
 
 

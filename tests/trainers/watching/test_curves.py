@@ -75,8 +75,8 @@ def test_what_is_no_run_is_refused(tmp_path, capsys):
     assert "holds no trainer_state.json" in capsys.readouterr().err
     path = tmp_path / "other.json"
     for text, message in (
-        ("[]", "is no trainer_state.json"),
-        ("{", "is no"),
+        ("[]", "is not a trainer_state.json"),
+        ("{", "is not"),
         ('{"log_history": []}', "has an empty log"),
     ):
         path.write_text(text)

@@ -4,27 +4,15 @@ import time
 
 import pytest
 import torch
+from short_runs import arguments as settings
 
-from gve.trainers import GVETrainer, GVETrainingArguments
+from gve.trainers import GVETrainer
 from gve.trainers.watching.curves import CURVES
 from gve.trainers.watching.meters import TaskMeters, WatchCallback
 
 
 def arguments(folder, **changes):
-    settings = {
-        "num_train_epochs": 2,
-        "per_device_train_batch_size": 4,
-        "task_batch_sizes": {"i2v": 3},
-        "steps_per_epoch": 4,
-        "learning_rate": 1e-3,
-        "probe_pairs": 6,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "use_cpu": True,
-        "report_to": "none",
-        "disable_tqdm": True,
-    }
-    return GVETrainingArguments(output_dir=str(folder), **settings | changes)
+    return settings(folder, **{"num_train_epochs": 2, "num_negatives": 0, "task_batch_sizes": {"i2v": 3}} | changes)
 
 
 def test_means_by_task_and_over_all():
@@ -82,7 +70,7 @@ def test_the_curves_are_of_the_tasks_that_were_drawn(tmp_path, embedder, tasks, 
 
 def test_all_of_it_reaches_tensorboard(tmp_path, embedder, tasks):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    args = arguments(tmp_path, report_to="tensorboard", num_train_epochs=2)
+    args = arguments(tmp_path, report_to="tensorboard")
     trainer = GVETrainer(embedder, args, tasks)
     trainer.train()
     (file,) = tmp_path.rglob("events.out.tfevents*")
@@ -97,14 +85,3 @@ def test_all_of_it_reaches_tensorboard(tmp_path, embedder, tasks):
     assert {f"train/{name}/{task}" for name in ("P", "R", "R_centred", "accuracy") for task in tasks} <= tags
     values = [event.value for event in events.Scalars(f"train/loss/{min(seen)}")]
     assert all(value > 0 for value in values)
-
-
-def test_trackio_takes_the_same_entries(tmp_path, embedder, tasks, monkeypatch):
-    """Offline, where the package is there: the run's numbers are read back from its own store."""
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
-    pytest.importorskip("trackio")
-    args = arguments(tmp_path, report_to="trackio", num_train_epochs=1, run_name="watched", project="gve-test")
-    trainer = GVETrainer(embedder, args, tasks)
-    trainer.train()
-    assert any(path.stat().st_size for path in (tmp_path / "trackio").rglob("gve-test*.db"))
-    assert any(name.startswith("loss/") for entry in trainer.state.log_history for name in entry)
