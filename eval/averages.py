@@ -95,7 +95,7 @@ def round_half_up(value: float, digits: int = 3) -> str:
 def _parts(rule: str) -> dict[str, tuple[str, ...]]:
     """The abilities and averages that are means of abilities under a rule."""
     if rule not in RULES:
-        raise ValueError(f"rule: {rule!r}; {' and '.join(RULES)} are accepted; choose one")
+        raise ValueError(f"rule: must be {' or '.join(RULES)}, got {rule!r}.")
     return _PARTS[rule]
 
 

@@ -120,5 +120,5 @@ def _check_media(rows: "Dataset", modality: str, config: str) -> None:
             identity = rows.data.column("id")[row].as_py()
             raise ValueError(
                 f"{config}: row {row} (id {identity!r}) has no {modality}: "
-                f"{'neither bytes nor path' if path is None else f'no file {path!r}'}; add it, or leave the row out"
+                f"{'neither bytes nor path' if path is None else f'no file {path!r}'}. Add it, or leave the row out."
             )

@@ -40,7 +40,7 @@ def run_command(
         return BAD_USAGE
     except OSError as error:  # a file that the user named and that may not be read, for instance
         place = f": {shown(os.fspath(error.filename))}" if isinstance(error.filename, str | os.PathLike) else ""
-        sys.stderr.write(f"{parser.prog}: {printable(error.strerror or error)}{place}; check the path and the disk\n")
+        sys.stderr.write(f"{parser.prog}: {printable(error.strerror or error)}{place}. Check the path and the disk.\n")
         return BAD_USAGE
     except KeyboardInterrupt:
         sys.stderr.write(f"{parser.prog}: interrupted; nothing was written\n")

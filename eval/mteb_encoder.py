@@ -88,9 +88,7 @@ class MTEBEncoder(AbsEncoder):
         """A batch as rows of text, image and video alone."""
         present = [key for key in MODALITIES if key in batch]
         if not present:
-            raise ValueError(
-                f"inputs: a batch of {shown(sorted(batch))}; text, image or video is accepted; rename the column"
-            )
+            raise ValueError(f"inputs: a batch of {shown(sorted(batch))}. It must have text, image or video.")
         for values in zip(*(batch[key] for key in present), strict=True):
             row = dict(zip(present, values, strict=True))
             if "video" in row:

@@ -113,15 +113,10 @@ def slip_lines(tasks: Iterable[RetrievalSet]) -> list[str]:
     pooled = [task for task in tasks if task.pool_size is not None]
     counts = f"{len(ABILITIES['FG'])} and {len(ABILITIES['TXT'])}"
     lines = [
-        f"- The paper calls FG and TXT averages over their sets ({counts}); its numbers are the mean of S, T and PR,"
+        f"- The paper calls FG and TXT averages over their sets ({counts}); its numbers are the mean of S, T and PR,",
+        "  and of CG, FG and LC.",
     ]
-    lines += ["  and of CG, FG and LC."]
     if pooled:
         sizes = ", ".join(f"{task.name} {task.official_corpus}" for task in pooled)
-        lines.append(
-            f"- Its Table 4 gives as size of a corpus what is the number of candidates of each query: {sizes}."
-        )
-    lines.append(
-        "- `gve analyze` computes its tables again and lists every cell that does not follow from the others."
-    )
-    return lines
+        lines.append(f"- Its Table 4 gives the number of candidates of each query as the size of a corpus: {sizes}.")
+    return [*lines, "- `gve analyze` recomputes its tables and lists every cell that contradicts the others."]

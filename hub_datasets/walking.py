@@ -1,4 +1,4 @@
-"""The files beneath folders: links are followed, no folder is entered twice, and whatever is skipped is logged."""
+"""The files beneath folders: follows links, enters each folder once, and logs what it skips."""
 
 import logging
 import os

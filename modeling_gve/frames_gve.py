@@ -35,7 +35,7 @@ DICT_KEYS = {
 }
 
 
-class Clip(NamedTuple):
+class DecodedVideo(NamedTuple):
     """A decoded video.
 
     Attributes:
@@ -91,7 +91,7 @@ class Form:
     rate: float | None = None
     metadata: Mapping[str, Any] | None = None
     size: tuple[int, int] | None = None
-    done: Clip | Features | None = None
+    done: DecodedVideo | Features | None = None
     kind: str = "video"
 
 
@@ -104,7 +104,7 @@ def parse_video(video: Any) -> Form:
     """
     if isinstance(video, Form):
         return video
-    if isinstance(video, (Clip, Features)):
+    if isinstance(video, (DecodedVideo, Features)):
         return Form(done=video)
     if isinstance(video, Frames):
         return Form(frames=video.frames, layout="THWC", times=video.timestamps, duration=video.duration)
@@ -228,7 +228,7 @@ def _list_layout(frames: Sequence[Any], layout: str | None) -> bool:
     return layouts == {True}
 
 
-def make_clip(form: Form, *, count: int, sample: bool, seconds_per_frame: float) -> Clip:
+def make_clip(form: Form, *, count: int, sample: bool, seconds_per_frame: float) -> DecodedVideo:
     """Sample the frames of a decoded video.
 
     The clip's interval is the whole video's length over the frames taken, as Qwen2.5-VL was trained.
@@ -244,7 +244,7 @@ def make_clip(form: Form, *, count: int, sample: bool, seconds_per_frame: float)
     check_aspect(*frames.shape[1:3], "video")
     if indices is not None:
         times = [times[index] for index in indices.tolist()]
-    return Clip(frames, length / len(frames), times)
+    return DecodedVideo(frames, length / len(frames), times)
 
 
 def _clock(form: Form, total: int, seconds_per_frame: float) -> tuple[list[float], float]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import PIL.Image
 
-from .frames_gve import Clip, is_frame, look
+from .frames_gve import DecodedVideo, is_frame, look
 from .image_gve import is_array, is_listed
 from .media_gve import is_address, located, names_medium, shown
 from .video_gve import Frames
@@ -55,7 +55,7 @@ def parse_input(value: Any, index: int) -> ParsedInput:
         row = _parse_chat(value, place)
     elif isinstance(value, PIL.Image.Image) or (is_array(value) and value.ndim == 3):
         row = ParsedInput(None, [value], [])
-    elif isinstance(value, (Frames, Clip)) or (is_array(value) and value.ndim == 4):
+    elif isinstance(value, (Frames, DecodedVideo)) or (is_array(value) and value.ndim == 4):
         row = ParsedInput(None, [], [value])
     else:
         raise ValueError(

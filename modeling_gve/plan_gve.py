@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .frames_gve import Clip, Features, Form, frame_count, frame_size, look, parse_video
+from .frames_gve import DecodedVideo, Features, Form, frame_count, frame_size, look, parse_video
 from .image_gve import Picture, check_aspect, check_size, image_size, smart_resize
 from .inputs_gve import ParsedInput, parse_inputs
 from .media_gve import local_source, located
@@ -219,7 +219,7 @@ class PlanMixin:
         """Tokens of a row without its text."""
         total = self.chat.overhead(system)
         for medium in seen:
-            unread = Clip(np.empty(0), 0.0, [0.0] * medium.frames)
+            unread = DecodedVideo(np.empty(0), 0.0, [0.0] * medium.frames)
             total += len(
                 self.image_ids(medium.grid) if medium.kind == "image" else self.video_ids(medium.grid, unread)
             )

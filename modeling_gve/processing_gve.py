@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, BatchFeature, Qwen2_5_VLProcessor, Qwen2
 from transformers.video_processing_utils import VideoProcessorMixin
 
 from .chat_gve import DEFAULT_SYSTEM, END_TOKEN, ChatEncoder, template_with
-from .frames_gve import Clip, Features, Form, flatten_videos, parse_video
+from .frames_gve import DecodedVideo, Features, Form, flatten_videos, parse_video
 from .image_gve import check_size, open_image
 from .inputs_gve import ParsedInput, chat_of, flatten_images, parse_inputs, placed, resolve_path
 from .media_gve import located
@@ -51,12 +51,12 @@ class EmbeddingProcessorMixin(PlanMixin):
         count = grid[0] * grid[1] * grid[2] // self.image_processor.merge_size**2
         return [self.chat.vision_start_id, *[self.chat.image_id] * count, self.chat.vision_end_id]
 
-    def video_ids(self, grid: Sequence[int], clip: Clip) -> list[int]:
+    def video_ids(self, grid: Sequence[int], clip: DecodedVideo) -> list[int]:
         """Placeholders of one video between their delimiters; of `clip` the times count, not the frames."""
         count = grid[0] * grid[1] * grid[2] // self.video_processor.merge_size**2
         return [self.chat.vision_start_id, *[self.chat.video_id] * count, self.chat.vision_end_id]
 
-    def video_text(self, grid: Sequence[int], clip: Clip) -> str:
+    def video_text(self, grid: Sequence[int], clip: DecodedVideo) -> str:
         """What replaces one video's placeholder in a rendered chat, without the delimiters of the template."""
         return self.video_token * (grid[0] * grid[1] * grid[2] // self.video_processor.merge_size**2)
 
@@ -80,7 +80,7 @@ class EmbeddingProcessorMixin(PlanMixin):
                 a dict with any of "text", "image" and "video", a chat, that is a message of the user or a list of a
                 message of the system and one of the user, or the `row` of a `Plan`. Entries that are None are left
                 out; a list holds several texts (joined by newlines), images or videos. See `GVEVideoProcessor.load`
-                and `open_image` for the forms of a video and of an image; a decoded `Clip`, and `Features` in place
+                and `open_image` for the forms of a video and of an image; a decoded `DecodedVideo`, and `Features` in place
                 of an image or a video, are taken as they are.
             instruction: The system message of all rows, or one a row; None or "" is the default one, or that of the
                 chat.
@@ -116,7 +116,7 @@ class EmbeddingProcessorMixin(PlanMixin):
 
     def _decode(
         self, rows: Sequence[ParsedInput], budget: CallLimits
-    ) -> tuple[list[PIL.Image.Image | Features], list[Clip | Features]]:
+    ) -> tuple[list[PIL.Image.Image | Features], list[DecodedVideo | Features]]:
         images, clips = [], []
         for index, row in enumerate(rows):
             for kind, place, medium in media_of(row, index):
@@ -137,7 +137,7 @@ class EmbeddingProcessorMixin(PlanMixin):
         return beside_features(data, images, "image")
 
     def _media_ids(
-        self, rows: Sequence[ParsedInput], clips: Sequence[Clip | Features], data: dict[str, torch.Tensor]
+        self, rows: Sequence[ParsedInput], clips: Sequence[DecodedVideo | Features], data: dict[str, torch.Tensor]
     ) -> list[list[int]]:
         images = iter(data["image_grid_thw"].tolist() if "image_grid_thw" in data else [])
         videos = iter(zip(data["video_grid_thw"].tolist() if clips else [], clips, strict=True))

@@ -13,7 +13,7 @@ from transformers import Qwen2VLImageProcessorPil, Qwen3VLProcessor
 
 from .chat_gve import END_TOKEN, template_with
 from .processing_gve import EmbeddingProcessorMixin
-from .video_processing_gve import Clip, GVEVideoProcessor
+from .video_processing_gve import DecodedVideo, GVEVideoProcessor
 
 QWEN3VL_SYSTEM = "Represent the user's input."
 """The system message of rows without an instruction, as Qwen3-VL-Embedding was trained with."""
@@ -46,20 +46,20 @@ class GVEQwen3VLProcessor(EmbeddingProcessorMixin, Qwen3VLProcessor):
         self._stamp_ids: dict[str, list[int]] = {}
         self._set_up(default_system, end_token)
 
-    def stamps(self, steps: int, clip: Clip) -> list[str]:
+    def stamps(self, steps: int, clip: DecodedVideo) -> list[str]:
         """The time of each step in words, one decimal; the last frame stands in for any that the last step lacks."""
         depth, last = self.video_processor.temporal_patch_size, len(clip.times) - 1
         spans = [(min(step * depth, last), min(step * depth + depth - 1, last)) for step in range(steps)]
         return [f"<{(clip.times[first] + clip.times[end]) / 2:.1f} seconds>" for first, end in spans]
 
-    def video_ids(self, grid: Sequence[int], clip: Clip) -> list[int]:
+    def video_ids(self, grid: Sequence[int], clip: DecodedVideo) -> list[int]:
         """Ids of one video; see `EmbeddingProcessorMixin`."""
         start, end = self.chat.vision_start_id, self.chat.vision_end_id
         step = [start, *[self.chat.video_id] * self._step_tokens(grid), end]
         ids = [token for stamp in self.stamps(grid[0], clip) for token in (*self._encode_stamp(stamp), *step)]
         return [start, *ids, end] if self.outer_delimiters else ids
 
-    def video_text(self, grid: Sequence[int], clip: Clip) -> str:
+    def video_text(self, grid: Sequence[int], clip: DecodedVideo) -> str:
         """What stands in place of one video's placeholder; see `EmbeddingProcessorMixin`."""
         step = self.vision_start_token + self.video_token * self._step_tokens(grid) + self.vision_end_token
         return "".join(stamp + step for stamp in self.stamps(grid[0], clip))

@@ -16,7 +16,7 @@ from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import VideoProcessorMixin
 from transformers.video_utils import VideoMetadata
 
-from .frames_gve import Clip, Features, flatten_videos, make_clip, parse_video
+from .frames_gve import DecodedVideo, Features, flatten_videos, make_clip, parse_video
 from .image_gve import check_aspect, check_size, smart_resize
 from .media_gve import located, shown
 from .video_gve import read_video, resize_frames
@@ -105,7 +105,7 @@ class GVEVideoProcessor(VideoProcessorMixin):
         num_frames: int | None = None,
         do_sample_frames: bool | None = None,
         size: dict[str, int] | None = None,
-    ) -> Clip | Features:
+    ) -> DecodedVideo | Features:
         """Decode one video in any form; one that is decoded already comes back unchanged.
 
         Args:
@@ -140,12 +140,12 @@ class GVEVideoProcessor(VideoProcessorMixin):
         factor = self.patch_size * self.merge_size
         return smart_resize(height, width, factor, budget["shortest_edge"], budget["longest_edge"])
 
-    def seconds_per_grid(self, clip: Clip | Features) -> float:
+    def seconds_per_grid(self, clip: DecodedVideo | Features) -> float:
         """Seconds between two steps of the time axis."""
         return clip.interval * self.temporal_patch_size
 
     def patches(
-        self, clips: Sequence[Clip], size: dict[str, int] | None = None, *, as_bytes: bool = False
+        self, clips: Sequence[DecodedVideo], size: dict[str, int] | None = None, *, as_bytes: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Resize, cut and normalise decoded videos; `as_bytes` leaves the normalising to `normalise`.
 
@@ -192,7 +192,7 @@ class GVEVideoProcessor(VideoProcessorMixin):
         size: dict[str, int] | None = None,
         places: Sequence[str] | None = None,
         **others: Any,
-    ) -> tuple[list[Clip], BatchFeature]:
+    ) -> tuple[list[DecodedVideo], BatchFeature]:
         """Decode and cut videos: the clips, and the tensors of `preprocess`.
 
         Args:
@@ -222,10 +222,10 @@ class GVEVideoProcessor(VideoProcessorMixin):
         return clips, BatchFeature(self.tensors(clips, size))
 
     def tensors(
-        self, clips: Sequence[Clip], size: dict[str, int] | None = None, *, as_bytes: bool = False
+        self, clips: Sequence[DecodedVideo], size: dict[str, int] | None = None, *, as_bytes: bool = False
     ) -> dict[str, torch.Tensor]:
         """Grids and seconds of all clips, `pixel_values_videos` of decoded ones, `video_embeds` of the others."""
-        fresh = [clip for clip in clips if isinstance(clip, Clip)]
+        fresh = [clip for clip in clips if isinstance(clip, DecodedVideo)]
         data = {}
         if fresh:
             data["pixel_values_videos"], data["video_grid_thw"] = self.patches(fresh, size, as_bytes=as_bytes)

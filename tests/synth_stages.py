@@ -4,18 +4,21 @@ import hashlib
 import os
 import signal
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pyarrow as pa
 from PIL import Image
 
 from gve.hub_datasets.vsynflow.engines import InlineEngine
 from gve.hub_datasets.vsynflow.flow import Flow
+from gve.hub_datasets.vsynflow.journal import Journal
 from gve.hub_datasets.vsynflow.records import make_record
 from gve.hub_datasets.vsynflow.runner import run_flow
 from gve.hub_datasets.vsynflow.shards import make_plan
-from gve.hub_datasets.vsynflow.stages import Expanded, Failed, Kept, Rejected, Stage
+from gve.hub_datasets.vsynflow.stages import Context, Expanded, Failed, Kept, Rejected, Stage
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,26 @@ def tables_digest(folder):
 def run(folder, the_flow, engine=None, texts=TEXTS, count=12, **options):
     make_plan(folder, records(texts, count), {"name": "test"}, shard_rows=5)
     return run_flow(folder, the_flow, engine or InlineEngine(), **options)
+
+
+def place_of(path):
+    return {"path": str(path), "offset": None, "size": None}
+
+
+def context_of(folder, **options):
+    return Context(folder, "00000-test", Journal(folder / "journal"), **options)
+
+
+def video_file(path, frames, fps=8, crf="20"):
+    """Write frames as an H.264 file; returns its place."""
+    with av.open(str(path), "w", format="mp4") as output:
+        stream = output.add_stream("libx264", rate=fps, options={"preset": "veryfast", "crf": crf, "threads": "1"})
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt, stream.time_base = "yuv420p", Fraction(1, fps)
+        for frame in frames:
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        output.mux(stream.encode())
+    return place_of(path)
 
 
 class Colours:

@@ -23,32 +23,48 @@ def _parser() -> argparse.ArgumentParser:
     default = MiningSettings()
     parser = argparse.ArgumentParser(
         prog="gve mine",
-        description="Find hard negatives with an embedder: targets near to a query that do not answer it.",
-        epilog="The same command goes on with a job that was killed.",
+        description="Find hard negatives with an embedder: targets close to a query that do not answer it.",
+        epilog="Run the same command again to resume a job that was killed.",
     )
     parser.add_argument("--model", required=True, help="folder or Hub name of the embedder that ranks")
     parser.add_argument("--data", required=True, help="folder or Hub name of a UVRD data set")
     parser.add_argument("--out", required=True, type=Path, help="folder for vectors and for mined-<version>")
-    parser.add_argument("--tasks", nargs="+", help="tasks to mine; all if not given")
+    parser.add_argument("--tasks", nargs="+", help="tasks to mine; all by default")
     parser.add_argument(
         "--negatives", nargs="+", default=["1"], metavar="K", help="negatives of a row: a number, or t2v=1 ti2v=2 (1)"
     )
-    parser.add_argument("--corpus", help="folder or Hub name of a UVRD or UVRB whose targets may serve as well")
+    parser.add_argument("--corpus", help="UVRD or UVRB (folder or Hub name) whose targets may be negatives too")
     parser.add_argument("--min-rank", type=int, default=default.min_rank, help="first rank to take (%(default)s)")
     parser.add_argument("--max-rank", type=int, default=default.max_rank, help="last rank to take (%(default)s)")
     parser.add_argument(
-        "--ceiling", type=_number, default=default.ceiling, help="highest share of the positive's score (%(default)s)"
+        "--ceiling",
+        type=_number,
+        default=default.ceiling,
+        help="highest score, as a share of the positive's, or none (%(default)s)",
     )
     parser.add_argument(
-        "--margin", type=_number, default=default.margin, help="least distance to the positive's score (none)"
+        "--margin", type=_number, default=default.margin, help="least distance below the positive's score (none)"
     )
-    parser.add_argument("--sample", choices=SAMPLES, default=default.sample, help="which of the window (%(default)s)")
     parser.add_argument(
-        "--exclude", choices=EXCLUSIONS, default=default.exclude, help="whose targets to leave out (%(default)s)"
+        "--sample",
+        choices=SAMPLES,
+        default=default.sample,
+        help="take the first of the ranks, or random ones (%(default)s)",
     )
-    parser.add_argument("--short", choices=SHORT, default=default.short, help="rows with too few (%(default)s)")
-    parser.add_argument("--index", choices=INDEXES, default=default.index, help="how to search (%(default)s)")
-    parser.add_argument("--seed", type=int, default=default.seed, help="of what is drawn (%(default)s)")
+    parser.add_argument(
+        "--exclude",
+        choices=EXCLUSIONS,
+        default=default.exclude,
+        help="also leave out targets of the row's group or raw video (%(default)s)",
+    )
+    parser.add_argument(
+        "--short",
+        choices=SHORT,
+        default=default.short,
+        help="keep rows with too few, or fill them at random as training needs (%(default)s)",
+    )
+    parser.add_argument("--index", choices=INDEXES, default=default.index, help="exact search, or faiss (%(default)s)")
+    parser.add_argument("--seed", type=int, default=default.seed, help="seed of random choices (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=32, help="rows in one forward pass (%(default)s)")
     return parser
 

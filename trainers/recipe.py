@@ -45,7 +45,7 @@ SECTIONS = {
     "vision_cache": "vision_cache_",
     "frame_cache": "frame_cache_",
 }
-"""Nested parts of a recipe, each with the prefix that its settings have as flags: `lora: {rank: 16}` is `--lora_rank 16`."""
+"""Nested parts of a recipe, each with the prefix of its flags: `lora: {rank: 16}` is `--lora_rank 16`."""
 
 
 @dataclass
@@ -108,7 +108,7 @@ def parse(argv: Sequence[str]) -> tuple[TrainCommand, GVETrainingArguments]:
 
 
 def make_parser(*, every: bool = False) -> HfArgumentParser:
-    """The parser: every field of the two dataclasses is a flag, and no abbreviation is accepted; `every` for --help-all."""
+    """The parser: every field of the two dataclasses is a flag, never abbreviated; `every` shows all in the help."""
     parser = HfArgumentParser(
         (TrainCommand, GVETrainingArguments),
         prog="gve train",

@@ -14,7 +14,7 @@ from gve.hub_datasets.schema import TASKS
 from gve.hub_datasets.uvrb import instructions
 from gve.media_gve import QUOTED, shown
 from gve.trainers.arguments import GVETrainingArguments
-from gve.trainers.planning.dry_run import make_plan, write_plan
+from gve.trainers.planning.dry_run import estimate_run, describe_run
 from gve.trainers.recipe import RECIPES, TrainCommand, parse, read_recipe
 from gve.trainers.trainer import GVETrainer
 from gve.trainers.watching.curves import draw_run
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command, args = parse(sys.argv[1:] if argv is None else list(argv))
         if command.dry_run:
             tasks = None if command.data is None else load_tasks(command.data, command.tasks)
-            sys.stdout.write(write_plan(make_plan(command, args, tasks)))
+            sys.stdout.write(describe_run(estimate_run(command, args, tasks)))
             return 0
         check_processes(command, args)
         trainer = make_trainer(command, args)

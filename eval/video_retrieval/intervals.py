@@ -32,13 +32,13 @@ def replicates(
     """
     values = as_array(scores).astype(np.float64, copy=False)
     if values.ndim != 1 or not len(values) or np.isnan(values).any():
-        raise ValueError(f"scores: shape {values.shape}; (queries,) numbers are accepted, at least one, none nan")
+        raise ValueError(f"scores: shape {values.shape}; must be (queries,) numbers, at least one, none nan")
     if samples < 1:
         raise ValueError(
-            f"samples: {samples}; 1 or more is accepted; 2000 gives intervals to about a tenth of a width"
+            f"samples: {samples}; must be at least 1. 2000 gives intervals to about a tenth of their width."
         )
     if statistic not in ("mean", "median"):
-        raise ValueError(f"statistic: {statistic!r:.200}; 'mean' and 'median' are accepted; choose one")
+        raise ValueError(f"statistic: {statistic!r:.200}; must be 'mean' or 'median'")
     reduce = np.mean if statistic == "mean" else np.median
     generator = np.random.default_rng(seed)
     step = max(1, _CELLS // len(values))
@@ -52,7 +52,7 @@ def replicates(
 def interval(drawn: np.ndarray, level: float = 0.95) -> tuple[float, float]:
     """Lower and upper end of the percentile interval of replicates (R,); `level` is the share of them inside."""
     if not 0 < level < 1:
-        raise ValueError(f"level: {level}; a share between 0 and 1 is accepted; 0.95 is usual")
+        raise ValueError(f"level: {level}; must be a share between 0 and 1, usually 0.95")
     # No interpolation: a replicate may be infinite, the rank of what was never ranked.
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
     return float(low), float(high)

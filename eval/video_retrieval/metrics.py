@@ -90,7 +90,7 @@ def all_tied(num_candidates: Sequence[int] | np.ndarray, num_positives: Sequence
         np.atleast_1d(np.asarray(num_candidates, dtype=np.int64)), np.atleast_1d(np.asarray(num_positives, np.int64))
     )
     if (wanted < 1).any() or (total < wanted).any():
-        raise ValueError("num_positives: each must lie between 1 and its query's number of candidates; correct them")
+        raise ValueError("num_positives: each must lie between 1 and its query's number of candidates")
     owner = np.repeat(np.arange(len(total)), wanted)
     return Counts(owner, np.zeros(len(owner), dtype=np.int64), total[owner], wanted.copy(), total.copy())
 
@@ -142,7 +142,7 @@ def chance_error(
         variance = np.array([second - first**2 for first, second in pairs])
     else:
         raise ValueError(
-            f"metric: {metric!r:.200} has no chance error; recall@k, hit@k, precision@k, ndcg@k and mrr have; choose one"
+            f"metric: {metric!r:.200} has no chance error; recall@k, hit@k, precision@k, ndcg@k and mrr have"
         )
     return float(np.sqrt(np.maximum(variance, 0).sum()) / len(total))
 
@@ -159,8 +159,8 @@ def parse_metric(metric: str) -> tuple[str, int]:
     if at and kind in _WITH_DEPTH and depth.isascii() and depth.isdigit() and int(depth) > 0:
         return kind, int(depth)
     raise ValueError(
-        f"metric: {metric!r:.200}; recall@k, hit@k, precision@k, ndcg@k, map, map@k, mrr, mrr@k, mean_rank and median_rank "
-        "are accepted, k at least 1; write for example 'recall@1'"
+        f"metric: {metric!r:.200}; must be recall@k, hit@k, precision@k, ndcg@k, map, map@k, mrr, mrr@k, mean_rank or "
+        "median_rank, with k at least 1, such as 'recall@1'"
     )
 
 

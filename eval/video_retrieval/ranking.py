@@ -120,7 +120,7 @@ def count_scores(
     """
     num_queries = len(scores)
     if not num_queries:
-        raise ValueError("scores: got no rows; one row a query is needed; pass them")
+        raise ValueError("scores: got no rows; give one row a query")
     if candidates is None:
         positive_rows = _row_lists(positives, num_queries, len(scores[0]), "references")
         num_candidates = np.full(num_queries, len(scores[0]), dtype=np.int64)
@@ -137,7 +137,7 @@ def count_scores(
                 "give one score a candidate"
             )
         if np.isnan(row).any():
-            raise ValueError(f"scores: row {number} holds nan; numbers are accepted; check what made the scores")
+            raise ValueError(f"scores: row {number} holds nan. Check the encoder.")
         standing += _standing(row, wanted if candidates is None else _places(wanted, pools[number], number))
     return _counts(standing, positive_rows, num_candidates)
 
@@ -167,7 +167,7 @@ def count_ranked(
         if len(places) != len(listed):
             raise ValueError(f"predictions: the list of query {number} repeats an id; each may stand once; remove it")
         if not len(wanted) or len(set(wanted)) != len(wanted):
-            raise ValueError(f"references: query {number} has no id or repeats one; at least one, each once; fix it")
+            raise ValueError(f"references: query {number} has no id or repeats one; give at least one, each once")
         missing = sum(identity not in places for identity in wanted)
         if num_candidates is not None and len(places) + missing > num_candidates:
             raise ValueError(
@@ -213,17 +213,17 @@ def _embeddings(values: Any, name: str, truncate_dim: int | None) -> np.ndarray:
         array = as_array(values).astype(np.float32, copy=False)
     except (TypeError, ValueError, RuntimeError) as error:  # objects, texts, ragged lists, sparse tensors
         reason = str(error)[:200]
-        raise ValueError(f"{name}: {reason}; an array or tensor of numbers is accepted; convert it") from error
+        raise ValueError(f"{name}: {reason}; must be an array or tensor of numbers") from error
     if array.ndim != 2 or 0 in array.shape:
-        raise ValueError(f"{name}: shape {array.shape}; (rows, width) without zeros is accepted; stack the vectors")
+        raise ValueError(f"{name}: shape {array.shape}; must be (rows, width), both above 0")
     finite = np.isfinite(_lengths(array))
     if not finite.all():
         row = int(np.argmin(finite))
-        raise ValueError(f"{name}: row {row} holds nan or infinity; finite values are accepted; check the encoder")
+        raise ValueError(f"{name}: row {row} holds nan or infinity. Check the encoder.")
     if truncate_dim is None:
         return array
     if not 1 <= truncate_dim <= array.shape[1]:
-        raise ValueError(f"truncate_dim: {truncate_dim}; 1 to the width {array.shape[1]} is accepted; change it")
+        raise ValueError(f"truncate_dim: {truncate_dim}; must be 1 to the width {array.shape[1]}")
     array = array[:, :truncate_dim]
     lengths = _lengths(array)
     if not lengths.all():
@@ -249,9 +249,9 @@ def _row_lists(
     for query, rows in enumerate(lists):
         array = as_array(rows).astype(np.int64, copy=False)
         if array.ndim != 1 or not len(array):
-            raise ValueError(f"{name}: query {query} has no rows; at least one corpus row is needed; add it")
+            raise ValueError(f"{name}: query {query} has no rows; give at least one corpus row")
         if array.min() < 0 or array.max() >= num_rows:
-            raise ValueError(f"{name}: query {query} names a row outside 0..{num_rows - 1}; correct the row number")
+            raise ValueError(f"{name}: query {query} names a row outside 0..{num_rows - 1}")
         if len(array) > 1 and len(np.unique(array)) != len(array):
             raise ValueError(f"{name}: query {query} repeats a row; each row may stand once; remove the repetition")
         checked.append(array)
@@ -264,7 +264,7 @@ def _places(wanted: np.ndarray, pool: np.ndarray, number: int) -> np.ndarray:
     found = np.searchsorted(pool, wanted, sorter=order)
     places = order[np.minimum(found, len(pool) - 1)]
     if not np.array_equal(pool[places], wanted):
-        raise ValueError(f"candidates: a positive of query {number} is not among them; add it to the candidates")
+        raise ValueError(f"candidates: a positive of query {number} is not among them")
     return places
 
 

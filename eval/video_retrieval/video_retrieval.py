@@ -102,8 +102,8 @@ def _check_source(
     listed = isinstance(predictions[0], list | tuple)
     if any(given) and (scores is not None or not all(given)):
         raise ValueError(
-            "query_embeddings, corpus_embeddings: got one without the other, or scores beside them; both arrays "
-            "together are accepted, or scores alone; leave out the rest"
+            "query_embeddings, corpus_embeddings: got one without the other, or scores beside them. Give "
+            "both arrays, or scores alone."
         )
     if listed is (any(given) or scores is not None):
         raise ValueError(

@@ -11,7 +11,7 @@ class ClassificationTask:
 
     Attributes:
         instruction: Instruction of the queries, which are videos.
-        template: Text of a class; {label} stands for the words of its name.
+        template: Text of a class; {label} is replaced by the words of its name.
         num_classes: Classes of the published data set, each a candidate of every query.
         metric: Accuracy, under the name it has in retrieval.
     """

@@ -11,6 +11,7 @@ from typing import Any
 
 from gve.hub_datasets.uvrb.media import MediaIndex
 from gve.hub_datasets.uvrb.tasks import RetrievalSet
+from gve.media_gve import shown
 
 STRUCTURE, COUNTS, POOLS, MEDIA = "structure", "counts", "pools", "media"
 """Kinds of problems: wrong content; numbers that differ from the paper's; no pools; missing or broken files."""
@@ -89,7 +90,7 @@ def read_archive(source: Path, task: RetrievalSet) -> Archive:
 def _lines(archive: Archive, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Objects of a jsonl file with their places."""
     if not path.is_file():
-        archive.note(STRUCTURE, path.name, "no such file; it belongs to the archive; unpack it again")
+        archive.note(STRUCTURE, path.name, "missing from the archive; unpack it again")
         return
     with path.open(encoding="utf-8", errors="strict") as file:
         for number, line in enumerate(file, start=1):
@@ -115,10 +116,10 @@ def _identity(archive: Archive, where: str, row: Mapping[str, Any], taken: Mappi
     """A row's id as text; None if it has none or another row has it."""
     identity = row.get("id")
     if not isinstance(identity, str | int) or identity == "":
-        archive.note(STRUCTURE, where, f"id {identity!r}; a text or whole number is needed")
+        archive.note(STRUCTURE, where, f"id {shown(identity)}; a text or whole number is needed")
         return None
     if str(identity) in taken:
-        archive.note(STRUCTURE, where, f"id {str(identity)!r} appears more than once; ids must be unique")
+        archive.note(STRUCTURE, where, f"id {shown(str(identity))} appears more than once; ids must be unique")
         return None
     return str(identity)
 
@@ -142,7 +143,9 @@ def _read_queries(archive: Archive, folder: Path, index: MediaIndex) -> None:
         if "text" in needed:
             query["text"] = row.get("text")
             if not isinstance(query["text"], str) or not query["text"].strip():
-                archive.note(STRUCTURE, where, f"text {query['text']!r} of query {identity!r}; words are needed")
+                archive.note(
+                    STRUCTURE, where, f"text {shown(query['text'])} of query {shown(identity)}; words are needed"
+                )
         for modality, find in (("image", index.image), ("video", index.video)):
             if modality in needed:
                 query[modality] = _medium(archive, where, row, modality, find)
@@ -157,11 +160,15 @@ def _medium(
     if isinstance(name, list) and len(name) == 1:
         name = name[0]
     if not isinstance(name, str) or not name:
-        archive.note(STRUCTURE, where, f"{modality} {name!r} of {row.get('id')!r}; the name of a file is needed")
+        archive.note(
+            STRUCTURE, where, f"{modality} {shown(name)} of {shown(row.get('id'))}; the name of a file is needed"
+        )
         return None
     path = find(name)
     if path is None:
-        archive.note(MEDIA, where, f"{modality} {name!r} of {row.get('id')!r} is missing; no such file or frames")
+        archive.note(
+            MEDIA, where, f"{modality} {shown(name)} of {shown(row.get('id'))} is missing; no such file or frames"
+        )
     return path
 
 
@@ -172,7 +179,7 @@ def _read_instances(archive: Archive, folder: Path) -> None:
     for where, row in _lines(archive, folder / "jsonl" / "instances.jsonl"):
         query = str(_first(row, _QUERY_KEYS))
         if query not in known:
-            archive.note(STRUCTURE, where, f"unknown query {query!r}; ids of queries.jsonl are accepted")
+            archive.note(STRUCTURE, where, f"unknown query {shown(query)}; ids of queries.jsonl are accepted")
             continue
         positives = _ids(archive, where, _first(row, _POSITIVE_KEYS))
         archive.positives.setdefault(query, []).extend(
@@ -183,7 +190,9 @@ def _read_instances(archive: Archive, folder: Path) -> None:
             pools.setdefault(query, {}).update(dict.fromkeys([*positives, *others]))
     for query in known:
         if not archive.positives.get(query):
-            archive.note(STRUCTURE, "instances.jsonl", f"query {query!r} has no positive; each needs at least one")
+            archive.note(
+                STRUCTURE, "instances.jsonl", f"query {shown(query)} has no positive; each needs at least one"
+            )
     if archive.task.pool_size is not None:
         _take_pools(archive, pools, known)
 
@@ -194,7 +203,7 @@ def _take_pools(archive: Archive, pools: Mapping[str, Mapping[str, None]], known
         archive.note(
             POOLS,
             "instances.jsonl",
-            f"{len(lacking)} of {len(known)} queries have no candidates, the first {lacking[0]!r}; one of "
+            f"{len(lacking)} of {len(known)} queries have no candidates, the first {shown(lacking[0])}; one of "
             f"{', '.join((*_NEGATIVE_KEYS, *_POOL_KEYS))} is read; without pools the set cannot be scored",
         )
         return
@@ -204,7 +213,7 @@ def _take_pools(archive: Archive, pools: Mapping[str, Mapping[str, None]], known
     if wrong:
         got = len(archive.pools[wrong[0]])
         archive.note(
-            COUNTS, "instances.jsonl", f"{len(wrong)} pools of another size than {size}; {wrong[0]!r} has {got}"
+            COUNTS, "instances.jsonl", f"{len(wrong)} pools of another size than {size}; {shown(wrong[0])} has {got}"
         )
 
 
@@ -218,7 +227,7 @@ def _ids(archive: Archive, where: str, value: Any) -> list[str]:
     found = [str(one.get("id") if isinstance(one, dict) else one) for one in values]
     for identity in found:
         if identity not in archive.corpus:
-            archive.note(STRUCTURE, where, f"unknown corpus id {identity!r}; ids of corpus.jsonl are accepted")
+            archive.note(STRUCTURE, where, f"unknown corpus id {shown(identity)}; ids of corpus.jsonl are accepted")
     return [identity for identity in dict.fromkeys(found) if identity in archive.corpus]
 
 

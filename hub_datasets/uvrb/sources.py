@@ -65,7 +65,7 @@ VDC = Origin(
     homepage="https://github.com/rese1f/aurora",
     paper="arXiv:2410.03051",
     annotations_licence="Apache-2.0, subject to the licences of the data used",
-    videos_licence="those of the collections that it draws on",
+    videos_licence="each collection's own",
     may_rehost="nothing",
     reason="each collection's own terms apply and they differ",
 )
@@ -110,7 +110,7 @@ MOMENTSEEKER = Origin(
     homepage="https://github.com/yhy-2000/MomentSeeker",
     paper="arXiv:2502.12558",
     annotations_licence="CC-BY-NC-SA-4.0, research only",
-    videos_licence="degraded copies of films and others, of which the authors hold no rights",
+    videos_licence="degraded copies of films and others; the authors hold no rights in them",
     may_rehost="annotations",
     reason="under the same licence and not for commercial use; the videos are not the authors' to license",
 )

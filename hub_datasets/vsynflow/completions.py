@@ -45,7 +45,7 @@ def json_or_text(text: str) -> Any:
 
 
 def read_completion(body: Any) -> Response | None:
-    """Read a chat completion: an answer, or an error that asking again would not change; None for JSON of another shape."""
+    """The answer in a chat completion, or an error that asking again would not change; None for another shape."""
     choice = _first(body, "choices")
     reported = _error(choice) or (_error(body) if choice is None else None)
     if reported:

@@ -7,10 +7,10 @@ datatrove and NeMo; shared captions: the paper, A.4; lowest fifth of similaritie
 the other extreme; black frames: FFmpeg's blackdetect; scene cuts: PySceneDetect's adaptive detector, and a change of
 colours of 10 of 255, since on the sample videos of iscc-samples false cuts have below 8 and true ones above 16; nsfw
 0.5: Data-Juicer's; pii 0.6: own, by the labelled texts of the tests; cosine 0.95 of texts and videos: a common practice
-for copies, to be measured for the encoder at hand; those of the rendered world: by the table in hub_datasets/README.md.
+for copies, to be measured for the encoder at hand; those of the rendered world: by the table in README.md.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from inspect import signature
@@ -50,6 +50,12 @@ WORLD = {
     "most_video_similarity": 0.995,
 }
 """What differs for the rendered world: its clips are 48 pixels wide, two seconds long, and of few words."""
+CAPTIONERS: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "world": (TruthCaptioner, ("folder",)),
+    "endpoint": (EndpointCaptioner, ("model", "urls")),
+    "batch": (BatchCaptioner, ("model", "folder")),
+}
+"""The class of each kind, and its fields without a default."""
 WRITTEN = ("captions", "frame_captions", "image_query", "clip_query")
 """Columns that a captioner wrote."""
 PROFILES: dict[str, dict[str, Any]] = {"default": {}, "world": WORLD}
@@ -239,24 +245,17 @@ def captioner_maker(values: Mapping[str, Any]) -> tuple[str, Callable[[], Any]]:
     """
     given = dict(values)
     kind = given.pop("kind", None)
-    if kind == "world":
-        _check_arguments(given, ("folder",), ("folder",))
-        return TRUTH_NAME, partial(TruthCaptioner, Path(given["folder"]))
-    if kind == "endpoint":
-        _check_arguments(given, tuple(signature(EndpointCaptioner).parameters), ("model", "urls"))
-        return given["model"], partial(EndpointCaptioner, **given)
-    if kind == "batch":
-        _check_arguments(given, tuple(signature(BatchCaptioner).parameters), ("model", "folder"))
-        return given["model"], partial(BatchCaptioner, **{**given, "folder": Path(given["folder"])})
-    more = " Run transformers serve MODEL and name it as an endpoint." if kind == "transformers" else ""
-    raise ValueError(f"captioner.kind must be one of world, endpoint, batch, got {kind!r}.{more}")
-
-
-def _check_arguments(values: Mapping[str, Any], known: Sequence[str], needed: Sequence[str]) -> None:
-    check_keys("captioner", values, known)
-    missing = [name for name in needed if name not in values]
+    if kind not in CAPTIONERS:
+        more = " Run transformers serve MODEL and name it as an endpoint." if kind == "transformers" else ""
+        raise ValueError(f"captioner.kind must be one of {', '.join(CAPTIONERS)}, got {kind!r}.{more}")
+    make, needed = CAPTIONERS[kind]
+    check_keys("captioner", given, list(signature(make).parameters))
+    missing = [name for name in needed if name not in given]
     if missing:
         raise ValueError(f"captioner.{missing[0]} is missing; {', '.join(needed)} are needed. Add it.")
+    if "folder" in given:
+        given["folder"] = Path(given["folder"])
+    return given.get("model", TRUTH_NAME), partial(make, **given)
 
 
 def _names(kind: Any) -> list[str]:

@@ -23,16 +23,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of it.
-
-    Attributes:
-        texts: The texts by key; None if nothing passed.
-        violations: What the last answer broke.
-        attempts: Number of answers.
-        input_tokens: Read in all attempts.
-        output_tokens: Written in all attempts.
-        failure: What broke the last request, if anything.
-    """
+    """What came of it: texts if an answer passed, what the last one broke, and what broke the call, if anything."""
 
     texts: Mapping[str, str] | None = None
     violations: tuple[Violation, ...] = ()

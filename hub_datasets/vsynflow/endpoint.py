@@ -22,8 +22,7 @@ logger = logging.getLogger(__name__)
 _BUSY = (408, 425, 429)
 _SCHEMA_REFUSED = (400, 415, 422)
 _LONGEST_PAUSE = 30.0
-_RESTS_AFTER, _REST = 3, 1.0
-"""Failures in a row after which a server is left alone, and for how many seconds."""
+_RESTS_AFTER, _REST = 3, 1.0  # failures in a row after which a server is left alone, and for how many seconds
 
 
 @dataclass

@@ -15,11 +15,18 @@ import pyarrow as pa
 
 from gve.hub_datasets.vsynflow.captioner import Request, Turn
 from gve.hub_datasets.vsynflow.dialogue import Answer, Ask, converse
-from gve.hub_datasets.vsynflow.prompts import FRAME_CAPTIONS, VIDEO_CAPTIONS, Prompt, caption_text
+from gve.hub_datasets.vsynflow.prompts import (
+    FRAME_CAPTIONS,
+    STYLES,
+    VIDEO_CAPTIONS,
+    Profile,
+    Prompt,
+    caption_text,
+    draw_profile,
+)
 from gve.hub_datasets.vsynflow.records import Record
 from gve.hub_datasets.vsynflow.stages import Context, Failed, Kept, Outcome, SetupError, Stage
 from gve.hub_datasets.vsynflow.stills import Still, fit, jpeg, read_times, sample_stills
-from gve.hub_datasets.vsynflow.styles import STYLES, Profile, draw_profile
 from gve.hub_datasets.vsynflow.validation import check_captions
 
 CAPTION_COLUMNS: dict[str, pa.DataType] = {
@@ -31,21 +38,13 @@ CAPTION_COLUMNS: dict[str, pa.DataType] = {
     **dict.fromkeys(("caption_input_tokens", "caption_output_tokens"), pa.int64()),
     "semantic": pa.list_(pa.float32()),
 }
-TEMPERATURE = 0.7
-"""Of the captioner's sampling."""
+TEMPERATURE = 0.7  # of the captioner's sampling
 PROMPT_OF: Mapping[str, Prompt] = {"video": VIDEO_CAPTIONS, "frame": FRAME_CAPTIONS}
 
 
 @dataclass(frozen=True)
 class Enrichment(Stage):
-    """Writes five captions of every video.
-
-    Attributes:
-        captioner: Its name; another captioner's captions are other columns.
-        encoder: Name of the encoder for the cosines; "" for none.
-        num_frames: Frames that the captioner sees.
-        seed: Of what is drawn for each video.
-    """
+    """Writes five captions of every video; with an encoder's name it also stores their cosines with the frames."""
 
     name = "enrichment"
     version = 2
@@ -115,16 +114,7 @@ def caption_ask(
     shown: str,
     share: float | None = None,
 ) -> Ask:
-    """Ask for five captions of a "video" or a "frame".
-
-    Args:
-        record: The record.
-        kind: "video" or "frame".
-        profile: What was drawn for it.
-        stills: The frames to show.
-        shown: What they are, in words.
-        share: Share of the video that lies before the frame.
-    """
+    """Ask for five captions of a "video" or a "frame"; `share` of the video lies before the frame."""
     prompt = PROMPT_OF[kind]
     words = caption_text(prompt, STYLES[kind], profile, record["text"], shown)
     subject = {

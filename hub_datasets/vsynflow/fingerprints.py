@@ -1,4 +1,4 @@
-"""Fingerprints of a benchmark's test sets: enough to find its videos and texts in training data, but not the data itself.
+"""Fingerprints of a benchmark's test sets: enough to find its videos and texts again, but not the data itself.
 
 Shapes: H hashes, G runs of words, E embeddings, D width.
 """

@@ -15,15 +15,7 @@ SCOPES = ("shard", "corpus")
 
 @dataclass(frozen=True)
 class Flow:
-    """What happens to every record; picklable.
-
-    Attributes:
-        stages: In order.
-        seed: Of everything random.
-        deadline: Seconds that one record may take in a stage.
-        encoder: Makes the encoder; called once in each process that needs it.
-        captioner: Makes the captioner, likewise.
-    """
+    """What happens to every record; picklable. Each process makes the encoder and captioner that it needs once."""
 
     stages: tuple[Stage, ...]
     seed: int = 0

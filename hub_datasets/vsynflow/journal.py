@@ -8,12 +8,12 @@ import json
 import os
 import socket
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 
-class Journal:
+class Journal(AbstractContextManager["Journal"]):
     """Responses by the names of their requests, in append-only files of one folder, which the first response makes."""
 
     def __init__(self, folder: Path) -> None:
@@ -47,12 +47,7 @@ class Journal:
             os.close(self._file)
             self._file = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

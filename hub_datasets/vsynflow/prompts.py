@@ -1,24 +1,90 @@
-"""The captioner's prompts, in our own words (paper, sections 3.2 and A.6), each with a version and an answer schema."""
+"""What the captioner is asked for: styles and emphases, and the prompts with their versions and answer schemas.
+
+Styles, word ranges and shares of the emphases are the paper's (sections 3.2 and A.6). The words are ours, and so are the
+grids of readability and education, since the paper names these slots but not their values.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from string import Formatter
-from typing import Any
+from typing import Any, NamedTuple
 
-from gve.hub_datasets.vsynflow.styles import EMPHASIS_WISHES, FRAME_STYLES, VIDEO_STYLES, Profile, Style
+import numpy as np
+
+from gve.hub_datasets.vsynflow.records import digest
+
+
+class Style(NamedTuple):
+    """One of the five captions: its key in the answer, its name, its range of words, and the wish in the prompt."""
+
+    key: str
+    name: str
+    low: int
+    high: int
+    wish: str
+
+
+def _styles(rich: tuple[int, int]) -> tuple[Style, ...]:
+    return (
+        Style("1", "summary", 10, 25, "one plain sentence that sums up what is shown"),
+        Style("2", "rich", *rich, "everything that can be seen: who or what, where, how it looks, what happens when"),
+        Style(
+            "3", "abstract", 30, 100, "the gist in general words, as one would tell it to somebody who looks for it"
+        ),
+        Style("4", "keywords", 5, 30, "only keywords, parted by commas, no sentence"),
+        Style("5", "partial", 10, 70, "one part of it alone, such as one object, one moment or the surroundings"),
+    )
+
+
+VIDEO_STYLES = _styles((80, 200))
+FRAME_STYLES = _styles((50, 200))
+STYLES = {"video": VIDEO_STYLES, "frame": FRAME_STYLES}
+
+EMPHASES = {"spatial": 0.3, "temporal": 0.6, "other": 0.1}
+"""Shares of what a caption dwells on; a frame shows no time, so it draws from the other two."""
+EMPHASIS_WISHES = {
+    "spatial": "objects, their looks and where they are",
+    "temporal": "actions, their order and how things change",
+    "other": "mood, light, camera work and style",
+}
+READABILITY = ("very easy", "easy", "medium", "difficult")
+EDUCATION = ("primary school", "secondary school", "university", "expert")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What is drawn for one video or frame; `chosen` is the number of the caption that stands for it in T2V and T2I."""
+
+    emphases: tuple[str, ...]
+    readability: str
+    education: str
+    chosen: int
+    seed: int
+
+
+def draw_profile(record: str, kind: str, seed: int) -> Profile:
+    """Draw the profile of a record for a "video" or "frame", the same in every run with this seed."""
+    rng = generator(seed, record, kind)
+    shares = {name: share for name, share in EMPHASES.items() if kind == "video" or name != "temporal"}
+    weights = np.array(list(shares.values()))
+    emphases = tuple(str(name) for name in rng.choice(list(shares), len(STYLES[kind]), p=weights / weights.sum()))
+    return Profile(
+        emphases=emphases,
+        readability=READABILITY[int(rng.integers(len(READABILITY)))],
+        education=EDUCATION[int(rng.integers(len(EDUCATION)))],
+        chosen=int(rng.integers(len(STYLES[kind]))),
+        seed=int(rng.integers(2**31)),
+    )
+
+
+def generator(*parts: str | int) -> np.random.Generator:
+    """A random generator that depends on the parts alone."""
+    return np.random.default_rng(int(digest(*parts)[:16], 16))
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A text to fill in.
-
-    Attributes:
-        name: Short name.
-        version: Raise it with every change of the text or the schema.
-        text: With slots such as {caption}.
-        schema: JSON schema of the answer.
-        max_tokens: Tokens that the answer may take.
-    """
+    """A text with slots such as {caption}; raise the version with every change of the text or the schema."""
 
     name: str
     version: int
@@ -52,11 +118,8 @@ def _schema(lengths: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(lengths), "additionalProperties": False}
 
 
-_CHARACTERS_A_WORD = 12
-
-
 def _captions_schema(styles: Sequence[Style]) -> dict[str, Any]:
-    return _schema({style.key: (style.low * 2, style.high * _CHARACTERS_A_WORD) for style in styles})
+    return _schema({style.key: (style.low * 2, style.high * 12) for style in styles})  # characters of a word
 
 
 _CAPTIONS = """You see {shown}. Somebody described it as: "{caption}". That may be wrong or say little: trust what you see.
@@ -78,15 +141,7 @@ FRAME_CAPTIONS = Prompt("frame", 1, _CAPTIONS, _captions_schema(FRAME_STYLES), 1
 
 
 def caption_text(prompt: Prompt, styles: Sequence[Style], profile: Profile, caption: str, shown: str) -> str:
-    """The words of a request for captions.
-
-    Args:
-        prompt: VIDEO_CAPTIONS or FRAME_CAPTIONS.
-        styles: The styles that go with it.
-        profile: What was drawn for the record.
-        caption: The weak caption.
-        shown: What the pictures are, such as "8 frames of a video of 12.0 seconds".
-    """
+    """The words of a request for captions of the pictures `shown`, such as "8 frames of a video of 12.0 seconds"."""
     lines = (
         f'- "{style.key}", {style.low} to {style.high} words: {style.wish}; dwell on {EMPHASIS_WISHES[emphasis]}.'
         for style, emphasis in zip(styles, profile.emphases, strict=True)

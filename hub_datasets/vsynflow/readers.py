@@ -57,7 +57,7 @@ class RawCorpus:
 
 
 class Entry(NamedTuple):
-    """A video of a corpus: its id, file (or archive), weak captions, licence if it has its own, and offset and size in an archive."""
+    """A video of a corpus: id, file or archive, weak captions, its own licence, offset and size in an archive."""
 
     name: str
     path: str
@@ -108,16 +108,10 @@ def _record(source: RawCorpus, entry: Entry) -> Record:
 
 
 def _entries(source: RawCorpus, folder: Path) -> Iterator[Entry]:
-    readers: dict[str, Callable[[Counter[str]], Iterator[Entry]]] = {
-        "folder": partial(_folder, source),
-        "manifest": partial(_manifest, source, folder),
-        "webdataset": partial(_webdataset, source),
-        "dataset": partial(_dataset, source, folder),
-    }
     for name, value in asdict(source).items():
         if value is not None and utf8(value) != value:
             raise ValueError(f"{name}: got {ascii(value)[:QUOTED]}, which is not UTF-8; plans are, so rename it")
-    if source.kind not in readers:
+    if source.kind not in READERS:
         raise ValueError(f"kind must be one of {', '.join(READERS)}, got {shown(source.kind)}.")
     if source.kind != "dataset" and not Path(source.path).exists():
         raise ValueError(f"path: {source.path} does not exist. Check the path.")
@@ -127,7 +121,8 @@ def _entries(source: RawCorpus, folder: Path) -> Iterator[Entry]:
         codecs.lookup(source.encoding or "utf-8")
     except LookupError as error:
         raise ValueError(f"encoding must be a name such as cp1252, got {shown(source.encoding)}.") from error
-    return _counted(source, readers[source.kind])
+    readers = {"folder": _folder, "manifest": _manifest, "webdataset": _webdataset, "dataset": _dataset}
+    return _counted(source, partial(readers[source.kind], source, folder))
 
 
 def _counted(source: RawCorpus, read: Callable[[Counter[str]], Iterator[Entry]]) -> Iterator[Entry]:
@@ -155,7 +150,7 @@ def _counted(source: RawCorpus, read: Callable[[Counter[str]], Iterator[Entry]])
         )
 
 
-def _folder(source: RawCorpus, passed: Counter[str]) -> Iterator[Entry]:
+def _folder(source: RawCorpus, folder: Path, passed: Counter[str]) -> Iterator[Entry]:
     """Videos at any depth, each with the text of the .txt or .json file of the same name."""
     root = Path(source.path).resolve()
     for path in walk_files([root]):
@@ -204,7 +199,7 @@ def _rows(source: RawCorpus, folder: Path, rows: Iterable[Mapping[str, Any]], ro
         yield Entry(name, video, texts, next(licences, None))
 
 
-def _webdataset(source: RawCorpus, passed: Counter[str]) -> Iterator[Entry]:
+def _webdataset(source: RawCorpus, folder: Path, passed: Counter[str]) -> Iterator[Entry]:
     """Members of tar files that share a name up to the first dot: a video and a .txt or .json; read by offset."""
     root = Path(source.path).resolve()
     tars = [root] if root.is_file() else (path for path in walk_files([root]) if path.suffix.lower() == ".tar")

@@ -7,10 +7,8 @@ READERS = ("folder", "manifest", "webdataset", "dataset")
 ENGINES = ("inline", "processes", "ray")
 LAYOUTS = ("embed", "reference")
 """How a data set holds its media: as bytes in the rows, or as files beside them."""
-SHARD_ROWS = 256
-"""Videos in a shard."""
-HASHED_FRAMES = 64
-"""At most so many frames of a video are hashed."""
+SHARD_ROWS = 256  # videos in a shard
+HASHED_FRAMES = 64  # at most so many frames of a video are hashed
 
 
 def check_keys(name: str, values: Iterable[str], known: Collection[str]) -> None:

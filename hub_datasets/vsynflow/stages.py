@@ -74,7 +74,6 @@ class Context:
         folder: The run's folder, for media that a stage makes; names in it must follow from record ids or content.
         shard: Name of the shard at work; "corpus" for a corpus stage.
         journal: Paid calls of this shard.
-        seed: Seed of the run; draw from `digest(seed, record id, ...)` so that a rerun asks for the same thing.
         deadline: Seconds that one record may take.
         encoder: If the run has one.
         captioner: If the run has one; see captioner.py.
@@ -83,7 +82,6 @@ class Context:
     folder: Path
     shard: str
     journal: Journal
-    seed: int = 0
     deadline: float = 60.0
     encoder: Encoder | None = None
     captioner: Any = None
@@ -122,7 +120,11 @@ class Stage:
         return {name: getattr(self, name) for name in self.limit_names}
 
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
-        """Return one outcome for each record, in order."""
+        """Return one outcome for each record, in order; by default each record's own."""
+        return [self.one(record, context) for record in records]
+
+    def one(self, record: Record, context: Context) -> Outcome:
+        """The outcome of one record, for stages that look at one at a time."""
         raise NotImplementedError
 
     def judge(self, record: Mapping[str, Any]) -> Rejected | None:

@@ -1,4 +1,4 @@
-"""Single frames of a record's video: sampling, sharpness, brightness, JPEG files, clips, and what the gate's encoder sees.
+"""Single frames of a record's video: sampling, sharpness, JPEG files, clips, and what the gate's encoder sees.
 
 Shapes: F frames, H and W in pixels; frames are uint8 RGB, times are seconds from the video's first frame.
 """

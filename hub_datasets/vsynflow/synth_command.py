@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # each command imports its work where it does it: that takes a second, which usage need not wait for
 
 CONFIG, GATE = "config.json", "gate.json"
+DEFAULT = " (default: %(default)s)"
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -29,7 +30,7 @@ def make_parser() -> argparse.ArgumentParser:
     plan = commands.add_parser("plan", help="read a raw corpus and cut it into shards")
     plan.add_argument("out", type=Path, help="the run's folder")
     _add_source(plan)
-    plan.add_argument("--shard-rows", type=int, default=SHARD_ROWS, help="videos in a shard (default: %(default)s)")
+    plan.add_argument("--shard-rows", type=int, default=SHARD_ROWS, help="videos in a shard" + DEFAULT)
     plan.add_argument("--config", type=Path, help="YAML file of thresholds, encoder and captioner")
     for name, purpose in (
         ("run", "run, or continue, the flow"),
@@ -38,12 +39,8 @@ def make_parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=purpose)
         command.add_argument("out", type=Path, help="the run's folder")
         command.add_argument("--config", type=Path, help="another configuration; the run reports what it changes")
-        command.add_argument(
-            "--engine", choices=ENGINES, default="processes", help="where shards run (default: %(default)s)"
-        )
-        command.add_argument(
-            "--workers", type=int, default=2, help="processes or tasks at a time (default: %(default)s)"
-        )
+        command.add_argument("--engine", choices=ENGINES, default="processes", help="where shards run" + DEFAULT)
+        command.add_argument("--workers", type=int, default=2, help="processes or tasks at a time" + DEFAULT)
         command.add_argument("--address", help="address of a Ray cluster (default: a local one)")
         command.add_argument("--quiet", action="store_true", help="no progress bar")
     for name, purpose in (("status", "show how far a run is"), ("verify", "prove that nothing is lost or doubled")):
@@ -53,13 +50,11 @@ def make_parser() -> argparse.ArgumentParser:
     marks.add_argument("out", type=Path, help="file to write (.safetensors)")
     _add_source(marks, more=("uvrb",))
     marks.add_argument("--sets", nargs="+", default=[], help="sets of a UVRB folder (default: all sixteen)")
-    marks.add_argument("--splits", nargs="+", default=["unseen"], help="their splits (default: unseen)")
+    marks.add_argument("--splits", nargs="+", default=["unseen"], help="their splits" + DEFAULT)
     marks.add_argument("--encoder", help="module:function or module:function:argument; stores embeddings too")
+    marks.add_argument("--frames", type=int, default=8, help="frames of a video for the encoder" + DEFAULT)
     marks.add_argument(
-        "--frames", type=int, default=8, help="frames of a video for the encoder (default: %(default)s)"
-    )
-    marks.add_argument(
-        "--hash-frames", type=int, default=HASHED_FRAMES, help="most frames of a video to hash (default: %(default)s)"
+        "--hash-frames", type=int, default=HASHED_FRAMES, help="most frames of a video to hash" + DEFAULT
     )
     return parser
 
@@ -68,7 +63,7 @@ def _add_build(command: argparse.ArgumentParser) -> None:
     command.add_argument("out", type=Path, help="the run's folder")
     command.add_argument("uvrd", type=Path, help="folder for the data set")
     command.add_argument(
-        "--media", choices=LAYOUTS, default="embed", help="store bytes in the rows (default), or files beside them"
+        "--media", choices=LAYOUTS, default="embed", help="bytes in the rows, or files beside them" + DEFAULT
     )
     command.add_argument("--local", action="store_true", help="for this machine only: skip the decontamination gate")
     command.add_argument("--total", type=int, help="total rows (default: as many as possible)")
@@ -81,14 +76,14 @@ def _add_source(command: argparse.ArgumentParser, *, more: Sequence[str] = ()) -
     """Add the arguments that locate a corpus; with `more` kinds it makes no rows, so it needs no licence."""
     kinds = (*READERS, *more)
     command.add_argument("corpus", help="folder, table, archive or data set")
-    command.add_argument("--kind", choices=kinds, default="folder", help="kind of corpus (default: %(default)s)")
-    command.add_argument("--name", default="raw", help="source named in the rows (default: %(default)s)")
+    command.add_argument("--kind", choices=kinds, default="folder", help="kind of corpus" + DEFAULT)
+    command.add_argument("--name", default="raw", help="source named in the rows" + DEFAULT)
     command.add_argument("--licence", required=not more, default="", help="licence of rows without one of their own")
     command.add_argument("--id-column", help="column of ids (default: names of the videos)")
-    command.add_argument("--video-column", default="video", help="column of videos (default: %(default)s)")
-    command.add_argument("--text-column", default="text", help="column of weak captions (default: %(default)s)")
+    command.add_argument("--video-column", default="video", help="column of videos" + DEFAULT)
+    command.add_argument("--text-column", default="text", help="column of weak captions" + DEFAULT)
     command.add_argument("--media", help="folder of a table's paths (default: the table's own)")
-    command.add_argument("--split", default="train", help="split of a data set (default: %(default)s)")
+    command.add_argument("--split", default="train", help="split of a data set" + DEFAULT)
     command.add_argument("--encoding", help="encoding of a table or of text files (default: UTF-8, or by its mark)")
 
 

@@ -25,8 +25,7 @@ OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".
 SEPARATORS = (",", ";", "|")
 """What may stand for the comma: spreadsheets write the semicolon where numbers have a decimal comma."""
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-BATCH_ROWS = 64
-"""Rows of parquet that are held at a time, since each may hold a video."""
+BATCH_ROWS = 64  # rows of parquet that are held at a time, since each may hold a video
 BROKEN = (ValueError, OSError, EOFError, lzma.LZMAError)
 """What the readers raise on broken files."""
 

@@ -13,7 +13,7 @@ from typing import Any
 from numpy.random import Generator
 
 from gve.hub_datasets.vsynflow.captioner import Done, Request, Response
-from gve.hub_datasets.vsynflow.styles import FRAME_STYLES, VIDEO_STYLES, generator
+from gve.hub_datasets.vsynflow.prompts import FRAME_STYLES, VIDEO_STYLES, generator
 from gve.hub_datasets.world.captions import (
     ACTION_KEYWORDS,
     ACTION_WORDS,
@@ -38,8 +38,8 @@ _GONE_AFTER = 0.25
 class TruthCaptioner:
     """Answers requests about videos of a raw corpus of the rendered world, by its truth.jsonl."""
 
+    name = TRUTH_NAME
     folder: Path
-    name: str = TRUTH_NAME
     _clips: dict[str, Clip] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def answer(self, requests: Sequence[Request], done: Done) -> None:

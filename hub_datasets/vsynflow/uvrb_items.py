@@ -15,13 +15,9 @@ logger = logging.getLogger(__name__)
 def uvrb_items(
     source: str, scratch: Path, *, sets: Sequence[str] = (), splits: Sequence[str] = ("unseen",)
 ) -> Iterator[dict[str, Any]]:
-    """The items of test sets, in a fixed order.
+    """The items of test sets (all sixteen by default), in a fixed order.
 
-    Args:
-        source: A folder or Hub repository in the UVRB layout.
-        scratch: An empty folder for media that the rows hold as bytes; a file is there until the next item.
-        sets: Names of sets; all sixteen by default.
-        splits: Their splits.
+    Media that the rows hold as bytes are written to the empty folder `scratch`, each until the next item is asked for.
     """
     seen: set[bytes] = set()
     for name in sets or SETS:

@@ -94,15 +94,13 @@ def build_uvrd(
     quotas: Mapping[str, int] | None = None,
     total: int | None = None,
 ) -> UvrdFacts:
-    """Write the UVRD of a finished run.
+    """Write the UVRD of a finished run. See `write_uvrd` for quotas and total.
 
     Args:
         work: The run's folder.
         folder: Where UVRD goes.
         media: One of settings.LAYOUTS.
         local: Whether the set stays on this machine; any other needs a run that passed the gate.
-        quotas: Proportions of the tasks; None for the paper's.
-        total: Rows in all; None for as many as possible.
 
     Raises:
         ValueError: If the run is not sound, had no captioner, or may not be published.

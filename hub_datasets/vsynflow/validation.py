@@ -8,9 +8,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from gve.hub_datasets.vsynflow.prompts import BINDINGS
+from gve.hub_datasets.vsynflow.prompts import BINDINGS, STYLES, Style
 from gve.hub_datasets.vsynflow.records import utf8
-from gve.hub_datasets.vsynflow.styles import STYLES, Style
 
 ABSENCE = re.compile(
     r"\b(no|none|without|absent|lacks?|lacking|(?:not|n't|cannot be|barely) (?:visible|seen|shown))\b"
@@ -29,12 +28,11 @@ ENGLISH_SHARE = 0.9
 SHORT_WORDS = 20
 LONG_WORDS = {"video": 100, "frame": 49}
 """At least one of five captions has fewer words than the first, at least one more than the second."""
-ALIKE = 0.8
-"""Captions that share more of their words are the same caption twice."""
+ALIKE = 0.8  # captions that share more of their words are the same caption twice
 
 
 class Violation(NamedTuple):
-    """A broken rule: a short name, the answer's key ("" for the whole answer), and what the repair turn says about it."""
+    """A broken rule: its short name, the answer's key ("" for the whole), and what the repair turn says."""
 
     code: str
     key: str

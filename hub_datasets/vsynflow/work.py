@@ -168,7 +168,7 @@ def make_context(folder: Path, flow: Flow, shard: str, journal: Journal) -> Cont
     """What the stages of a flow may use; encoder and captioner are made once a process."""
     encoder = None if flow.encoder is None else _made(flow.encoder)
     captioner = None if flow.captioner is None else _made(flow.captioner)
-    return Context(folder, shard, journal, flow.seed, flow.deadline, encoder, captioner)
+    return Context(folder, shard, journal, flow.deadline, encoder, captioner)
 
 
 def done_file(folder: Path, shard: CorpusShard) -> Path:

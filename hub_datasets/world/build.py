@@ -77,13 +77,13 @@ def build_world(
         ValueError: For an unknown task, or if the folder holds a world built with other arguments.
     """
     folder = Path(folder)
-    asked = DEFAULT_PAIRS if pairs is None else pairs
-    unknown = sorted(set(asked) - set(TASKS))
+    wanted = DEFAULT_PAIRS if pairs is None else pairs
+    unknown = sorted(set(wanted) - set(TASKS))
     if unknown:
         raise ValueError(
             f"pairs must name tasks of {', '.join(TASKS)}, got task {shown(unknown[0])}. Correct the name."
         )
-    counts = {task: asked[task] for task in TASKS if asked.get(task, 0) > 0}
+    counts = {task: wanted[task] for task in TASKS if wanted.get(task, 0) > 0}
     arguments = {"seed": seed, "pairs": counts, "sets": sets, "raw": raw, "num_negatives": num_negatives}
     world: dict[str, Any] = {"arguments": {**arguments, "sizes": asdict(sizes)}, "sets": {}}
     if sets:

@@ -14,54 +14,44 @@ from gve.hub_datasets.world.spec import ACTIONS, COLORS, SHAPES, SPLITS, held_ou
 
 _COLUMNS = ("name", "metric", "queries", "candidates", "positives", "chance")
 
-_UVRB_HEAD = """---
-pretty_name: UVRB of the rendered world
+_HEAD = """---
+pretty_name: {name} of the rendered world
 license: apache-2.0
 language: [en]
 task_categories: [feature-extraction]
-tags: [video-retrieval, composed-retrieval, benchmark, synthetic, mteb]
+tags: [video-retrieval, composed-retrieval, {tags}synthetic]
 size_categories: ["{size}"]
 configs:"""
-
-_UVRD_HEAD = """---
-pretty_name: UVRD of the rendered world
-license: apache-2.0
-language: [en]
-task_categories: [feature-extraction]
-tags: [video-retrieval, composed-retrieval, synthetic]
-size_categories: ["{size}"]
-configs:"""
-
 _COLUMN_MEANINGS = {
     "id": "of the query, unique within its set",
     "set": "name of the set",
-    "instruction": "what a query of the set asks for",
+    "instruction": "the set's instruction for queries",
     "text": "the query's words, or null",
     "image": "the query's picture, or null",
     "video": "the query's clip, or null",
     "positives": "ids of the corpus that answer it",
-    "candidates": "ids that it is ranked against; null where all of the corpus is",
+    "candidates": "ids that it is ranked against; null: the whole corpus",
 }
 _PAIR_MEANINGS = {
     "id": "unique within a task",
-    "task": "one of the seven; `t2v` reads text to video",
-    "kind": "what its words tell, such as spatial",
-    "instruction": "what the query asks for",
-    "query": "words, picture and clip; those that it is not made of are null",
-    "target": "likewise, what answers it",
+    "task": "one of seven; `t2v` is text to video",
+    "kind": "what its words describe, such as spatial",
+    "instruction": "the instruction of the query",
+    "query": "words, picture and clip; absent parts are null",
+    "target": "the answer, likewise",
     "negatives": "near-identical targets that do not",
     "group": "joins rows of near-identical targets; empty elsewhere",
     "query_facts": "ids of the statements that the query makes",
-    "target_facts": "ids of those that hold of the target: one that holds all of a query's answers it",
+    "target_facts": "ids of the statements true of the target: a target with all of a query's answers it",
 }
 
 _MADE = """
-A program draws the truth of each clip (two coloured shapes, where they stand, what each does in either half, camera,
-scene, look), renders it, and writes its words by a grammar from the same truth; no model and no person takes part. The
-same seed and versions give the same bytes."""
+A program draws the truth of each clip (two coloured shapes, where they are, what each does in either half, camera,
+scene, look), renders it, and writes its words by a grammar from the same truth, without models or people. The same seed and
+versions give the same bytes."""
 
 _LICENCE = """
-All under the licence above. Every video and every text was generated for this set: no rights of others are touched."""
+All under the licence above. Every video and every text was generated for this set."""
 
 _UVRD_USE = """
 ## Use
@@ -91,8 +81,8 @@ videos = load_dataset("org/uvrb", "msrvtt-corpus", split="unseen")  # what its p
 ```
 
 The split `seen` uses the combinations of colour and shape that training shows, `unseen` only held-out ones. Images are
-decoded when a row is read; videos are MP4 files in `video["bytes"]`, so that no decoder is needed to read a row. The
-four configurations of each set are those that MTEB's own loader reads.
+decoded when a row is read; videos are MP4 files in `video["bytes"]`, so reading a row needs no decoder. MTEB's own
+loader reads the four configurations of each set.
 
 | configuration | columns |
 |---|---|
@@ -112,20 +102,20 @@ _UVRB_COUNTS = """
 `chance` is the expected score of a random ranking; `candidates` and `positives` are the most of any query."""
 
 _LIMITS = """Clips of 48 x 48 pixels with 48 kinds of coloured things, ten actions and a grammar instead of people's words: a
-model that is good here may be bad on videos of the world, and the other way round."""
+model that is good here may be bad on real videos, and the reverse."""
 
 
 def uvrd_card(folder: Path, counts: Mapping[str, int], seed: int) -> str:
     """README of the training pairs, one configuration a task, from the number of pairs by task."""
-    lines = _UVRD_HEAD.format(size=size_category(sum(counts.values()))).splitlines()
+    lines = [_HEAD.format(name="UVRD", tags="", size=size_category(sum(counts.values())))]
     for task in counts:
         lines += config_lines(folder, task, {"train": [f"{task}/train-*.parquet"]})
     lines += ["---", "", "# UVRD of the rendered world", ""]
     lines += [f"Pairs for training a video embedder, with exact ground truth, rendered with seed {seed}."]
-    lines += [*_UVRD_USE.format(task=next(iter(counts))).splitlines(), "", "One configuration a task:", ""]
+    lines += [_UVRD_USE.format(task=next(iter(counts))), "", "One configuration a task:", ""]
     lines += markdown_table(("task", "pairs"), counts.items())
     lines += ["", "## Columns", "", *feature_table(pair_features(), _PAIR_MEANINGS)]
-    lines += ["", "## How it was made", *_MADE.splitlines(), "", "## Licence", *_LICENCE.splitlines()]
+    lines += ["", "## How it was made", _MADE, "", "## Licence", _LICENCE]
     lines += ["", "## Decontamination", "", *_held_out(), "", "## Limits", "", _LIMITS]
     return "\n".join(lines) + "\n"
 
@@ -133,20 +123,34 @@ def uvrd_card(folder: Path, counts: Mapping[str, int], seed: int) -> str:
 def uvrb_card(folder: Path, sets: Mapping[str, Sequence[Mapping[str, Any]]], seed: int) -> str:
     """README of the benchmark: configurations, use, and tables of the sets, from the sets' summaries by split."""
     columns = ", ".join(f"`{column}`" for column in table_features("queries"))
-    head = _UVRB_HEAD.format(size=size_category(sum(row["queries"] for rows in sets.values() for row in rows)))
-    lines = [head, *_uvrb_configs(folder), "---", *_UVRB_USE.format(seed=seed, columns=columns).splitlines()]
+    size = size_category(sum(row["queries"] for rows in sets.values() for row in rows))
+    lines = [_HEAD.format(name="UVRB", tags="benchmark, mteb, ", size=size), *_uvrb_configs(folder), "---"]
+    lines.append(_UVRB_USE.format(seed=seed, columns=columns))
     for task in SETS.values():
         parts = " + ".join(task.query_modalities)
         lines.append(f"| `{task.slug}` | {', '.join(task.abilities)} | {parts} | {task.instruction} |")
-    lines += ["", "## Sizes", *_UVRB_COUNTS.splitlines()]
+    lines += ["", "## Sizes", _UVRB_COUNTS]
     for split, rows in sets.items():
-        lines += ["", f"### {split}", "", f"| {' | '.join(_COLUMNS)} |", "|" + "---|" * len(_COLUMNS)]
-        lines += [f"| {' | '.join(str(row[column]) for column in _COLUMNS)} |" for row in rows]
+        lines += [
+            "",
+            f"### {split}",
+            "",
+            *markdown_table(_COLUMNS, ([row[name] for name in _COLUMNS] for row in rows)),
+        ]
     lines += ["", "## Columns of a query", "", *feature_table(table_features("queries"), _COLUMN_MEANINGS)]
-    lines += ["", "## How it was made", *_MADE.splitlines(), "", "## Licences", *_LICENCE.splitlines(), ""]
-    lines += ["The sets bear the names of these sources and hold nothing of them, whose own terms are:", ""]
+    lines += ["", "## How it was made", _MADE, "", "## Licences", _LICENCE, ""]
+    lines += [
+        "The sets have the names of these sources and contain nothing from them. The sources' own terms are:",
+        "",
+    ]
     lines += [*source_table(SETS.values()), "", "## Decontamination", "", *_held_out()]
-    lines += ["", "## Known slips", "", "Of the paper, where this set follows its numbers and not its words:", ""]
+    lines += [
+        "",
+        "## Known slips",
+        "",
+        "Where the paper contradicts itself, this set follows its numbers, not its words:",
+        "",
+    ]
     return "\n".join([*lines, *slip_lines(SETS.values()), "", "## Limits", "", _LIMITS]) + "\n"
 
 
@@ -156,7 +160,7 @@ def _held_out() -> list[str]:
     acts = [(shape, action) for shape in SHAPES for action in ACTIONS]
     kept = sum(held_out(*one) for one in things), sum(held_out_action(*one) for one in acts)
     return [
-        "By construction and not by a filter. Training pairs and the split `seen` are drawn from one distribution with",
+        "By construction, not by a filter. Training pairs and the split `seen` are drawn from one distribution with",
         f"other random numbers. Of the {len(things)} combinations of colour and shape, {kept[0]} are in the split `unseen` alone, and of",
         f"the {len(acts)} of shape and action, {kept[1]}: no training pair shows them.",
     ]

@@ -123,21 +123,17 @@ def _text_to_image(kind: str, rng: Generator) -> list[Pair]:
     return rows
 
 
-def _composed_row(pair: Composed, *, video: bool) -> Pair:
-    query = Side(text=pair.text, picture=None if video else (pair.reference, 0.0))
-    if video:
-        query = replace(query, clips=(pair.reference,))
-    return _row(
-        pair.kind, query, _video(pair.target), pair.facts, clip_facts(pair.target) | {content_fact(pair.target)}
-    )
-
-
 def _image_and_text(kind: str, rng: Generator) -> list[Pair]:
-    return [_composed_row(pair, video=False) for pair in image_group(rng, SPLIT)]
+    return [_composed_row(p, Side(p.text, picture=(p.reference, 0.0))) for p in image_group(rng, SPLIT)]
 
 
 def _video_and_text(kind: str, rng: Generator) -> list[Pair]:
-    return [_composed_row(pair, video=True) for pair in video_group(rng, SPLIT)]
+    return [_composed_row(p, Side(p.text, clips=(p.reference,))) for p in video_group(rng, SPLIT)]
+
+
+def _composed_row(pair: Composed, query: Side) -> Pair:
+    true = clip_facts(pair.target) | {content_fact(pair.target)}
+    return _row(pair.kind, query, _video(pair.target), pair.facts, true)
 
 
 def _image_to_video(kind: str, rng: Generator) -> list[Pair]:
@@ -154,30 +150,22 @@ def _clip_to_video(kind: str, rng: Generator) -> list[Pair]:
     return [_row(kind, _video(choice(rng, clips)), Side(clips=clips), name, name)]
 
 
-_BUILDERS: dict[str, Callable[[str, Generator], list[Pair]]] = {
-    "t2t": _text_to_text,
-    "t2i": _text_to_image,
-    "t2v": _text_to_video,
-    "ti2v": _image_and_text,
-    "tv2v": _video_and_text,
-    "i2v": _image_to_video,
-    "v2v": _clip_to_video,
+_BUILDERS: dict[str, tuple[Callable[[str, Generator], list[Pair]], tuple[str, ...]]] = {
+    "t2t": (_text_to_text, (*RICHER, "spatial-twins", "temporal-twins")),
+    "t2i": (_text_to_image, ("frame", "frame-twins")),
+    "t2v": (_text_to_video, ("clip", *(kind for kind in KIND_WEIGHTS if kind not in CLIP_KINDS))),
+    "ti2v": (_image_and_text, ("twins",)),
+    "tv2v": (_video_and_text, ("twins",)),
+    "i2v": (_image_to_video, ("frame",)),
+    "v2v": (_clip_to_video, ("clip",)),
 }
-_KINDS = {
-    "t2t": (*RICHER, "spatial-twins", "temporal-twins"),
-    "t2i": ("frame", "frame-twins"),
-    "t2v": ("clip", *(kind for kind in KIND_WEIGHTS if kind not in CLIP_KINDS)),
-    "ti2v": ("twins",),
-    "tv2v": ("twins",),
-    "i2v": ("frame",),
-    "v2v": ("clip",),
-}
+"""The builder of a task's units, and their kinds."""
 _NEGATIVE_TASKS = ("t2v", "ti2v", "tv2v")
 
 
 def _kind_table(task: str) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Kinds of a task's units, rows in a unit of each, and the probability of each."""
-    kinds = list(_KINDS[task])
+    kinds = list(_BUILDERS[task][1])
     weights = (
         KIND_WEIGHTS | {"clip": sum(KIND_WEIGHTS[kind] for kind in CLIP_KINDS)} if task == "t2v" else KIND_WEIGHTS
     )
@@ -226,7 +214,7 @@ def _rows(task: str, count: int, seed: int, start: int, num_negatives: int) -> I
 
 def _finish(task: str, kind: str, unit: int, first: int, seed: int) -> list[Pair]:
     """The rows of one unit, with ids and instructions."""
-    pairs = _BUILDERS[task](kind, stream(seed, task, "unit", unit))
+    pairs = _BUILDERS[task][0](kind, stream(seed, task, "unit", unit))
     name = f"{task}-g{unit:06d}" if kind.endswith("twins") else ""
     return [
         replace(
@@ -246,7 +234,7 @@ def _violations(pair: Pair, mates: list[Pair], count: int, rng: Generator) -> tu
     while len(found) < count:
         clips = list(pair.target.clips)
         index = int(rng.integers(len(clips)))
-        # a long video's text tells only things and scenes
+        # a long video's text names only things and scenes
         kinds = MODIFICATIONS if len(clips) == 1 else ("thing", "scene")
         clips[index] = modify(clips[index], choice(rng, kinds), rng, SPLIT)
         facts = clip_facts(clips[0]) | {content_fact(clips[0])} if len(clips) == 1 else frozenset()

@@ -13,7 +13,7 @@ from gve.hub_datasets.world.video import picture_bytes, video_bytes
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a pair: words, a clip and the time at which it is shown as a picture, and one clip or those of a long video."""
+    """One side of a pair: words, a picture (a clip and a time in it), and one clip or several of a long video."""
 
     text: str | None = None
     picture: tuple[Clip, float] | None = None
@@ -27,7 +27,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Pair:
-    """A UVRD row that is yet to be rendered; the fields are those of `schema.pair_features`."""
+    """A UVRD row before it is rendered, with the fields of `schema.pair_features`."""
 
     id: str
     task: str

@@ -206,7 +206,7 @@ def _grouped_set(
     kept: list[list[Clip]] = []
     facts: list[frozenset[int]] = []
     while len(kept) < groups:
-        # the four members exhaust what can be said of the same things, so one text stands for the whole group
+        # the four members exhaust what can be said about the same things, so one text represents the whole group
         new = make(rng)
         told = caption(new[0], kind, rng).facts
         if not any(answers(told, true) for true in facts):

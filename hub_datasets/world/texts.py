@@ -41,7 +41,7 @@ def instructions() -> list[str]:
 
 
 def training_texts(seed: int, count: int) -> Iterator[str]:
-    """Endless variety cut at `count` texts of every kind about clips of the seen split; all instructions come first."""
+    """Yield `count` texts of every kind about clips of the seen split; all instructions come first."""
     texts = instructions()
     yield from texts[:count]
     rng = stream(seed, "texts")

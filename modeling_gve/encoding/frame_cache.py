@@ -19,7 +19,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from gve.frames_gve import Clip, parse_video
+from gve.frames_gve import DecodedVideo, parse_video
 from gve.inputs_gve import ParsedInput
 from gve.media_gve import local_source, located
 from gve.plan_gve import media_of
@@ -73,7 +73,7 @@ class FrameCache:
                     videos.append(form if form.file is None else self.get(reader, form.file, count=count, size=size))
         return row._replace(videos=videos)
 
-    def get(self, reader: Any, video: Any, *, count: int, size: dict[str, int]) -> Clip:
+    def get(self, reader: Any, video: Any, *, count: int, size: dict[str, int]) -> DecodedVideo:
         """A file's frames at the model's size, cached or decoded and then cached.
 
         Args:
@@ -97,7 +97,7 @@ class FrameCache:
                 self._keep(target, found)
         return found
 
-    def _keep(self, target: Path, clip: Clip) -> None:
+    def _keep(self, target: Path, clip: DecodedVideo) -> None:
         clock = json.dumps({"timestamps": clip.times, "interval": clip.interval})
         content = save({"frames": np.ascontiguousarray(clip.frames)}, {"clip": clock})
         target.parent.mkdir(exist_ok=True)
@@ -132,7 +132,7 @@ class FrameCache:
             yield stat.st_mtime_ns, str(path), stat.st_size
 
 
-def _read(target: Path) -> Clip | None:
+def _read(target: Path) -> DecodedVideo | None:
     """What is kept; None where there is nothing, or nothing that can be read."""
     try:
         with safe_open(target, framework="numpy") as stored:
@@ -142,7 +142,7 @@ def _read(target: Path) -> Clip | None:
     except (OSError, SafetensorError):
         return None
     # choosing a size for frames that have one may give another one
-    return Clip(frames, clock["interval"], clock["timestamps"], sized=True)
+    return DecodedVideo(frames, clock["interval"], clock["timestamps"], sized=True)
 
 
 def _stamp(source: Any) -> tuple[int, int] | None:

@@ -1,13 +1,17 @@
-"""A tiny model for all tests, and what `datasets` caches inside each test's own folder."""
+"""What the tests of this folder share, made once: a tiny model, a small copy of UVRB, a cache for `datasets`."""
 
 import pytest
+from uvrb_folder import make_tables, write_uvrb
 
 import gve
+from gve.hub_datasets.uvrb import SETS
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +20,9 @@ def tiny_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")
     gve.save_embedder(folder, *gve.build_tiny(["a red circle moves left", "a blue box"]))
     return folder
+
+
+@pytest.fixture(scope="session")
+def uvrb(tmp_path_factory):
+    """All sixteen sets, with stand-ins for videos that need no decoder."""
+    return write_uvrb(tmp_path_factory.mktemp("uvrb"), {name: make_tables(name) for name in SETS})

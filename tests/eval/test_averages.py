@@ -83,5 +83,5 @@ def test_half_up(value, text):
 
 
 def test_unknown_rule_is_named():
-    with pytest.raises(ValueError, match="rule: 'flat'; paper and plain are accepted"):
+    with pytest.raises(ValueError, match="rule: must be paper or plain, got 'flat'"):
         aggregate({}, rule="flat")

@@ -15,23 +15,10 @@ from gve.eval.store import EmbeddingStore
 from gve.hub_datasets.uvrb import SETS
 
 
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory):
-    """One for all tests of this file, which read the same folder."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_uvrb(tmp_path_factory.mktemp("uvrb"), {name: make_tables(name) for name in SETS})
-
-
-def test_perfect_encoder_on_all_sets(folder):
+def test_perfect_encoder_on_all_sets(uvrb):
     encoder = WordEncoder()
-    report = run_benchmark(encoder, folder)
-    assert (report["schema"], report["split"], report["source"]) == (SCHEMA, "unseen", str(folder))
+    report = run_benchmark(encoder, uvrb)
+    assert (report["schema"], report["split"], report["source"]) == (SCHEMA, "unseen", str(uvrb))
     assert list(report["sets"]) == list(SETS)
     for name, entry in report["sets"].items():
         assert entry["score"] == 1.0, name
@@ -54,16 +41,16 @@ def test_perfect_encoder_on_all_sets(folder):
     assert prompts == [task.instruction for task in SETS.values()]
 
 
-def test_collapsed_encoder_is_at_chance(folder):
-    report = run_benchmark(WordEncoder(see=lambda number: 0), folder)
+def test_collapsed_encoder_is_at_chance(uvrb):
+    report = run_benchmark(WordEncoder(see=lambda number: 0), uvrb)
     for entry in [*report["sets"].values(), *report["abilities"].values(), *report["averages"].values()]:
         assert entry["score"] == pytest.approx(entry["chance"])
         assert entry["above_chance"] is False
     assert report["sets"]["MSRVTT"]["tied_queries"] == 1.0
 
 
-def test_group_blind_encoder_is_at_chance_within_groups(folder):
-    report = run_benchmark(WordEncoder(see=lambda number: number // 4), folder, sets=["crb-s", "CRB-T"])
+def test_group_blind_encoder_is_at_chance_within_groups(uvrb):
+    report = run_benchmark(WordEncoder(see=lambda number: number // 4), uvrb, sets=["crb-s", "CRB-T"])
     for entry in report["sets"].values():
         assert entry["score"] == pytest.approx(0.25)
         assert entry["in_group"]["score"] == pytest.approx(0.25)
@@ -74,29 +61,29 @@ def test_group_blind_encoder_is_at_chance_within_groups(folder):
     assert report["averages"] == {"AVG-D": None, "AVG-A": None}
 
 
-def test_group_members_told_apart(folder):
-    report = run_benchmark(WordEncoder(see=lambda number: number % 4), folder, sets=["crb-s"])
+def test_group_members_told_apart(uvrb):
+    report = run_benchmark(WordEncoder(see=lambda number: number % 4), uvrb, sets=["crb-s"])
     entry = report["sets"]["CRB-S"]
     assert entry["score"] == pytest.approx(1 / 3)  # three groups look alike
     assert entry["in_group"]["score"] == 1.0
     assert entry["in_group"]["above_chance"] is True
 
 
-def test_partly_right_encoder_has_the_binomial_error(folder):
+def test_partly_right_encoder_has_the_binomial_error(uvrb):
     # The corpus holds numbers as they are; half of the queries are answered with the next clip.
     encoder = WordEncoder()
     wrong = WordEncoder(see=lambda number: number if number < 6 else (number + 1) % NUM_CLIPS)
     encoder.encode_query = wrong.encode_query
-    entry = run_benchmark(encoder, folder, sets=["msrvtt"])["sets"]["MSRVTT"]
+    entry = run_benchmark(encoder, uvrb, sets=["msrvtt"])["sets"]["MSRVTT"]
     assert entry["score"] == 0.5
     assert entry["standard_error"] == pytest.approx(math.sqrt(0.25 / (NUM_CLIPS - 1)))
     assert entry["chance_error"] == pytest.approx(math.sqrt(1 / 12 * 11 / 12 / NUM_CLIPS))
     assert entry["above_chance"] is (1 / 12 + 2 * entry["standard_error"] < 0.5)
 
 
-def test_errors_of_averages_add_in_squares(folder):
+def test_errors_of_averages_add_in_squares(uvrb):
     encoder = WordEncoder(see=lambda number: number % 5)
-    report = run_benchmark(encoder, folder, sets=["ms-ti", "ms-tv"])
+    report = run_benchmark(encoder, uvrb, sets=["ms-ti", "ms-tv"])
     first, second = (report["sets"][name]["standard_error"] for name in ("MS-TI", "MS-TV"))
     assert report["abilities"]["CMP"]["standard_error"] == pytest.approx(math.sqrt(first**2 + second**2) / 2)
     assert {name for name, entry in report["abilities"].items() if entry} == {"CMP"}
@@ -111,9 +98,9 @@ def test_data_are_checked_before_anything_is_encoded(tmp_path):
     assert encoder.calls == []
 
 
-def test_intervals_plain_rule_and_conditions(folder):
+def test_intervals_plain_rule_and_conditions(uvrb):
     encoder = WordEncoder(see=lambda number: number // 2)
-    report = run_benchmark(encoder, folder, batch_size=5, model="words")
+    report = run_benchmark(encoder, uvrb, batch_size=5, model="words")
     for entry in [*report["sets"].values(), *report["abilities"].values(), *report["averages"].values()]:
         low, high = entry["interval"]
         assert 0 <= low <= entry["score"] <= high <= 1
@@ -130,8 +117,8 @@ def test_intervals_plain_rule_and_conditions(folder):
     assert len(report["sets"]["CMRB"]["per_query"]) == NUM_CLIPS
 
 
-def test_a_killed_run_goes_on(folder, tmp_path):
-    whole = run_benchmark(WordEncoder(), folder, sets=["msrvtt", "crb-s"])
+def test_a_killed_run_goes_on(uvrb, tmp_path):
+    whole = run_benchmark(WordEncoder(), uvrb, sets=["msrvtt", "crb-s"])
     killed = WordEncoder()
     answer = killed.encode_query
 
@@ -142,35 +129,35 @@ def test_a_killed_run_goes_on(folder, tmp_path):
 
     killed.encode_query = stop
     with pytest.raises(KeyboardInterrupt):
-        run_benchmark(killed, folder, sets=["msrvtt", "crb-s"], store=EmbeddingStore(tmp_path, {"model": "m"}))
+        run_benchmark(killed, uvrb, sets=["msrvtt", "crb-s"], store=EmbeddingStore(tmp_path, {"model": "m"}))
     again = WordEncoder()
-    report = run_benchmark(again, folder, sets=["msrvtt", "crb-s"], store=EmbeddingStore(tmp_path, {"model": "m"}))
+    report = run_benchmark(again, uvrb, sets=["msrvtt", "crb-s"], store=EmbeddingStore(tmp_path, {"model": "m"}))
     assert report["sets"] == whole["sets"]
     assert [role for role, _, _ in again.calls] == ["query"]  # all else was kept
     third = WordEncoder()
-    run_benchmark(third, folder, sets=["crb-s"], store=EmbeddingStore(tmp_path, {"model": "m"}))
+    run_benchmark(third, uvrb, sets=["crb-s"], store=EmbeddingStore(tmp_path, {"model": "m"}))
     assert third.calls == []
 
 
-def test_own_instructions_for_every_set_or_none(folder):
+def test_own_instructions_for_every_set_or_none(uvrb):
     encoder = WordEncoder()
     with pytest.raises(ValueError, match="instructions: none for CRB-S; one for every set is needed"):
-        run_benchmark(encoder, folder, sets=["msrvtt", "crb-s"], instructions={"msrvtt": "Find."})
+        run_benchmark(encoder, uvrb, sets=["msrvtt", "crb-s"], instructions={"msrvtt": "Find."})
     with pytest.raises(ValueError, match="unknown set 'MSR-VTT'; nearest: msrvtt"):
-        run_benchmark(encoder, folder, sets=["msrvtt"], instructions={"MSR-VTT": "Find."})
+        run_benchmark(encoder, uvrb, sets=["msrvtt"], instructions={"MSR-VTT": "Find."})
     assert encoder.calls == []
-    report = run_benchmark(encoder, folder, sets=["msrvtt"], instructions={"MSRVTT": "Find."})
+    report = run_benchmark(encoder, uvrb, sets=["msrvtt"], instructions={"MSRVTT": "Find."})
     assert encoder.calls[-1][2]["prompt"] == report["sets"]["MSRVTT"]["instruction"] == "Find."
 
 
-def test_settings_that_an_encoder_does_not_have(folder):
+def test_settings_that_an_encoder_does_not_have(uvrb):
     encoder = WordEncoder()
     with pytest.raises(ValueError, match="--frames, --tokens: WordEncoder has no such settings"):
-        run_benchmark(encoder, folder, sets=["msrvtt"], settings=[VideoSetting(), VideoSetting(num_frames=16)])
+        run_benchmark(encoder, uvrb, sets=["msrvtt"], settings=[VideoSetting(), VideoSetting(num_frames=16)])
     with pytest.raises(ValueError, match="--tokens: must be at least 1, got 0"):
         VideoSetting(frame_tokens=0).options(encoder)
     with pytest.raises(ValueError, match="settings: got none"):
-        run_benchmark(encoder, folder, sets=["msrvtt"], settings=[])
+        run_benchmark(encoder, uvrb, sets=["msrvtt"], settings=[])
     assert encoder.calls == []
 
 

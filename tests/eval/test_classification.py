@@ -9,7 +9,6 @@ import pytest
 from labelled_folder import COLOURS, write_flat, write_folders, write_queries
 from uvrb_folder import WordEncoder, make_tables, write_uvrb
 
-from gve import build_tiny, save_embedder
 from gve.eval import eval_command
 from gve.eval.benchmark import run_benchmark
 from gve.eval.eval_command import main
@@ -152,10 +151,8 @@ def test_the_command_refuses(stub, folder, tmp_path, monkeypatch, capsys, option
     assert message in captured.err
 
 
-def test_the_command_on_a_model(folder, tmp_path, capsys):
-    model, processor = build_tiny([*BOOK, TASK.instruction], seed=0)
-    save_embedder(tmp_path / "tiny", model, processor)
-    arguments = ["--model", str(tmp_path / "tiny"), "--data", str(folder), "--sets", "ucf101"]
+def test_the_command_on_a_model(tiny_folder, folder, tmp_path, capsys):
+    arguments = ["--model", str(tiny_folder), "--data", str(folder), "--sets", "ucf101"]
     assert main([*arguments, "--frames", "2,4", "--tokens", "4", "--out", str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out.splitlines()[-3].split()[:4] == ["frames", "tokens", "a", "frame"]
     report = json.loads((tmp_path / "out" / "report.json").read_text())

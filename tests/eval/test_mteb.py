@@ -39,28 +39,16 @@ class NoisyEncoder(WordEncoder):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory):
-    """One for all tests of this file, which read the same folders; and quiet, and on one thread."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        disable_progress_bars()
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # threads of a model this small wait for one another
-        yield
-        torch.set_num_threads(threads)
-        enable_progress_bars()
+def quiet():
+    disable_progress_bars()
+    yield
+    enable_progress_bars()
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Stand-ins for videos: reading them needs no decoder."""
-    return write_uvrb(tmp_path_factory.mktemp("uvrb"), {name: make_tables(name) for name in SETS})
-
-
-@pytest.fixture(scope="module")
-def tasks(folder):
+def tasks(uvrb):
     """All sixteen, by name; what reads their data leaves them unloaded."""
-    return dict(zip(SETS, uvrb_tasks(folder), strict=True))
+    return dict(zip(SETS, uvrb_tasks(uvrb), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -136,17 +124,15 @@ def test_instructions_go_with_queries_alone_and_shared_corpora_are_encoded_once(
     assert sum(len(inputs) for role, inputs, _ in encoder.calls if role == "document") == NUM_CLIPS
 
 
-@pytest.mark.parametrize("name", SETS)
-def test_metadata_come_from_the_table(tasks, name):
-    task, made = SETS[name], tasks[name]
-    told = made.metadata
-    assert told.main_score == task.metric.replace("@", "_at_")
-    assert told.prompt == {"query": task.instruction}
-    assert sorted(told.get_modalities(mteb.types.PromptType.query)) == sorted(task.query_modalities)
-    assert told.get_modalities(mteb.types.PromptType.document) == ["video"]
-    assert set(told.modalities) == {*task.query_modalities, "video"}
-    assert made.hf_subsets == [task.slug]
-    assert made.k_values == (1, 5, 10)
+def test_metadata_come_from_the_table(tasks):
+    for name, task in SETS.items():
+        made, told = tasks[name], tasks[name].metadata
+        assert told.main_score == task.metric.replace("@", "_at_")
+        assert told.prompt == {"query": task.instruction}
+        assert sorted(told.get_modalities(mteb.types.PromptType.query)) == sorted(task.query_modalities)
+        assert told.get_modalities(mteb.types.PromptType.document) == ["video"]
+        assert set(told.modalities) == {*task.query_modalities, "video"}
+        assert (made.hf_subsets, made.k_values) == ([task.slug], (1, 5, 10))
 
 
 @pytest.mark.parametrize("name", ["CMRB", "MSRVTT-I2V", "MS-TV"])
@@ -168,22 +154,17 @@ def test_mtebs_own_loader_reads_the_worlds_folder(world, name):
 
 def test_mtebs_own_loader_leads_to_the_same_score(world, tiny):
     (made,) = uvrb_tasks(world, sets=["cmrb"])
-    plain = type(
-        "Plain", (mteb.abstasks.retrieval.AbsTaskRetrieval,), {"metadata": made.metadata, "k_values": (1, 10)}
-    )
+    members = {"metadata": made.metadata, "k_values": (1, 10)}
+    plain = type("Plain", (mteb.abstasks.retrieval.AbsTaskRetrieval,), members)()
     model = mteb_model(tiny)
-    assert evaluate(model, [plain()]) == evaluate(model, [made])
+    assert evaluate(model, [plain]) == evaluate(model, [made])
 
 
-def test_videos_can_be_handed_over_for_torchcodec(folder):
-    (task,) = uvrb_tasks(folder, sets=["lovr-c2v"], decode_videos=True)
+def test_data_are_handed_over_as_asked_and_again_after_unloading(uvrb, tasks):
+    (task,) = uvrb_tasks(uvrb, sets=["lovr-c2v"], decode_videos=True)
     task.load_data()
     split = task.dataset["lovr-c2v"]["unseen"]
-    assert split["corpus"].features["video"].decode
-    assert split["queries"].features["video"].decode
-
-
-def test_data_can_be_unloaded_and_loaded_again(tasks):
+    assert split["corpus"].features["video"].decode and split["queries"].features["video"].decode
     task = tasks["MS-TV"]
     for _ in range(2):
         task.load_data()
@@ -262,11 +243,6 @@ def test_takes_decoders_of_torchcodec():
     assert model.model.seen == [[0, 5, 10, 15, 20]]
 
 
-def test_a_batch_of_something_else_is_refused():
-    with pytest.raises(ValueError, match=r"inputs: a batch of \['audio'\]; text, image or video is accepted"):
-        encode(mteb_model(WordEncoder()), {"audio": [1]})
-
-
 def test_what_mteb_records(tiny):
     model = mteb_model(tiny)
     assert model.mteb_model_meta.name == "local/tiny"
@@ -278,13 +254,15 @@ def test_what_mteb_records(tiny):
         mteb_model(tiny, name="gve")
     with pytest.raises(ValueError, match=r"num_frames: .*got 0"):
         mteb_model(tiny, num_frames=0)
+    with pytest.raises(ValueError, match=r"inputs: a batch of \['audio'\]"):
+        encode(mteb_model(WordEncoder()), {"audio": [1]})
 
 
-def test_without_mteb_the_extra_is_named(folder, monkeypatch):
+def test_without_mteb_the_extra_is_named(uvrb, monkeypatch):
     for name in [name for name in sys.modules if name.startswith(("gve.eval.mteb_", "mteb"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "mteb", None)
-    for call in (lambda: mteb_model(WordEncoder()), lambda: uvrb_tasks(folder)):
+    for call in (lambda: mteb_model(WordEncoder()), lambda: uvrb_tasks(uvrb)):
         with pytest.raises(ImportError, match=r"pip install 'gve\[mteb\]'"):
             call()
 

@@ -23,7 +23,9 @@ def case():
     )
     counts = count_ranks(queries, corpus, positives)
     assert tied_queries(counts) == 0
-    ours = {name: per_query(counts, name) for name in (*(f"{kind}@{k}" for kind in KINDS for k in DEPTHS), "map", "mrr")}
+    ours = {
+        name: per_query(counts, name) for name in (*(f"{kind}@{k}" for kind in KINDS for k in DEPTHS), "map", "mrr")
+    }
     assert 0.05 < ours["recall@3"].mean() < 0.9
     return queries, corpus, positives, ours
 
@@ -70,7 +72,7 @@ def test_sentence_transformers(case):
         def encode_document(self, texts, **options):
             return torch.from_numpy(corpus[[int(text) for text in texts]])
 
-    depths = dict.fromkeys(("mrr_at_k", "ndcg_at_k", "accuracy_at_k", "precision_recall_at_k"), list(DEPTHS))
+    depths = {name: list(DEPTHS) for name in ("mrr_at_k", "ndcg_at_k", "accuracy_at_k", "precision_recall_at_k")}
     evaluator = evaluation.InformationRetrievalEvaluator(
         {f"q{query}": str(query) for query in range(NUM_QUERIES)},
         {f"d{row}": str(row) for row in range(NUM_ROWS)},

@@ -11,9 +11,8 @@ from gve.eval.video_retrieval.ranking import count_ranked, count_ranks, count_sc
 
 
 def assert_same(first, second):
-    np.testing.assert_array_equal(first.owner, second.owner)
-    np.testing.assert_array_equal(first.above, second.above)
-    np.testing.assert_array_equal(first.tied, second.tied)
+    for name in ("owner", "above", "tied"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
 
 
 def plain_counts(queries, corpus, positives):
@@ -133,33 +132,25 @@ def test_a_pool_whose_positives_stand_first_gives_nothing_away():
     assert summarise("precision@1", per_query(pooled, "precision@1")) == pytest.approx(0.2)
 
 
-EYE = np.eye(3, dtype=np.float32)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "options", "message"),
-    [
-        ((EYE, EYE[:, :2], [[0]] * 3), {}, "query_embeddings: width 3"),
-        ((EYE[0], EYE, [[0]]), {}, r"query_embeddings: shape \(3,\)"),
-        ((EYE, np.where(EYE > 0, np.nan, EYE), [[0]] * 3), {}, "corpus_embeddings: row 0 holds nan"),
-        ((EYE, np.float32(1e30) * EYE, [[0]] * 3), {"truncate_dim": 4}, "truncate_dim: 4; 1 to the width 3"),
-        ((EYE, EYE, [[0]] * 3), {"truncate_dim": 2}, "the first 2 values of row 2 are zero"),
-        ((np.float32(1e30) * EYE, np.float32(1e30) * EYE, [[0]] * 3), {}, "overflow float32; scale"),
-        ((EYE, EYE, [[0]] * 2), {}, "references: 2 lists for 3 queries"),
-        ((EYE, EYE, [[0], [], [1]]), {}, "references: query 1 has no rows"),
-        ((EYE, EYE, [[0], [3], [1]]), {}, r"references: query 1 names a row outside 0\.\.2"),
-        ((EYE, EYE, [[0], [1, 1], [1]]), {}, "references: query 1 repeats a row"),
-        (
-            (EYE, EYE, [[0], [1], [1]], [[0, 1], [0, 2], [1]]),
-            {},
-            "candidates: a positive of query 1 is not among them",
-        ),
-        ((EYE, EYE, [[0], [1], [1]], [[0, 1, 0], [1], [1]]), {}, "candidates: query 0 repeats a row"),
-    ],
-)
-def test_bad_embeddings_are_named(arguments, options, message):
-    with pytest.raises(ValueError, match=message):
-        count_ranks(*arguments, **options)
+def test_bad_embeddings_are_named():
+    eye = np.eye(3, dtype=np.float32)
+    broken, huge, each = np.where(eye > 0, np.nan, eye), np.float32(1e30) * eye, [[0]] * 3
+    for arguments, dim, message in (
+        ((eye, eye[:, :2], each), None, "query_embeddings: width 3"),
+        ((eye[0], eye, [[0]]), None, r"query_embeddings: shape \(3,\)"),
+        ((eye, broken, each), None, "corpus_embeddings: row 0 holds nan"),
+        ((eye, huge, each), 4, "truncate_dim: 4; must be 1 to the width 3"),
+        ((eye, eye, each), 2, "the first 2 values of row 2 are zero"),
+        ((huge, huge, each), None, "overflow float32; scale"),
+        ((eye, eye, [[0]] * 2), None, "references: 2 lists for 3 queries"),
+        ((eye, eye, [[0], [], [1]]), None, "references: query 1 has no rows"),
+        ((eye, eye, [[0], [3], [1]]), None, r"references: query 1 names a row outside 0\.\.2"),
+        ((eye, eye, [[0], [1, 1], [1]]), None, "references: query 1 repeats a row"),
+        ((eye, eye, [[0], [1], [1]], [[0, 1], [0, 2], [1]]), None, "a positive of query 1 is not among them"),
+        ((eye, eye, [[0], [1], [1]], [[0, 1, 0], [1], [1]]), None, "candidates: query 0 repeats a row"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            count_ranks(*arguments, truncate_dim=dim)
 
 
 class OnDevice:
@@ -194,44 +185,30 @@ def test_tensors_that_numpy_cannot_read_are_widened():
             [list(part) for part in narrow],  # what encode(..., convert_to_numpy=False) returns
             [OnDevice(part) for part in narrow],
         ):
-            same(count_ranks(*pair, torch.tensor(positives), list(torch.tensor(pools))), wanted)
-        same(
+            assert_same(count_ranks(*pair, torch.tensor(positives), list(torch.tensor(pools))), wanted)
+        assert_same(
             count_scores(scores.to(kind), positives, pools),
             count_scores(scores.to(kind).double().numpy(), positives, pools),
         )
 
 
-def same(counts, wanted):
-    for name in ("owner", "above", "tied", "num_positives", "num_candidates"):
-        np.testing.assert_array_equal(getattr(counts, name), getattr(wanted, name))
-
-
-@pytest.mark.parametrize(
-    ("scores", "positives", "pools", "message"),
-    [
+def test_bad_scores_and_lists_are_named():
+    for scores, positives, pools, message in (
         ([], [], None, "scores: got no rows"),
         ([[1, 2], [1]], [[0], [0]], None, r"scores: row 1 has shape \(1,\); 2 candidates"),
         ([[1, 2], [1, float("nan")]], [[0], [0]], None, "scores: row 1 holds nan"),
         ([[1, 2]], [[2]], None, r"references: query 0 names a row outside 0\.\.1"),
         ([[1, 2]], [[7]], [[7, 9, 11]], r"scores: row 0 has shape \(2,\); 3 candidates"),
         ([[1, 2]], [[8]], [[7, 9]], "candidates: a positive of query 0 is not among them"),
-    ],
-)
-def test_bad_scores_are_named(scores, positives, pools, message):
-    with pytest.raises(ValueError, match=message):
-        count_scores(scores, positives, pools)
-
-
-@pytest.mark.parametrize(
-    ("ranked", "positives", "size", "message"),
-    [
+    ):
+        with pytest.raises(ValueError, match=message):
+            count_scores(scores, positives, pools)
+    for ranked, positives, size, message in (
         ([["a"]], [["a"], ["b"]], None, "references: 2 lists for 1 queries"),
         ([["a", "b", "a"]], [["a"]], None, "predictions: the list of query 0 repeats an id"),
         ([["a"], ["a"]], [["a"], []], None, "references: query 1 has no id"),
         ([["a"]], [["a", "a"]], None, "references: query 0 has no id or repeats one"),
         ([["a", "b"]], [["c"]], 2, "num_candidates: 2, but query 0 names 3 ids"),
-    ],
-)
-def test_bad_lists_are_named(ranked, positives, size, message):
-    with pytest.raises(ValueError, match=message):
-        count_ranked(ranked, positives, num_candidates=size)
+    ):
+        with pytest.raises(ValueError, match=message):
+            count_ranked(ranked, positives, num_candidates=size)

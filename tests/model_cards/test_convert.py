@@ -4,7 +4,6 @@ import json
 import shutil
 import types
 
-import pytest
 import torch
 import torch.nn.functional as F
 from conversion import build, read, refused, run, samples, vectors

@@ -17,7 +17,7 @@ import gve
 from gve import GVEQwen3VLProcessor, GVEVideoProcessor
 from gve.processing_qwen3vl_gve import QWEN3VL_SYSTEM
 from gve.video_gve import uniform_indices
-from gve.video_processing_gve import Clip
+from gve.video_processing_gve import DecodedVideo
 
 TEXTS = ("a red circle moves to the left of a blue box", "Find the video according to the text description.")
 
@@ -117,7 +117,7 @@ def test_ids_of_files_are_those_of_the_stock_rules(processor, media):
 
 @pytest.mark.parametrize(("count", "fps"), [(1, 1.0), (2, 24.0), (3, 0.5), (7, 29.97), (8, 0.05)])
 def test_times_are_those_of_the_stock_formula(processor, count, fps):
-    clip = Clip(np.zeros((count, 32, 32, 3), np.uint8), 1 / fps, [index / fps for index in range(count)])
+    clip = DecodedVideo(np.zeros((count, 32, 32, 3), np.uint8), 1 / fps, [index / fps for index in range(count)])
     grid = [-(-count // 2), 4, 4]
     assert processor.video_text(grid, clip) == stock_video(processor, grid, range(count), fps)
     assert processor.tokenizer(processor.video_text(grid, clip))["input_ids"] == processor.video_ids(grid, clip)

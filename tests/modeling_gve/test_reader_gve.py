@@ -217,7 +217,7 @@ def test_the_files_are_what_they_claim(files):
     assert len({zlib.crc32(frame.tobytes()) for frame in whole.frames}) == 30
 
 
-GROUPS = list(itertools.product((1, 5, 12, 250), (0, 2, 5)))
+GROUPS = list(itertools.product((5, 12, 250), (0, 2, 4)))
 
 
 @pytest.mark.slow

@@ -10,26 +10,14 @@ from types import SimpleNamespace
 
 import torch
 from accelerate.data_loader import prepare_data_loader, skip_first_batches
-from accelerate.state import AcceleratorState
 from sentence_transformers import SentenceTransformerTrainer
 from short_runs import arguments
 from torch.utils.data import DataLoader
 from transformers import Trainer
-from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils.generic import is_flash_attention_requested
 
 from gve.trainers import GVETrainer
 from gve.trainers.collator import PairCollator
-
-
-def in_order(text, *needles):
-    """Whether the pieces of code stand in this order, each looked for after the one before."""
-    place = 0
-    for needle in needles:
-        place = text.find(needle, place) + len(needle)
-        if place < len(needle):
-            return False
-    return True
 
 
 def test_overridden_methods_have_their_parameters():
@@ -47,34 +35,6 @@ def test_overridden_methods_have_their_parameters():
         (Trainer, "get_batch_samples", ["self", "epoch_iterator", "num_batches", "device"]),
     ):
         assert list(inspect.signature(getattr(owner, name)).parameters) == expected, name
-
-
-def test_a_checkpoint_is_written_beneath_the_output_folder_and_nowhere_else():
-    text = inspect.getsource(Trainer._save_checkpoint)
-    assert in_order(
-        text,
-        "run_dir = self._get_output_dir(trial=trial)",
-        "self.save_model(output_dir, _internal_call=True)",
-        "self._save_optimizer_and_scheduler(output_dir)",
-        "self._save_rng_state(output_dir)",
-        "self.state.save_to_json(os.path.join(output_dir, TRAINER_STATE_NAME))",
-        "self._push_from_checkpoint(output_dir)",
-        "rotate_checkpoints(",
-    )
-    assert "self.args.output_dir" not in text
-
-
-def test_checkpoints_are_found_by_their_whole_name(tmp_path):
-    for name in ("checkpoint-3", "checkpoint-20", "saving", "checkpoint-30.part"):
-        (tmp_path / name).mkdir()
-    assert get_last_checkpoint(str(tmp_path)) == str(tmp_path / "checkpoint-20")
-
-
-def test_an_epoch_begins_before_its_iterator_exists():
-    loop, epoch = inspect.getsource(Trainer._inner_training_loop), inspect.getsource(Trainer._run_epoch)
-    assert in_order(loop, "on_train_begin", "on_epoch_begin", "self._run_epoch(")
-    assert in_order(epoch, "skip_first_batches", "set_epoch", "iter(train_dataloader)")
-    assert in_order(epoch, "on_step_end", "_maybe_log_save_evaluate")
 
 
 def test_a_prepared_loader_neither_shards_nor_moves_texts():
@@ -105,14 +65,6 @@ def test_columns_are_split_by_prefixes_that_cannot_collide(tmp_path, embedder, t
         assert set(column) == {key.removeprefix(f"{name}_") for key in own}
         assert torch.equal(column["input_ids"], batch[f"{name}_input_ids"])
     assert torch.equal(labels, batch["label"])
-
-
-def test_accelerate_shards_on_gpus_only():
-    """Why `fsdp` is refused on a CPU, and how the tests run it there all the same."""
-    text = inspect.getsource(AcceleratorState.__init__)
-    start = text.index("elif self.distributed_type in [")
-    listed = text[start : text.index("self.distributed_type = DistributedType.FSDP")]
-    assert "DistributedType.MULTI_GPU" in listed and "MULTI_CPU" not in listed
 
 
 def test_flash_attention_is_seen_by_the_name_in_the_config():

@@ -1,7 +1,5 @@
 """The loss at several widths: closed form, what it refuses, and vectors that may be cut."""
 
-import math
-
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
@@ -34,19 +32,6 @@ def test_it_is_the_weighted_mean_over_the_widths():
         ]
         total += weight * info_nce(*parts, temperature=0.1, matches=labels)
     assert got.item() == pytest.approx(total.item() / 4.5, rel=1e-6)
-
-
-def test_equal_vectors_cost_log_of_the_batch_at_every_width():
-    zeros = torch.zeros(4, 8)
-    loss = GVELoss(Stub(), temperature=0.1, matryoshka_dims=[2, 4])
-    assert loss([{"vector": zeros}, {"vector": zeros}]).item() == pytest.approx(math.log(4), abs=1e-6)
-
-
-def test_without_widths_nothing_changes():
-    parts = (unit(5, 8), unit(5, 8, seed=1))
-    loss = GVELoss(Stub(), temperature=0.1)
-    assert torch.equal(loss([{"vector": part} for part in parts]), info_nce(*parts, temperature=0.1))
-    assert "matryoshka_dims" not in loss.get_config_dict()
 
 
 def test_lists_that_do_not_fit_are_refused():

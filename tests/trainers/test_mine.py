@@ -127,13 +127,13 @@ def test_killed_and_run_again_it_ends_in_the_same_bytes(command, mined, tmp_path
     whole, _ = mined
     for event in (1, 2, 4, 1):  # a few writes more each time; the vectors of before stay
         assert killed_at(event, command, tmp_path)
-        kept = {name: content for name, content in contents(tmp_path).items() if ".partial" not in name}
+        kept = {name: content for name, content in contents(tmp_path).items() if not name.endswith(".tmp")}
         assert kept.items() <= contents(whole).items()
     counted = []
     encode = OutsideEncoder._encode
     monkeypatch.setattr(OutsideEncoder, "_encode", lambda self, *a: counted.append(1) or encode(self, *a))
     assert command(tmp_path, "--negatives", "t2v=2", "t2t=3") == 0
-    made = {name: content for name, content in contents(tmp_path).items() if ".partial" not in name}
+    made = {name: content for name, content in contents(tmp_path).items() if not name.endswith(".tmp")}
     assert made == contents(whole) and counted
     counted.clear()
     capsys.readouterr()

@@ -66,16 +66,6 @@ def test_bf16_parameters_follow_fp32_masters():
         assert torch.equal(got, expected.bfloat16())
 
 
-def test_updates_too_small_for_bf16_add_up():
-    model = nn.Linear(4, 4, bias=False).to(torch.bfloat16)
-    nn.init.ones_(model.weight)
-    optimizer = build_optimizer(model, learning_rate=1e-4, weight_decay=0.0)
-    for _ in range(100):  # one step of 1e-4 is lost in bf16, whose neighbours of 1 are 2^-8 below
-        model.weight.grad = torch.ones_like(model.weight)
-        optimizer.step()
-    assert model.weight.float().max().item() == pytest.approx(0.99, abs=0.003)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_saved_and_loaded_optimizer_goes_on_to_the_bit(dtype):
     model = network(dtype)

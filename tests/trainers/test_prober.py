@@ -19,6 +19,10 @@ def test_scores_by_hand():
     assert scores.centred == pytest.approx(scores.score - (0.8 + 0 + 0 + 1 + 0.6 + 0.96) / 6)
     assert scores.accuracy == pytest.approx(1 / 3)
 
+    same = torch.ones(5, 1)  # a collapsed model
+    scores = task_scores(same, same)
+    assert (scores.score, scores.centred, scores.accuracy) == (1.0, 0.0, 0.0)
+
 
 def test_true_matches_are_no_rivals():
     matches = torch.zeros(3, 3, dtype=torch.bool)
@@ -26,12 +30,6 @@ def test_true_matches_are_no_rivals():
     scores = task_scores(QUERIES, TARGETS, matches)
     assert scores.accuracy == 1.0
     assert scores.centred == pytest.approx(scores.score - (0.8 + 0 + 0 + 0.6) / 4)
-
-
-def test_a_collapsed_model_has_r_of_one_and_centred_r_of_zero():
-    same = torch.ones(5, 1)
-    scores = task_scores(same, same)
-    assert (scores.score, scores.centred, scores.accuracy) == (1.0, 0.0, 0.0)
 
 
 def test_the_draw_is_fixed_and_bounded(tasks):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gve.trainers.sampler import PyramidBatchSampler, TaskIndex, reachable_sums
+from gve.trainers.sampler import PyramidBatchSampler, TaskIndex
 
 
 @st.composite
@@ -65,14 +65,9 @@ def test_every_row_gets_its_turn(index, size):
 @given(st.integers(2, 30), st.integers(1, 6), st.integers(0, 9))
 def test_nothing_repeats_before_all_rows_were_seen(rows, size, seed):
     size = min(size, rows)
-    stream = sampler_of({"t2v": TaskIndex.plain(rows)}, {"t2v": size}, seed=seed, steps_per_epoch=4 * rows)
-    seen = [row for batch in stream for row in batch]
-    first = seen[: rows // size * size]
+    stream = sampler_of({"t2v": TaskIndex.plain(rows)}, {"t2v": size}, seed=seed, steps_per_epoch=rows // size)
+    first = [row for batch in stream for row in batch]
     assert len(set(first)) == len(first)
-    counts = Counter()
-    for batch in stream:
-        counts.update(batch)
-        assert max(counts.values()) - min(counts[row] for row in range(rows)) <= 2
 
 
 def test_epochs_continue_the_stream_of_a_task():
@@ -128,11 +123,6 @@ def test_each_step_follows_the_probabilities():
 def test_length_defaults_to_the_full_batches_of_the_data():
     assert len(two_tasks()) == 40 // 8 + 24 // 4
     assert len(two_tasks(world_size=2)) == 40 // 16 + 24 // 8
-
-
-def test_reachable_sums():
-    assert reachable_sums([2, 3], 4) == [True, False, True, True, True]
-    assert reachable_sums([4], 8) == [True, False, False, False, True, False, False, False, True]
 
 
 def test_what_cannot_fill_a_batch_is_refused():

@@ -70,7 +70,7 @@ def value(run: Mapping[str, Any], name: str) -> float:
 
 
 def difference(runs: Runs, arm: str, name: str) -> Difference:
-    """A number of an arm minus that of the arm it is compared with, on their common seeds."""
+    """A number of an arm minus the same number of the arm it is compared with, on their common seeds."""
     return paired_difference(*_paired(runs, arm, name))
 
 

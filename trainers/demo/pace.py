@@ -51,7 +51,7 @@ def falling_rate(
 ) -> LambdaLR:
     """Warm-up, a plateau, then half a cosine to a share `least`, by steps or by time, whichever is further on.
 
-    A model this small learns to tell near-identical clips apart while the rate falls; a training that is cut off
+    A model this small learns to separate near-identical clips while the rate falls; a training that is cut off
     before would miss it.
     """
 

@@ -3,11 +3,10 @@
 Shape legend: B pairs, N rows of all columns, n distinct ones, D embedding width.
 
 Gao et al. 2021 (arXiv:2101.06983) embed a batch piece by piece without gradients, take the gradient of the loss to the
-vectors, and embed each piece again to hand it on. Here the costliest piece keeps its graph and runs once. A piece of rows
-holds at most a number of tokens, whatever columns its rows are from, and rows of like length share one; of rows
-that repeat one another, as hard negatives often repeat targets, one runs for all. The vision tower has pieces of its
-own, of the distinct media of the batch: a frozen tower runs once a medium in all, a trained one twice, and rows that
-show the same medium add to the same gradient.
+vectors, and embed each piece again to hand it on. Here the costliest piece keeps its graph and runs once. A piece is bounded
+by tokens: it mixes rows of like length from all columns, and rows that repeat one another, as hard negatives often repeat
+targets, run once. The vision tower has pieces of its own, of the distinct media of the batch: a frozen tower runs once a
+medium, a trained one twice, and rows that show the same medium add to the same gradient.
 """
 
 from collections.abc import Iterable, Sequence
@@ -104,7 +103,7 @@ class TwoPasses:
         return isinstance(self.wrapper, DistributedDataParallel) and self.wrapper.require_backward_grad_sync
 
     def first(self, *, with_grad: bool) -> Tensor:
-        """(n, D) vectors of the distinct rows, without gradients but for the last piece; `places` has one for each of N rows.
+        """(n, D) vectors of the distinct rows, without gradients but for the last piece; `places` maps the N rows to them.
 
         The costliest piece comes last and keeps its graph: nothing else needs the memory of a piece until its backward,
         and it need not run again.

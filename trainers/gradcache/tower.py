@@ -102,7 +102,7 @@ def token_cost(config: Any) -> float:
 
 
 def pieces_of(media: Mapping[str, Media], *, merge: int, cost: float, limit: float) -> list[Piece]:
-    """The media whose features are not known, in pieces of at most `limit` tokens; a larger medium is its own piece."""
+    """Media without known features, in pieces of at most `limit` tokens; a larger medium is a piece of its own."""
     out = []
     for name, seen in media.items():
         sizes = seen.sizes(merge)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from gve.encoding.frame_cache import FrameCache
-from gve.frames_gve import Clip, Features
+from gve.frames_gve import DecodedVideo, Features
 from gve.image_gve import open_image
 from gve.media_gve import located
 from gve.processing_gve import GVEProcessor
@@ -49,7 +49,7 @@ class DecodedCache:
     def __len__(self) -> int:
         return len(self._media)
 
-    def get(self, kind: str, source: Mapping[str, Any]) -> PIL.Image.Image | Clip:
+    def get(self, kind: str, source: Mapping[str, Any]) -> PIL.Image.Image | DecodedVideo:
         """An image or the sampled frames of a video, of {"bytes", "path"} with one of them set."""
         if not self.limit:
             return self._decode(kind, source)[0]
@@ -111,7 +111,7 @@ class Medium(NamedTuple):
     """One image or video."""
 
     kind: str  # "image" or "video"
-    content: PIL.Image.Image | Clip | Features  # A decoded image or video, or its features where they are known
+    content: PIL.Image.Image | DecodedVideo | Features  # decoded, or as the tower sees it
     key: str = ""  # its content's name in the feature store; "" without one
 
     @property

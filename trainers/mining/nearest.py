@@ -158,7 +158,7 @@ _SHARE_OF_CELLS = 16  # one cell in so many is searched
 
 
 class FaissIndex:
-    """Inner products by faiss, which copies the targets: all for small corpora, cells of an inverted file for large ones."""
+    """Inner products by faiss, which copies the targets: all of a small corpus, the nearest cells of a large one."""
 
     def __init__(self, targets: np.ndarray, *, flat_targets: int = FLAT_TARGETS) -> None:
         try:

@@ -21,10 +21,10 @@ from gve.trainers.planning.shapes import Shape, load_shape
 from gve.trainers.recipe import TrainCommand
 
 
-def make_plan(
+def estimate_run(
     command: TrainCommand, args: GVETrainingArguments, tasks: Mapping[str, Dataset] | None
 ) -> dict[str, Any]:
-    """Plan a run from headers of media and the model's configuration; nothing is computed.
+    """Mixture, steps, tokens, memory and time of a run, from headers of media and the model's configuration.
 
     Without data it assumes the paper's numbers of rows and its budgets of tokens.
     """
@@ -206,22 +206,22 @@ def _notes(command: TrainCommand, args: GVETrainingArguments, tasks: Mapping[str
 _GIB = 2**30
 
 
-def write_plan(plan: Mapping[str, Any]) -> str:
-    """What `gve train --dry-run` prints."""
-    model, run = plan["model"], plan["run"]
+def describe_run(found: Mapping[str, Any]) -> str:
+    """What `gve train --dry-run` prints of the result of `estimate_run`."""
+    model, run = found["model"], found["run"]
     steps = f"{run['steps']:,} steps: {run['epochs']} epochs of {run['steps_per_epoch']:,}"
     parts = [
         f"model     {model['name']}: {model['parameters']:,} parameters, {model['trainable']:,} trained",
         f"run       {steps}, on {run['processes']} processes, {run['gradient_accumulation_steps']} batches a step",
         "",
-        _mixture(plan["mixture"]),
+        _mixture(found["mixture"]),
         "",
-        _tokens_text(plan["tokens"]),
-        _schedule(plan["schedule"]),
-        _memory(plan["memory"]),
-        f"host      {_size(plan['host']['bytes'])} a process for {plan['host']['batches']} prepared batches",
-        _time_text(plan["time"]),
-        *[f"note      {note}" for note in plan["notes"]],
+        _tokens_text(found["tokens"]),
+        _schedule(found["schedule"]),
+        _memory(found["memory"]),
+        f"host      {_size(found['host']['bytes'])} a process for {found['host']['batches']} prepared batches",
+        _time_text(found["time"]),
+        *[f"note      {note}" for note in found["notes"]],
     ]
     return "\n".join(parts) + "\n"
 

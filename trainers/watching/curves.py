@@ -27,7 +27,7 @@ CURVES = {
     "score_mean": "mean cosine of all pairs",
     "score_gap": "positive minus hardest negative",
 }
-"""What the paper plots (Figures 9, 10), with titles; in the log `score_gap` over all tasks, and `score_gap/t2v` of one."""
+"""What the paper plots (Figures 9, 10), with titles; the log holds `score_gap` and, by task, `score_gap/t2v`."""
 _EPOCH_PANELS = {"R": "R", "R_centred": "R' (R minus the mean of negatives)", "accuracy": "accuracy of the probe"}
 _PACE = {
     "tokens_per_second": "tokens a second",

@@ -91,7 +91,7 @@ def flatten(result: Mapping[str, Any]) -> dict[str, float]:
 
 
 def sample_set(data: EvaluationSet, rows: int, *, seed: int) -> EvaluationSet:
-    """A smaller set: at most so many queries, all their positives and candidates, and other corpus rows up to the number."""
+    """A smaller set: at most so many queries, their positives and candidates, and other corpus rows up to the number."""
     if len(data.queries) <= rows and len(data.corpus) <= rows:
         return data
     random = np.random.default_rng(seed)

@@ -13,15 +13,17 @@ from gve.hub_datasets.vsynflow.enrichment import TEMPERATURE, caption_ask, check
 from gve.hub_datasets.vsynflow.prompts import (
     CLIP_QUERY,
     FRAME_CAPTIONS,
+    FRAME_STYLES,
     IMAGE_QUERY,
     Prompt,
     clip_query_text,
+    draw_profile,
+    generator,
     image_query_text,
 )
 from gve.hub_datasets.vsynflow.records import Record
 from gve.hub_datasets.vsynflow.stages import Context, Failed, Kept, Outcome, Stage
 from gve.hub_datasets.vsynflow.stills import Still, jpeg, read_stills, sample_stills
-from gve.hub_datasets.vsynflow.styles import FRAME_STYLES, draw_profile, generator
 from gve.hub_datasets.vsynflow.validation import check_query
 
 KINDS = ("frame", "image-query", "clip-query")
@@ -33,11 +35,6 @@ class Compositions(Stage):
     """Asks for five captions of the chosen frame, a TI2V text and a TV2V text.
 
     A text that no answer passed for is left out and its broken rule is kept in `not_composed`; the record goes on.
-
-    Attributes:
-        captioner: Its name.
-        num_frames: Frames of the video that the captioner sees beside the reference.
-        seed: Of what is drawn for each frame and request.
     """
 
     name = "compositions"

@@ -10,11 +10,20 @@ from typing import Any
 from gve.hub_datasets.schema import TASKS
 from gve.hub_datasets.uvrb.tasks import SETS
 from gve.hub_datasets.vsynflow.extension.mining import COMPOSED, needs_both
-from gve.hub_datasets.vsynflow.extension.quotas import allot
+from gve.hub_datasets.vsynflow.prompts import FRAME_STYLES, VIDEO_STYLES, generator
 from gve.hub_datasets.vsynflow.records import Record, digest
-from gve.hub_datasets.vsynflow.styles import FRAME_STYLES, VIDEO_STYLES, generator
 from gve.hub_datasets.world.texts import TASK_INSTRUCTIONS
 
+QUOTAS = {
+    "t2t": 100_000,
+    "t2i": 210_000,
+    "t2v": 879_000,
+    "ti2v": 89_000,
+    "tv2v": 35_000,
+    "i2v": 200_000,
+    "v2v": 36_000,
+}
+"""Rows by task; only their proportions matter to a smaller set."""
 STYLE_SETS = {"summary": "MSRVTT", "rich": "VDC-D", "abstract": "DiDeMo", "keywords": "PEV-K", "partial": "DREAM-E"}
 """The UVRB set whose queries are most like a caption of each style; its instruction goes with the rows."""
 _SOURCE_BITS = 63
@@ -88,20 +97,33 @@ def _negatives(record: Record, task: str) -> tuple[str, ...]:
     return tuple(record[f"{task}_negatives"] or ())
 
 
+def allot(
+    available: Mapping[str, int], *, quotas: Mapping[str, int] | None = None, total: int | None = None
+) -> dict[str, int]:
+    """Rows to take of each task: the largest set in proportion that the task with the largest quota can fill.
+
+    Args:
+        available: Possible rows by task; a task with fewer than its share gives what it has.
+        quotas: Proportions by task; None for the paper's. A missing task gets no row.
+        total: Rows in all, before tasks that fall short; None for as many as possible.
+    """
+    wanted = QUOTAS if quotas is None else quotas
+    unknown = sorted({*wanted, *available} - set(TASKS))
+    if unknown:
+        raise ValueError(f"quotas: tasks must be among {', '.join(TASKS)}, got task {unknown[0]!r}.")
+    if min(wanted.values(), default=0) < 0 or not any(wanted.values()):
+        raise ValueError(f"quotas must be numbers from 0 with one above it, got {dict(wanted)}.")
+    leading = max(wanted, key=lambda task: (wanted[task] if available.get(task, 0) else 0, wanted[task]))
+    scale = available.get(leading, 0) / wanted[leading]
+    if total is not None:
+        scale = min(scale, total / sum(wanted.values())) if total >= 0 else 0.0
+    return {task: min(available.get(task, 0), round(wanted.get(task, 0) * scale)) for task in TASKS}
+
+
 def choose(
     candidates: Sequence[PairRow], *, seed: int, quotas: Mapping[str, int] | None = None, total: int | None = None
 ) -> dict[str, list[PairRow]]:
-    """Choose rows of every task in the quotas' proportions; composed queries that need both parts come first.
-
-    Args:
-        candidates: All possible rows.
-        seed: Of the choice.
-        quotas: Proportions by task; None for the paper's.
-        total: Rows in all; None for as many as possible.
-
-    Returns:
-        Rows by task, ordered by id; a task without rows is left out.
-    """
+    """Rows of every task, ordered by id; composed queries that need both parts come first. See `allot`."""
     by_task: dict[str, list[PairRow]] = {task: [] for task in TASKS}
     for candidate in candidates:
         by_task[candidate.task].append(candidate)

@@ -9,26 +9,23 @@ import numpy as np
 import pyarrow as pa
 from numpy.random import Generator
 
+from gve.hub_datasets.vsynflow.prompts import generator
 from gve.hub_datasets.vsynflow.records import Record, keep_media
 from gve.hub_datasets.vsynflow.stages import Context, Failed, Kept, Outcome, Stage
 from gve.hub_datasets.vsynflow.stills import Still, cut_clip, grey, jpeg, read_stills, read_times, sharpness
-from gve.hub_datasets.vsynflow.styles import generator
 from gve.media_gve import JPEG, MP4
 
 FRAME = pa.struct(
     {"path": pa.string(), "time": pa.float64(), "share": pa.float64(), "sharpness": pa.float32(), "luma": pa.float32()}
 )
 CLIP = pa.struct({"path": pa.string(), "start": pa.float64(), "end": pa.float64(), "share": pa.float64()})
-END_SHARE = 0.1
-"""No frame comes from this share of the video at either end: titles, fades, cuts."""
+END_SHARE = 0.1  # no frame comes from this share of the video at either end: titles, fades, cuts
 BLACK_LUMA, FLAT_DEVIATION = 16.0, 4.0
 """A frame whose luma has a lower mean is black; with a lower standard deviation it shows one colour."""
 BLURRED_SHARE = 0.5
 """A frame is blurred where its sharpness is below this share of the median of the video's frames that show anything."""
-CANDIDATES = 16
-"""Frames among which one is chosen."""
-CUT_MARGIN = 0.5
-"""Seconds next to a cut that a clip leaves out."""
+CANDIDATES = 16  # frames among which one is chosen
+CUT_MARGIN = 0.5  # seconds next to a cut that a clip leaves out
 _MOST_FRAME_PIXELS = 1280 * 720
 
 
@@ -104,15 +101,12 @@ class References(Stage):
         """The video, and the column of its shots."""
         return ("video", self.shots) if self.shots else ("video",)
 
-    def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
-        """Choose for every record of a shard."""
-        outcomes: list[Outcome] = []
-        for record in records:
-            try:
-                outcomes.append(Kept(self._chosen(record, context)))
-            except (ValueError, FileNotFoundError):
-                outcomes.append(Failed("undecodable", retryable=False))
-        return outcomes
+    def one(self, record: Record, context: Context) -> Outcome:
+        """Choose for a video."""
+        try:
+            return Kept(self._chosen(record, context))
+        except (ValueError, FileNotFoundError):
+            return Failed("undecodable", retryable=False)
 
     def _chosen(self, record: Record, context: Context) -> dict[str, Any]:
         times, rng = read_times(record), generator(self.seed, record["id"], "references")

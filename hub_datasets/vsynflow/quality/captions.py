@@ -18,7 +18,7 @@ _PRIME = (1 << 61) - 1
 
 @dataclass(frozen=True)
 class Multiplicity(Stage):
-    """Counts the videos of each caption, apart from small differences in writing; a shared one describes none of them."""
+    """Counts the videos of each caption, small differences in writing aside; a shared one describes none."""
 
     name = "multiplicity"
     limit_names = ("most",)

@@ -1,7 +1,7 @@
 """Integrity and temporal dynamics [A.5, 3.2]: a video is decoded once, to its end, and judged by what came out."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -15,8 +15,7 @@ from gve.hub_datasets.vsynflow.records import BASE_COLUMNS, Record, digest
 from gve.hub_datasets.vsynflow.stages import Context, Failed, Kept, Outcome, Rejected, Stage
 from gve.media_gve import MP4
 
-REPAIR_ABOVE = 0.05
-"""A repair is tried from this share of packets on that do not decode."""
+REPAIR_ABOVE = 0.05  # a repair is tried from this share of packets on that do not decode
 _SCORES = ("duration", "fps", "errors", "damage", "blank", "black", "motion", "moving", "hash_quality")
 
 
@@ -98,15 +97,12 @@ class Integrity(Stage):
         """Limits of a video."""
         return asdict(self.accepted)
 
-    def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
-        """Measure every video."""
-        return [self._one(record, context) for record in records]
-
     def judge(self, record: Mapping[str, Any]) -> Rejected | None:
         """Apply the limits."""
         return self.accepted.verdict(record)
 
-    def _one(self, record: Record, context: Context) -> Outcome:
+    def one(self, record: Record, context: Context) -> Outcome:
+        """Measure a video."""
         try:
             measured, place, repaired = self._measured(record, context)
         except VideoError as error:

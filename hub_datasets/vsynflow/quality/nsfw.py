@@ -14,8 +14,7 @@ from gve.hub_datasets.vsynflow.quality.worker import in_batches, spread_frames
 from gve.hub_datasets.vsynflow.records import Record
 from gve.hub_datasets.vsynflow.stages import Context, Failed, Kept, Outcome, Rejected, SetupError, Stage
 
-_SIDE = 384
-"""Pixels of a frame's longer side."""
+_SIDE = 384  # pixels of a frame's longer side
 
 
 @dataclass(frozen=True)

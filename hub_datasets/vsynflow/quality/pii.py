@@ -63,14 +63,7 @@ class PiiRules:
 
 @dataclass(frozen=True)
 class Pii(Stage):
-    """Finds personal data in the columns of one or several texts.
-
-    Attributes:
-        rules: What to look for, and what to do about it.
-        texts: Columns to read, each a text or a list of texts.
-        name: Of the stage, and of its column of findings.
-        written: Whether a captioner wrote the texts, so that they are rejected in any case.
-    """
+    """Finds personal data in columns of texts; what a captioner has `written` is rejected in any case."""
 
     rules: PiiRules
     texts: tuple[str, ...] = ("text",)
@@ -130,11 +123,8 @@ class Redaction(Stage):
     columns = {"text": pa.string(), "redacted": pa.int64()}  # noqa: RUF012
     threshold: float = 0.6
 
-    def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
-        """Redact each caption."""
-        return [self._one(record) for record in records]
-
-    def _one(self, record: Record) -> Outcome:
+    def one(self, record: Record, context: Context) -> Outcome:
+        """Redact a caption."""
         found = [Finding(**one) for one in record["pii"] if one["score"] >= self.threshold]
         return Kept({"text": redacted(record["text"], found), "redacted": len(found)})
 

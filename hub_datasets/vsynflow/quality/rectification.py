@@ -5,7 +5,7 @@ Rules on words alone; every number behind them is stored.
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -103,14 +103,10 @@ class Rectification(Stage):
         """The limits of a caption."""
         return asdict(self.accepted)
 
-    def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
-        """Clean and measure every caption."""
-        return [
-            Kept(
-                {"text": clean(record["text"]), "raw_text": record["text"], "caption": measure_caption(record["text"])}
-            )
-            for record in records
-        ]
+    def one(self, record: Record, context: Context) -> Outcome:
+        """Clean and measure a caption."""
+        raw = record["text"]
+        return Kept({"text": clean(raw), "raw_text": raw, "caption": measure_caption(raw)})
 
     def judge(self, record: Mapping[str, Any]) -> Rejected | None:
         """Apply the limits."""

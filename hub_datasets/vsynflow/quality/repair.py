@@ -15,19 +15,13 @@ from gve.video_gve import FrameStream, VideoSource
 from gve.video_writer import h264_writer, remux
 
 METHODS = ("remux", "reencode")
-_TICKS, _CRF = 1000, 18
-"""A second's parts in a re-encoded copy, and its quality."""
+_TICKS, _CRF = 1000, 18  # a second's parts in a re-encoded copy, and its quality
 _MOST_PAUSE, _USUAL_RATE = 10.0, 25
 """Seconds between two frames above which their times are taken for damage, and frames a second that are assumed then."""
 
 
 def repair(place: Mapping[str, Any], method: str, target: str) -> None:
-    """Write a repaired copy of a record's `video` as an mp4 file.
-
-    Args:
-        place: The `video`.
-        method: "remux" keeps packets, "reencode" keeps pictures (H.264, upright).
-        target: The file to write.
+    """Write an mp4 of a record's `video`: "remux" keeps packets, "reencode" keeps pictures (H.264, upright).
 
     Raises:
         ValueError: If nothing can be kept.

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-WINDOW = 2
-"""A cut stands out from so many frames before and after; PySceneDetect's default."""
+WINDOW = 2  # a cut stands out from so many frames before and after; PySceneDetect's default
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ from PIL import Image
 from gve.hub_datasets.vsynflow.records import Record
 from gve.hub_datasets.vsynflow.stages import Failed
 
-_BATCH = 32
-"""Records whose frames are in memory together."""
+_BATCH = 32  # records whose frames are in memory together
 _BOOT = "from gve.hub_datasets.vsynflow.quality.child import serve; serve()"
 
 
@@ -129,14 +128,7 @@ def in_batches(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
 def spread_frames(
     records: Sequence[Record], count: int, side: int, deadline: float
 ) -> list[list[Image.Image] | Failed]:
-    """Frames at the middles of equal parts of each video, or why there are none.
-
-    Args:
-        records: With `video`, and `duration` in seconds.
-        count: Frames of a video.
-        side: Pixels of their longer side.
-        deadline: Seconds for a video.
-    """
+    """Frames at the middles of equal parts of each video, longer sides of `side` pixels, or why there are none."""
     return [_one(record, count, side, deadline) for record in records]
 
 

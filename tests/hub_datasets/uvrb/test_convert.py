@@ -112,12 +112,9 @@ def test_load_dataset_reads_every_configuration(converted):
 
 
 def test_mteb_reads_it(converted):
-    pytest.importorskip("mteb")
-    from mteb.abstasks.retrieval_dataset_loaders import RetrievalDatasetLoader
-
+    loaders = pytest.importorskip("mteb.abstasks.retrieval_dataset_loaders")
     for slug in ("msrvtt", "ms-tv"):
-        loader = RetrievalDatasetLoader(str(converted[0]), "main", split="test", config=slug)
-        split = loader.load()
+        split = loaders.RetrievalDatasetLoader(str(converted[0]), "main", split="test", config=slug).load()
         assert len(split["queries"]) == len(split["relevant_docs"])
         assert (split["top_ranked"] is not None) == (slug == "ms-tv")
 
@@ -154,10 +151,9 @@ def test_killed_at_any_moment_it_goes_on(archives, converted, tmp_path):
 
 
 def test_several_processes_give_the_same_bytes(archives, tmp_path):
+    options = {"sets": ["crb-s", "crb-t"], "leniency": ANY, "progress": False}
     for workers in (1, 2):
-        convert(
-            archives, tmp_path / str(workers), sets=["crb-s", "crb-t"], leniency=ANY, workers=workers, progress=False
-        )
+        convert(archives, tmp_path / str(workers), workers=workers, **options)
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
 
 

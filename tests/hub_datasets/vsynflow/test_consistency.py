@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
+from synth_stages import context_of
 
 from gve.hub_datasets.vsynflow.enrichment import check_captioner
 from gve.hub_datasets.vsynflow.extension.mining import Mining
-from gve.hub_datasets.vsynflow.journal import Journal
 from gve.hub_datasets.vsynflow.quality.consistency import Consistency, Similarity
 from gve.hub_datasets.vsynflow.quality.measure import sample_frames
 from gve.hub_datasets.vsynflow.records import make_record
-from gve.hub_datasets.vsynflow.stages import Context, Failed, Kept, Rejected, SetupError
+from gve.hub_datasets.vsynflow.stages import Failed, Kept, Rejected, SetupError
 from gve.hub_datasets.vsynflow.work import run_stage
 from gve.hub_datasets.world.captions import clip_facts
 from gve.hub_datasets.world.spec import sample_clip
@@ -66,7 +66,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture
 def context(tmp_path, world):
-    return Context(tmp_path, "s", Journal(tmp_path / "journal"), encoder=world[1])
+    return context_of(tmp_path, encoder=world[1])
 
 
 def refused(stage, records, context):
@@ -128,7 +128,7 @@ def test_a_score_that_is_no_number_fails_its_record(world, tmp_path):
         def encode_document(self, inputs, **options):
             return np.array([[1.0, np.nan if number == 1 else 0.0] for number in range(len(inputs))])
 
-    context = Context(tmp_path, "s", Journal(tmp_path / "journal"), encoder=Broken())
+    context = context_of(tmp_path, encoder=Broken())
     absent = {**world[0][0], "video": {"path": "absent.mp4", "offset": None, "size": None}}
     outcomes = Similarity("broken", 1).run([world[0][0], world[0][1], absent], context)
     assert outcomes[0] == Kept({"similarity": pytest.approx(0.707107)})
@@ -136,7 +136,7 @@ def test_a_score_that_is_no_number_fails_its_record(world, tmp_path):
 
 
 def test_what_is_set_up_wrongly_ends_the_run_in_every_stage(world, tmp_path):
-    context = Context(tmp_path, "s", Journal(tmp_path / "journal"))
+    context = context_of(tmp_path)
     with pytest.raises(SetupError, match="encoder: got none"):
         run_stage(Similarity("oracle"), world[0][:1], context)
     record = dict.fromkeys(Mining.reads) | {"id": "a", "origin": "a", "parent": None}

@@ -1,25 +1,22 @@
 from dataclasses import dataclass
-from fractions import Fraction
 
-import av
 import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
 from safetensors.numpy import save_file
-from synth_stages import Colours
+from synth_stages import Colours, context_of, place_of, video_file
 
 from gve.hub_datasets.vsynflow.decontamination import Decontamination, gate_report
 from gve.hub_datasets.vsynflow.engines import InlineEngine
 from gve.hub_datasets.vsynflow.fingerprints import Fingerprints, id_keys, make_fingerprints
 from gve.hub_datasets.vsynflow.flow import Flow
-from gve.hub_datasets.vsynflow.journal import Journal
 from gve.hub_datasets.vsynflow.quality.integrity import Integrity, VideoLimits
 from gve.hub_datasets.vsynflow.quality.measure import measure
 from gve.hub_datasets.vsynflow.records import make_record
 from gve.hub_datasets.vsynflow.runner import run_flow
 from gve.hub_datasets.vsynflow.shards import make_plan
-from gve.hub_datasets.vsynflow.stages import Context, Failed, Kept, SetupError, Stage
+from gve.hub_datasets.vsynflow.stages import Failed, Kept, SetupError, Stage
 
 SIZE, COUNT = (160, 96), 6
 LONG = "a tall man in a grey coat walks over the old bridge and looks back at number {}"
@@ -31,17 +28,6 @@ def frames_of(seed, count=40):
     cells = Image.fromarray(rng.integers(0, 255, (30, 60, 3)).astype(np.uint8))
     wide = np.asarray(cells.resize((SIZE[0] * 2, SIZE[1]), Image.Resampling.BICUBIC))
     return [wide[:, index : index + SIZE[0]] for index in range(count)]
-
-
-def write(path, frames, crf="20", fps=10):
-    with av.open(str(path), "w", format="mp4") as output:
-        stream = output.add_stream("libx264", rate=fps, options={"preset": "veryfast", "crf": crf, "threads": "1"})
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt, stream.time_base = "yuv420p", Fraction(1, fps)
-        for frame in frames:
-            output.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
-        output.mux(stream.encode())
-    return {"path": str(path), "offset": None, "size": None}
 
 
 def boxed(frame):
@@ -65,7 +51,7 @@ def planted(tmp_path_factory):
     items = [
         {
             "ids": [f"https://youtu.be/Abcdefgh_{seed:02d}"],
-            "video": write(folder / f"t{seed}.mp4", frames),
+            "video": video_file(folder / f"t{seed}.mp4", frames),
             "texts": [LONG.format(seed)],
         }
         for seed, frames in enumerate(tests)
@@ -74,20 +60,17 @@ def planted(tmp_path_factory):
     make_fingerprints("test", items).save(path)
     train = {
         guise: [
-            measure(write(folder / f"{guise}{seed}.mp4", change(frames), "30")) for seed, frames in enumerate(tests)
+            measure(video_file(folder / f"{guise}{seed}.mp4", change(frames), "30"))
+            for seed, frames in enumerate(tests)
         ]
         for guise, change in GUISES.items()
     }
-    train["clean"] = [measure(write(folder / f"c{seed}.mp4", frames_of(100 + seed))) for seed in range(2 * COUNT)]
+    train["clean"] = [measure(video_file(folder / f"c{seed}.mp4", frames_of(100 + seed))) for seed in range(2 * COUNT)]
     return path, train
 
 
-def place(path):
-    return {"path": str(path), "offset": None, "size": None}
-
-
 def codes(stage, rows, tmp_path):
-    context = Context(tmp_path, "s", Journal(tmp_path / "j"))
+    context = context_of(tmp_path)
     outcomes = stage.run(rows, context)
     verdicts = [stage.judge({**row, **outcome.columns}) for row, outcome in zip(rows, outcomes, strict=True)]
     return [verdict and verdict.code for verdict in verdicts]
@@ -101,13 +84,10 @@ def rows_of(measured, text="a dog", path="x.mp4"):
     ]
 
 
-@pytest.mark.parametrize(
-    ("guise", "recall"), [("reencoded", 1), ("smaller", 1), ("letterboxed", 1), ("mirrored", 1), ("subclip", 1)]
-)
-def test_planted_videos_are_caught(planted, tmp_path, guise, recall):
+@pytest.mark.parametrize("guise", GUISES)
+def test_planted_videos_are_caught(planted, tmp_path, guise):
     path, train = planted
-    found = codes(Decontamination(str(path)), rows_of(train[guise]), tmp_path)
-    assert found.count("frames") >= recall * COUNT
+    assert codes(Decontamination(str(path)), rows_of(train[guise]), tmp_path) == ["frames"] * COUNT
 
 
 def test_other_videos_pass(planted, tmp_path):
@@ -137,7 +117,7 @@ def test_paraphrases_are_caught_by_an_encoder(planted, tmp_path):
     path = tmp_path / "f.safetensors"
     make_fingerprints("test", [texts], encoder=Bag(), encoder_name="bag").save(path)
     stage = Decontamination(str(path), encoder="bag", texts=("text", "captions"))
-    context = Context(tmp_path, "s", Journal(tmp_path / "j"), encoder=Bag())
+    context = context_of(tmp_path, encoder=Bag())
     rows = [{**row, "captions": ["a cube", "slowly rolls a ball that is red"]} for row in rows_of(train["clean"][:1])]
     (outcome,) = stage.run(rows, context)
     assert stage.judge({**rows[0], **outcome.columns}).code == "paraphrase"
@@ -154,17 +134,17 @@ RECALL = {"reencoded": 1.0, "smaller": 1.0, "letterboxed": 1.0, "mirrored": 1.0,
 
 def test_copies_are_caught_by_embeddings_alone(planted, tmp_path):
     path, train = planted
-    items = [{"ids": [], "video": place(path.parent / f"t{seed}.mp4"), "texts": []} for seed in range(COUNT)]
+    items = [{"ids": [], "video": place_of(path.parent / f"t{seed}.mp4"), "texts": []} for seed in range(COUNT)]
     known = make_fingerprints("test", items, encoder=Colours(), encoder_name="colours")
     assert known.videos.shape == (4 * COUNT, 96)
     known.hashes = known.hashes[:0]  # so that no other net can catch them
     known.save(tmp_path / "f.safetensors")
     stage = Decontamination(str(tmp_path / "f.safetensors"), encoder="colours", most_video_similarity=0.9)
-    context = Context(tmp_path, "s", Journal(tmp_path / "j"), encoder=Colours())
+    context = context_of(tmp_path, encoder=Colours())
 
     def caught(guise, count):
         rows = [
-            {**row, "video": place(path.parent / f"{guise}{number}.mp4")}
+            {**row, "video": place_of(path.parent / f"{guise}{number}.mp4")}
             for number, row in enumerate(rows_of(train[guise if guise != "c" else "clean"]))
         ]
         outcomes = stage.run(rows, context)
@@ -198,7 +178,7 @@ def test_a_video_that_is_gone_fails_and_the_others_go_on(planted, tmp_path):
     path, train = planted
     known = make_fingerprints(
         "test",
-        [{"ids": [], "video": place(path.parent / "t0.mp4"), "texts": []}],
+        [{"ids": [], "video": place_of(path.parent / "t0.mp4"), "texts": []}],
         encoder=Colours(),
         encoder_name="colours",
     )
@@ -206,12 +186,12 @@ def test_a_video_that_is_gone_fails_and_the_others_go_on(planted, tmp_path):
     stage = Decontamination(str(tmp_path / "f.safetensors"), encoder="colours")
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     rows = [
-        {**row, "video": place(file)}
+        {**row, "video": place_of(file)}
         for row, file in zip(
             rows_of(train["clean"][:2]), (tmp_path / "broken.mp4", path.parent / "c1.mp4"), strict=True
         )
     ]
-    broken, good = stage.run(rows, Context(tmp_path, "s", Journal(tmp_path / "j"), encoder=Colours()))
+    broken, good = stage.run(rows, context_of(tmp_path, encoder=Colours()))
     assert broken == Failed("undecodable", retryable=False)
     assert 0 < good.columns["leak_video"] < 1
 
@@ -254,8 +234,8 @@ def test_platform_ids():
 
 def test_the_gate(planted, tmp_path):
     path, _ = planted
-    place = write(tmp_path / "leak.mp4", frames_of(0))
-    clean = write(tmp_path / "clean.mp4", frames_of(200))
+    place = video_file(tmp_path / "leak.mp4", frames_of(0))
+    clean = video_file(tmp_path / "clean.mp4", frames_of(200))
     raw = [
         {**make_record(name, "", "a dog", source="s", licence="CC0"), "video": video}
         for name, video in (("leak", place), ("clean", clean))

@@ -5,15 +5,14 @@ import io
 import av
 import numpy as np
 import pytest
+from synth_stages import context_of
 from video_corpus import matrix
 
 from gve.hub_datasets.vsynflow.extension.mining import Mining, hard_negatives, needs_both
-from gve.hub_datasets.vsynflow.extension.pairs import PairRow, PairSide, choose
-from gve.hub_datasets.vsynflow.extension.quotas import QUOTAS, allot
+from gve.hub_datasets.vsynflow.extension.pairs import QUOTAS, PairRow, PairSide, allot, choose
 from gve.hub_datasets.vsynflow.extension.references import References, choose_clip, usable
-from gve.hub_datasets.vsynflow.journal import Journal
 from gve.hub_datasets.vsynflow.records import make_record
-from gve.hub_datasets.vsynflow.stages import Context, Failed, Kept
+from gve.hub_datasets.vsynflow.stages import Failed, Kept
 from gve.hub_datasets.vsynflow.stills import (
     Still,
     cut_clip,
@@ -45,10 +44,6 @@ def shades(count=40):
     return [np.full((32, 48, 3), 40 + 4 * number, dtype=np.uint8) for number in range(count)]
 
 
-def context(folder):
-    return Context(folder, "shard", Journal(folder / "journal"))
-
-
 def test_the_paper_quotas_sum_to_uvrd():
     assert sum(QUOTAS.values()) == 1_549_000
     assert allot(dict(QUOTAS)) == QUOTAS
@@ -78,24 +73,24 @@ def test_black_flat_and_blurred_frames_are_not_chosen():
 def test_a_frame_keeps_away_from_the_ends(tmp_path):
     frames = [noise(number) if 4 <= number < 36 else np.zeros((32, 48, 3), np.uint8) for number in range(40)]
     record = video(tmp_path / "v.mp4", frames)
-    (outcome,) = References(least_seconds=1, seed=1).run([record], context(tmp_path))
+    (outcome,) = References(least_seconds=1, seed=1).run([record], context_of(tmp_path))
     frame, clip = outcome.columns["frame"], outcome.columns["clip"]
     assert outcome.columns["seconds"] == pytest.approx(5.0)
     assert 0.5 <= frame["time"] <= 4.5 and (tmp_path / frame["path"]).read_bytes()[:2] == b"\xff\xd8"
     assert 1 <= clip["end"] - clip["start"] <= 2.5
-    assert References(least_seconds=1, seed=1).run([record], context(tmp_path)) == [outcome]
+    assert References(least_seconds=1, seed=1).run([record], context_of(tmp_path)) == [outcome]
 
 
 def test_a_black_video_has_no_frame_and_a_short_one_no_clip(tmp_path):
     record = video(tmp_path / "v.mp4", [np.zeros((32, 48, 3), np.uint8)] * 10)
-    (outcome,) = References().run([record], context(tmp_path))
+    (outcome,) = References().run([record], context_of(tmp_path))
     assert isinstance(outcome, Kept) and outcome.columns["frame"] is None and outcome.columns["clip"] is None
 
 
 def test_a_broken_video_fails(tmp_path):
     (tmp_path / "v.mp4").write_bytes(b"no video")
     record = make_record("v", str(tmp_path / "v.mp4"), "t", source="s", licence="x")
-    assert References().run([record], context(tmp_path)) == [Failed("undecodable", False)]
+    assert References().run([record], context_of(tmp_path)) == [Failed("undecodable", False)]
 
 
 def test_clips_lie_inside_one_shot_and_are_at_most_half():
@@ -197,7 +192,7 @@ def test_which_pairs_need_both():
 def test_mining_without_what_it_names(tmp_path):
     record = {"id": "v", "origin": "v"}
     with pytest.raises(ValueError, match="encoder: got none"):
-        Mining("colours").run([record], context(tmp_path))
+        Mining("colours").run([record], context_of(tmp_path))
     with pytest.raises(ValueError, match="clip seconds must ascend"):
         References(least_seconds=3, most_seconds=2)
 

@@ -2,26 +2,25 @@
 
 import json
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from personal_texts import LABELLED
+from synth_stages import context_of, place_of
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 from gve.hub_datasets.parquet import read_rows
 from gve.hub_datasets.vsynflow.config import WRITTEN, Filters, make_config, make_filters, make_flow, quality_stages
 from gve.hub_datasets.vsynflow.engines import InlineEngine
 from gve.hub_datasets.vsynflow.flow import Flow
-from gve.hub_datasets.vsynflow.journal import Journal
 from gve.hub_datasets.vsynflow.quality.nsfw import Nsfw, load_classifier
 from gve.hub_datasets.vsynflow.quality.personal import find_personal, redacted
 from gve.hub_datasets.vsynflow.quality.pii import MissingExtraError, Pii, PiiRules, Redaction
 from gve.hub_datasets.vsynflow.records import make_record
 from gve.hub_datasets.vsynflow.runner import run_flow
 from gve.hub_datasets.vsynflow.shards import make_plan
-from gve.hub_datasets.vsynflow.stages import Context, Failed, Kept, Rejected, SetupError
+from gve.hub_datasets.vsynflow.stages import Failed, Kept, Rejected, SetupError
 from gve.hub_datasets.vsynflow.status import run_status, verify_run
 from gve.video_writer import encode_mp4
 
@@ -53,10 +52,6 @@ def clip(folder, name, colors):
     return {**record, "duration": float(len(colors))}
 
 
-def context(folder):
-    return Context(folder, "00000-test", Journal(folder / "journal"))
-
-
 def test_the_highest_frame_is_the_score_of_a_video(tmp_path, classifier):
     records = [
         clip(tmp_path, "red", [RED, RED]),
@@ -64,30 +59,30 @@ def test_the_highest_frame_is_the_score_of_a_video(tmp_path, classifier):
         clip(tmp_path, "both", [GREY, RED]),
     ]
     stage = Nsfw(model=str(classifier), labels=("nude", "gore"), frames=4)
-    found = [outcome.columns for outcome in stage.run(records, context(tmp_path))]
+    found = [outcome.columns for outcome in stage.run(records, context_of(tmp_path))]
     red, grey, both = (columns["nsfw"] for columns in found)
     assert both == pytest.approx(max(red, grey), abs=0.003) and abs(red - grey) > 0.01
     assert [len(columns["nsfw_frames"]) for columns in found] == [4, 4, 4]
     assert all(columns["nsfw"] == max(columns["nsfw_frames"]) for columns in found)
     pipeline = load_classifier(str(classifier), None, "cpu", ("nude", "gore"))
-    rest = Nsfw(model=str(classifier), labels=("safe",), frames=4).run(records[:1], context(tmp_path))
+    rest = Nsfw(model=str(classifier), labels=("safe",), frames=4).run(records[:1], context_of(tmp_path))
     assert rest[0].columns["nsfw_frames"][0] == pytest.approx(1 - found[0]["nsfw_frames"][0], abs=1e-5)
     assert set(pipeline.model.config.id2label.values()) == {"safe", "nude", "gore"}
     middle = (red + grey) / 2
     judged = [Nsfw(model="m", threshold=middle).judge(columns) for columns in found]
     assert [verdict is not None for verdict in judged] == [red > middle, grey > middle, True]
     assert judged[2] == Rejected("nsfw", both)
-    broken = {**records[0], "video": {"path": str(tmp_path / "absent.mp4"), "offset": None, "size": None}}
-    assert stage.run([broken], context(tmp_path)) == [Failed("undecodable", retryable=False)]
-    assert stage.run([], context(tmp_path)) == []
+    broken = {**records[0], "video": place_of(tmp_path / "absent.mp4")}
+    assert stage.run([broken], context_of(tmp_path)) == [Failed("undecodable", retryable=False)]
+    assert stage.run([], context_of(tmp_path)) == []
 
 
 def test_a_wrong_classifier_ends_the_run(tmp_path, classifier):
     record = clip(tmp_path, "red", [RED])
     with pytest.raises(SetupError, match=r"filters\.nsfw\.labels must be .*safe, nude, gore.*got 'porn\'"):
-        Nsfw(model=str(classifier), labels=("porn",)).run([record], context(tmp_path))
+        Nsfw(model=str(classifier), labels=("porn",)).run([record], context_of(tmp_path))
     with pytest.raises(SetupError, match=r"filters\.nsfw\.model: .*absent.* cannot be loaded"):
-        Nsfw(model=str(tmp_path / "absent")).run([record], context(tmp_path))
+        Nsfw(model=str(tmp_path / "absent")).run([record], context_of(tmp_path))
     with pytest.raises(ValueError, match="got model '' and labels"):
         make_filters({"nsfw": {}})
     with pytest.raises(ValueError, match=r"got 8 and 1\.5"):
@@ -184,7 +179,7 @@ def test_what_a_captioner_wrote_is_refused_whatever_the_action(tmp_path):
             "clip_query": None,
         },
     ]
-    clean, found = stage.run(rows, context(tmp_path))
+    clean, found = stage.run(rows, context_of(tmp_path))
     assert clean == Kept({"pii_written": []}) and stage.judge(clean.columns) is None
     assert stage.judge(found.columns) == Rejected("pii phone", 1.0)
 
@@ -204,12 +199,4 @@ def test_wrong_rules_of_personal_data(monkeypatch, tmp_path):
     with pytest.raises(ImportError, match=r"filters\.pii needs phonenumbers, stdnum.*gve\[pii\]"):
         make_filters({"pii": {}})
     with pytest.raises(MissingExtraError):
-        Pii(rules).run([{"text": "x"}], context(tmp_path))
-
-
-def test_extras_are_declared():
-    import tomllib
-
-    root = Path(__file__).parents[3]
-    extras = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    assert {one.partition(">")[0] for one in extras["pii"]} == {"phonenumbers", "python-stdnum"}
+        Pii(rules).run([{"text": "x"}], context_of(tmp_path))

@@ -1,7 +1,6 @@
 import subprocess
 import sys
 import time
-from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,8 +10,8 @@ import pytest
 from make_broken import broken
 from make_videos import SPECS, make
 from PIL import Image
+from synth_stages import context_of, place_of, video_file
 
-from gve.hub_datasets.vsynflow.journal import Journal
 from gve.hub_datasets.vsynflow.quality.captions import Multiplicity, NearCaptions
 from gve.hub_datasets.vsynflow.quality.duplicates import Duplicates, nearest_earlier
 from gve.hub_datasets.vsynflow.quality.integrity import Integrity, VideoLimits
@@ -22,7 +21,7 @@ from gve.hub_datasets.vsynflow.quality.rectification import CaptionLimits, Recti
 from gve.hub_datasets.vsynflow.quality.repair import METHODS
 from gve.hub_datasets.vsynflow.quality.worker import VideoError, VideoWorker, WorkerError
 from gve.hub_datasets.vsynflow.records import make_record
-from gve.hub_datasets.vsynflow.stages import Context, Failed, Kept, Rejected
+from gve.hub_datasets.vsynflow.stages import Failed, Kept, Rejected
 from gve.hub_datasets.vsynflow.stills import without_bars
 
 SIZE = (96, 64)
@@ -54,17 +53,6 @@ BAD = (
     "new video 5",
     "",
 )
-
-
-def write(path, frames, fps=8):
-    with av.open(str(path), "w", format="mp4") as output:
-        stream = output.add_stream("libx264", rate=fps, options={"preset": "veryfast", "crf": "18", "threads": "1"})
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt, stream.time_base = "yuv420p", Fraction(1, fps)
-        for frame in frames:
-            output.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
-        output.mux(stream.encode())
-    return {"path": str(path), "offset": None, "size": None}
 
 
 def picture(seed, cells=(8, 12)):
@@ -100,20 +88,20 @@ def corpus(tmp_path_factory):
             "fast": moving(seed, 200),
         }
         for kind, frames in kinds.items():
-            found[f"{kind}{seed}"] = write(folder / f"{kind}{seed}.mp4", frames, 200 if kind == "fast" else 8)
+            found[f"{kind}{seed}"] = video_file(folder / f"{kind}{seed}.mp4", frames, 200 if kind == "fast" else 8)
         cut = folder / f"corrupt{seed}.mp4"
         cut.write_bytes((folder / f"good{seed}.mp4").read_bytes()[: 400 + 37 * seed])
-        found[f"corrupt{seed}"] = {"path": str(cut), "offset": None, "size": None}
+        found[f"corrupt{seed}"] = place_of(cut)
         noise = folder / f"noise{seed}.mp4"
         noise.write_bytes(np.random.default_rng(seed).bytes(2000))
-        found[f"noise{seed}"] = {"path": str(noise), "offset": None, "size": None}
-    found["absent0"] = {"path": str(folder / "absent.mp4"), "offset": None, "size": None}
+        found[f"noise{seed}"] = place_of(noise)
+    found["absent0"] = place_of(folder / "absent.mp4")
     return [{**make_record(name, "", name, source="s", licence="l"), "video": place} for name, place in found.items()]
 
 
 @pytest.fixture
 def context(tmp_path):
-    return Context(tmp_path, "00000-test", Journal(tmp_path / "journal"))
+    return context_of(tmp_path)
 
 
 def verdicts(stage, records, outcomes):
@@ -141,7 +129,7 @@ def test_planted_defects_are_found_and_nothing_else(corpus, context):
 def test_containers_are_measured_alike(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(make(SPECS[name]))
-    row = measure({"path": str(path), "offset": None, "size": None})
+    row = measure(place_of(path))
     assert row["frames"] == SPECS[name].total
     assert (row["width"], row["height"]) == SPECS[name].size
     assert row["errors"] == 0
@@ -184,7 +172,7 @@ def test_a_worker_loads_no_model(tmp_path):
     """Whatever it is asked for: a process of its own starts in less than a second, and many run side by side."""
     path = tmp_path / "a.mp4"
     path.write_bytes(make(SPECS["h264_rotated.mp4"]))
-    place = {"path": str(path), "offset": None, "size": None}
+    place = place_of(path)
     calls = (("measure", place), ("fingerprint_hashes", place), ("sample_frames", place, [0.5], 32))
     calls += tuple(("repair", place, method, str(tmp_path / "b.mp4")) for method in METHODS)
     code = (
@@ -268,7 +256,7 @@ def test_duplicates_in_another_guise(tmp_path, context):
     guises["turned"] = [frame[:, ::-1] for frame in videos["v4"]]
     rows = []
     for name, frames in {**videos, **guises}.items():
-        rows.append({"id": name, **measure(write(tmp_path / f"{name}.mp4", frames))})
+        rows.append({"id": name, **measure(video_file(tmp_path / f"{name}.mp4", frames))})
     rows.append({**rows[3], "id": "copy"})
     stage = Duplicates()
     outcomes = stage.run(rows, context)
@@ -308,7 +296,7 @@ def real(package, *parts):
     if spec is None:
         pytest.skip(f"{package} is not installed")
     path = Path(spec.origin).parent.joinpath(*parts)
-    return {"path": str(path), "offset": None, "size": None}
+    return place_of(path)
 
 
 def test_real_videos_in_other_codecs_are_duplicates(context):
@@ -330,7 +318,7 @@ def test_one_video_in_twenty_containers(context):
     rows, broken = [], []
     for path in sorted(folder.glob("demo.*"), key=lambda path: path.suffix != ".mp4"):
         try:
-            row = {"id": path.suffix, **measure({"path": str(path), "offset": None, "size": None})}
+            row = {"id": path.suffix, **measure(place_of(path))}
         except ValueError:
             broken.append(path.suffix)
             continue

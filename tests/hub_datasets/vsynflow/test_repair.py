@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from make_videos import SPECS, make
 from PIL import Image
+from synth_stages import context_of, place_of
 from video_corpus import matrix
 
-from gve.hub_datasets.vsynflow.journal import Journal
 from gve.hub_datasets.vsynflow.quality.integrity import Integrity, VideoLimits
 from gve.hub_datasets.vsynflow.quality.measure import fingerprint_hashes, measure, sample_frames
 from gve.hub_datasets.vsynflow.quality.pdq import distances, from_hex
 from gve.hub_datasets.vsynflow.quality.repair import METHODS, repair
 from gve.hub_datasets.vsynflow.records import make_record, open_place
-from gve.hub_datasets.vsynflow.stages import Context, Kept, Rejected
+from gve.hub_datasets.vsynflow.stages import Kept, Rejected
 from gve.video_gve import frame_times, read_video
 from gve.video_writer import encode_mp4
 
@@ -73,14 +73,14 @@ def run(folder, content, stage=None):
     path.write_bytes(content)
     record = make_record("x", str(path), "t", source="s", licence="l")
     stage = stage or Integrity(LIMITS)
-    (outcome,) = stage.run([record], Context(folder, "s", Journal(folder / "journal")))
+    (outcome,) = stage.run([record], context_of(folder))
     return outcome, stage.judge(outcome.columns) if isinstance(outcome, Kept) else outcome
 
 
-def place_of(folder, content):
+def place_from(folder, content):
     path = folder / "place.bin"
     path.write_bytes(content)
-    return {"path": str(path), "offset": None, "size": None}
+    return place_of(path)
 
 
 def test_a_sound_file_is_left_alone(tmp_path, whole):
@@ -113,9 +113,9 @@ def test_what_was_lost_is_stored_and_may_be_too_much(tmp_path, whole):
 def test_of_two_repairs_the_one_that_keeps_the_frames_is_taken(tmp_path):
     """A remux leaves out packets that are marked as corrupt, some of which decode well."""
     broken = flagged(encoded("mpegts", "mpeg2video", g="1", b="3000000"), 3)
-    before = measure(place_of(tmp_path, broken))
-    repair(place_of(tmp_path, broken), "remux", str(tmp_path / "fixed.mp4"))
-    shed = measure({"path": str(tmp_path / "fixed.mp4"), "offset": None, "size": None})
+    before = measure(place_from(tmp_path, broken))
+    repair(place_from(tmp_path, broken), "remux", str(tmp_path / "fixed.mp4"))
+    shed = measure(place_of(tmp_path / "fixed.mp4"))
     assert 10 <= shed["frames"] < before["frames"]
     assert not (tmp_path / "fixed.mp4.tmp").exists()
     outcome, _ = run(tmp_path, broken)
@@ -133,8 +133,8 @@ def test_frames_whose_times_jump_get_times_of_their_own(tmp_path):
             frame.pts, frame.time_base = number * 100 + (3_600_000 if number >= 10 else 0), Fraction(1, 1000)
             output.mux(stream.encode(frame))
         output.mux(stream.encode())
-    repair(place_of(tmp_path, buffer.getvalue()), "reencode", str(tmp_path / "fixed.mp4"))
-    row = measure({"path": str(tmp_path / "fixed.mp4"), "offset": None, "size": None})
+    repair(place_from(tmp_path, buffer.getvalue()), "reencode", str(tmp_path / "fixed.mp4"))
+    row = measure(place_of(tmp_path / "fixed.mp4"))
     assert row["frames"] == 20
     assert row["duration"] == pytest.approx(2.0, abs=0.2)
 
@@ -142,7 +142,7 @@ def test_frames_whose_times_jump_get_times_of_their_own(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"no video at all", bytes(4000)], ids=["empty", "text", "zeros"])
 def test_what_is_no_video_is_rejected_by_every_reader(tmp_path, content):
     assert run(tmp_path, content)[1].code == "undecodable"
-    place = place_of(tmp_path, content)
+    place = place_from(tmp_path, content)
     for read in (measure, fingerprint_hashes, lambda place: sample_frames(place, [0.0], 32)):
         with pytest.raises(ValueError, match="undecodable: "):
             read(place)
@@ -173,7 +173,7 @@ def test_a_file_that_was_cut_off_is_made_whole(tmp_path):
 
 @pytest.mark.parametrize("number", range(2, 9))
 def test_turned_and_mirrored_videos_are_measured_and_repaired_upright(tmp_path, whole, number):
-    turned = place_of(tmp_path, matrix(number, 64, 48)(whole))
+    turned = place_from(tmp_path, matrix(number, 64, 48)(whole))
     shown = read_video(turned["path"], FRAMES).frames
     (tmp_path / "upright.mp4").write_bytes(encode_mp4(shown, RATE))
     upright = {**turned, "path": str(tmp_path / "upright.mp4")}
@@ -195,7 +195,7 @@ def test_turned_and_mirrored_videos_are_measured_and_repaired_upright(tmp_path, 
 
 @pytest.mark.parametrize("name", ["h264_vfr.mp4", "h264.ts", "vp9.webm"])
 def test_a_new_encoding_keeps_the_times_of_the_frames(tmp_path, name):
-    place = place_of(tmp_path, make(SPECS[name]))
+    place = place_from(tmp_path, make(SPECS[name]))
     repair(place, "reencode", str(tmp_path / "fixed.mp4"))
     assert frame_times(tmp_path / "fixed.mp4") == pytest.approx(frame_times(place["path"]), abs=0.02)
     steps = np.diff(frame_times(place["path"]))
@@ -209,14 +209,14 @@ def test_a_moving_picture_is_measured_on_white(tmp_path):
         frame.paste((255, 0, 0, 255), (4 * number, 8, 4 * number + 12, 30))
     buffer = io.BytesIO()
     frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], duration=100, lossless=True)
-    row = measure(place_of(tmp_path, buffer.getvalue()))
+    row = measure(place_from(tmp_path, buffer.getvalue()))
     assert (row["frames"], row["errors"], row["black"]) == (10, 0.0, 0.0)
     assert row["duration"] == pytest.approx(1.0, abs=0.01)
 
 
 def test_a_stream_without_a_decoder_is_rejected_not_crashed(tmp_path, whole):
     unknown = whole.replace(b"avc1", b"zzz9")
-    place = place_of(tmp_path, unknown)
+    place = place_from(tmp_path, unknown)
     with pytest.raises(ValueError, match="undecodable: "):
         measure(place)
     with pytest.raises(ValueError, match="unrepairable: "):

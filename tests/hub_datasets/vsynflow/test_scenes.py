@@ -8,15 +8,15 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from synth_stages import context_of, place_of
 
 from gve.hub_datasets.vsynflow.config import make_config, quality_stages
 from gve.hub_datasets.vsynflow.extension.references import References
-from gve.hub_datasets.vsynflow.journal import Journal
 from gve.hub_datasets.vsynflow.quality.integrity import Integrity
 from gve.hub_datasets.vsynflow.quality.measure import measure
 from gve.hub_datasets.vsynflow.quality.shots import SceneRules, find_cuts, to_hsv
 from gve.hub_datasets.vsynflow.records import make_record
-from gve.hub_datasets.vsynflow.stages import Context, Kept
+from gve.hub_datasets.vsynflow.stages import Kept
 from gve.hub_datasets.world.render import render_long
 from gve.hub_datasets.world.spec import sample_clip
 from gve.video_writer import encode_mp4
@@ -59,7 +59,7 @@ def test_planted_cuts_are_found(tmp_path, long_videos):
     for number, content in enumerate(long_videos):
         path = tmp_path / f"{number}.mp4"
         path.write_bytes(content)
-        cuts = measure({"path": str(path), "offset": None, "size": None})["cuts"]
+        cuts = measure(place_of(path))["cuts"]
         one = found_and_right(cuts, (2.0, 4.0, 6.0))
         hits, right, count = hits + one[0], right + one[1], count + len(cuts)
     assert hits / (3 * len(long_videos)) >= 0.94
@@ -97,7 +97,7 @@ def test_clips_lie_inside_the_shots_that_were_found(tmp_path, long_videos):
     path = tmp_path / "long.mp4"
     path.write_bytes(long_videos[0])
     record = make_record("v", str(path), "a title", source="s", licence="l")
-    context = Context(tmp_path, "s", Journal(tmp_path / "journal"))
+    context = context_of(tmp_path)
     (measured,) = Integrity().run([record], context)
     shots = measured.columns["shots"]
     assert [shot["start"] for shot in shots] == pytest.approx([0, 2, 4, 6], abs=0.13)
@@ -130,7 +130,7 @@ def test_black_frames_are_counted_beside_those_of_one_colour(tmp_path):
     noisy = [np.clip(rng.normal(8, 6, (48, 64, 3)), 0, 255).astype(np.uint8) for _ in range(24)]
     for frame in noisy:
         frame[2:4, 2:4] = 250
-    context = Context(tmp_path, "s", Journal(tmp_path / "journal"))
+    context = context_of(tmp_path)
     codes, shares = [], []
     for name, frames in {"black": noisy, "plain": [np.full((48, 64, 3), 200, np.uint8)] * 24}.items():
         path = tmp_path / f"{name}.mp4"

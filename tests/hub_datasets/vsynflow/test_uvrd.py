@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -324,17 +323,10 @@ def test_another_captioner_than_the_stage_was_made_for(raw, tmp_path):
     assert not (tmp_path / "done").exists(), "a wrong setup ends the run; it fails no record"
 
 
-@pytest.mark.parametrize(
-    ("change", "match"), [({"licence": ""}, "licence: record"), ({}, "more than once"), (None, "records: got none")]
-)
-def test_wrong_records(records, work, tmp_path, change, match):
-    wrong = (
-        [] if change is None else [records[0], {**records[0], **change}] if not change else [{**records[0], **change}]
-    )
-    with pytest.raises(ValueError, match=match):
-        write_uvrd(wrong, work, tmp_path, facts=UvrdFacts(local=True))
-
-
-def test_wrong_layout(records, work, tmp_path):
+def test_wrong_records_and_layouts(records, work, tmp_path):
+    bare, twice = [{**records[0], "licence": ""}], [records[0], records[0]]
+    for wrong, match in ((bare, "licence: record"), (twice, "more than once"), ([], "records: got none")):
+        with pytest.raises(ValueError, match=match):
+            write_uvrd(wrong, work, tmp_path, facts=UvrdFacts(local=True))
     with pytest.raises(ValueError, match=r"media must be .*got 'zip'"):
-        write_uvrd(records, work, tmp_path, facts=replace(UvrdFacts(), media="zip"))
+        write_uvrd(records, work, tmp_path, facts=UvrdFacts(media="zip"))

@@ -9,14 +9,16 @@ from stub_endpoint import WORDS
 from gve.hub_datasets.vsynflow.prompts import (
     CLIP_QUERY,
     FRAME_CAPTIONS,
+    FRAME_STYLES,
     IMAGE_QUERY,
     PROMPTS,
     VIDEO_CAPTIONS,
+    VIDEO_STYLES,
     caption_text,
     clip_query_text,
+    draw_profile,
     image_query_text,
 )
-from gve.hub_datasets.vsynflow.styles import FRAME_STYLES, VIDEO_STYLES, draw_profile
 from gve.hub_datasets.vsynflow.validation import check_captions, check_query, correction, parse_texts
 
 

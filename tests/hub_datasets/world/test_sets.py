@@ -172,6 +172,6 @@ def test_other_seeds_have_room_for_the_default_and_not_for_too_many():
 
 
 def test_expected_scores():
-    assert expected_score("recall@10", candidates=80, positives=2) == 0.125
-    assert expected_score("recall@10", candidates=8, positives=2) == 1
-    assert expected_score("precision@1", candidates=10, positives=1) == 0.1
+    scores = [("recall@10", 80, 2, 0.125), ("recall@10", 8, 2, 1), ("precision@1", 10, 1, 0.1)]
+    for metric, candidates, positives, score in scores:
+        assert expected_score(metric, candidates=candidates, positives=positives) == score

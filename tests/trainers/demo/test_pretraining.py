@@ -7,20 +7,17 @@ from torch import nn
 from gve.hub_datasets.world.attributes import ATTRIBUTES, MOVING, UNSTATED
 from gve.hub_datasets.world.texts import training_texts
 from gve.tiny import build_tiny
-from gve.trainers.demo.pretraining import (
-    IMAGE_EVERY,
-    MOTION_WEIGHT,
-    Course,
-    FactReader,
-    Lessons,
-    lesson_seconds,
-    pretrain,
-)
+from gve.trainers.demo import pretraining
+from gve.trainers.demo.pretraining import IMAGE_EVERY, MOTION_WEIGHT, Course, FactReader, Lessons, pretrain
+
+
+def make():
+    return build_tiny(list(training_texts(0, 400)), vocab_size=400, text_layers=1, vision_depth=1)
 
 
 @pytest.fixture(scope="module")
 def tiny():
-    return build_tiny(list(training_texts(0, 400)), vocab_size=400, text_layers=1, vision_depth=1)
+    return make()
 
 
 def test_a_lesson_is_a_pure_function_of_its_number(tiny):
@@ -59,7 +56,7 @@ def test_loss_of_silent_classifiers_is_one_attribute_each(tiny):
 
 
 def test_a_few_lessons_teach_scenes_and_a_finished_course_is_not_run_again(tmp_path, capsys):
-    model, processor = build_tiny(list(training_texts(0, 400)), vocab_size=400, text_layers=1, vision_depth=1)
+    model, processor = make()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     lines = []
     lessons, right = pretrain(model, processor, Course(tmp_path / "lessons", 24, math.inf, 0), lines.append)
@@ -68,13 +65,13 @@ def test_a_few_lessons_teach_scenes_and_a_finished_course_is_not_run_again(tmp_p
     assert right["scene"] > 0.3  # of 8 scenes
     assert all(not torch.equal(before[name], value) for name, value in model.state_dict().items())
     taught = model.state_dict()
-    again, _ = build_tiny(list(training_texts(0, 400)), vocab_size=400, text_layers=1, vision_depth=1)
+    again, _ = make()
     pretrain(again, processor, Course(tmp_path / "lessons", 24, math.inf, 0), lines.append)
     assert all(torch.equal(taught[name], value) for name, value in again.state_dict().items())
 
 
 def test_time_ends_a_course_early_and_the_lessons_given_are_counted_and_saved(tmp_path):
-    model, processor = build_tiny(list(training_texts(0, 400)), vocab_size=400, text_layers=1, vision_depth=1)
+    model, processor = make()
     lines = []
     learnt = pretrain(model, processor, Course(tmp_path / "lessons", 24, 1e-3, 0), lines.append)
     assert learnt.lessons == 1 and lines == ["  the time is up at step 1 of 24; training ends here"]
@@ -84,5 +81,5 @@ def test_time_ends_a_course_early_and_the_lessons_given_are_counted_and_saved(tm
 def test_time_of_a_lesson_is_measured_and_weights_stay(tiny):
     model, processor = tiny
     before = [parameter.clone() for parameter in model.parameters()]
-    assert lesson_seconds(model, processor, lessons=1) > 0
+    assert pretraining.lesson_seconds(model, processor, lessons=1) > 0
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))

@@ -7,12 +7,8 @@ from gve.trainers.media.reader import DecodedCache, media_key
 FRAME_BYTES = 4 * 32 * 32 * 3
 
 
-@pytest.fixture
-def videos(tasks):
-    return [row["target"]["video"] for row in tasks["t2v"]]
-
-
-def test_the_limit_holds_and_the_oldest_leaves(embedder, videos):
+def test_the_limit_holds_and_the_oldest_leaves(embedder, tasks):
+    videos = [row["target"]["video"] for row in tasks["t2v"]]
     cache = DecodedCache(embedder.processor.video_processor, 2 * FRAME_BYTES + 1)
     kept = cache.get("video", videos[0])
     cache.get("video", videos[1])
@@ -21,18 +17,10 @@ def test_the_limit_holds_and_the_oldest_leaves(embedder, videos):
     assert cache.held == 2 * FRAME_BYTES
     assert cache.get("video", videos[0]) is kept
     assert len(cache) == 2
-
-
-def test_no_limit_no_cache(embedder, videos):
-    cache = DecodedCache(embedder.processor.video_processor, 0)
-    assert cache.get("video", videos[0]) is not cache.get("video", videos[0])
-    assert len(cache) == 0
-
-
-def test_what_is_larger_than_the_limit_is_not_kept(embedder, videos):
-    cache = DecodedCache(embedder.processor.video_processor, FRAME_BYTES - 1)
-    cache.get("video", videos[0])
-    assert (len(cache), cache.held) == (0, 0)
+    for limit in (0, FRAME_BYTES - 1):
+        cache = DecodedCache(embedder.processor.video_processor, limit)
+        assert cache.get("video", videos[0]) is not cache.get("video", videos[0])
+        assert (len(cache), cache.held) == (0, 0)
 
 
 def test_images_are_kept_as_rgb(embedder, tasks):
@@ -44,7 +32,8 @@ def test_images_are_kept_as_rgb(embedder, tasks):
     assert cache.held == 32 * 32 * 3
 
 
-def test_keys_tell_files_apart(videos):
+def test_keys_tell_files_apart(tasks):
+    videos = [row["target"]["video"] for row in tasks["t2v"]]
     assert len({media_key(video) for video in videos}) == len(videos)
     assert media_key({"bytes": None, "path": "a.mp4"}) == "a.mp4"
     with pytest.raises(ValueError, match="neither bytes nor path"):

@@ -1,6 +1,5 @@
 """Features on disk: what was put comes back, from whole shards alone, in any process, within the limit."""
 
-import json
 import logging
 import os
 import pickle
@@ -185,14 +184,3 @@ def test_a_full_disk_ends_the_writing_and_not_the_run(tmp_path, monkeypatch, cap
     store.flush()
     assert "the disk is full" in caplog.text and not list(tmp_path.iterdir())
     assert equal(store.put("b", made(2)), made(2)) and store.get("b") is None
-
-
-def test_shards_are_plain_safetensors(tmp_path):
-    from safetensors import safe_open
-
-    store = FeatureStore(tmp_path, dtype="int8")
-    store.put("a", made(3))
-    store.flush()
-    with safe_open(shards(store)[0], framework="pt") as shard:
-        assert set(shard.keys()) == {"a", "a:scale"}
-        assert json.loads(shard.metadata()["a"]) == [[1, 4, 6], 0.5, [0.0, 3.5]]

@@ -51,23 +51,6 @@ TARGETS = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1).astype(np.float32)
 FIRST = np.tile(np.array([[1, 0]], np.float32), (6, 1))
 
 
-def first_row(count=3, **settings):
-    mined = mine(table_of([pair(number) for number in range(6)]), TARGETS, FIRST, count, **settings)
-    return mined.numbers[0].tolist(), mined.ranks[0].tolist(), mined.scores[0]
-
-
-def test_window_and_ceiling_by_hand():
-    numbers, ranks, scores = first_row(ceiling=None)
-    assert (numbers, ranks) == ([1, 2, 3], [1, 2, 3])
-    assert scores == pytest.approx(np.cos(ANGLES[[1, 2, 3]]), abs=1e-6)
-    assert first_row(ceiling=1.0)[:2] == ([2, 3, 4], [2, 3, 4])  # what scores above the positive keeps its rank
-    assert first_row(ceiling=0.95)[:2] == ([3, 4, 5], [3, 4, 5])  # cos 25 is .964 of cos 20
-    assert first_row(ceiling=None, margin=0.1)[:2] == ([3, 4, 5], [3, 4, 5])
-    assert first_row(ceiling=None, min_rank=3)[:2] == ([3, 4, 5], [3, 4, 5])
-    assert first_row(ceiling=None, min_rank=2, max_rank=3)[:2] == ([2, 3, -1], [2, 3, 0])
-    assert np.isnan(first_row(ceiling=None, max_rank=2)[2][2])
-
-
 def test_a_ceiling_counts_down_from_a_positive_below_zero():
     limits = MiningSettings(ceiling=0.9).limits(np.array([0.5, -0.5], np.float32))
     assert limits == pytest.approx([0.45, -0.55])

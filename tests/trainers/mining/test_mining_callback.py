@@ -27,24 +27,14 @@ def versions(folder):
     return sorted(path.name for path in (Path(folder) / "mined").iterdir())
 
 
+def headers(folder):
+    """By epoch."""
+    found = [json.loads((folder / "mined" / name / HEADER).read_text()) for name in versions(folder)]
+    return {header["epoch"]: header for header in found}
+
+
 def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(Path(folder).rglob("*.*"))}
-
-
-def test_each_epoch_is_mined_by_the_weights_as_they_are(tmp_path, load, tasks):
-    trainer = GVETrainer(load(), arguments(tmp_path, num_train_epochs=2, **REMINE), tasks)
-    trainer.train()
-    assert len(versions(tmp_path)) == 2
-    headers = {}
-    for name in versions(tmp_path):
-        header = json.loads((tmp_path / "mined" / name / HEADER).read_text())
-        headers[header["epoch"]] = header
-    assert set(headers) == {0, 1} and headers[0]["prober"]["name"] == "live weights"
-    assert headers[0]["prober"]["fingerprint"] != headers[1]["prober"]["fingerprint"]
-    assert headers[0]["settings"]["short"] == "fill" and set(headers[0]["tasks"]) == {"t2v"}
-    logged = [entry for entry in trainer.state.log_history if "mined_mean_negative/t2v" in entry]
-    assert [entry["epoch"] for entry in logged] == [0, 1]
-    assert all(entry["mined_short/t2v"] == 0 and entry["mined_mean_positive/t2v"] <= 1 for entry in logged)
 
 
 class Fixed:
@@ -67,8 +57,7 @@ def test_the_first_epoch_asks_the_given_prober(tmp_path, load, tasks):
     prober = Fixed(tasks["t2v"]["target"])
     args = arguments(tmp_path, num_train_epochs=2, **REMINE, probe_pairs=4)
     GVETrainer(load(), args, tasks, prober=prober).train()
-    headers = [json.loads((tmp_path / "mined" / name / HEADER).read_text()) for name in versions(tmp_path)]
-    by_epoch = {header["epoch"]: header for header in headers}
+    by_epoch = headers(tmp_path)
     assert by_epoch[0]["prober"]["name"] == "Fixed" and by_epoch[1]["prober"]["name"] == "live weights"
     first = tmp_path / "mined" / f"mined-{by_epoch[0]['version']}" / "t2v.parquet"
     last = pq.read_table(first).to_pylist()[-1]
@@ -104,15 +93,19 @@ def test_workers_turn_to_the_new_version_with_the_first_batch(tmp_path, load, ta
     changes = {"dataloader_num_workers": workers, "dataloader_persistent_workers": bool(workers)}
     args = arguments(tmp_path, num_train_epochs=3, schedule="uniform", learning_rate=0.02, **REMINE, **changes)
     collator = Spying(model.processor, num_negatives=args.num_negatives)
-    Reading(model, args, tasks, data_collator=collator).train()
-    tables = {}
-    for name in versions(tmp_path):
-        header = json.loads((tmp_path / "mined" / name / HEADER).read_text())
-        rows = pq.read_table(tmp_path / "mined" / name / "t2v.parquet").to_pylist()
-        tables[header["epoch"]] = {
-            row["id"]: [int(negative.partition("-")[2]) for negative in row["negatives"]] for row in rows
-        }
-    assert {epoch for epoch, _ in seen} == {0, 1, 2} and len(tables) == 3
+    trainer = Reading(model, args, tasks, data_collator=collator)
+    trainer.train()
+    made, tables = headers(tmp_path), {}
+    for epoch, header in made.items():
+        rows = pq.read_table(tmp_path / "mined" / f"mined-{header['version']}" / "t2v.parquet").to_pylist()
+        tables[epoch] = {row["id"]: [int(name.partition("-")[2]) for name in row["negatives"]] for row in rows}
+    assert {epoch for epoch, _ in seen} == set(tables) == {0, 1, 2}
+    assert {header["prober"]["name"] for header in made.values()} == {"live weights"}
+    assert len({header["prober"]["fingerprint"] for header in made.values()}) == 3
+    assert all(header["settings"]["short"] == "fill" and set(header["tasks"]) == {"t2v"} for header in made.values())
+    logged = [entry for entry in trainer.state.log_history if "mined_mean_negative/t2v" in entry]
+    assert [entry["epoch"] for entry in logged] == [0, 1, 2]
+    assert all(entry["mined_short/t2v"] == 0 and entry["mined_mean_positive/t2v"] <= 1 for entry in logged)
     for epoch, found in seen:
         assert found == {name: tables[epoch][name] for name in found}
     assert tables[0] != tables[1] or tables[1] != tables[2]
@@ -121,37 +114,20 @@ def test_workers_turn_to_the_new_version_with_the_first_batch(tmp_path, load, ta
 def test_a_run_stopped_in_mid_epoch_goes_on_with_its_version(tmp_path, load, tasks):
     whole = GVETrainer(load(), arguments(tmp_path / "whole", num_train_epochs=2, **REMINE), tasks)
     whole.train()
-    GVETrainer(
-        load(), arguments(tmp_path / "parts", num_train_epochs=2, **REMINE), tasks, callbacks=[StopAt(6)]
-    ).train()
+    args = arguments(tmp_path / "parts", num_train_epochs=2, **REMINE)
+    GVETrainer(load(), args, tasks, callbacks=[StopAt(6)]).train()
     made = contents(tmp_path / "parts" / "mined")
-    second = GVETrainer(load(), arguments(tmp_path / "parts", num_train_epochs=2, **REMINE), tasks)
+    second = GVETrainer(load(), args, tasks)
     second.train(resume_from_checkpoint=True)
     assert_same(second, whole)
     assert contents(tmp_path / "parts" / "mined") == contents(tmp_path / "whole" / "mined")
     assert made.items() <= contents(tmp_path / "parts" / "mined").items()
     assert losses(whole) == losses(second)
     assert second.mining.versions == whole.mining.versions and set(whole.mining.versions) == {0, 1}
-
-
-@pytest.mark.slow
-def test_killed_in_the_middle_of_mining(tmp_path_factory, embedder_folder, tasks):
-    """Of the second epoch's version some files are there; the run goes back to its checkpoint and ends the same."""
-    base = tmp_path_factory.mktemp("runs")
-    tasks.save_to_disk(base / "tasks")
-    settings = {**REMINE, "steps_per_epoch": 2, "save_steps": 1}
-    make = (str(embedder_folder), str(base / "tasks"))
-    (whole,) = launch(Run(*make, str(base / "whole"), settings=settings))
-    assert launch(Run(*make, str(base / "killed"), settings=settings, kill=("step", 3))) is None
-    for name in versions(base / "killed"):
-        header = base / "killed" / "mined" / name / HEADER
-        if json.loads(header.read_text())["epoch"] == 1:
-            header.unlink()
-            (header.parent / "t2v.parquet").unlink()
-    (resumed,) = launch(Run(*make, str(base / "killed"), settings=settings, resume=True))
-    assert resumed["losses"] == whole["losses"]
-    assert contents(base / "killed" / "mined") == contents(base / "whole" / "mined")
-    assert all(torch.equal(resumed["weights"][name], value) for name, value in whole["weights"].items())
+    for name in versions(tmp_path / "parts"):
+        (tmp_path / "parts" / "mined" / name / HEADER).unlink()
+    with pytest.raises(ValueError, match=r"the checkpoint went on with the mined negatives .*mined.*, which are gone"):
+        second.train(resume_from_checkpoint=True)
 
 
 def test_two_processes_mine_what_one_does(tmp_path_factory, embedder_folder, tasks):
@@ -170,16 +146,6 @@ def test_two_processes_mine_what_one_does(tmp_path_factory, embedder_folder, tas
     assert np.concatenate([row["scores"] for row in one]) == pytest.approx(
         np.concatenate([row["scores"] for row in other]), abs=1e-5
     )
-
-
-def test_negatives_that_are_gone_are_named(tmp_path, load, tasks):
-    GVETrainer(load(), arguments(tmp_path, **REMINE), tasks, callbacks=[StopAt(6)]).train()
-    for name in versions(tmp_path):
-        (tmp_path / "mined" / name / HEADER).unlink()
-    with pytest.raises(
-        ValueError, match=r"resume_from_checkpoint: the checkpoint went on with the mined negatives .*mi"
-    ):
-        GVETrainer(load(), arguments(tmp_path, **REMINE), tasks).train(resume_from_checkpoint=True)
 
 
 def test_a_dry_run_counts_negatives_that_are_yet_to_be_mined(tasks):

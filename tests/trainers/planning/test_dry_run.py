@@ -5,7 +5,7 @@ from datasets import DatasetDict
 
 from gve import GVEProcessor
 from gve.trainers import GVETrainer
-from gve.trainers.planning.dry_run import make_plan, write_plan
+from gve.trainers.planning.dry_run import describe_run, estimate_run
 from gve.trainers.planning.row_costs import HeaderPlanner, assume_columns, batch_load, measure_columns
 from gve.trainers.recipe import parse
 from gve.trainers.train import load_model
@@ -15,7 +15,7 @@ FLAGS = ["--per_device_train_batch_size", "4", "--num_negatives", '{"t2v": 1}', 
 
 def plan_of(tmp_path, *flags, tasks=None):
     command, args = parse([*flags, "--output", str(tmp_path), "--dry-run"])
-    return make_plan(command, args, tasks)
+    return estimate_run(command, args, tasks)
 
 
 def test_steps_and_mixture_are_those_of_the_run(tmp_path, embedder_folder, tasks):
@@ -61,7 +61,7 @@ def test_vision_tokens_are_exact_and_padding_is_a_bound(embedder_folder, tasks, 
 @pytest.mark.parametrize("shape", ["qwen2.5-vl-3b", "qwen2.5-vl-7b"])
 def test_nothing_but_a_shape_is_needed(tmp_path, shape):
     plan = plan_of(tmp_path, "gve-3b", "--shape", shape, "--device_tflops", "312")
-    text = write_plan(plan)
+    text = describe_run(plan)
     for line in ("2,568 steps: 3 epochs of 856, on 32 processes", "sigma     1: 0.10, 2: 0.55, 3: 1.00", "s a step,"):
         assert line in text
     assert ["t2i", "210,000", "32", "0"] in [line.split()[:4] for line in text.splitlines()]

@@ -1,0 +1,91 @@
+"""The endpoint captioner against the real `transformers serve`, with a tiny random model that sees."""
+
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    CLIPImageProcessorPil,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
+
+from gve.hub_datasets.vsynflow.captioner import Request, Turn
+from gve.hub_datasets.vsynflow.endpoint import EndpointCaptioner
+from gve.hub_datasets.vsynflow.prompts import VIDEO_CAPTIONS
+
+for package in ("fastapi", "uvicorn", "openai"):
+    pytest.importorskip(package, reason="transformers[serving] is not installed")
+
+TEMPLATE = (
+    "{% for m in messages %}{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}"
+    "{% if c['type'] == 'image' %}<image>{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %}{% endfor %}"
+)
+
+
+def save_model(folder):
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({letter: number for number, letter in enumerate(letters)}, []))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>")
+    fast.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2}
+    vision = CLIPVisionConfig(num_hidden_layers=2, image_size=16, patch_size=8, **sizes)
+    text = LlamaConfig(vocab_size=len(fast), max_position_embeddings=1024, num_hidden_layers=1, **sizes)
+    number = fast.convert_tokens_to_ids("<image>")
+    torch.manual_seed(0)
+    LlavaForConditionalGeneration(
+        LlavaConfig(vision_config=vision, text_config=text, image_token_id=number)
+    ).save_pretrained(folder)
+    pictures = CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+    select = {"vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
+    LlavaProcessor(pictures, fast, patch_size=8, chat_template=TEMPLATE, **select).save_pretrained(folder)
+
+
+@pytest.fixture
+def server(tmp_path):
+    save_model(tmp_path)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(tmp_path)]
+    options = ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command + options, env=environment, stderr=subprocess.PIPE, start_new_session=True)
+    try:
+        for _ in range(600):
+            assert process.poll() is None, process.stderr.read().decode()[-2000:]
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield EndpointCaptioner([f"http://127.0.0.1:{port}/v1"], str(tmp_path), retries=1, deadline=60)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def test_it_answers_with_and_without_pictures(server):
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((16, 16, 3), 90, np.uint8)).save(buffer, format="JPEG")
+    turns = [Turn("user", "Describe it.", images) for images in ((), (buffer.getvalue(),))]
+    asked = [Request("v", "video/1", (turn,), VIDEO_CAPTIONS.schema, 1, max_tokens=12) for turn in turns]
+    found = {}
+    server.answer(asked, found.__setitem__)
+    assert [(found[number].error, found[number].finish) for number in range(2)] == [("", "length")] * 2
+    assert found[1].input_tokens > found[0].input_tokens > 0 and found[0].output_tokens == 12
