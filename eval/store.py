@@ -318,7 +318,8 @@ class ShardFolder:
         folder.mkdir(exist_ok=True)
         remove_leftovers(folder)
         known = {INDEX, *(shard_name(number) for number in range(len(self)))}
-        if others := sorted(path.name for path in folder.iterdir() if path.name not in known):
+        found = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+        if others := sorted(set(found) - known):
             raise ValueError(
                 f"{folder}: is a folder that holds {shown(others[0])}, which is not one of this job's {len(self)} "
                 "shards. Choose an empty folder, a new one, or the one this job began."

@@ -79,7 +79,6 @@ def feature_table(features: Features, meanings: Mapping[str, str]) -> list[str]:
 
 
 def _type(feature: Any) -> str:
-    """A column's type in words."""
     if isinstance(feature, Value):
         return feature.dtype
     if isinstance(feature, Image | Video):

@@ -14,7 +14,7 @@ from gve.hub_datasets.schema import TASKS
 from gve.hub_datasets.uvrb import instructions
 from gve.media_gve import QUOTED, shown
 from gve.trainers.arguments import GVETrainingArguments
-from gve.trainers.planning.dry_run import estimate_run, describe_run
+from gve.trainers.planning.dry_run import describe_run, estimate_run
 from gve.trainers.recipe import RECIPES, TrainCommand, parse, read_recipe
 from gve.trainers.trainer import GVETrainer
 from gve.trainers.watching.curves import draw_run

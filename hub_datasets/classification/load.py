@@ -111,7 +111,6 @@ def _read_classes(root: Path, task: ClassificationTask, *, has_labels: bool) -> 
 
 
 def _labels_of_folders(root: Path, task: ClassificationTask) -> list[tuple[str, str]]:
-    """Path and class of each video, from a folder for each class."""
     pairs: list[tuple[str, str]] = []
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
         files = list(walk_files([folder]))
@@ -125,7 +124,6 @@ def _labels_of_folders(root: Path, task: ClassificationTask) -> list[tuple[str, 
 
 
 def _labels_of_file(root: Path, task: ClassificationTask) -> list[tuple[str, str]]:
-    """Path and class of each video, from a table."""
     with (root / LABELS).open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         if not {"path", "label"} <= set(reader.fieldnames or ()):
@@ -207,19 +205,16 @@ def _problem(path: Path) -> str | None:
 
 
 def _check_unique(values: Iterable[str], what: str, remedy: str) -> None:
-    """Refuse repeated values."""
     common = Counter(values).most_common(1)
     if common and common[0][1] > 1:
         raise ValueError(f"{what} {shown(common[0][0])} appears more than once. {remedy}")
 
 
 def _lines(path: Path) -> list[str]:
-    """Lines that are not blank."""
     return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
 
 
 def _table(**columns: list[str | None]) -> "Dataset":
-    """A dataset of texts."""
     from datasets import Dataset, Features, Value  # takes a second to import, and some commands need only the tasks
 
     return Dataset.from_dict(columns, features=Features({name: Value("string") for name in columns}))

@@ -155,7 +155,6 @@ def _read_queries(archive: Archive, folder: Path, index: MediaIndex) -> None:
 def _medium(
     archive: Archive, where: str, row: Mapping[str, Any], modality: str, find: Callable[[str], Path | None]
 ) -> Path | None:
-    """The file that a row names."""
     name = row.get(modality)
     if isinstance(name, list) and len(name) == 1:
         name = name[0]

@@ -102,7 +102,6 @@ def id_text(value: Any, place: str) -> str:
 
 
 def _column(rows: "Dataset", name: str, config: str) -> Any:
-    """The values of a column."""
     if name not in rows.column_names:
         raise ValueError(f"{config}: no column {name!r}; got {shown(rows.column_names)}; add it, or rename one")
     return rows[name]
@@ -167,7 +166,6 @@ def _with_all_parts(queries: "Dataset") -> "Dataset":
 
 
 def _lookup(rows: Mapping[str, int], identity: str, what: str, config: str) -> int:
-    """A row number, or an error that names the unknown id."""
     if identity not in rows:
         raise ValueError(f"{config}: unknown {what} id {shown(identity)}; ids of the {what} rows are accepted; fix it")
     return rows[identity]

@@ -280,7 +280,6 @@ def _video_candidates(pair: Composed, rng: Generator, split: str) -> list[Clip]:
 
 
 def _fresh(make: Callable[[], Clip], pool: list[Clip], accepted: Callable[[Clip], bool]) -> Clip:
-    """An accepted clip of new content."""
     while True:
         new = make()
         if accepted(new) and content_fact(new) not in {content_fact(clip) for clip in pool}:

@@ -1,4 +1,5 @@
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,7 @@ from gve.hub_datasets.vsynflow.shards import make_plan
 from gve.hub_datasets.vsynflow.stages import Failed, Kept, SetupError, Stage
 
 SIZE, COUNT = (160, 96), 6
+write = partial(video_file, fps=10)
 LONG = "a tall man in a grey coat walks over the old bridge and looks back at number {}"
 
 
@@ -51,7 +53,7 @@ def planted(tmp_path_factory):
     items = [
         {
             "ids": [f"https://youtu.be/Abcdefgh_{seed:02d}"],
-            "video": video_file(folder / f"t{seed}.mp4", frames),
+            "video": write(folder / f"t{seed}.mp4", frames),
             "texts": [LONG.format(seed)],
         }
         for seed, frames in enumerate(tests)
@@ -60,12 +62,12 @@ def planted(tmp_path_factory):
     make_fingerprints("test", items).save(path)
     train = {
         guise: [
-            measure(video_file(folder / f"{guise}{seed}.mp4", change(frames), "30"))
+            measure(write(folder / f"{guise}{seed}.mp4", change(frames), crf="30"))
             for seed, frames in enumerate(tests)
         ]
         for guise, change in GUISES.items()
     }
-    train["clean"] = [measure(video_file(folder / f"c{seed}.mp4", frames_of(100 + seed))) for seed in range(2 * COUNT)]
+    train["clean"] = [measure(write(folder / f"c{seed}.mp4", frames_of(100 + seed))) for seed in range(2 * COUNT)]
     return path, train
 
 
@@ -234,8 +236,8 @@ def test_platform_ids():
 
 def test_the_gate(planted, tmp_path):
     path, _ = planted
-    place = video_file(tmp_path / "leak.mp4", frames_of(0))
-    clean = video_file(tmp_path / "clean.mp4", frames_of(200))
+    place = write(tmp_path / "leak.mp4", frames_of(0))
+    clean = write(tmp_path / "clean.mp4", frames_of(200))
     raw = [
         {**make_record(name, "", "a dog", source="s", licence="CC0"), "video": video}
         for name, video in (("leak", place), ("clean", clean))

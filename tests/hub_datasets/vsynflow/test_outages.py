@@ -1,10 +1,15 @@
-"""What a machine does to a run: the captioner's server goes away for a while, and the disk takes no more."""
+"""What a machine does to a run: the captioner's server goes away, the disk is full, the run is killed."""
 
 import errno
+import os
 import resource
+import signal
 import subprocess
+import sys
+import textwrap
 import threading
 import time
+from collections import Counter
 from contextlib import contextmanager
 from functools import partial
 
@@ -177,3 +182,33 @@ def test_the_command_says_what_to_do_about_a_full_disk(small_disk, tmp_path, cap
     assert "Make room and run the same command again" in told
     grow()
     assert main(arguments) == 0
+
+
+KILLED = """
+    from functools import partial
+    from pathlib import Path
+    from gve.hub_datasets.vsynflow.endpoint import EndpointCaptioner
+    from gve.hub_datasets.vsynflow.engines import InlineEngine
+    from gve.hub_datasets.vsynflow.enrichment import Enrichment
+    from gve.hub_datasets.vsynflow.flow import Flow
+    from gve.hub_datasets.vsynflow.runner import run_flow
+    make = partial(EndpointCaptioner, [{url!r}], "stub", in_flight=2)
+    run_flow(Path({folder!r}), Flow((Enrichment("stub", num_frames=2),), captioner=make), InlineEngine())
+"""
+
+
+def test_killed_while_calls_are_in_flight(raw, whole, tmp_path):
+    plan(raw, tmp_path)
+    with StubEndpoint(latency=0.05) as stub:
+        script = KILLED.format(url=stub.url, folder=str(tmp_path))
+        process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)])
+        limit = time.monotonic() + 60
+        while len(stub.calls) < 7 and process.poll() is None and time.monotonic() < limit:  # in the second shard
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "it was killed in its work"
+        stub.latency = 0.0
+        caption(tmp_path, stub.server.server_address[1])
+    assert verify_run(tmp_path).errors == [] and tables_digest(tmp_path) == whole
+    paid = Counter(name for name, fault, _ in stub.calls if fault == "ok")
+    assert len(paid) == COUNT and paid.total() - COUNT <= 2

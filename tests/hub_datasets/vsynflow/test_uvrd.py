@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -13,9 +14,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from datasets import load_dataset
+import torch
+from datasets import DatasetDict, load_dataset
+from sentence_transformers import SentenceTransformer
 from stub_endpoint import WORDS, StubEndpoint
 
+from gve import build_tiny, save_embedder
 from gve.hub_datasets.schema import TASKS, pair_features
 from gve.hub_datasets.vsynflow.endpoint import EndpointCaptioner
 from gve.hub_datasets.vsynflow.engines import InlineEngine, ProcessEngine
@@ -33,6 +37,7 @@ from gve.hub_datasets.vsynflow.truth import TRUTH_NAME, TruthCaptioner
 from gve.hub_datasets.vsynflow.uvrd import UvrdFacts, build_uvrd, require_publishable, uvrd_features, write_uvrd
 from gve.hub_datasets.vsynflow.uvrd_store import cut
 from gve.hub_datasets.world.raw import write_raw_videos, write_titles
+from gve.trainers import GVETrainer, GVETrainingArguments
 
 COUNT, SEED = 12, 3
 
@@ -330,3 +335,26 @@ def test_wrong_records_and_layouts(records, work, tmp_path):
             write_uvrd(wrong, work, tmp_path, facts=UvrdFacts(local=True))
     with pytest.raises(ValueError, match=r"media must be .*got 'zip'"):
         write_uvrd(records, work, tmp_path, facts=UvrdFacts(media="zip"))
+
+
+@pytest.fixture(scope="module")
+def embedder(uvrd, tmp_path_factory):
+    torch.set_num_threads(1)
+    texts = [row["query"]["text"] for row in load_dataset(str(uvrd[0]), "t2v", split="train")]
+    sizes = {"vision_depth": 1, "vision_hidden": 32, "text_layers": 2, "text_hidden": 64}
+    model, processor = build_tiny(texts, frame_size=32, num_frames=4, vocab_size=320, **sizes)
+    folder = tmp_path_factory.mktemp("embedder")
+    save_embedder(folder, model, processor)
+    return SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": torch.float32})
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_one_training_step(uvrd, embedder, tmp_path, task):
+    rows = DatasetDict({task: load_dataset(str(uvrd[0]), task, split="train")})
+    settings = {"num_train_epochs": 1, "steps_per_epoch": 1, "per_device_train_batch_size": 3, "probe_pairs": 3}
+    quiet = {"logging_steps": 1, "save_strategy": "no", "use_cpu": True, "report_to": "none", "disable_tqdm": True}
+    arguments = GVETrainingArguments(output_dir=str(tmp_path), learning_rate=1e-3, **settings, **quiet)
+    trainer = GVETrainer(model=embedder, args=arguments, train_dataset=rows)
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert len(losses) == 1 and math.isfinite(losses[0]) and losses[0] > 0
