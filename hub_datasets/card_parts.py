@@ -15,7 +15,7 @@ SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_
 
 
 def file_digest(path: Path) -> bytes:
-    """Digest of a file's content; several configurations read the same file, which is read once."""
+    """Digest of a file's content, read once although several configurations share it."""
     stat = path.stat()
     return _content_digest(path, stat.st_size, stat.st_mtime_ns)
 
@@ -34,10 +34,10 @@ def config_lines(
     default: bool = False,
     digest: Callable[[Path], bytes] = file_digest,
 ) -> list[str]:
-    """Front matter of one configuration, from patterns of files by split; `columns` limits the columns to read.
+    """Front matter of one configuration, from patterns of files by split.
 
-    Its description is a digest of its files: `datasets` caches by the folder's name and the configuration, so without
-    it another folder of the same name would give this one's rows.
+    The description is a digest of the files. `datasets` caches by folder name and configuration, so without it another
+    folder of the same name would get this one's rows.
     """
     found = sorted(path for patterns in files.values() for pattern in patterns for path in folder.glob(pattern))
     whole = blake2b(b"".join(map(digest, found)), digest_size=8).hexdigest()
@@ -64,11 +64,7 @@ def size_category(rows: int) -> str:
 
 
 def feature_table(features: Features, meanings: Mapping[str, str]) -> list[str]:
-    """Columns of a data set with their types and meanings.
-
-    Raises:
-        ValueError: If a column has no meaning, or a meaning no column.
-    """
+    """Columns of a data set with types and meanings; ValueError if a column lacks a meaning or a meaning a column."""
     if odd := sorted(set(features) ^ set(meanings)):
         raise ValueError(
             f"meanings must name every column and nothing else, got {', '.join(odd)} on one side only. Add or remove it."

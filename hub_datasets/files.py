@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, whatever happens to their writer: the one module of atomic writing."""
+"""Atomic writing: a file is whole or absent, whatever happens to its writer."""
 
 import json
 import os
@@ -13,12 +13,9 @@ _LEFTOVER = re.compile(r"\.\d+\.tmp$")
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write; when the block ends it becomes `path`, when the block raises it is deleted.
+    """Yield a temporary path that becomes `path` when the block ends, and is deleted if the block raises.
 
-    The file is on the disk before it gets its name, so that a power cut cannot leave an empty file of that name.
-
-    Raises:
-        OSError: If the disk is full, among others; what was there before stays.
+    The data reach the disk before the rename, so a power cut cannot leave an empty file under that name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # the process id keeps a killed runner's worker, which may live on for a moment, out of its successor's file

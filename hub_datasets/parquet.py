@@ -34,11 +34,7 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]], features: "Features")
 def write_table(
     path: Path, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, pa.DataType], facts: Mapping[str, Any]
 ) -> None:
-    """Write rows with JSON facts in the footer, which `read_facts` reads without the rows.
-
-    Raises:
-        ValueError: If a value does not fit its column.
-    """
+    """Write rows with JSON facts in the footer, which `read_facts` reads without the rows."""
     schema = pa.schema(list(columns.items()), metadata={"facts": json.dumps(facts, sort_keys=True)})
     arrays = []
     for name, kind in columns.items():
@@ -57,5 +53,5 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """Read the facts in a file of `write_table`."""
+    """Read the facts that `write_table` stored."""
     return json.loads(pq.read_schema(path).metadata[b"facts"])

@@ -11,13 +11,10 @@ class RayPool:
     """Joins a Ray cluster at the first call. As a context manager it also ends a cluster that it had to start.
 
     Args:
-        workers: Calls at a time; None for one a GPU of the cluster or, without GPUs, one for every `threads` processors.
-        address: Of the cluster; None joins the one that this process has started, or starts one on this machine.
-        threads: Of each call, where `workers` is None.
+        workers: Parallel calls; by default one a GPU or, without GPUs, one for every `threads` processors.
+        address: By default the cluster that this process started, else a new one on this machine.
+        threads: Processors of each call, where `workers` is None.
         options: Of `ray.remote`, such as `runtime_env`.
-
-    Raises:
-        ImportError: If Ray is not installed.
     """
 
     def __init__(self, workers: int | None, address: str | None = None, *, threads: int = 1, **options: Any) -> None:
@@ -38,11 +35,11 @@ class RayPool:
             self.ray.shutdown()
 
     def call(self, function: Callable[[Any], Any], job: Any) -> Any | None:
-        """What the function returns, or None if its process or machine died."""
+        """The function's result, or None if its process or machine died."""
         return next(self.map(function, [job]))[1]
 
     def map(self, function: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[tuple[Any, Any | None]]:
-        """Yield each job with its result as it ends; the result is None if its process or machine died."""
+        """Yield each job with its result as it ends; None if its process or machine died."""
         waiting, running = list(jobs)[::-1], {}
         if not waiting:
             return
@@ -83,5 +80,5 @@ class RayPool:
 
 
 def _call(function: Callable[[Any], Any], job: Any) -> Any:
-    """What Ray runs, since it takes functions alone and not, for instance, a `partial`."""
+    """Named function for Ray, which rejects a `partial`."""
     return function(job)

@@ -10,7 +10,7 @@ TASKS = ("t2t", "t2i", "t2v", "ti2v", "tv2v", "i2v", "v2v")
 
 
 def task_of(source: str) -> str | None:
-    """The task of a source of pairs, such as t2v of "t2v-spatial"; None if the name does not start with a task."""
+    """The task of a pair source, such as t2v of "t2v-spatial"; None if it starts with no task."""
     task = source.partition("-")[0]
     return task if task in TASKS else None
 
@@ -34,9 +34,8 @@ def media_features() -> dict[str, Any]:
 def pair_features() -> "Features":
     """Column types of a UVRD row.
 
-    `query_facts` and `target_facts` are ids of statements. A target whose facts include all of a query's facts answers
-    that query and is never one of its negatives. `group` joins rows of near-identical targets that differ only in what
-    their queries state.
+    `query_facts` and `target_facts` are statement ids. A target whose facts include all of a query's answers it and is
+    never one of its negatives. `group` joins near-identical targets that differ only in what their queries state.
     """
     from datasets import Features, List, Value
 

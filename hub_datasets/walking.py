@@ -11,8 +11,8 @@ logger = logging.getLogger(__name__)
 def walk_files(roots: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
     """Yield the files beneath folders, at any depth and in sorted order, without hidden files and folders.
 
-    Each folder is entered once, by the first name that leads to it, so a link to a folder above it ends. Broken links,
-    unreadable folders, pipes and devices are logged and skipped. A root that is not a folder is yielded as it is.
+    Each folder is entered once, so a link cycle ends. Broken links, unreadable folders, pipes and devices are logged and
+    skipped. A root that is a file is yielded as it is.
     """
     entered: set[tuple[int, int]] = set()
     for root in map(Path, roots):
@@ -34,7 +34,7 @@ def walk_files(roots: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
 
 
 def _inside(folder: Path, entered: set[tuple[int, int]]) -> list[Path]:
-    """The content of a folder, last name first; nothing if it was entered before."""
+    """Content of a folder, last name first; empty if entered before."""
     stat = folder.stat()
     if (stat.st_dev, stat.st_ino) in entered:
         return []

@@ -44,14 +44,11 @@ def render_model_card(
 
     Args:
         model_folder: Written by `save_embedder` or training.
-        report: What `gve eval` wrote.
-        demo: The demo that made the model.
+        report: Output of `gve eval`.
         name: Repository or folder that users load; the folder's name by default.
-        license: Identifier such as apache-2.0.
-        base_model: Model that training began with, or whose weights these are; by default as training recorded it.
+        base_model: Where training began, or whose weights these are; by default as training recorded it.
         training: Folder that training wrote; the model's own by default.
         watts: Mean power of a device while it trained.
-        grams_per_kwh: Carbon intensity of the grid.
         draft: Write a card that lacks facts and names them.
 
     Raises:
@@ -92,7 +89,7 @@ def render_model_card(
 def _missing_facts(
     training: TrainingFacts | None, licence: str | None, base_model: str | None, *, draft: bool
 ) -> list[str]:
-    """What a card must state and nothing gives, each with what would give it; ValueError unless for a draft."""
+    """Facts a card needs and lacks, each with its remedy; ValueError unless for a draft."""
     missing = [] if licence else ["the licence (--license)"]
     if training is not None:
         missing += training.missing()

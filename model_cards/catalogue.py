@@ -45,7 +45,7 @@ class Match:
 
 @dataclass
 class Catalogue:
-    """Files with their (N, D) unit vectors, and the encoder of the queries; `examples` are texts to begin with."""
+    """Files with their (N, D) unit vectors and the queries' encoder; `examples` are texts to begin with."""
 
     encoder: Encoder
     paths: list[Path]
@@ -55,7 +55,7 @@ class Catalogue:
     _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def find(self, row: Mapping[str, Any], count: int, *, instruction: str | None = None) -> list[Match]:
-        """The files nearest to a query of `query_row`, best first; the instruction defaults to the model's own."""
+        """Files nearest to a `query_row`, best first; the instruction defaults to the model's own."""
         try:
             with self._turn:  # a model takes one query at a time
                 vector = encode_rows(
@@ -68,7 +68,7 @@ class Catalogue:
 
 
 def query_row(text: str, files: Sequence[Path]) -> dict[str, str]:
-    """A query as a row, from its text and at most one image and one video; ValueError if it is empty."""
+    """A query from its text and at most one image and one video; ValueError if it is empty."""
     row: dict[str, str] = {}
     for path in files:
         for kind, name in file_row(path).items():
@@ -83,7 +83,7 @@ def query_row(text: str, files: Sequence[Path]) -> dict[str, str]:
 
 
 def default_instruction(row: Mapping[str, Any]) -> str | None:
-    """The instruction that suits the parts of a query; None for the model's own."""
+    """Instruction that suits the parts of a query; None for the model's own."""
     return INSTRUCTIONS.get(tuple(sorted(row)))
 
 
@@ -93,10 +93,10 @@ def open_catalogue(where: Path, model: str | None = None, *, index: Path | None 
     Args:
         where: A folder of `gve demo`, a folder of videos, or vectors of `gve encode`.
         model: Folder or Hub name of the embedder; a demo and vectors know their own.
-        index: File that keeps a folder's vectors for the next time.
+        index: File that caches a folder's vectors.
 
     Raises:
-        ValueError: If there is nothing to search, the model is missing or is another one, or the files are gone.
+        ValueError: If there is nothing to search, the model is missing or another one, or the files are gone.
     """
     if not where.exists():
         fail(
@@ -115,7 +115,6 @@ def open_catalogue(where: Path, model: str | None = None, *, index: Path | None 
 
 
 def _existing(catalogue: Catalogue) -> Catalogue:
-    """The catalogue without the files that are gone."""
     kept = [row for row, path in enumerate(catalogue.paths) if path.is_file()]
     if not kept:
         fail(
@@ -130,7 +129,7 @@ def _existing(catalogue: Catalogue) -> Catalogue:
 
 
 def _example_texts(root: Path) -> list[str]:
-    """Some queries of the benchmark's first set, spread over it."""
+    """Queries of the benchmark's first set, spread over it."""
     path = root / "data" / "uvrb" / f"{SETS['MSRVTT'].slug}-queries" / "unseen.parquet"
     if not path.is_file():
         return []

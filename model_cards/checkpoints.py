@@ -1,4 +1,4 @@
-"""Checkpoints on disk as the converter meets them: which architecture, what is missing, how many bytes."""
+"""Checkpoints on disk as the converter meets them: architecture, missing files, size."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,9 +31,9 @@ class Architecture:
 
     Attributes:
         stock: The class that the stock checkpoint names; AutoModel loads its base model.
-        stock_prefixes: Our prefix of a tensor's name to the published checkpoints' prefix.
-        flat: Whether published configurations hold the language model's fields at the top.
-        whole_video: Whether the stock video processor's budget is for all frames of a video, not for each.
+        stock_prefixes: Our prefix of a tensor's name to the published one.
+        flat: Published configurations hold the language model's fields at the top.
+        whole_video: The stock video processor's budget is for a whole video, not for each frame.
     """
 
     model: type[PreTrainedModel]
@@ -76,7 +76,7 @@ ARCHITECTURES = (
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A complete folder with a model; `numbers` counts its weights by safetensors' name of their type."""
+    """A complete model folder; `numbers` counts weights by safetensors dtype."""
 
     folder: Path
     config: dict[str, Any]
@@ -89,7 +89,7 @@ class Checkpoint:
 
 
 def open_checkpoint(source: str) -> Checkpoint:
-    """Find a model in a folder or on the Hub, and check without reading its weights that it can be converted.
+    """Find a model in a folder or on the Hub, and check that it converts without reading its weights.
 
     Raises:
         ValueError: If it is missing, incomplete, quantised, or of an unknown architecture.

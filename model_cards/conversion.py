@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 def convert(arguments: argparse.Namespace) -> int:
-    """Convert, compare the result with the source, and print a summary; after an error nothing is left behind."""
+    """Convert, compare with the source, and print a summary; an error leaves nothing behind."""
     started = time.monotonic()
     target: Path = arguments.target.absolute()
     checkpoint = open_checkpoint(arguments.source)
@@ -93,7 +93,7 @@ def _check_room(checkpoint: Checkpoint, target: Path, dtype: str | None) -> None
 
 
 def _load(checkpoint: Checkpoint, arguments: argparse.Namespace) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """The source as a model of ours, with the adapter merged."""
+    """The source as our model, with the adapter merged."""
     architecture, options = checkpoint.architecture, {}
     modes = "position_mode" in architecture.model.config_class.__dataclass_fields__
     if arguments.position_mode is not None:
@@ -119,7 +119,6 @@ def _write(
     checkpoint: Checkpoint,
     arguments: argparse.Namespace,
 ) -> dict[str, Any]:
-    """Write the folder, and summarise what is in it."""
     logger.info("writing the weights")
     architecture, stock = checkpoint.architecture, arguments.to == "stock"
     options = {"prompts": instructions(), "max_shard_size": arguments.max_shard_size}
@@ -167,7 +166,7 @@ def _compare(
 
 
 def _put(beside: Path, target: Path) -> None:
-    """Give the complete folder its name; one that is replaced goes only then."""
+    """Move the complete folder into place; only then does the old one go."""
     old = target.with_name(f".{target.name}.replaced")
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():

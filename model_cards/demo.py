@@ -1,4 +1,4 @@
-"""Where `gve demo` left what a card needs, and what it says about itself."""
+"""Facts of a `gve demo` folder for a card."""
 
 import json
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ LAST_STAGE = "queries"
 
 @dataclass(frozen=True)
 class DemoFacts:
-    """A finished demo: its folder, its budget in minutes, seconds by stage, and what the stages found."""
+    """A finished demo: folder, budget in minutes, seconds by stage, and what the stages found."""
 
     root: Path
     minutes: float
@@ -37,7 +37,7 @@ class DemoFacts:
 
 
 def read_demo(folder: Path) -> DemoFacts | None:
-    """Read a demo's folder; None for any other folder, ValueError for a demo that is not finished."""
+    """Read a demo's folder; None for any other folder, ValueError if the demo is not finished."""
     path = folder / STATE_FILE
     if not path.is_file():
         return None

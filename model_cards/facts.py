@@ -1,4 +1,4 @@
-"""What a card says of a model, read from the files in its folder, and how a folder's weights are loaded whole."""
+"""Facts of a card, read from the files of a model folder, and strict loading of its weights."""
 
 import json
 import math
@@ -18,40 +18,27 @@ BACKBONES = {"gve": "Qwen2.5-VL", "gve_qwen3_vl": "Qwen3-VL"}
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """A model folder in numbers.
-
-    Attributes:
-        width: D of the embeddings.
-        parameters: Number of weights.
-        dtypes: Number formats of the weights on disk.
-        vision_layers: Blocks of the vision tower.
-        vocabulary: Tokens.
-        position_mode: See `GVEConfig`; None for Qwen3-VL, which has one rule.
-        frame_tokens: Most visual tokens of a frame; `image_tokens` likewise.
-        frame_pixels: Most pixels of a frame.
-        max_length: Most tokens of an input.
-        prompts: Instructions by name.
-    """
+    """A model folder in numbers."""
 
     backbone: str
-    width: int
+    width: int  # D of the embeddings
     parameters: int
-    dtypes: tuple[str, ...]
+    dtypes: tuple[str, ...]  # of the weights on disk
     layers: int
-    vision_layers: int
+    vision_layers: int  # blocks of the vision tower
     vocabulary: int
-    position_mode: str | None
+    position_mode: str | None  # see `GVEConfig`; None for Qwen3-VL, which has one rule
     normalize: bool
     num_frames: int
-    frame_tokens: int
-    frame_pixels: int
+    frame_tokens: int  # most visual tokens a frame
+    frame_pixels: int  # most pixels a frame
     image_tokens: int
-    max_length: int
+    max_length: int  # most tokens of an input
     prompts: dict[str, str]
 
 
 def read_model(folder: str | PathLike[str]) -> ModelFacts:
-    """The facts of a folder that `save_embedder` or training wrote; ValueError if files are missing."""
+    """Facts of a folder that `save_embedder` or training wrote; ValueError if files are missing."""
     folder = Path(folder)
     missing = [name for name in NEEDED if not (folder / name).is_file()]
     weights = sorted(folder.glob("*.safetensors"))
@@ -88,7 +75,7 @@ def read_model(folder: str | PathLike[str]) -> ModelFacts:
 
 
 def count_numbers(paths: Iterable[Path]) -> dict[str, int]:
-    """Numbers in safetensors files by safetensors' name of their type, from the headers alone."""
+    """Numbers in safetensors files by dtype, from the headers alone."""
     numbers: Counter[str] = Counter()
     for path in paths:
         with safe_open(path, framework="numpy") as stored:
@@ -99,7 +86,7 @@ def count_numbers(paths: Iterable[Path]) -> dict[str, int]:
 
 
 def load_whole(model_class: Any, folder: Path, *, argument: str, **options: Any) -> Any:
-    """Load a model for inference; ValueError if tensors are missing, unexpected or of another shape.
+    """Load a model for inference; ValueError if tensors are missing, unexpected or misshapen.
 
     transformers only warns about these. `argument` is the folder's name on the command line, for the message.
     """
@@ -115,5 +102,5 @@ def load_whole(model_class: Any, folder: Path, *, argument: str, **options: Any)
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file."""
+    """Content of a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))

@@ -31,7 +31,7 @@ def samples() -> dict[str, Any]:
 
 
 def model_vectors(model: Any, processor: Any) -> np.ndarray:
-    """(3, D) float32 of the samples, one at a time so that no padding takes part."""
+    """(3, D) float32 of the samples, one at a time so that padding plays no part."""
     import torch
 
     with torch.inference_mode():
@@ -45,12 +45,12 @@ def sentence_vectors(model: Any) -> np.ndarray:
 
 
 def tolerance(dtype: str | None) -> float:
-    """How far apart vectors of equal weights may be, for the name of the weights' number format."""
+    """Largest difference between vectors of equal weights in a dtype."""
     return EXACT if dtype == "float32" else ROUNDED
 
 
 def largest_difference(*found: Mapping[str, np.ndarray]) -> float:
-    """The largest difference between any two arrays: infinite if shapes differ, NaN if a component is NaN."""
+    """Largest difference between any two arrays: infinite if shapes differ, NaN if a component is NaN."""
     arrays = [array for group in found for array in group.values()]
     if len({array.shape for array in arrays}) != 1:
         return float("inf")
@@ -82,7 +82,7 @@ def load_model(repo: str, revision: str) -> dict[str, np.ndarray]:
 
 
 def load_data(repo: str, revision: str, configs: Sequence[str]) -> dict[str, np.ndarray]:
-    """Stream the first row of every split; returns the numbers of columns by configuration."""
+    """Stream the first row of every split; returns the number of columns by configuration."""
     from datasets import load_dataset
 
     found = {}

@@ -29,7 +29,7 @@ _PIXELS = ("yuv420p", "yuvj420p")
 
 
 def playable(path: Path, folder: Path) -> tuple[str, Path]:
-    """The HTML element that shows a file ("video" or "image"), and the file itself or a copy of it in `folder`."""
+    """HTML element that shows a file ("video" or "image"), and the file or its copy in `folder`."""
     digest, kind = _digest(path), media_kind(path)
     if kind is None:
         raise ValueError(f"path: got {shown(path.name)}, neither a video nor an image; pass one")
@@ -52,7 +52,7 @@ def _head(path: Path) -> bytes:
 
 
 def _plays(path: Path, served: str) -> bool:
-    """Whether the browser's own decoder takes the container, the codec and the pixels of a video."""
+    """Whether browsers decode the container, codec and pixel format of a video."""
     container, codecs = _VIDEOS.get(served, ("", ()))
     info = video_info(path) if codecs else None
     if info is None or container not in info.container or info.codec not in codecs:

@@ -52,7 +52,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Publication:
-    """One repository to fill; `expected` is what its check found, to compare with what loads back."""
+    """One repository to fill; `expected` is compared with what loads back."""
 
     upload: Upload
     repo: str
@@ -165,7 +165,7 @@ def _print_line(one: Publication, revision: str, *, commit: str | None) -> None:
 
 
 def check_repo(repo: str) -> str:
-    """The name of a repository with its owner; ValueError if it is malformed."""
+    """Reject malformed repo ids; the owner is required."""
     try:
         validate_repo_id(repo)
         good = repo.count("/") == 1
@@ -177,13 +177,13 @@ def check_repo(repo: str) -> str:
 
 
 def connect(api: HfApi) -> None:
-    """Reach the Hub as a user that it knows."""
+    """Check the login on the Hub."""
     with _plain_errors("token"):
         logger.info("publishing to %s as %s", api.endpoint, api.whoami()["name"])
 
 
 def check_card(upload: Upload) -> None:
-    """Ask the Hub whether it takes the metadata of a card."""
+    """Let the Hub validate a card's metadata."""
     with _plain_errors("README.md"):
         try:
             read_card(upload).validate(repo_type=upload.kind.repo_type)
@@ -219,7 +219,7 @@ def upload_files(api: HfApi, one: Publication, *, revision: str, private: bool) 
 
 
 def _verify(one: Publication, commit: str) -> None:
-    """Load what was published, and compare it with what was here."""
+    """Load the published commit and compare it with the folder."""
     kind = one.upload.kind
     if kind.name == "model":
         worst = loadback.largest_difference(one.expected, load_back("model", one.repo, commit))
@@ -267,7 +267,7 @@ def load_back(kind: str, repo: str, commit: str, configs: Sequence[str] = ()) ->
 
 @contextmanager
 def _plain_errors(what: str) -> Iterator[None]:
-    """Turn the Hub's refusals and a lost connection into one line that says what to do."""
+    """Turn the Hub's refusals and lost connections into one line with a remedy."""
     try:
         yield
     except LocalTokenNotFoundError:

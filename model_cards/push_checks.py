@@ -54,22 +54,15 @@ _SPACE = (*_APP, r"packages\.txt", r"assets/[\w-]+\.(png|jpg|svg|mp4|css)")
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of repository.
+    """A kind of repository."""
 
-    Attributes:
-        name: Its word on the command line.
-        repo_type: "model", "dataset" or "space".
-        patterns: Regular expressions of the paths that may be uploaded.
-        hint: The command that makes such a folder.
-    """
-
-    name: str
-    repo_type: str
-    patterns: tuple[str, ...]
-    hint: str
+    name: str  # on the command line
+    repo_type: str  # "model", "dataset" or "space"
+    patterns: tuple[str, ...]  # regular expressions of uploadable paths
+    hint: str  # the command that makes such a folder
 
     def allows(self, path: str) -> bool:
-        """Whether a file may be uploaded, by its path in the repository."""
+        """Whether a path in the repository may be uploaded."""
         return any(re.fullmatch(pattern, path) for pattern in self.patterns)
 
 
@@ -87,19 +80,12 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Upload:
-    """What goes to the Hub.
-
-    Attributes:
-        kind: Kind of the repository.
-        folder: Where the files are.
-        files: Their paths in the repository.
-        left_out: Everything else in the folder; a subfolder that stays whole is named once, with a slash.
-    """
+    """What goes to the Hub."""
 
     kind: Kind
     folder: Path
-    files: tuple[str, ...]
-    left_out: tuple[str, ...]
+    files: tuple[str, ...]  # paths in the repository
+    left_out: tuple[str, ...]  # the rest; a subfolder that stays whole is named once, with a slash
 
     def size(self, name: str) -> int:
         """Bytes of a file."""
@@ -128,7 +114,7 @@ def collect(kind: Kind, folder: Path) -> Upload:
 
 
 def describe(upload: Upload) -> str:
-    """Lines with the size of every file, and what stays behind."""
+    """Lines with each file's size, and what stays behind."""
     lines = [f"{_size(upload.size(name)):>10}  {name}" for name in upload.files]
     lines.append(f"{_size(upload.total):>10}  in {len(upload.files)} files")
     if upload.left_out:
@@ -137,7 +123,7 @@ def describe(upload: Upload) -> str:
 
 
 def read_card(upload: Upload) -> RepoCard:
-    """The card; ValueError if its metadata cannot be parsed, or a model or a dataset names no licence."""
+    """Read the card; ValueError for broken metadata, or a model or dataset without a licence."""
     try:
         kind = ModelCard if upload.kind.name == "model" else RepoCard  # only the former parses scores
         card = kind((upload.folder / "README.md").read_text(encoding="utf-8"), ignore_metadata_errors=False)
@@ -150,7 +136,7 @@ def read_card(upload: Upload) -> RepoCard:
 
 
 def check_space(upload: Upload, repo: str) -> None:
-    """The front matter must name the app; a metric must be named like its repository and score correctly."""
+    """Require an app in the front matter, or a metric that has its repository's name and scores correctly."""
     head = read_card(upload).data.to_dict()
     lacking = [key for key in ("title", "sdk", "app_file") if not head.get(key)]
     if lacking:
@@ -165,9 +151,10 @@ def check_space(upload: Upload, repo: str) -> None:
 
 
 def check_model(upload: Upload, repo: str, report: Mapping[str, Any] | None) -> dict[str, np.ndarray]:
-    """Check that a model or adapter loads and that the scores in its card are its own (`report` of `gve eval`).
+    """Check that a model or adapter loads and that its card's scores are its own (`report` of `gve eval`).
 
-    Returns (3, D) vectors of the samples by loader, to compare with what comes back.
+    Returns:
+        (3, D) vectors of the samples by loader, to compare with what comes back.
     """
     card, folder, adapter = read_card(upload), upload.folder, "adapter_config.json" in upload.files
     if not adapter and repo not in card.content:
@@ -187,7 +174,7 @@ def check_model(upload: Upload, repo: str, report: Mapping[str, Any] | None) -> 
 
 
 def tolerance_of(folder: Path) -> float:
-    """How far apart vectors of a model folder may be; an adapter's number format is its base model's."""
+    """`tolerance` of a model folder; an adapter has its base model's dtype."""
     path = folder / "config.json"
     return tolerance(json.loads(path.read_text(encoding="utf-8")).get("dtype") if path.is_file() else None)
 
@@ -224,7 +211,7 @@ def _vectors(folder: Path) -> dict[str, np.ndarray]:
 
 
 def _adapter_vectors(folder: Path) -> np.ndarray:
-    """(3, D) by the published base model with the adapter, whose every tensor must find its layer."""
+    """(3, D) by the published base model and adapter; every adapter tensor must find its layer."""
     settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     base = settings.get("base_model_name_or_path")
     if not base or Path(base).exists() or Path(base).is_absolute():
@@ -246,7 +233,7 @@ def _adapter_vectors(folder: Path) -> np.ndarray:
 
 
 def _left_out(found: Sequence[str], files: Sequence[str]) -> tuple[str, ...]:
-    """Paths that stay; if a top folder stays whole, only its name."""
+    """Paths that stay; a top folder that stays whole appears once."""
     taken = {PurePosixPath(name).parts[0] for name in files}
     left = (PurePosixPath(name) for name in found if name not in set(files))
     short = (str(path) if len(path.parts) == 1 or path.parts[0] in taken else f"{path.parts[0]}/" for path in left)
@@ -268,7 +255,7 @@ def _check_limits(upload: Upload) -> None:
 
 
 def _check_secrets(upload: Upload) -> None:
-    """Refuse text that holds what looks like a token or a private key."""
+    """Refuse text that looks like a token or a private key."""
     for name in upload.files:
         if name.endswith(_TEXT_SUFFIXES) and upload.size(name) <= _TEXT_BYTES:
             match = _SECRET.search((upload.folder / name).read_bytes())
@@ -277,7 +264,7 @@ def _check_secrets(upload: Upload) -> None:
 
 
 def _size(size: float) -> str:
-    """A size in powers of a thousand, as the Hub counts."""
+    """Size in powers of a thousand, as the Hub counts."""
     if size < 1000:
         return f"{size} B"
     power = min(3, (len(str(int(size))) - 1) // 3)

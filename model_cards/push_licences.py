@@ -1,7 +1,7 @@
-"""The licence gate: which data may be published at all, and whether `datasets` can read what would be.
+"""The licence gate: which data may be published, and whether `datasets` can read it.
 
-Only two kinds of data are ours to publish: what the rendered world draws, proved by drawing some of it again, and pairs
-of V-SynFlow in which every row carries a free licence. Clips of UVRB's public sets are refused by name.
+We may publish two kinds: the rendered world, proved by drawing some of it again, and V-SynFlow pairs in which every row
+carries a free licence. Clips of UVRB's public sets are refused by name.
 
 Shape legend: F frames, H and W pixels.
 """
@@ -39,7 +39,7 @@ CHECKED_CONFIGS = 8
 
 
 def check_data(upload: Upload) -> list[str]:
-    """Names of the configurations of a UVRB or UVRD; ValueError if it may not be published or cannot be read."""
+    """Configurations of a UVRB or UVRD; ValueError if it may not be published or cannot be read."""
     world = _world(upload.folder)
     if upload.kind.name == "uvrb":
         _check_sets(upload, world)
@@ -54,7 +54,7 @@ def check_data(upload: Upload) -> list[str]:
 
 
 def same_video(first: bytes | None, second: bytes) -> bool:
-    """Whether two encoded videos show the same frames but for rounding."""
+    """Whether two encoded videos show the same frames up to rounding."""
     if first == second:
         return True
     if first is None:
@@ -74,7 +74,7 @@ def _frames(content: bytes) -> np.ndarray:
 
 
 def _world(folder: Path) -> dict[str, Any] | None:
-    """The arguments that the rendered world left beside its folders."""
+    """Arguments that the rendered world left beside its folders."""
     path = folder.resolve().parent / WORLD
     if not path.is_file():
         return None
@@ -111,7 +111,7 @@ def _check_sets(upload: Upload, world: Mapping[str, Any] | None) -> None:
 
 
 def _check_set(upload: Upload, split: str, drawn: MiniSet) -> None:
-    """Compare the ids, the texts and two videos of one set with what the world draws."""
+    """Compare ids, texts and two videos of one set with what the world draws."""
     task, slug = drawn.task, drawn.task.slug
     name = f"{slug}-queries/{split}.parquet"
     if name in upload.files:
@@ -139,7 +139,7 @@ def _foreign(name: str, set_name: str, what: str) -> None:
 
 
 def _check_pairs(upload: Upload, world: Mapping[str, Any]) -> None:
-    """Compare the first rows of every file of pairs with what the world draws."""
+    """Compare the first rows of every file with what the world draws."""
     places: Counter[str] = Counter()
     for name in _parquet(upload):
         task = name.partition("/")[0]
@@ -158,7 +158,7 @@ def _check_pairs(upload: Upload, world: Mapping[str, Any]) -> None:
 
 
 def _check_licences(upload: Upload) -> None:
-    """Every row needs a free licence, and no row may come from a public set."""
+    """Every row needs a free licence and a source outside the public sets."""
     forbidden = {task.source.name.lower(): task.source for task in SETS.values()}
     for name in _parquet(upload):
         rows = _columns(upload.folder / name, ("licence", "source", "id"))
@@ -174,7 +174,7 @@ def _check_licences(upload: Upload) -> None:
 
 
 def _check_configs(upload: Upload) -> list[str]:
-    """Every configuration in the card must load with `datasets`, and every file must belong to one."""
+    """Every configuration must load with `datasets`, and every file must belong to one."""
     configs = read_card(upload).data.to_dict().get("configs") or []
     if not configs:
         fail("README.md: has no configs, so nobody can load a part by its name. Write the card again.")

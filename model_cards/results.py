@@ -1,4 +1,4 @@
-"""The scores of a card: a report of `gve eval`, checked to be whole and about these weights, as a model-index."""
+"""Scores of a card: a `gve eval` report, checked to be whole and about these weights, as a model-index."""
 
 import json
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ PARTS = ("source", "split", "sets", "abilities", "averages", "settings", "versio
 
 
 def read_report(path: Path | None) -> dict[str, Any] | None:
-    """Read the file that --report names; None if it names none."""
+    """Read the file of --report, if given."""
     if path is None:
         return None
     try:
@@ -35,7 +35,7 @@ def read_report(path: Path | None) -> dict[str, Any] | None:
 
 
 def check_fingerprint(folder: str | PathLike[str], report: Mapping[str, Any]) -> None:
-    """Refuse a report that other weights made, or that does not say which weights made it."""
+    """Refuse a report of other or unknown weights."""
     told, own = report.get("fingerprint"), weights_fingerprint(Path(folder))
     if told is None:
         fail("--report: has no fingerprint of the weights. Score the folder itself with `gve eval`.")
@@ -44,7 +44,7 @@ def check_fingerprint(folder: str | PathLike[str], report: Mapping[str, Any]) ->
 
 
 def checked_report(folder: str | PathLike[str], report: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The report as a card may show it: whole, about these weights, and with local folders by their last name only."""
+    """A complete report on these weights; local folders keep only their last name."""
     if report.get("schema") != SCHEMA:
         fail(f"report: schema must be {SCHEMA!r}, got {report.get('schema')!r}. Write it with `gve eval --out`.")
     lacking = [part for part in PARTS if part not in report]
@@ -61,7 +61,7 @@ def checked_report(folder: str | PathLike[str], report: Mapping[str, Any], name:
 
 
 def eval_results(report: Mapping[str, Any]) -> list[EvalResult]:
-    """One entry of a model-index for each set and for each average whose sets were all scored."""
+    """Model-index entries: each set, and each average whose sets were all scored."""
     results = [
         _result(report, name, SETS[name].slug, entry["metric"], entry) for name, entry in report["sets"].items()
     ]
@@ -72,7 +72,7 @@ def eval_results(report: Mapping[str, Any]) -> list[EvalResult]:
 def _result(
     report: Mapping[str, Any], name: str, slug: str | None, metric: str, entry: Mapping[str, Any]
 ) -> EvalResult:
-    """One entry: a set has a configuration of the data (`slug`), an average has none."""
+    """A set has a configuration of the data (`slug`); an average has none."""
     settings = {key: value for key, value in report["settings"].items() if value is not None}
     settings |= {"instruction": entry["instruction"]} if "instruction" in entry else {}
     spread: dict[str, Any] = {"standard_error": round(entry["standard_error"], DECIMALS)}

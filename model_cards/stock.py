@@ -1,7 +1,7 @@
-"""Writes an embedder as a plain Qwen-VL folder, for transformers without this package, vLLM and the like.
+"""Writes an embedder as a plain Qwen-VL folder, for transformers without this package, vLLM and others.
 
-Such a checkpoint cannot carry positions, normalising and truncation: stock code counts positions its own way, and the
-sentence-transformers files say that the last token is pooled and the vector normalised.
+Such a checkpoint cannot carry positions or truncation: stock code counts positions its own way. The
+sentence-transformers files state last-token pooling and normalisation.
 """
 
 import dataclasses
@@ -53,7 +53,7 @@ def save_stock(
     prompts: Mapping[str, str],
     max_shard_size: str,
 ) -> None:
-    """Write a stock checkpoint into an existing folder; the tokenizer's files are copied from `tokenizer`."""
+    """Write a stock checkpoint into an existing folder; `tokenizer` holds the tokenizer files to copy."""
     named = {stock_name(name, architecture): tensor for name, tensor in model.state_dict().items()}
     save_torch_state_dict(named, folder, max_shard_size=max_shard_size)
     write_json(folder / "config.json", stock_config(model, architecture))
@@ -63,13 +63,13 @@ def save_stock(
 
 
 def stock_name(name: str, architecture: Architecture) -> str:
-    """The name of one of our tensors in a published checkpoint."""
+    """Published name of one of our tensors."""
     ours, stock = next((ours, stock) for ours, stock in architecture.stock_prefixes.items() if name.startswith(ours))
     return stock + name.removeprefix(ours)
 
 
 def stock_config(model: PreTrainedModel, architecture: Architecture) -> dict[str, Any]:
-    """What config.json holds, without our fields; if flat, in the form that every release since 4.49 reads."""
+    """config.json without our fields; if flat, in the form that every release since 4.49 reads."""
     fields = {field.name for field in dataclasses.fields(type(model.config))}
     own = fields - {field.name for field in dataclasses.fields(architecture.stock.config_class)}
     saved = json.loads(model.config.to_json_string())
@@ -84,7 +84,7 @@ def stock_config(model: PreTrainedModel, architecture: Architecture) -> dict[str
 
 
 def _flat_text(text: dict[str, Any]) -> dict[str, Any]:
-    """The language model's fields as they stood before 5.0: at the top, with the rotary base apart."""
+    """Language fields as before 5.0: at the top, with the rotary base apart."""
     rope = dict(text.pop("rope_parameters"))
     kind = rope.pop("rope_type")
     theta = rope.pop("rope_theta")
@@ -95,7 +95,7 @@ def _flat_text(text: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_processor(folder: Path, processor: ProcessorMixin, architecture: Architecture) -> None:
-    """Files that the stock image and video processors read, under old and new names of the pixel budget."""
+    """Processor files with old and new names of the pixel budget."""
     image, video = processor.image_processor, processor.video_processor
     common = {name: getattr(image, name) for name in IMAGE_FIELDS}
     common |= {"resample": int(common["resample"]), "processor_class": architecture.stock_processor}
@@ -141,7 +141,7 @@ def _write_tokenizer(folder: Path, source: Path, architecture: Architecture) -> 
 
 
 def _write_sentence(folder: Path, model: PreTrainedModel, prompts: dict[str, str]) -> None:
-    """Three modules: hidden states, the last token's among them, and unit length if the model normalises."""
+    """Three modules: transformer, last-token pooling, and unit length if the model normalises."""
     config = model.config
     modules = MODULES if config.normalize else MODULES[:2]
     entries = [

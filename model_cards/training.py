@@ -1,4 +1,4 @@
-"""How a model was trained and what energy that took, from what `gve train` or `gve demo` left on disk."""
+"""How a model was trained and the energy it took, from what `gve train` or `gve demo` left on disk."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -32,23 +32,14 @@ FIELDS = {
 
 @dataclass(frozen=True)
 class TrainingFacts:
-    """How a model was trained; None or empty if no file says.
+    """How a model was trained; None or empty if no file says."""
 
-    Attributes:
-        settings: Value by description, from `training_args.json`.
-        steps: Optimizer steps.
-        tasks: Probability of each task in the last epoch.
-        rows: Pairs by task.
-        parameters: Trained parameters, and all.
-        record: `training_record.json`: base_model, data, seconds, resumed, processes, device, versions.
-    """
-
-    settings: dict[str, Any]
+    settings: dict[str, Any]  # by description, from `training_args.json`
     steps: int | None
-    tasks: dict[str, float]
-    rows: dict[str, int]
-    parameters: tuple[int, int] | None
-    record: dict[str, Any] | None
+    tasks: dict[str, float]  # probability in the last epoch
+    rows: dict[str, int]  # pairs by task
+    parameters: tuple[int, int] | None  # trained, and all
+    record: dict[str, Any] | None  # `training_record.json`
 
     @property
     def device_hours(self) -> float | None:
@@ -56,7 +47,7 @@ class TrainingFacts:
         return None if self.record is None else self.record["seconds"] * self.record["processes"] / 3600
 
     def missing(self) -> list[str]:
-        """The facts that a card needs and no file gives, each with the file that would."""
+        """Facts that a card needs and no file gives, each with its remedy."""
         found = {
             f"optimizer steps ({STATE})": self.steps,
             f"training pairs ({RUN})": self.rows or None,
@@ -66,7 +57,7 @@ class TrainingFacts:
 
 
 def read_training(folder: str | PathLike[str]) -> TrainingFacts | None:
-    """Read the output folder of a run, or a model that it saved; None for a model that was not trained here."""
+    """Read the output folder of a run, or its saved model; None for a model not trained here."""
     folder = Path(folder)
     places = [*_newest_first(folder.glob("checkpoint-*")), folder]
     written = _first([folder, *places], SETTINGS)
@@ -90,7 +81,7 @@ def read_training(folder: str | PathLike[str]) -> TrainingFacts | None:
 
 @dataclass(frozen=True)
 class Energy:
-    """What a training drew; grams of CO2 equivalent are None if the grid's intensity is not known."""
+    """Energy of a training; grams of CO2 equivalent are None if the grid's intensity is unknown."""
 
     kilowatt_hours: float
     watts: float
@@ -99,7 +90,7 @@ class Energy:
 
 
 def energy_of(training: TrainingFacts | None, watts: float | None, grams_per_kwh: float | None) -> Energy | None:
-    """Device hours times the mean power of a device; None without a power, since no file records one."""
+    """Device hours times mean device power; None without `watts`, since no file records them."""
     for name, value in (("--watts", watts), ("--grams-per-kwh", grams_per_kwh)):
         if value is not None and not 0 < value < float("inf"):
             fail(f"{name}: must be above 0, got {value:g}. Leave it out if it is not known.")
@@ -116,7 +107,7 @@ def energy_of(training: TrainingFacts | None, watts: float | None, grams_per_kwh
 
 
 def emissions(energy: Energy | None, record: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The entry `co2_eq_emissions` of a card's metadata."""
+    """`co2_eq_emissions` of a card's metadata."""
     if energy is None or energy.grams is None or record is None:
         return None
     return {

@@ -57,19 +57,13 @@ def units(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 @dataclass(frozen=True, slots=True)
 class SequenceHeader:
-    """The fields of a sequence header that lead to a frame's `refresh_frame_flags`.
+    """The fields of a sequence header that lead to a frame's `refresh_frame_flags`."""
 
-    Attributes:
-        plain: False where frame headers carry fields that are not read here.
-        screen_tools: 0, 1 or `SELECT`.
-        whole_vectors: 0, 1 or `SELECT`.
-    """
-
-    plain: bool
+    plain: bool  # false where frame headers carry fields that are not read here
     id_bits: int = 0
     order_bits: int = 0
-    screen_tools: int = SELECT
-    whole_vectors: int = SELECT
+    screen_tools: int = SELECT  # 0, 1 or `SELECT`
+    whole_vectors: int = SELECT  # 0, 1 or `SELECT`
 
 
 def parse_sequence(data: bytes) -> SequenceHeader:

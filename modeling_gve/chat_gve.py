@@ -40,11 +40,7 @@ _TEMPLATE = (
 
 
 def template_with(default_system: str = DEFAULT_SYSTEM) -> str:
-    """Qwen's chat template with the content in a fixed order (video, image, text) and the generation prompt always on.
-
-    Raises:
-        ValueError: If the default system message holds Jinja syntax.
-    """
+    """Qwen's chat template with the content always ordered video, image, text, and the generation prompt always on."""
     if any(mark in default_system for mark in ("{{", "{%", "{#")):
         raise ValueError(
             f"default_system: got {shown(default_system)}; accepted is text without {{{{, {{% and {{#; reword it"
@@ -105,7 +101,6 @@ class ChatEncoder:
         Args:
             texts: The user's words; control tokens in them become plain text.
             systems: None or "" stands for the default message.
-            media: Ids of the row's videos and images.
         """
         # the first line of the user's turn and a text right after it are one piece to the tokenizer
         pieces = [text or "" if seen else USER_HEAD + (text or "") for text, seen in zip(texts, media, strict=True)]
@@ -157,11 +152,7 @@ class ChatEncoder:
         return out
 
     def finish(self, ids: list[int], limit: int | None, index: int) -> list[int]:
-        """Cut the user's text until the row has at most `limit` tokens, the end token included.
-
-        Raises:
-            ValueError: If the row is too long even without its text.
-        """
+        """Cut the user's text to `limit` tokens a row, end token included; ValueError if the rest alone is longer."""
         if ids and ids[-1] == self.end_id:
             ids = ids[:-1]
         if limit is not None and len(ids) + 1 > limit:

@@ -96,9 +96,6 @@ class Container:
     """A container and its first real video stream; never shared between threads.
 
     With `quick` it opens without probing, where the container allows that.
-
-    Raises:
-        ValueError: If it is not a video, or its frames are too large.
     """
 
     def __init__(self, source: Opened, budget: Budget, *, quick: bool) -> None:
@@ -194,12 +191,7 @@ class Container:
             raise unreadable(self.name, f"truncated, {end} bytes in its index but {self.size} in the file")
 
     def falls_short(self, end: float, step: float) -> bool:
-        """Whether the file holds less than its headers promise; not every container promises anything.
-
-        Args:
-            end: Seconds at which the last frame ends, from the container's own zero.
-            step: Seconds a frame.
-        """
+        """Whether the file holds less than its headers promise; not every container promises anything."""
         name, promised = self.container.format.name, 0.0
         if "matroska" in name:
             promised = _clock_seconds(self.stream.metadata.get("DURATION", ""))

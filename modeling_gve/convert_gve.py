@@ -96,15 +96,13 @@ def _stored_rgb(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarr
 
 
 class Converter:
-    """Turns frames of one video into arrays of one size; the first frame converted decides it.
+    """Turns frames of one video into arrays of one size, fixed by
 
     Pixels are taken as square. The matrix and range named by the file are obeyed, as by every reader on FFmpeg; high
     dynamic range is not mapped to the standard one.
 
     Args:
         rule: Maps the upright size to the size of the frames; None keeps it.
-        resize: "exact" or "fast", as for `read_video`.
-        count: Frames to return, checked against the limits once their size is known.
     """
 
     def __init__(self, rule: SizeRule | None, resize: str, count: int, budget: Budget) -> None:

@@ -42,8 +42,6 @@ class GVEModelOutput(ModelOutput):
     Attributes:
         embeddings: (B, D), float32 rows of unit length unless `config.normalize` is off.
         last_hidden_state: (B, T, D); at padding it means nothing.
-        hidden_states: One (B, T, D) a layer, when asked for.
-        attentions: One (B, heads, T, T) a layer, when asked for.
     """
 
     embeddings: torch.FloatTensor | None = None
@@ -171,9 +169,7 @@ class EmbedderMixin(VisionFeaturesMixin):
         under flash attention they run as one without padding. The embeddings are the same.
 
         Args:
-            input_ids: (B, T).
             attention_mask: (B, T); the embedding is read at the last token it marks.
-            position_ids: (3, B, T), computed when None.
             pixel_values: Patches of all images, one after another.
             pixel_values_videos: Patches of all videos, one after another.
             image_grid_thw: (images, 3), patches along time, height and width.
@@ -183,9 +179,6 @@ class EmbedderMixin(VisionFeaturesMixin):
             image_embeds: (V, W) from `vision_features`, in place of `pixel_values`.
             video_embeds: (V, W), in place of `pixel_values_videos`.
             truncate_dim: Dimensions to keep, `config.truncate_dim` by default.
-
-        Raises:
-            ValueError: If `truncate_dim` exceeds the width, or features do not fit their grids.
         """
         kwargs.pop("use_cache", None)  # a cache has no use here, and would switch packed masks off
         dim = self.config.truncate_dim if truncate_dim is None else truncate_dim

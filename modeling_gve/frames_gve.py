@@ -36,35 +36,21 @@ DICT_KEYS = {
 
 
 class DecodedVideo(NamedTuple):
-    """A decoded video.
+    """A decoded video."""
 
-    Attributes:
-        frames: (F, H, W, 3), uint8.
-        interval: Seconds from one frame to the next, on average.
-        times: F times in seconds, 0 at the first frame of the video.
-        sized: Whether frames have the model's size already; choosing it twice may give another one.
-    """
-
-    frames: np.ndarray
-    interval: float
-    times: list[float]
-    sized: bool = False
+    frames: np.ndarray  # (F, H, W, 3), uint8
+    interval: float  # seconds from one frame to the next, on average
+    times: list[float]  # F times in seconds, 0 at the first frame of the video
+    sized: bool = False  # whether frames have the model's size already; choosing it twice may give another one
 
 
 class Features(NamedTuple):
-    """An image or video as the vision tower sees it, in place of its pixels.
+    """An image or video as the vision tower sees it, in place of its pixels."""
 
-    Attributes:
-        features: (V, W) of its V tokens; None if they travel outside the batch and only their places are wanted.
-        grid: Patches along time, height and width.
-        interval: Seconds between two frames; 0 for an image.
-        times: Seconds of each frame; none for an image.
-    """
-
-    features: Any
-    grid: tuple[int, int, int]
-    interval: float = 0.0
-    times: Sequence[float] = ()
+    features: Any  # (V, W) of its V tokens; None if they travel outside the batch and only their places are wanted
+    grid: tuple[int, int, int]  # patches along time, height and width
+    interval: float = 0.0  # seconds between two frames; 0 for an image
+    times: Sequence[float] = ()  # seconds of each frame; none for an image
 
 
 @dataclass(slots=True)
@@ -96,12 +82,7 @@ class Form:
 
 
 def parse_video(video: Any) -> Form:
-    """Recognise the form of a video, without decoding; see `GVEVideoProcessor.load` for the forms.
-
-    Raises:
-        FileNotFoundError: If the path does not exist.
-        ValueError: If it is an image, or in no accepted form.
-    """
+    """Recognise the form of a video, without decoding; see `GVEVideoProcessor.load` for the forms."""
     if isinstance(video, Form):
         return video
     if isinstance(video, (DecodedVideo, Features)):
@@ -184,12 +165,7 @@ def frame_size(form: Form) -> tuple[int, int]:
 
 
 def take_frames(frames: Any, indices: np.ndarray | None, layout: str | None) -> np.ndarray:
-    """Frames as one (F, H, W, 3) uint8 array; `indices` of None takes all.
-
-    Raises:
-        FileNotFoundError: If a frame's path does not exist.
-        ValueError: If a frame cannot be read, layouts or sizes are mixed, or pixels are out of range.
-    """
+    """Frames as one (F, H, W, 3) uint8 array; `indices` of None takes all."""
     if is_array(frames):
         return rgb_array(frames, layout, "video", indices)
     first = _list_layout(frames, layout)
@@ -232,10 +208,6 @@ def make_clip(form: Form, *, count: int, sample: bool, seconds_per_frame: float)
     """Sample the frames of a decoded video.
 
     The clip's interval is the whole video's length over the frames taken, as Qwen2.5-VL was trained.
-
-    Args:
-        count: Frames to take if `sample` is set and there are more.
-        seconds_per_frame: Assumed between two frames without times.
     """
     total = frame_count(form.frames)
     times, length = _clock(form, total, seconds_per_frame)
@@ -300,12 +272,7 @@ def flatten_videos(videos: Any) -> list[Any]:
 
 
 def look(source: Any, kind: str | None = None) -> Picture | Form:
-    """A file with its kind and size, from its headers in one opening; without a `kind` the content decides.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If its headers cannot be read.
-    """
+    """A file with its kind and size, from its headers in one opening; without a `kind` the content decides."""
     source = local_source(source)
     if isinstance(source, (str, PathLike)):
         check_file(source)

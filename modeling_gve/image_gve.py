@@ -18,15 +18,10 @@ BROKEN = (OSError, SyntaxError, EOFError, RuntimeError, PIL.Image.DecompressionB
 
 
 class Picture(NamedTuple):
-    """An image file whose header was read.
+    """An image file whose header was read."""
 
-    Attributes:
-        source: A path, bytes or a binary file.
-        size: (height, width), before it is turned upright.
-    """
-
-    source: Any
-    size: tuple[int, int]
+    source: Any  # A path, bytes or a binary file
+    size: tuple[int, int]  # (height, width), before it is turned upright
     kind: str = "image"
 
 
@@ -72,12 +67,7 @@ def image_size(image: Any) -> tuple[int, int]:
 
 
 def image_source(image: Any) -> Any:
-    """What to read an image from, unless it is an array: a PIL image, a path, or a binary file.
-
-    Raises:
-        FileNotFoundError: If the path does not exist.
-        ValueError: If it is a video or in no accepted form.
-    """
+    """What to read an image from, unless it is an array: a PIL image, a path, or a binary file."""
     source = local_source(image.source if isinstance(image, Picture) else image)
     if isinstance(source, (str, os.PathLike)):
         check_file(source)
@@ -138,9 +128,6 @@ def upright_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
 
     Transparent pixels become white: what colour a file stores beneath them is arbitrary. Grey levels of 16 and 32 bits
     are scaled to 8.
-
-    Raises:
-        ValueError: If a 32-bit image holds values outside the grey levels.
     """
     if name := getattr(image, "filename", ""):
         # Pillow maps the TIFF of a file with a name into memory before its orientation is known, at a wrong size
@@ -197,12 +184,7 @@ def channels_first(shape: Sequence[int], layout: str | None, kind: str) -> bool:
     """Whether channels come first: (C, H, W) or (F, C, H, W), not (H, W, C) or (F, H, W, C).
 
     Args:
-        shape: Three sizes for an image, four for a video.
         layout: One of `LAYOUTS[kind]`, or None if the shape decides.
-        kind: "image" or "video".
-
-    Raises:
-        ValueError: If the shape fits neither layout, fits both, or does not fit the given one.
     """
     last, first = LAYOUTS[kind]
     if len(shape) != len(last):
@@ -243,7 +225,6 @@ def rgb_array(array: Any, layout: str | None, kind: str, indices: np.ndarray | N
     Args:
         array: A numpy array or tensor; uint8, or floats in [0, 1].
         layout: One of `LAYOUTS[kind]`, or None if the shape decides.
-        indices: Frames to take; None takes all.
     """
     first = channels_first(array.shape, layout, kind)
     if _is_tensor(array):

@@ -31,20 +31,13 @@ def uniform_indices(total: int, count: int) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """A rule that picks frames: `count` spread evenly, or at most so many by a rate, or by `timestamps` alone.
-
-    Attributes:
-        fps: Frames a second.
-        timestamps: Seconds; the frame on the screen at each.
-        start: Seconds at which the sampled window begins.
-        end: Seconds at which it ends.
-    """
+    """A rule that picks frames: `count` spread evenly, or at most so many by a rate, or by `timestamps` alone."""
 
     count: int
-    fps: float | None = None
-    timestamps: tuple[float, ...] | None = None
-    start: float | None = None
-    end: float | None = None
+    fps: float | None = None  # frames a second
+    timestamps: tuple[float, ...] | None = None  # seconds; the frame on the screen at each
+    start: float | None = None  # seconds at which the sampled window begins
+    end: float | None = None  # seconds at which it ends
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -79,9 +72,6 @@ class Sampling:
         Args:
             times: (N,) seconds from the first frame, increasing.
             duration: Seconds from the first frame's start to the last one's end.
-
-        Raises:
-            ValueError: If a requested time lies beyond the end.
         """
         if self.by_count:
             return uniform_indices(len(times), self.count)
@@ -124,23 +114,15 @@ class UnreliableError(Exception):
 
 
 class Reading(NamedTuple):
-    """What a way of reading found.
-
-    Attributes:
-        indices: (F,) places of the frames in the video.
-        times: (F,) seconds from the first frame.
-        strategy: "index", "scan", "seek" or "sequential".
-        damaged: Whether the file is visibly damaged.
-        decoded: Packets given to the decoder.
-    """
+    """What a way of reading found."""
 
     frames: list[np.ndarray]
-    indices: np.ndarray
-    times: np.ndarray
+    indices: np.ndarray  # (F,) places of the frames in the video
+    times: np.ndarray  # (F,) seconds from the first frame
     duration: float
-    strategy: str
-    damaged: bool
-    decoded: int
+    strategy: str  # "index", "scan", "seek" or "sequential"
+    damaged: bool  # whether the file is visibly damaged
+    decoded: int  # packets given to the decoder
 
 
 class GroupDecoder:
@@ -221,11 +203,7 @@ REORDER = 17
 
 
 def by_index(container: Container, sampling: Sampling, convert: Converter) -> Reading:
-    """Read by the complete table of samples of an MP4 or MOV file, by a rule that needs the number of frames alone.
-
-    Raises:
-        UnreliableError: If the table is missing, edited or wrong.
-    """
+    """Read by the sample table of an MP4 or MOV file, which must be complete: UnreliableError if it is missing or wrong."""
     total = _indexed(container)
     indices = uniform_indices(total, sampling.count)
     wanted = set(indices.tolist())

@@ -38,12 +38,7 @@ def parse_inputs(inputs: Iterable[Any]) -> list[ParsedInput]:
 
 
 def parse_input(value: Any, index: int) -> ParsedInput:
-    """Take one input apart: a text, path, image, video, a dict of "text", "image" and "video", or a chat.
-
-    Raises:
-        FileNotFoundError: If a text looks like the path of a media file that does not exist.
-        ValueError: If the form is not accepted, or the input is empty.
-    """
+    """Take one input apart: a text, path, image, video, a dict of "text", "image" and "video", or a chat."""
     if isinstance(value, ParsedInput):
         return value
     place = f"inputs[{index}]"
@@ -205,11 +200,7 @@ def chat_of(row: ParsedInput) -> list[dict[str, Any]]:
 
 
 def resolve_path(message: Any) -> Any:
-    """Replace a lone text of the user by the file it names, if it names an image or video.
-
-    Raises:
-        FileNotFoundError: If the text is one word that names a media file which does not exist.
-    """
+    """Replace a lone text of the user by the file it names, if it names an image or video."""
     content = message.get("content") if isinstance(message, dict) else None
     if not isinstance(content, list) or len(content) != 1 or message.get("role") != "user":
         return message

@@ -91,11 +91,7 @@ def _bare(error: Exception) -> str:
 
 
 def local_source(source: Any) -> Any:
-    """Resolve {"bytes", "path"} and `data:` and `file:` addresses to a path or bytes; anything else passes unchanged.
-
-    Raises:
-        ValueError: If a dict holds neither bytes nor path, or an address cannot be read.
-    """
+    """Resolve {"bytes", "path"} and `data:` and `file:` addresses to a path or bytes; pass anything else unchanged."""
     if isinstance(source, dict) and source and source.keys() <= {"bytes", "path"}:
         source = source["bytes"] if source.get("bytes") is not None else source.get("path")
         if source is None:

@@ -43,13 +43,7 @@ class GVEModel(EmbedderMixin, Qwen2_5_VLModel):
         """(3, B, T) positions on the three axes, and (B, 1) their excess over each row's length.
 
         Args:
-            input_ids: (B, T).
-            mm_token_type_ids: (B, T), or None to derive it from the ids.
-            image_grid_thw: (images, 3).
-            video_grid_thw: (videos, 3).
             second_per_grid_ts: (videos,), seconds between two steps of the time axis.
-            attention_mask: (B, T).
-            **kwargs: Passed on in the `stock` mode.
         """
         types = self.token_types(input_ids) if mm_token_type_ids is None else mm_token_type_ids
         if self.config.position_mode == "stock":

@@ -28,14 +28,7 @@ def overhead(device: torch.device) -> int:
 
 
 def spans(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First column, and column after the last, of each row's attended tokens; both 0 for an empty row.
-
-    Args:
-        mask: (B, T), true where a token counts.
-
-    Returns:
-        (B,) and (B,).
-    """
+    """(B,) first column and (B,) column after the last attended one of a (B, T) mask; both 0 for an empty row."""
     some = mask.any(1)
     first = mask.argmax(1)
     return first * some, (mask.shape[1] - mask[:, ::-1].argmax(1)) * some
@@ -69,9 +62,6 @@ def owners(counts: np.ndarray, sizes: np.ndarray, name: str) -> np.ndarray:
     Args:
         counts: (B,), placeholder tokens of each row.
         sizes: (M,), tokens of each image or video, in the order of the rows.
-
-    Raises:
-        ValueError: If the sizes do not fill the rows.
     """
     ends = counts.cumsum()
     rows = np.searchsorted(ends, sizes.cumsum() - sizes, side="right")

@@ -54,14 +54,10 @@ class Seen(NamedTuple):
 
 
 class CallLimits(NamedTuple):
-    """Limits of one call; sizes are {"shortest_edge", "longest_edge"} in pixels.
-
-    Attributes:
-        sample: Whether decoded videos of more than `frames` frames are sampled.
-    """
+    """Limits of one call; sizes are {"shortest_edge", "longest_edge"} in pixels."""
 
     frames: int
-    sample: bool
+    sample: bool  # whether decoded videos of more than `frames` frames are sampled
     video: dict[str, int]
     image: dict[str, int]
 
@@ -153,14 +149,7 @@ def token_pixels(processor: Any) -> int:
 
 
 def systems_of(rows: Sequence[ParsedInput], instruction: str | Sequence[str | None] | None) -> list[str | None]:
-    """The system message of each input; None or "" stands for the default.
-
-    Args:
-        instruction: One for all, one an input, or None.
-
-    Raises:
-        ValueError: If their number differs, one is not a text, or an input has two.
-    """
+    """The system message of each input, from one for all or one an input; None or "" stands for"""
     shared = instruction is None or isinstance(instruction, str)
     given = [instruction] * len(rows) if shared else list(instruction)
     if len(given) != len(rows):

@@ -27,9 +27,6 @@ def grid_positions(frames: int, height: int, width: int, step: float) -> np.ndar
     """(3, N) positions of one image or video that starts at 0; int64, read-only because it is cached.
 
     Args:
-        frames: Steps on the time axis.
-        height: Merged patches from top to bottom.
-        width: Merged patches from left to right.
         step: Positions between two steps of the time axis; fractions are dropped after the multiplication.
     """
     time = (np.arange(frames, dtype=np.float32) * np.float32(step)).astype(np.int64)
@@ -51,9 +48,6 @@ def row_positions(types: np.ndarray, vision: Sequence[Iterator[np.ndarray]]) -> 
     Args:
         types: (T,), 0 text, 1 image, 2 video.
         vision: Iterators over the `grid_positions` of the images and of the videos.
-
-    Raises:
-        ValueError: If the tokens of an image or video do not match its grid.
     """
     if not types.any():
         return np.broadcast_to(np.arange(len(types)), (3, len(types)))
@@ -93,7 +87,6 @@ def mrope_positions(
         image_grids: Patches (time, height, width) of each image, in the order of the rows.
         video_grids: The same for each video.
         seconds: Seconds between two steps of the time axis, one a video; None means 1.
-        merge: Patches merged along each side.
         tokens_per_second: Positions on the time axis a second.
 
     Returns:

@@ -188,10 +188,6 @@ class EmbeddingProcessorMixin(PlanMixin):
 
         A lone text that names a media file becomes that file: sentence-transformers takes paths with suffixes it does
         not know, and paths that do not exist, for texts. Control tokens in the words stay words.
-
-        Raises:
-            FileNotFoundError: If the text is one word that names a media file which does not exist.
-            ValueError: If `prepare` would reject the chat, or another template is given.
         """
         if chat_template not in (None, self.chat.template):
             raise ValueError(
@@ -306,12 +302,7 @@ class EmbeddingProcessorMixin(PlanMixin):
 
 
 class GVEProcessor(EmbeddingProcessorMixin, Qwen2_5_VLProcessor):
-    """Turns inputs into the tensors of a `GVEModel`.
-
-    Args:
-        default_system: The system message of inputs without an instruction.
-        end_token: The token appended to every input.
-    """
+    """Turns inputs into the tensors of a `GVEModel`."""
 
     def __init__(
         self,

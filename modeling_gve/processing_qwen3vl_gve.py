@@ -23,8 +23,6 @@ class GVEQwen3VLProcessor(EmbeddingProcessorMixin, Qwen3VLProcessor):
     """Turns inputs into the tensors of a `GVEQwen3VLModel`: patches of 16 pixels, mean and deviation 0.5.
 
     Args:
-        default_system: The system message of inputs without an instruction.
-        end_token: The token appended to every input.
         outer_delimiters: Whether one more pair of delimiters encloses all steps of a video. transformers writes it
             since 5.10; Qwen3-VL was trained without, as transformers 4.57 wrote videos.
     """

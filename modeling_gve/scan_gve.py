@@ -27,27 +27,16 @@ PACKET_BYTES = 512
 
 
 class Table(NamedTuple):
-    """Packets of a stream in decoding order.
+    """Packets of a stream in decoding order."""
 
-    Attributes:
-        ticks: Presentation time of each, on the mended clock if theirs is broken, as in the held packets.
-        stamps: Decoding time of each.
-        order: (N,) presentation times that are shown, increasing.
-        elapsed: (N,) ticks of the container's one clock from the first frame.
-        keys: Places of the keyframes.
-        held: The packets, or None where they are too many bytes.
-        last: Ticks that the last frame is shown.
-        damaged: Whether reading ended in an error, or before the end that the headers promise.
-    """
-
-    ticks: list[int]
-    stamps: list[int | None]
-    order: np.ndarray
-    elapsed: np.ndarray
-    keys: list[int]
-    held: list[av.Packet] | None
-    last: int
-    damaged: bool
+    ticks: list[int]  # presentation time of each, on the mended clock if theirs is broken, as in the held packets
+    stamps: list[int | None]  # decoding time of each
+    order: np.ndarray  # (N,) presentation times that are shown, increasing
+    elapsed: np.ndarray  # (N,) ticks of the container's one clock from the first frame
+    keys: list[int]  # places of the keyframes
+    held: list[av.Packet] | None  # the packets, or None where they are too many bytes
+    last: int  # ticks that the last frame is shown
+    damaged: bool  # whether reading ended in an error, or before the end that the headers promise
 
 
 def scan(container: Container) -> Table:
@@ -165,10 +154,9 @@ def _vp9_visible(packet: av.Packet) -> bool:
 
 
 def by_scan(container: Container, sampling: Sampling, convert: Converter) -> Reading:
-    """Read by a table of all packets, by any rule; groups come from memory, or are sought in a large file.
+    """Read by a table of all packets, by any rule; UnreliableError if the packets do not show what they promise.
 
-    Raises:
-        UnreliableError: If the packets do not show what they promise.
+    Groups come from memory, or are sought in a large file.
     """
     table = scan(container)
     if table.held is None and table.order is table.elapsed:

@@ -79,8 +79,6 @@ def write_sentence_files(
 
     Args:
         prompts: Instructions by name, added to `PROMPTS`.
-        truncate_dim: Dimensions the model keeps; None for all.
-        replace: Overwrite files that are already there.
     """
     contents = {
         "modules.json": MODULES,
@@ -105,7 +103,6 @@ def save_embedder(
 
     Args:
         prompts: Instructions by name for `encode(..., prompt_name=)`, added to `PROMPTS`.
-        max_shard_size: Largest file of weights.
         state_dict: The weights, if the model itself does not hold all of them.
     """
     folder = Path(folder)

@@ -21,22 +21,14 @@ OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds on one file; the defaults let every ordinary video through.
+    """Bounds on one file; the defaults let every ordinary video through."""
 
-    Attributes:
-        max_bytes: Size of the file.
-        max_pixels: Pixels of one decoded frame; 8,192 x 4,608 holds 8K.
-        max_output: Bytes of all returned frames together.
-        max_packets: Packets of its video stream; the default is 37 hours of 30 frames a second.
-        timeout: Seconds of reading, checked between packets, so that one packet may overrun it.
-    """
-
-    max_bytes: int = 64 << 30
-    max_pixels: int = 8192 * 4608
-    max_output: int = 8 << 30
-    max_packets: int = 4_000_000
+    max_bytes: int = 64 << 30  # size of the file
+    max_pixels: int = 8192 * 4608  # pixels of one decoded frame; 8,192 x 4,608 holds 8K
+    max_output: int = 8 << 30  # bytes of all returned frames together
+    max_packets: int = 4_000_000  # packets of its video stream; the default is 37 hours of 30 frames a second
     max_streams: int = 64
-    timeout: float = 600.0
+    timeout: float = 600.0  # seconds of reading, checked between packets, so that one packet may overrun it
 
     def __post_init__(self) -> None:
         for name in ("max_bytes", "max_pixels", "max_output", "max_packets", "max_streams", "timeout"):
@@ -91,11 +83,7 @@ class Budget:
 
 
 class Opened:
-    """A source opened once, to be read any number of times.
-
-    Args:
-        descriptor: The file's own, if it was opened here; FFmpeg then reads it without Python in between.
-    """
+    """A source opened once, to be read any number of times."""
 
     def __init__(self, name: str, file: Any, limits: Limits, descriptor: int | None = None) -> None:
         self.name = name
@@ -166,13 +154,7 @@ class Nameless:
 
 @contextmanager
 def open_source(source: VideoSource, limits: Limits) -> Iterator[Opened]:
-    """Open a source once, for as many readings as it takes.
-
-    Raises:
-        FileNotFoundError: If a path does not exist.
-        ValueError: If the source is of another kind, not a regular file, empty, too large, a still picture, changed
-            while it was read, or a URL that is not allowed.
-    """
+    """Open a source once, for as many readings as it takes."""
     name, source = source_name(source), local_source(source)
     if isinstance(source, (str, PathLike)):
         with _regular(name, fspath(source)) as file:

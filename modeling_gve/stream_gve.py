@@ -171,11 +171,7 @@ def decode_all(container: Container, wanted: set[int], convert: Converter) -> Fu
 
 
 def decode_in_order(name: str, read: Callable[[set[int]], FullDecoding], guess: int, sampling: Sampling) -> Reading:
-    """Decode everything and keep what is wanted; decode again if `guess`, 0 for unknown, was wrong.
-
-    Raises:
-        ValueError: If two readings give different numbers of frames, or none.
-    """
+    """Decode everything and keep what is wanted; decode again if `guess`, 0 for unknown, was wrong."""
     guessed = sampling.by_count and guess
     row = read(set(uniform_indices(guess, sampling.count).tolist()) if guessed else set())
     total, sent = len(row.times), row.sent

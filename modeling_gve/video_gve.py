@@ -66,34 +66,21 @@ class Frames:
 
 
 class VideoInfo(NamedTuple):
-    """What the headers of a video say.
+    """What the headers of a video say."""
 
-    Attributes:
-        total: Frames, or None if unknown and no rate is known.
-        exact: Whether `total` is a count and not a guess.
-        duration: Seconds, or None; a guess where the clock may restart (MPEG-TS, MPEG-PS, FLV).
-        width: Pixels, as stored; `read_video` turns pictures upright, which may exchange the sides.
-        pixel_aspect: Width of a pixel over its height; frames are never stretched by it.
-    """
-
-    total: int | None
-    exact: bool
+    total: int | None  # frames, or None if unknown and no rate is known
+    exact: bool  # whether `total` is a count and not a guess
     fps: float | None
-    duration: float | None
-    width: int
+    duration: float | None  # seconds, or None; a guess where the clock may restart (MPEG-TS, MPEG-PS, FLV)
+    width: int  # pixels, as stored; `read_video` turns pictures upright, which may exchange the sides
     height: int
     codec: str
     container: str
-    pixel_aspect: float
+    pixel_aspect: float  # width of a pixel over its height; frames are never stretched by it
 
 
 def video_info(source: VideoSource, *, limits: Limits | None = None) -> VideoInfo:
-    """What a video's headers say, without decoding a frame: about a millisecond; see `read_video` for the arguments.
-
-    Raises:
-        FileNotFoundError: If the path does not exist.
-        ValueError: If the file is not a video, has no video stream or no size, or exceeds its limits.
-    """
+    """Read a video's headers in about a millisecond, no frame decoded; `read_video` lists arguments and errors."""
     limits = limits or Limits()
     with open_source(source, limits) as opened:
         budget = Budget(opened.name, limits)

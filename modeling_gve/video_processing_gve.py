@@ -44,11 +44,7 @@ class GVEVideoProcessor(VideoProcessorMixin):
     torchvision.
 
     Args:
-        num_frames: Frames taken from each video.
         size: {"shortest_edge", "longest_edge"}: least and most pixels a frame; by default 4 and 200 tokens.
-        patch_size: Side of a patch in pixels.
-        temporal_patch_size: Frames a patch.
-        merge_size: Patches merged along each side.
         seconds_per_frame: Between two frames of an array without times; transformers' 1/24 would put all frames at one
             temporal position.
         do_sample_frames: Whether arrays of more than `num_frames` frames are sampled.
@@ -196,9 +192,7 @@ class GVEVideoProcessor(VideoProcessorMixin):
         """Decode and cut videos: the clips, and the tensors of `preprocess`.
 
         Args:
-            video_metadata: One entry a video for arrays, or None.
             places: What messages call each video; then `videos` is a flat list.
-            **others: transformers' arguments that change nothing here; any other is an error.
         """
         if ignored := sorted(name for name, value in others.items() if value is not None and name not in NO_EFFECT):
             raise ValueError(
@@ -247,8 +241,6 @@ def beside_features(data: dict[str, torch.Tensor], media: Sequence[Any], kind: s
 
     Args:
         data: Pixels and (n, 3) grids of the media with pixels; empty if there are none.
-        media: All media of one kind, in order.
-        kind: "image" or "video".
 
     Returns:
         The same with the grids of all, and the (V, W) features.
@@ -265,11 +257,6 @@ def beside_features(data: dict[str, torch.Tensor], media: Sequence[Any], kind: s
 
 def cut_patches(frames: np.ndarray, *, side: int, depth: int, merge: int) -> tuple[np.ndarray, list[int]]:
     """Cut (F, H, W, 3) uint8 frames into patches, in blocks the vision tower merges; the last frame fills up a patch.
-
-    Args:
-        side: Height and width of a patch in pixels.
-        depth: Frames of a patch.
-        merge: Patches merged along each side.
 
     Returns:
         (N, P) uint8, values ordered by channel, frame, row and column, and [patches along time, height, width].

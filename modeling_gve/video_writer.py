@@ -34,9 +34,6 @@ def encode_mp4(
     Args:
         crf: Quality as x264 counts it, 0 (best) to 51.
         max_pixels: Largest frame; larger ones are resized, and an odd side loses a pixel. None keeps the size.
-
-    Raises:
-        ValueError: For no frames, frames of another shape or type, or, without `max_pixels`, odd sides.
     """
     height, width = _size(frames, even=max_pixels is None)
     scale = 1.0 if max_pixels is None else min(1.0, (max_pixels / (height * width)) ** 0.5)
@@ -57,8 +54,6 @@ def h264_writer(
 
     Args:
         size: (height, width), both even; frames are resized to it.
-        rate: Frames a second, as the header states it.
-        crf: As for `encode_mp4`.
         clock: Ticks a second.
     """
     with av.open(file, "w", format="mp4", options=_BITEXACT) as container:
@@ -78,12 +73,7 @@ def h264_writer(
 
 
 def remux(source: VideoSource) -> bytes:
-    """The packets of a video in a new MP4 file; damaged ones, and those whose time does not ascend, stay behind.
-
-    Raises:
-        FileNotFoundError: If the path does not exist.
-        ValueError: If it is not a video, MP4 does not take its codec, or no packet can be kept.
-    """
+    """The packets of a video in a new MP4 file; damaged ones, and those whose time does not ascend, stay behind."""
     buffer, last, limits = io.BytesIO(), None, Limits()
     with open_source(source, limits) as opened, Container(opened, Budget(opened.name, limits), quick=False) as found:
         try:

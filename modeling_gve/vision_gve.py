@@ -40,10 +40,6 @@ class VisionFeaturesMixin:
         """(V, W) vision features of images or of videos, for `forward` as `image_embeds` or `video_embeds`.
 
         Any selection of whole images or videos, in any order and repeated or not, is what the tower would give for it.
-
-        Args:
-            pixel_values: (S, values a patch), patches of all images, or of all videos, one after another.
-            grid_thw: (M, 3), patches along time, height and width.
         """
         tables = self.tower_tables(grid_thw, None)
         return self.features_of(self.get_image_features(pixel_values, grid_thw, return_dict=True, **tables))
@@ -121,7 +117,6 @@ class GVEVisionAttention(Qwen2_5_VLVisionAttention):
         Args:
             cu_seqlens: (C + 1,), where the chunks start and end.
             position_embeddings: Cosines and sines, each (S, E).
-            max_seqlen: Length of the longest chunk, for flash attention.
         """
         lengths = cu_seqlens.diff()
         length = int(lengths[0])

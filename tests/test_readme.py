@@ -88,6 +88,7 @@ def test_options_exist(name, capsys):
     except SystemExit as stop:
         assert stop.code in (0, None)
     known = set(re.findall(r"--?[\w-]+", capsys.readouterr().out))
+    known |= {"--" + name[2:].replace("_", "-") for name in known}  # `gve train` takes both spellings
     for words in gve_commands():
         if words and words[0] == name:
             used = {word.partition("=")[0] for word in words[1:] if re.match(r"--?[A-Za-z]", word)}

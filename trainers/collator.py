@@ -38,7 +38,6 @@ class PairCollator:
     is the (B, B) match mask of the loss. Only the processor and its cache are held, so workers may be spawned.
 
     Args:
-        max_length: Tokens of a row; None takes the processor's.
         store: Features of the vision tower; what it holds is not decoded, see `MediaReader.column`.
         share_media: Whether a batch brings each distinct image and video once, whichever rows and sides show it.
     """
@@ -120,11 +119,7 @@ class PairCollator:
 
 
 class MediaTable:
-    """The distinct images and videos of a batch, each read once.
-
-    Attributes:
-        media: By kind, in the order of first appearance.
-    """
+    """The distinct images and videos of a batch by kind, in order of first appearance, each read once."""
 
     def __init__(self, reader: MediaReader) -> None:
         self.reader = reader
@@ -143,11 +138,7 @@ class MediaTable:
         return out
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a model takes of all of them; see `MediaReader.tensors`.
-
-        Without a feature store patches of videos are uint8: a batch takes a quarter of the memory, and the loss normalises
-        what the tower is about to see.
-        """
+        """What a model takes of all of them; without a store videos stay uint8, in a quarter of the memory."""
         tensors: dict[str, Tensor] = {}
         for found in self.media.values():
             tensors |= self.reader.tensors(found, as_bytes=self.reader.store is None) if found else {}

@@ -54,13 +54,6 @@ def gathered_info_nce(
 
     The gather passes gradients back, so that the mean over processes that DDP takes is the gradient of one large
     batch. True matches are known within a process only; across processes the duplicate and margin masks remain.
-
-    Args:
-        queries: (B, D) of this process.
-        targets: (B, D) of this process.
-        negatives: (B, K, D) of this process, or None.
-        matches: (B, B) bool of this process, or None.
-        false_negative_margin: In cosine, or None.
     """
     queries, targets = queries.float(), targets.float()
     everyone = all_gather_with_grad(queries), all_gather_with_grad(targets)  # (W B, D) each

@@ -25,8 +25,6 @@ class OutsideEncoder:
     """Any embedder, such as the strong one that scores alignment in the first epoch (paper, section 3.3).
 
     Args:
-        encoder: Has `encode_query` and `encode_document`, as a SentenceTransformer does.
-        batch_size: Rows of a forward pass.
         cache: Keeps vectors by content, so that nothing is embedded twice; None keeps them for one call.
     """
 
@@ -34,11 +32,7 @@ class OutsideEncoder:
         self.encoder, self.batch_size, self.cache = encoder, batch_size, cache
 
     def __call__(self, rows: Sequence[Row], side: Side) -> np.ndarray:
-        """Embed one side, queries by the instruction of their row.
-
-        Raises:
-            ValueError: Where the embedder gives anything but one finite vector of one width for each row.
-        """
+        """Embed one side, queries by the instruction of their row."""
         inputs = [{**row[side], "id": row["id"]} for row in rows]
         label = rows[0]["task"]
         try:
@@ -68,9 +62,7 @@ class LiveEncoder:
     Dropout is off while it works, and neither weights nor random states change.
 
     Args:
-        collator: Prepares the rows; its hard negatives are not used.
         cache: Features of the frozen vision tower, for media whose patches the collator leaves out; or None.
-        batch_size: Rows of a forward pass.
     """
 
     def __init__(

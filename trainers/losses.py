@@ -30,8 +30,6 @@ class GVELoss(nn.Module):
     Args:
         temperature: tau.
         false_negative_margin: In cosine; None turns the mask off.
-        gather_across_devices: Whether the pairs of the other processes serve as negatives too.
-        matryoshka_dims: Widths at which the loss is taken too; see `gve.trainers.contrast`.
         matryoshka_weights: One a width, where the full width has 1; None gives each 1.
         autocast: Type in which the run computes; None takes the one set around the call.
 

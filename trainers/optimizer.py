@@ -22,10 +22,7 @@ class MasterWeightOptimizer(torch.optim.Optimizer):
     `param_groups` hold the model's own parameters, so gradient clipping, `zero_grad` and learning-rate schedules work
     as with any optimizer; options of a group are handed on before each step. A parameter that is fp32 is its own
     master and costs nothing more. The masters are part of the state, so a resumed run repeats the uninterrupted one
-    to the bit.
-
-    Args:
-        groups: Parameter groups, each with `params`, `kind` ("muon" or "adamw"), `lr` and options of that optimizer.
+    to the bit. Each group has `params`, `kind` ("muon" or "adamw"), `lr` and options of that optimizer.
     """
 
     def __init__(self, groups: Sequence[dict[str, Any]]) -> None:
@@ -96,10 +93,7 @@ def build_optimizer(
     betas: tuple[float, float] = (0.9, 0.98),
     eps: float = 1e-8,
 ) -> MasterWeightOptimizer:
-    """Muon for the hidden matrices, AdamW for the rest; AdamW for everything without a Muon rate.
-
-    Frozen parameters are left out. Biases and norms are not decayed.
-    """
+    """Muon for trainable hidden matrices if it has a rate, AdamW for the rest; biases and norms are not decayed."""
     tables = {id(m.weight) for m in model.modules() if isinstance(m, EMBEDDING_TYPES)}
     hidden: list[Tensor] = []
     decayed: list[Tensor] = []

@@ -65,11 +65,7 @@ class Prober:
         }
 
     def __call__(self, encode: SideEncoder) -> dict[str, TaskScores]:
-        """Score every task; under several processes, on all of them at once.
-
-        Raises:
-            ValueError: Where the embedder gives anything but finite (N, D) vectors.
-        """
+        """Score every task; under several processes, on all of them at once."""
         hidden = not self.progress or self.rank > 0
         bar = tqdm(self.picks, desc="probe", unit="task", leave=False, disable=hidden)
         return {task: self._score(task, encode) for task in bar}

@@ -78,11 +78,7 @@ class TrainCommand:
 
 
 def parse(argv: Sequence[str]) -> tuple[TrainCommand, GVETrainingArguments]:
-    """Read a recipe as the first word and flags, which override it.
-
-    Raises:
-        ValueError: For a missing recipe, an unknown setting, or no model and data.
-    """
+    """Read a recipe as the first word and flags, which override it."""
     argv = _with_recipe_flag(list(argv))
     parser = make_parser()
     known = {action.dest for action in parser._actions}
@@ -180,9 +176,6 @@ def read_recipe(name: str, known: Iterable[str] | None = None) -> dict[str, Any]
     Args:
         name: A YAML file, or the name of one in `trainers/recipes`.
         known: All flags; None accepts any.
-
-    Raises:
-        ValueError: For a missing recipe, one without settings, or an unknown setting.
     """
     path = next((path for path in (Path(name), RECIPES / f"{name}.yaml") if path.is_file()), None)
     if path is None:

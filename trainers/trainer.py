@@ -59,9 +59,6 @@ class GVETrainer(SentenceTransformerTrainer):
         prober: The strong embedder that the first epoch asks. Without one the first epoch is uniform: an untrained
             model's own scores tell modalities apart, not what is aligned.
         **kwargs: Passed on; `model_init` is refused, because the caches and the checkpoints belong to one model.
-
-    Raises:
-        ValueError: Where the model, the arguments or the data are missing or of another kind.
     """
 
     training_args_class = GVETrainingArguments

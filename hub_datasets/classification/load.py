@@ -1,7 +1,7 @@
 """Reads the labelled videos of one classification task from a folder and checks them.
 
-Three layouts: `queries.jsonl` (a video, its own candidates, the index of the answer), `labels.csv` (path, label), or a
-folder of videos for each class. Beside the last two, `classes.txt` may name all classes, one a line.
+Three layouts: `queries.jsonl` (a video, its own candidates, the index of the answer), `labels.csv` (path, label), or
+one folder of videos per class. Beside the last two, `classes.txt` may name all classes, one a line.
 
 Shapes: Q queries, N classes or distinct candidates.
 """
@@ -35,7 +35,7 @@ QUERIES, LABELS, CLASSES = "queries.jsonl", "labels.csv", "classes.txt"
 
 
 class _Rows(NamedTuple):
-    """Content of a folder: ids and paths of Q videos, ids and texts of N candidates, and which answers which."""
+    """Ids and paths of Q videos, ids and texts of N candidates, and the answer of each query."""
 
     query_ids: list[str]
     paths: list[Path]
@@ -46,12 +46,11 @@ class _Rows(NamedTuple):
 
 
 def load_folder(folder: str | PathLike[str], task: ClassificationTask, *, strict: bool = False) -> EvaluationSet:
-    """Load and check the videos of one task: each has one positive among all classes, or among its own candidates.
+    """Load and check the videos of one task; each has one positive among all classes or its own candidates.
 
     Raises:
-        ValueError: If the folder, its classes or the videos of a class are missing, if a label, path or answer is unknown
-            or repeated, if a file is not a video, or, if `strict`, if the number of classes is not the published one
-            (otherwise that is a warning).
+        ValueError: A folder, class or video is missing, a label, path or answer is unknown or repeated, or a file is no
+            video. With `strict`, also if the number of classes differs from the published one (else a warning).
     """
     root = Path(folder)
     if not root.is_dir():
@@ -80,10 +79,7 @@ def load_folder(folder: str | PathLike[str], task: ClassificationTask, *, strict
 
 
 def label_words(name: str) -> str:
-    """The name of a class as words: "ApplyEyeMakeup" and "apply_eye_makeup" are "apply eye makeup".
-
-    A name with spaces keeps its capitals; the brackets of placeholders go.
-    """
+    """A class name as words: "ApplyEyeMakeup" -> "apply eye makeup". Names with spaces keep their capitals."""
     text = " ".join(re.sub(r"[_\[\]]", " ", name).split())
     if " " in name.strip():
         return text
@@ -91,7 +87,6 @@ def label_words(name: str) -> str:
 
 
 def _read_classes(root: Path, task: ClassificationTask, *, has_labels: bool) -> _Rows:
-    """Videos with the name of their class."""
     pairs = _labels_of_file(root, task) if has_labels else _labels_of_folders(root, task)
     listed = root / CLASSES
     names = _lines(listed) if listed.is_file() else sorted({label for _, label in pairs})
@@ -140,7 +135,7 @@ def _labels_of_file(root: Path, task: ClassificationTask) -> list[tuple[str, str
 
 
 def _read_queries(root: Path, task: ClassificationTask) -> _Rows:
-    """Videos with candidates of their own; texts are kept as they are, and equal ones are one corpus row."""
+    """Videos with candidates of their own; equal texts share a corpus row."""
     query_ids, paths, answers, pools = [], [], [], []
     corpus: dict[str, int] = {}
     for number, line in enumerate(_lines(root / QUERIES), start=1):
@@ -157,7 +152,7 @@ def _read_queries(root: Path, task: ClassificationTask) -> _Rows:
 
 
 def _parse(line: str, where: str) -> dict[str, Any]:
-    """One row {id, video, candidates, answer}; without an id, the video's path is the id."""
+    """One row {id, video, candidates, answer}; the id defaults to the video's path."""
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
@@ -180,7 +175,7 @@ def _parse(line: str, where: str) -> dict[str, Any]:
 
 
 def _check_videos(paths: Sequence[Path], task: ClassificationTask) -> None:
-    """Every path must be a file with a video stream; only headers are read."""
+    """Check for a video stream; reads headers only."""
     with ThreadPoolExecutor() as threads:
         found = tqdm(threads.map(_problem, paths), total=len(paths), desc=f"check {task.slug}", unit="video", delay=2)
         problems = [(path, problem) for path, problem in zip(paths, found, strict=True) if problem]
@@ -191,7 +186,6 @@ def _check_videos(paths: Sequence[Path], task: ClassificationTask) -> None:
 
 
 def _problem(path: Path) -> str | None:
-    """Why a file cannot be a query, or None."""
     if not path.is_file():
         return "is not a file"
     try:

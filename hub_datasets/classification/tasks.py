@@ -7,28 +7,21 @@ from gve.hub_datasets.uvrb.sources import Origin
 
 @dataclass(frozen=True)
 class ClassificationTask:
-    """How a data set of labelled videos is queried and scored; it counts towards no ability of UVRB.
-
-    Attributes:
-        instruction: Instruction of the queries, which are videos.
-        template: Text of a class; {label} is replaced by the words of its name.
-        num_classes: Classes of the published data set, each a candidate of every query.
-        metric: Accuracy, under the name it has in retrieval.
-    """
+    """How a data set of labelled videos is queried and scored; it counts towards no ability of UVRB."""
 
     name: str
     instruction: str
-    template: str
+    template: str  # {label} becomes the words of the class name
     num_classes: int
     source: Origin
     abilities: tuple[str, ...] = ()
     query_modalities: tuple[str, ...] = ("video",)
     corpus_modality: str = "text"
-    metric: str = "precision@1"
+    metric: str = "precision@1"  # accuracy, by its retrieval name
 
     @property
     def slug(self) -> str:
-        """The name in lower case, as commands and folders spell it."""
+        """Lower-case name, for commands and folders."""
         return self.name.lower()
 
 

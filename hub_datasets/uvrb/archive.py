@@ -1,4 +1,4 @@
-"""The official archives as they unpack: jsonl files beside folders of videos, frames and images, read and checked.
+"""Reads and checks the official archives as they unpack: jsonl files beside folders of videos, frames and images.
 
 One archive a set, in `<NAME>/UVRB/<NAME>/`, with `jsonl/queries.jsonl`, `corpus.jsonl` and `instances.jsonl`.
 """
@@ -24,7 +24,7 @@ _POOL_KEYS = ("candidates", "candidate", "cands", "cand", "pool", "candidate_ids
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with an archive: its set, kind, place (file and line, or row) and description."""
+    """One fault of an archive; `where` is a file and line, or a row."""
 
     set: str
     kind: str
@@ -37,21 +37,13 @@ class Problem:
 
 @dataclass
 class Archive:
-    """One set as the archive has it.
-
-    Attributes:
-        queries: Rows of id, text, image and video; media are paths, or None.
-        corpus: Path of each video by id, None if it is missing.
-        positives: Ids of the corpus by query.
-        pools: Ids of the candidates by query, or None.
-        problems: Everything that is wrong.
-    """
+    """One set as the archive has it."""
 
     task: RetrievalSet
-    queries: list[dict[str, Any]] = field(default_factory=list)
-    corpus: dict[str, Path | None] = field(default_factory=dict)
-    positives: dict[str, list[str]] = field(default_factory=dict)
-    pools: dict[str, list[str]] | None = None
+    queries: list[dict[str, Any]] = field(default_factory=list)  # id, text, image, video; media are paths or None
+    corpus: dict[str, Path | None] = field(default_factory=dict)  # path by id, None if missing
+    positives: dict[str, list[str]] = field(default_factory=dict)  # corpus ids by query
+    pools: dict[str, list[str]] | None = None  # candidate ids by query
     problems: list[Problem] = field(default_factory=list)
 
     def note(self, kind: str, where: str, what: str) -> None:
@@ -60,7 +52,7 @@ class Archive:
 
 
 def find_archive(source: Path, task: RetrievalSet) -> Path | None:
-    """The folder of a set, which holds `jsonl`; None if there is none below the source."""
+    """The folder of a set that holds `jsonl`, or None."""
     name = task.name
     for folder in (source / name / "UVRB" / name, source / "UVRB" / name, source / name):
         if (folder / "jsonl").is_dir():
@@ -69,7 +61,7 @@ def find_archive(source: Path, task: RetrievalSet) -> Path | None:
 
 
 def read_archive(source: Path, task: RetrievalSet) -> Archive:
-    """Read one set and check everything that can be checked without decoding; all problems are found, not only the first."""
+    """Read one set and collect every problem that shows without decoding."""
     archive = Archive(task)
     folder = find_archive(source, task)
     if folder is None:
@@ -113,7 +105,7 @@ def _refuse(constant: str) -> None:
 
 
 def _identity(archive: Archive, where: str, row: Mapping[str, Any], taken: Mapping[str, Any]) -> str | None:
-    """A row's id as text; None if it has none or another row has it."""
+    """A row's id as text; None if absent or taken."""
     identity = row.get("id")
     if not isinstance(identity, str | int) or identity == "":
         archive.note(STRUCTURE, where, f"id {shown(identity)}; a text or whole number is needed")
@@ -221,7 +213,7 @@ def _first(row: Mapping[str, Any], keys: Sequence[str]) -> Any:
 
 
 def _ids(archive: Archive, where: str, value: Any) -> list[str]:
-    """Known ids of the corpus from one id, a list of them, or a list of rows with an id."""
+    """Known corpus ids from one id, a list of ids, or a list of rows with an id."""
     values = value if isinstance(value, list) else [] if value is None else [value]
     found = [str(one.get("id") if isinstance(one, dict) else one) for one in values]
     for identity in found:

@@ -43,7 +43,7 @@ video and text that is in here too."""
 
 
 def archive_card(folder: Path, sets: Sequence[ConvertedSet]) -> str:
-    """The README of a converted folder: front matter, then a description of the sets that were stored."""
+    """README of a converted folder: front matter, then the stored sets."""
 
     def config(name: str, files: Iterable[Path], **options: Any) -> list[str]:
         names = [path.relative_to(folder).as_posix() for path in files]
@@ -75,5 +75,5 @@ def archive_card(folder: Path, sets: Sequence[ConvertedSet]) -> str:
 
 
 def _digest(path: Path) -> bytes:
-    """Digest of a file; a file of videos has the digest of its content in its name, and may be large."""
+    """File digest; video shards skip the read, since their names already hold a content digest."""
     return file_digest(path) if path.stem == SPLIT else f"{path.name}|{path.stat().st_size}".encode()

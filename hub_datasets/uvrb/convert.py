@@ -1,6 +1,6 @@
-"""A user's own copy of the official archives as a folder that our loader, `load_dataset` and MTEB read.
+"""Converts a user's copy of the official archives to a folder that our loader, `load_dataset` and MTEB read.
 
-First everything written in the archives is checked, then each distinct video is read once.
+All text in the archives is checked first; then each distinct video is read once.
 """
 
 import json
@@ -29,17 +29,11 @@ _TOP_RANKED = Features({"query-id": _TEXT, "corpus-ids": List(_TEXT)})
 
 @dataclass(frozen=True)
 class Leniency:
-    """Which problems do not stop a conversion; each is reported all the same.
+    """Which problems do not stop a conversion; all are reported."""
 
-    Attributes:
-        any_counts: Numbers of queries, videos or candidates other than the paper's.
-        without_pools: Sets that need candidate pools and have none; they are stored and cannot be scored.
-        allow_missing: Missing and broken media; whatever needs them is left out.
-    """
-
-    any_counts: bool = False
-    without_pools: bool = False
-    allow_missing: bool = False
+    any_counts: bool = False  # queries, videos or candidates differ from the paper
+    without_pools: bool = False  # such sets are stored but cannot be scored
+    allow_missing: bool = False  # drops rows whose media are missing or broken
 
     def stops(self, problem: Problem) -> bool:
         """Whether a problem stops the conversion."""
@@ -57,14 +51,13 @@ def convert(
     workers: int = 2,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Convert archives, or the named sets of them; the finished parts of an interrupted run are kept.
+    """Convert archives, or the named sets; finished parts of an interrupted run are kept.
 
     Returns:
-        The content of `report.json`: settings, counts and bytes by set, and every problem. `complete` says whether all
-        sets were stored; a set with broken media is not, unless that was allowed.
+        The content of `report.json`; `complete` is False if a set was not stored.
 
     Raises:
-        ValueError: If the archives have a problem that is not allowed; the report has all of them.
+        ValueError: If a problem is not allowed; the report lists all of them.
     """
     settings, leniency = settings or FrameSettings(), leniency or Leniency()
     if workers < 1:
@@ -100,7 +93,7 @@ def _distinct(shards: Iterable[Sequence[ConversionShard]]) -> list[ConversionSha
 
 
 def _add_corpora(sets: Sequence[ConvertedSet], target: Path, settings: FrameSettings, prints: dict[Path, str]) -> None:
-    """Plan the files of each corpus; a video that several sets have under one id is in a file that they share."""
+    """Plan the corpus files; a video that several sets hold under one id goes into a shared file."""
     owners: dict[tuple[str, str], list[int]] = {}
     paths: dict[tuple[str, str], Path] = {}
     for place, one in enumerate(sets):
@@ -120,7 +113,7 @@ def _add_corpora(sets: Sequence[ConvertedSet], target: Path, settings: FrameSett
 
 
 def _query_rows(one: ConvertedSet) -> list[dict[str, Any]]:
-    """Queries that still have a positive and all of their media."""
+    """Queries that kept a positive and all their media."""
     archive, lost, rows = one.archive, one.lost(), []
     for query in archive.queries:
         positives = [found for found in archive.positives.get(query["id"], []) if found not in lost]
@@ -133,7 +126,6 @@ def _query_rows(one: ConvertedSet) -> list[dict[str, Any]]:
 
 
 def _write_tables(target: Path, one: ConvertedSet) -> None:
-    """Relevance and pools of the queries that were stored."""
     rows = [row for shard in one.queries for row in shard.rows if row["id"] not in shard.broken()]
     slug = one.archive.task.slug
     relevance = ({"query-id": row["id"], "corpus-id": found, "score": 1} for row in rows for found in row["positives"])
@@ -144,7 +136,7 @@ def _write_tables(target: Path, one: ConvertedSet) -> None:
 
 
 def _remove_others(shards: Sequence[ConversionShard]) -> None:
-    """Delete what other settings, other archives or killed processes left in the folders of videos."""
+    """Delete leftovers of other settings, other archives or killed processes."""
     kept = {path for shard in shards for path in (shard.path, shard.note)}
     for folder in {shard.path.parent for shard in shards}:
         for path in folder.iterdir():
@@ -153,7 +145,6 @@ def _remove_others(shards: Sequence[ConversionShard]) -> None:
 
 
 def _report(target: Path, sets: Sequence[ConvertedSet], settings: FrameSettings) -> dict[str, Any]:
-    """Write down what was found and made, as JSON and as text."""
     problems = [problem for one in sets for problem in one.archive.problems]
     corpora = _distinct(one.corpus for one in sets)
     files = {shard.path for shard in (*corpora, *(shard for one in sets for shard in one.queries))}

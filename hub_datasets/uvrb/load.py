@@ -21,9 +21,9 @@ class EvaluationSet:
 
     Attributes:
         queries: Q rows with columns id, text, image, video; media are encoded bytes or paths.
-        corpus: N rows with columns id, video; or id, text where the queries are videos to classify.
-        positives: For each query the corpus rows that answer it, int64, ascending, at least one.
-        pools: For each query the corpus rows it is ranked against, or None: against all N.
+        corpus: N rows with columns id, video; or id, text in classification.
+        positives: Corpus rows that answer each query, int64, ascending, at least one.
+        pools: Corpus rows each query is ranked against; None means all N.
     """
 
     task: ScoredTask
@@ -36,26 +36,25 @@ class EvaluationSet:
 
     @property
     def num_candidates(self) -> np.ndarray:
-        """(Q,) how many corpus rows each query is ranked against."""
+        """(Q,) corpus rows each query is ranked against."""
         if self.pools is None:
             return np.full(len(self.queries), len(self.corpus), dtype=np.int64)
         return np.array([len(pool) for pool in self.pools], dtype=np.int64)
 
     @property
     def num_positives(self) -> np.ndarray:
-        """(Q,) how many corpus rows answer each query."""
+        """(Q,) corpus rows that answer each query."""
         return np.array([len(rows) for rows in self.positives], dtype=np.int64)
 
 
 def load_set(source: str | PathLike[str], name: str, split: str = "unseen") -> EvaluationSet:
     """Load and check one set by name or slug, from a local folder or a Hub dataset repository.
 
-    It reads the configurations `<slug>-corpus`, `-queries`, `-qrels` and, with pools, `-top_ranked`.
+    Reads the configurations `<slug>-corpus`, `-queries`, `-qrels` and, with pools, `-top_ranked`.
 
     Raises:
-        ValueError: If the source, a configuration, a column or the split is missing, if ids are repeated, unknown, missing
-            or neither texts nor whole numbers (which become texts), if a query lacks a modality or a positive, or if a
-            positive is not among its query's candidates.
+        ValueError: If a configuration, column, split, modality or positive is missing, or ids are repeated, unknown or
+            neither text nor whole numbers, or a positive is outside its query's pool.
     """
     (task,) = resolve([name])
     corpus = _load(source, f"{task.slug}-corpus", split)
@@ -78,7 +77,7 @@ def load_set(source: str | PathLike[str], name: str, split: str = "unseen") -> E
 
 
 def _load(source: str | PathLike[str], config: str, split: str) -> "Dataset":
-    """One split of one configuration, with an error that names all three."""
+    """One split of one configuration; errors name all three."""
     from datasets import load_dataset  # takes a second to import, and some commands need only the names of sets
 
     try:
@@ -92,7 +91,7 @@ def _load(source: str | PathLike[str], config: str, split: str) -> "Dataset":
 
 
 def id_text(value: Any, place: str) -> str:
-    """An id as text, so that 7 in one file and "7" in another are the same; a ValueError that names the place otherwise."""
+    """An id as text, so that 7 and "7" match across files; ValueError names `place`."""
     if isinstance(value, str):
         return value
     if isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1:  # pandas' 7.0
@@ -108,12 +107,11 @@ def _column(rows: "Dataset", name: str, config: str) -> Any:
 
 
 def _ids(rows: "Dataset", name: str, config: str) -> list[str]:
-    """A column of ids as texts."""
     return [id_text(value, f"{config}: row {row}") for row, value in enumerate(_column(rows, name, config))]
 
 
 def _with_ids(rows: "Dataset", ids: Sequence[str]) -> "Dataset":
-    """Rows with their ids as texts; `cast_column` would write every video once more."""
+    """Set ids as text; `cast_column` would rewrite every video."""
     import pyarrow as pa
     from datasets import Dataset, DatasetInfo, Features, Value
 
@@ -125,7 +123,7 @@ def _with_ids(rows: "Dataset", ids: Sequence[str]) -> "Dataset":
 
 
 def _row_numbers(ids: Sequence[str], config: str) -> dict[str, int]:
-    """Row numbers by id; ids must be unique."""
+    """Row number by unique id."""
     rows = {identity: row for row, identity in enumerate(ids)}
     if not rows:
         raise ValueError(f"{config}: got no rows; at least one is needed; check the split")
@@ -138,7 +136,6 @@ def _row_numbers(ids: Sequence[str], config: str) -> dict[str, int]:
 
 
 def _check_modalities(queries: "Dataset", modalities: Sequence[str], config: str) -> None:
-    """Every query must have all parts that the set's queries are made of."""
     for modality in modalities:
         if modality not in queries.column_names:
             raise ValueError(f"{config}: no column {modality!r}; got {shown(queries.column_names)}; add it")
@@ -149,7 +146,7 @@ def _check_modalities(queries: "Dataset", modalities: Sequence[str], config: str
 
 
 def _with_all_parts(queries: "Dataset") -> "Dataset":
-    """The columns id, text, image, video: null where the set has no such part, images as encoded files."""
+    """Columns id, text, image, video: null where the set has no such part, images as encoded files."""
     import pyarrow as pa
     from datasets import Dataset, DatasetInfo, Features, Image, Value
 
@@ -174,7 +171,7 @@ def _lookup(rows: Mapping[str, int], identity: str, what: str, config: str) -> i
 def _read_positives(
     qrels: "Dataset", query_rows: Mapping[str, int], corpus_rows: Mapping[str, int], *, config: str
 ) -> list[np.ndarray]:
-    """The corpus rows with a score above zero, for each query."""
+    """Corpus rows with a score above zero, by query."""
     found: list[set[int]] = [set() for _ in query_rows]
     pairs = zip(_ids(qrels, "query-id", config), _ids(qrels, "corpus-id", config), strict=True)
     scores = _column(qrels, "score", config)
@@ -196,7 +193,7 @@ def _read_positives(
 def _read_pools(
     top_ranked: "Dataset", query_rows: Mapping[str, int], corpus_rows: Mapping[str, int], *, config: str
 ) -> list[np.ndarray]:
-    """The candidates of each query, in the order of the file."""
+    """Candidates by query, in file order."""
     pools: list[np.ndarray | None] = [None] * len(query_rows)
     listed = _column(top_ranked, "corpus-ids", config)
     for number, (query_id, values) in enumerate(zip(_ids(top_ranked, "query-id", config), listed, strict=True)):

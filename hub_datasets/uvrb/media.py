@@ -1,4 +1,4 @@
-"""Files that the archives name: found under any of the names in use, recognised by content, stored as a few frames.
+"""Media of the archives: found under any name in use, recognised by content, stored as a few frames.
 
 Shapes: F frames, H height, W width.
 """
@@ -31,19 +31,12 @@ _JSON, _FOLDERS = "jsonl", "videos_frames"
 
 @dataclass(frozen=True)
 class FrameSettings:
-    """How videos are stored.
+    """How videos are stored."""
 
-    Attributes:
-        frames: F, frames kept of each video.
-        format: "jpeg" or "webp".
-        quality: Of the format, 1 to 100.
-        frames_fps: Frames a second of a folder of frames, whose times are not recorded.
-    """
-
-    frames: int = 8
-    format: str = "jpeg"
-    quality: int = 80
-    frames_fps: float = 1.0
+    frames: int = 8  # F of each video
+    format: str = "jpeg"  # or "webp"
+    quality: int = 80  # 1 to 100
+    frames_fps: float = 1.0  # for folders of frames, whose times are not recorded
 
     def __post_init__(self) -> None:
         if self.frames < 1 or not 1 <= self.quality <= 100 or self.format not in FORMATS or not self.frames_fps > 0:
@@ -55,21 +48,15 @@ class FrameSettings:
 
 @dataclass(frozen=True)
 class StoredVideo:
-    """A video as it is stored.
+    """A video as it is stored."""
 
-    Attributes:
-        content: An MP4 file of JPEG frames, or an animated WebP.
-        timestamps: Seconds of each frame from the video's first frame.
-        duration: Seconds of the whole video.
-    """
-
-    content: bytes
-    timestamps: list[float]
-    duration: float
+    content: bytes  # MP4 of JPEG frames, or animated WebP
+    timestamps: list[float]  # seconds from the first frame
+    duration: float  # seconds of the whole video
 
 
 class MediaIndex:
-    """Finds the files of one archive by the names that its tables use."""
+    """Finds an archive's files by the names in its tables, with or without folders and suffix."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -91,16 +78,16 @@ class MediaIndex:
                 known.setdefault(path.stem, []).append(path)
 
     def video(self, name: str) -> Path | None:
-        """A video file, else a folder of frames, by a name with or without folders and suffix; None if none or several fit."""
+        """A video file, else a folder of frames; None if none or several fit."""
         return _pick(self._videos, name) or _pick(self._frames, name)
 
     def image(self, name: str) -> Path | None:
-        """An image file, by a name with or without folders and suffix; None if none or several fit."""
+        """An image file; None if none or several fit."""
         return _pick(self._images, name)
 
 
 def _pick(known: dict[str, list[Path]], name: str) -> Path | None:
-    """The path that shares most of a name's folders; None if two are as good."""
+    """The path that shares most of a name's folders; None for a tie."""
     asked = Path(name)
     found = known.get(asked.stem, []) + (known.get(asked.name, []) if asked.name != asked.stem else [])
     parents = asked.parent.parts
@@ -117,7 +104,7 @@ def _pick(known: dict[str, list[Path]], name: str) -> Path | None:
 
 
 def fingerprint(path: Path) -> str:
-    """Hexadecimal digest of a file or folder of frames, from sizes and samples of content; small files are read whole."""
+    """Hexadecimal digest of a file or folder of frames, from sizes and samples; small files are read whole."""
     digest = hashlib.blake2b(digest_size=12)
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     for file in files:
@@ -131,13 +118,9 @@ def fingerprint(path: Path) -> str:
 
 
 def store_video(path: Path, settings: FrameSettings) -> StoredVideo:
-    """Sample a video file, or a folder of frames in the order of their names, and encode its frames.
+    """Sample a video file, or a folder of frames in name order, and encode its frames.
 
     Each frame has at most 200 tokens of 28 x 28 pixels; smaller ones keep their size.
-
-    Raises:
-        ValueError: If it cannot be read.
-        FileNotFoundError: If it does not exist.
     """
     if path.is_dir():
         sampled = _read_frames(path, settings.frames, settings.frames_fps)
@@ -155,7 +138,7 @@ def store_video(path: Path, settings: FrameSettings) -> StoredVideo:
 
 
 def fit_size(height: int, width: int) -> tuple[int, int]:
-    """(height, width) of a stored frame: the picture's own, or as Qwen2.5-VL shrinks it to 200 tokens."""
+    """(height, width) of a stored frame, shrunk to 200 tokens as Qwen2.5-VL does."""
     if height * width <= MAX_PIXELS:
         return height, width
     scale = math.sqrt(height * width / MAX_PIXELS)
@@ -163,7 +146,6 @@ def fit_size(height: int, width: int) -> tuple[int, int]:
 
 
 def _read_frames(folder: Path, count: int, rate: float) -> Frames:
-    """Evenly spaced pictures of a folder, by the rule for videos."""
     paths = sorted((path for path in folder.iterdir() if media_kind(path) == "image"), key=_natural)
     if not paths:
         raise ValueError(f"{folder} must hold the frames of a video, got no picture in it. Unpack it again.")

@@ -1,7 +1,6 @@
 """Parquet files of stored videos, each named by its inputs, so that an interrupted conversion continues.
 
-A file is written whole or not at all. One with videos that could not be read has a note beside it, and the next run
-makes it again.
+A file with unreadable videos has a note beside it, and the next run makes it again.
 """
 
 import hashlib
@@ -36,7 +35,7 @@ QUERY_FEATURES = {
 
 @dataclass(frozen=True)
 class ConversionShard:
-    """One file of a conversion; its rows hold media as paths under `image` and `video`, and the rest as it is stored."""
+    """One file of a conversion; `image` and `video` of its rows are paths until it is written."""
 
     path: Path
     rows: tuple[dict[str, Any], ...]
@@ -45,7 +44,7 @@ class ConversionShard:
 
     @property
     def note(self) -> Path:
-        """The file that names the rows that could not be read."""
+        """File that names the unreadable rows."""
         return self.path.with_name(self.path.name + ".broken.json")
 
     @property
@@ -69,11 +68,11 @@ class ConversionShard:
             self.note.unlink(missing_ok=True)
 
     def broken(self) -> dict[str, str]:
-        """Reason by id of the rows that could not be read."""
+        """Reason by id of the unreadable rows."""
         return json.loads(self.note.read_text(encoding="utf-8")) if self.note.exists() else {}
 
     def _stored(self, row: dict[str, Any], broken: dict[str, str]) -> dict[str, Any] | None:
-        """A row with the content of its media; None if one of them cannot be read."""
+        """A row with its media's content; None if one is unreadable."""
         out = {"timestamps": None, "duration": None, **row}
         try:
             if (picture := row.get("image")) is not None:
@@ -91,7 +90,7 @@ class ConversionShard:
 
 @dataclass
 class ConvertedSet:
-    """One set: its archive, and the files of its corpus and of its queries."""
+    """One set: its archive, and the files of its corpus and queries."""
 
     archive: Archive
     corpus: list[ConversionShard] = field(default_factory=list)
@@ -99,12 +98,12 @@ class ConvertedSet:
     published: bool = False
 
     def lost(self) -> set[str]:
-        """Ids of the corpus whose video is missing or could not be read."""
+        """Corpus ids whose video is missing or unreadable."""
         broken = {identity for shard in self.corpus for identity in shard.broken()}
         return broken | {identity for identity, path in self.archive.corpus.items() if path is None}
 
     def note_broken(self) -> None:
-        """Add media that could not be read to the archive's problems."""
+        """Add unreadable media to the archive's problems."""
         for shard in (*self.corpus, *self.queries):
             for identity, reason in shard.broken().items():
                 self.archive.note(MEDIA, f"{'query' if shard.query else 'corpus'} {identity!r}", reason)
@@ -113,7 +112,7 @@ class ConvertedSet:
 def make_shards(
     folder: Path, rows: Sequence[dict[str, Any]], settings: FrameSettings, prints: dict[Path, str], *, query: bool
 ) -> list[ConversionShard]:
-    """Cut rows into files whose names are digests of their inputs; `prints` keeps fingerprints between calls."""
+    """Cut rows into files named by a digest of their inputs; `prints` caches fingerprints."""
     shards = []
     for number, start in enumerate(range(0, len(rows), ROWS)):
         part = rows[start : start + ROWS]

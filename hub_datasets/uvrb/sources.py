@@ -1,4 +1,4 @@
-"""The data sets that UVRB's sixteen sets were drawn from: where they are, their licences, what may be hosted again."""
+"""Sources of UVRB's sixteen sets: homepages, licences, and what may be hosted again."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,21 +6,15 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Origin:
-    """A data set as its authors published it.
-
-    Attributes:
-        annotations_licence: Licence of texts and relevance, or "not specified".
-        videos_licence: Licence of the videos, or their owner.
-        may_rehost: The most that may be published again, and `reason` why no more.
-    """
+    """A data set as its authors published it; "not specified" where they name no licence."""
 
     name: str
     homepage: str
     paper: str
     annotations_licence: str
     videos_licence: str
-    may_rehost: Literal["nothing", "annotations", "annotations and some videos"]
-    reason: str
+    may_rehost: Literal["nothing", "annotations", "annotations and some videos"]  # the most we may publish
+    reason: str  # why no more
 
 
 MSR_VTT = Origin(

@@ -25,7 +25,7 @@ ABILITY_NAMES = ("TXT", "CMP", "VIS", "CG", "FG", "LC", "S", "T", "PR")
 
 
 class ScoredTask(Protocol):
-    """What the runner needs from a task of any table; see `RetrievalSet`."""
+    """What the runner needs of a task; see `RetrievalSet`."""
 
     name: str
     slug: str
@@ -41,37 +41,23 @@ AnyTask = TypeVar("AnyTask", bound=ScoredTask)
 
 @dataclass(frozen=True)
 class RetrievalSet:
-    """What one set measures, and how it is queried and scored.
+    """What one set measures, and how it is queried and scored."""
 
-    Attributes:
-        name: The paper's short name, such as "CRB-S".
-        abilities: Every ability that the set counts towards, the widest first.
-        instruction: The queries' instruction.
-        query_modalities: Parts of each query: text, image, video.
-        metric: "recall@1", "recall@10" or "precision@1".
-        official_queries: Number of queries in the paper's data (Table 4).
-        official_corpus: Number of corpus videos there; with `pool_size`, of candidates of each query.
-        source: The published data set it was drawn from.
-        text_kind: What the texts describe, such as "spatial", where a query is a text alone.
-        pool_size: Candidates of each query where it has its own pool; None where the whole corpus is searched.
-        corpus_modality: What the corpus is made of.
-    """
-
-    name: str
-    abilities: tuple[str, ...]
+    name: str  # the paper's short name, such as "CRB-S"
+    abilities: tuple[str, ...]  # the widest first
     instruction: str
-    query_modalities: tuple[str, ...]
-    metric: str
-    official_queries: int
-    official_corpus: int
+    query_modalities: tuple[str, ...]  # of text, image, video
+    metric: str  # "recall@1", "recall@10" or "precision@1"
+    official_queries: int  # Table 4
+    official_corpus: int  # videos; with `pool_size`, candidates a query
     source: Origin
-    text_kind: str | None = None
-    pool_size: int | None = None
+    text_kind: str | None = None  # such as "spatial", where a query is text alone
+    pool_size: int | None = None  # candidates a query; None searches the whole corpus
     corpus_modality: str = "video"
 
     @property
     def slug(self) -> str:
-        """The name in lower case, as in configuration names."""
+        """Lower-case name, for configurations."""
         return self.name.lower()
 
 
@@ -144,20 +130,20 @@ ABILITIES: dict[str, tuple[str, ...]] = {
 
 
 def instructions() -> dict[str, str]:
-    """The instruction of each set by slug, the name under which a saved embedder offers it."""
+    """Instruction by slug, as a saved embedder offers them."""
     return {task.slug: task.instruction for task in SETS.values()}
 
 
 def resolve(names: Iterable[str] | None = None) -> list[RetrievalSet]:
-    """Look sets up by name or slug, in any case of letters; None gives all sixteen. See `look_up`."""
+    """Sets by name or slug, case-insensitive; None gives all sixteen."""
     return list(SETS.values()) if names is None else look_up(names, SETS)
 
 
 def look_up(names: Iterable[str], table: Mapping[str, AnyTask]) -> list[AnyTask]:
-    """Look tasks of any table up by name or slug, in any case of letters; each comes once, in the order given.
+    """Tasks by name or slug, case-insensitive, each once, in the order given.
 
     Raises:
-        ValueError: For an unknown name (the nearest known ones are listed), or when no name is given.
+        ValueError: For an unknown name (lists the nearest known ones), or no name at all.
     """
     if isinstance(names, str):
         names = [names]

@@ -1,8 +1,6 @@
-"""A captioner of files: requests go into a batch file, answers come out of one, and anyone may run it in between.
+"""A captioner of files: it writes requests in OpenAI's batch format and reads the answers that anyone may make.
 
-The files are OpenAI's batch format, one JSON object a line, which hosted services and `vllm run-batch` read and write.
-A run that waits for a batch fails its records as retryable. Once the answers are in the folder, `gve synth retry` finds
-them, and writes down again what was answered by an error.
+A run that waits for a batch fails its records as retryable; `gve synth retry` picks up the answers later.
 """
 
 import json
@@ -55,11 +53,7 @@ class BatchCaptioner:
 
 
 def read_responses(paths: Iterable[Path]) -> dict[str, Response]:
-    """Read batch output files: the answers by the names of their requests; an answer that is no error wins.
-
-    Raises:
-        ValueError: If a line is not JSON with a custom_id.
-    """
+    """Read batch output files by request name; a line that is not JSON with a custom_id raises ValueError."""
     found: dict[str, Response] = {}
     for path in paths:
         for line in _lines(path):
@@ -80,7 +74,6 @@ def _response(line: dict[str, Any]) -> Response:
 
 
 def _counts(paths: Iterable[Path]) -> Counter[str]:
-    """Count how often each request occurs in files of requests or of answers."""
     return Counter(line["custom_id"] for path in paths for line in _lines(path))
 
 

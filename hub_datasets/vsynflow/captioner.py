@@ -1,7 +1,6 @@
-"""What a captioner is: it answers requests, each a short conversation with pictures.
+"""Requests, responses, and how every answer is paid for once.
 
-A request holds everything that its answer depends on, and a digest of that names it. So a paid answer is found again,
-and a rerun asks for the same thing.
+A digest of everything an answer depends on names the request, so a rerun finds the answer that was paid for.
 """
 
 import hashlib
@@ -25,27 +24,16 @@ class Turn:
 
 @dataclass(frozen=True)
 class Request:
-    """One thing to ask for.
-
-    Attributes:
-        record: Id of the record that it is about.
-        prompt: Name and version of the prompt, such as "video/1".
-        turns: The conversation so far; the last turn is the user's.
-        schema: JSON schema of the answer.
-        seed: Of the sampling.
-        max_tokens: Of the answer.
-        temperature: Of the sampling.
-        subject: What the pictures show: {"file", "kind", ...}. Never sent to a model; only `TruthCaptioner` reads it.
-    """
+    """One thing to ask for."""
 
     record: str
-    prompt: str
-    turns: tuple[Turn, ...]
+    prompt: str  # name and version, such as "video/1"
+    turns: tuple[Turn, ...]  # ends with the user's
     schema: Mapping[str, Any]
     seed: int
     max_tokens: int = 1024
     temperature: float = 0.7
-    subject: Mapping[str, Any] = field(default_factory=dict)
+    subject: Mapping[str, Any] = field(default_factory=dict)  # never sent to a model; only `TruthCaptioner` reads it
 
     def key(self, captioner: str) -> str:
         """Name this request to a captioner, wherever the captioner runs."""
@@ -63,22 +51,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """What came back for a request.
-
-    Attributes:
-        text: The answer, if any.
-        finish: "stop", or "length" for an answer that was cut off.
-        input_tokens: As the captioner counted them.
-        output_tokens: Likewise.
-        error: "" for an answer, else a short name such as "deadline", perhaps with the server's words after a colon.
-        retryable: Whether another run may get an answer.
-    """
+    """A captioner's answer to a request, or its error."""
 
     text: str = ""
-    finish: str = "stop"
+    finish: str = "stop"  # "length": the answer was cut off
     input_tokens: int = 0
     output_tokens: int = 0
-    error: str = ""
+    error: str = ""  # a short name such as "deadline", perhaps with the server's words after a colon
     retryable: bool = False
 
 
@@ -87,8 +66,7 @@ def token_count(value: Any) -> int:
     return int(value) if isinstance(value, (int, float)) and math.isfinite(value) else 0
 
 
-Done = Callable[[int, Response], None]
-"""Takes the number of a request and its response, as soon as it is there."""
+Done = Callable[[int, Response], None]  # gets a request's number and its response, once it has arrived
 
 
 class Captioner(Protocol):
@@ -102,10 +80,7 @@ class Captioner(Protocol):
 
 
 def answer_once(captioner: Captioner, requests: Sequence[Request], journal: Journal) -> list[Response]:
-    """Answer requests in order, and pay for none of them twice; equal requests are asked once.
-
-    The journal keeps every answer before it is used. It keeps no errors, so that the next run asks again.
-    """
+    """Answer requests in order. The journal keeps every answer before it is used, and no errors: a rerun asks again."""
     keys = [request.key(captioner.name) for request in requests]
     answered = {key: kept for key in keys if (kept := _kept(journal.get(key))) is not None}
     missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in answered}
@@ -122,7 +97,7 @@ def answer_once(captioner: Captioner, requests: Sequence[Request], journal: Jour
 
 
 def _kept(value: Any) -> Response | None:
-    """An answer of a journal; None for anything else, such as a line of another version, which is asked for again."""
+    """An answer from the journal; None for anything else, such as a line of another version, which is asked again."""
     try:
         response = Response(**value)
     except TypeError:

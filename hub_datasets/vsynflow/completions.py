@@ -10,8 +10,7 @@ from gve.hub_datasets.vsynflow.validation import is_thinking, read_json
 from gve.media_gve import QUOTED
 
 OUT_OF_TOKENS = "no-answer: thinking took all max_tokens; turn thinking off at the server"
-REASONING = ("reasoning_content", "reasoning")
-"""Where servers put thoughts apart from the answer: vLLM and SGLang the first; newer vLLM and OpenRouter the second."""
+REASONING = ("reasoning_content", "reasoning")  # vLLM and SGLang use the first; newer vLLM and OpenRouter the second
 
 
 def chat_body(request: Request, model: str, *, constrained: bool) -> dict[str, Any]:

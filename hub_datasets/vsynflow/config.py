@@ -1,13 +1,11 @@
-"""The configuration of a run: every threshold in one place, with where it comes from.
+"""The configuration of a run: every threshold in one place, with its source.
 
-Sources of the defaults: "decoded, not header", frames, duration and repair: the paper, A.5; sides and aspect: NeMo
-Curator (256) loosened to what an embedder sees; motion below 1 of 255: measured on stills, noisy stills and slide
-shows (all below 0.1) against moving clips (all above 6); PDQ 31: its authors' own; caption overlap 0.8: practice of
-datatrove and NeMo; shared captions: the paper, A.4; lowest fifth of similarities: after DataComp, whose best 30 % are
-the other extreme; black frames: FFmpeg's blackdetect; scene cuts: PySceneDetect's adaptive detector, and a change of
-colours of 10 of 255, since on the sample videos of iscc-samples false cuts have below 8 and true ones above 16; nsfw
-0.5: Data-Juicer's; pii 0.6: own, by the labelled texts of the tests; cosine 0.95 of texts and videos: a common practice
-for copies, to be measured for the encoder at hand; those of the rendered world: by the table in README.md.
+Frames, duration, repair and shared captions: the paper (A.4, A.5). Sides and aspect: NeMo Curator (256), loosened.
+Motion below 1 of 255: stills, noisy stills and slide shows have below 0.1, moving clips above 6. PDQ 31: its authors'.
+Caption overlap 0.8: datatrove and NeMo. Lowest fifth of similarities: after DataComp, which keeps the best 30 %. Black
+frames: FFmpeg's blackdetect. Scene cuts: PySceneDetect, plus a colour change of 10 of 255 (on iscc-samples false cuts
+have below 8, true ones above 16). nsfw 0.5: Data-Juicer. pii 0.6: ours, by the tests' labelled texts. Cosine 0.95 of
+texts and videos: common for copies; measure it for your encoder. The rendered world's: the table in README.md.
 """
 
 from collections.abc import Callable, Mapping
@@ -41,6 +39,7 @@ from gve.hub_datasets.vsynflow.settings import check_keys
 from gve.hub_datasets.vsynflow.stages import SetupError, Stage
 from gve.hub_datasets.vsynflow.truth import TRUTH_NAME, TruthCaptioner
 
+# the rendered world's clips are 48 pixels wide, two seconds long, and described in few words
 WORLD = {
     "video": {"least_side": 32, "least_frames": 8, "least_motion": 0.1},
     "most_same_captions": 3,
@@ -49,15 +48,12 @@ WORLD = {
     "most_text_similarity": 0.99,
     "most_video_similarity": 0.995,
 }
-"""What differs for the rendered world: its clips are 48 pixels wide, two seconds long, and of few words."""
 CAPTIONERS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "world": (TruthCaptioner, ("folder",)),
     "endpoint": (EndpointCaptioner, ("model", "urls")),
     "batch": (BatchCaptioner, ("model", "folder")),
-}
-"""The class of each kind, and its fields without a default."""
-WRITTEN = ("captions", "frame_captions", "image_query", "clip_query")
-"""Columns that a captioner wrote."""
+}  # class of each kind, and its fields without a default
+WRITTEN = ("captions", "frame_captions", "image_query", "clip_query")  # columns that a captioner wrote
 PROFILES: dict[str, dict[str, Any]] = {"default": {}, "world": WORLD}
 
 
@@ -71,56 +67,31 @@ class Filters:
 
 @dataclass(frozen=True)
 class Config:
-    """All settings of a run.
-
-    Attributes:
-        seed: Of everything random.
-        deadline: Seconds for one video to decode.
-        video: Limits of videos.
-        caption: Limits of captions.
-        scenes: How scene cuts are found.
-        filters: {"nsfw": {"model", "labels", "threshold", "frames"}, "pii": {"action", "threshold", "entities",
-            "regions"}}; `pii` needs the extra of that name.
-        most_same_captions: Videos that may share a caption.
-        most_caption_overlap: Share of common runs of three words with an earlier caption.
-        most_bits: PDQ distance up to which a video copies an earlier one.
-        least_similarity_share: Share of the corpus that is rejected for the least similar captions.
-        least_similarity: Floor of that similarity; depends on the encoder.
-        encoder: "module:function" or "module:function:argument"; None leaves out what needs one.
-        captioner: {"kind": "world", "folder"}, or the fields of EndpointCaptioner or BatchCaptioner with the kind
-            endpoint or batch; None leaves out enrichment and extension.
-        captioner_frames: Frames for the captioner and the encoder.
-        fingerprints: File of a benchmark's fingerprints that no record may match; without it there is no gate, and
-            the result cannot be published.
-        most_runs: Common runs of 13 words with the benchmark that may pass.
-        most_text_similarity: Cosine above which a text paraphrases a benchmark's; calibrate it for the encoder.
-        most_video_similarity: Cosine above which a video shows the same as a benchmark's; likewise.
-        clip_seconds: Shortest and longest clip of a clip-video pair.
-    """
+    """All settings of a run."""
 
     seed: int = 0
-    deadline: float = 60.0
+    deadline: float = 60.0  # seconds to decode one video
     video: VideoLimits = field(default_factory=VideoLimits)
     caption: CaptionLimits = field(default_factory=CaptionLimits)
     scenes: SceneRules = field(default_factory=SceneRules)
     filters: Filters = field(default_factory=Filters)
-    most_same_captions: int = 1
-    most_caption_overlap: float = 0.8
-    most_bits: int = 31
-    least_similarity_share: float = 0.2
-    least_similarity: float = -1.0
-    encoder: str | None = None
-    captioner: Mapping[str, Any] | None = None
-    captioner_frames: int = 8
-    fingerprints: str | None = None
-    most_runs: int = 0
-    most_text_similarity: float = 0.95
-    most_video_similarity: float = 0.95
-    clip_seconds: tuple[float, float] = (2.0, 10.0)
+    most_same_captions: int = 1  # videos that may share a caption
+    most_caption_overlap: float = 0.8  # share of runs of three words in common with an earlier caption
+    most_bits: int = 31  # PDQ distance of two copies
+    least_similarity_share: float = 0.2  # of the corpus, rejected for the lowest similarity
+    least_similarity: float = -1.0  # floor; depends on the encoder
+    encoder: str | None = None  # "module:function" or "module:function:argument"; None skips what needs one
+    captioner: Mapping[str, Any] | None = None  # "kind" of CAPTIONERS and its fields; None skips stages 2 and 3
+    captioner_frames: int = 8  # also for the encoder
+    fingerprints: str | None = None  # without this file there is no gate, and no publication
+    most_runs: int = 0  # runs of 13 words in common with the benchmark
+    most_text_similarity: float = 0.95  # cosine above which a text paraphrases; calibrate it for your encoder
+    most_video_similarity: float = 0.95  # cosine above which videos show the same; likewise
+    clip_seconds: tuple[float, float] = (2.0, 10.0)  # shortest and longest
 
 
 def make_config(values: Mapping[str, Any]) -> Config:
-    """A configuration from plain values, such as a YAML file's; "profile" chooses the defaults.
+    """Make a configuration from plain values, such as a YAML file's; "profile" chooses the defaults.
 
     Raises:
         ValueError: For an unknown key or profile, or a value out of range.
@@ -238,11 +209,7 @@ def _gate_encoder(config: Config) -> str:
 
 
 def captioner_maker(values: Mapping[str, Any]) -> tuple[str, Callable[[], Any]]:
-    """A captioner's name, and the function that makes it.
-
-    Raises:
-        ValueError: For an unknown kind, or an argument that is unknown or missing.
-    """
+    """A captioner's name, and the function that makes it; ValueError for a wrong kind or argument."""
     given = dict(values)
     kind = given.pop("kind", None)
     if kind not in CAPTIONERS:

@@ -24,24 +24,13 @@ from gve.hub_datasets.vsynflow.stills import frames_of
 
 NAME = "decontamination"
 NETS = ("id", "frames", "text", "video", "paraphrase")
-EMBEDDED = ("video", "paraphrase")
-"""Nets that need an encoder."""
+EMBEDDED = ("video", "paraphrase")  # nets that need an encoder
 _RANK, _BATCH = 2, 32
 
 
 @dataclass(frozen=True)
 class Decontamination(Stage):
-    """Compares every record with the fingerprints of a benchmark.
-
-    Attributes:
-        path: File of the fingerprints.
-        texts: Columns that hold texts, or lists of them.
-        encoder: Its name, which must be the fingerprints' own; "" leaves out the nets of videos and of paraphrases.
-        most_bits: PDQ distance of the second nearest frame up to which two videos share pictures.
-        most_runs: Common runs of 13 words, or whole texts, that may pass.
-        most_similarity: Cosine of two texts above which one paraphrases the other; calibrate it for the encoder.
-        most_video_similarity: Cosine of two videos above which they show the same; likewise.
-    """
+    """Compares every record with the fingerprints of a benchmark; unfit encoders raise SetupError."""
 
     name = NAME
     limit_names = ("most_bits", "most_runs", "most_similarity", "most_video_similarity")
@@ -54,12 +43,12 @@ class Decontamination(Stage):
         "leak_video": pa.float64(),
     }
     path: str = ""
-    texts: Sequence[str] = ("text", "raw_text")
-    encoder: str = ""
-    most_bits: int = 31
-    most_runs: int = 0
-    most_similarity: float = 0.95
-    most_video_similarity: float = 0.95
+    texts: Sequence[str] = ("text", "raw_text")  # columns of texts, or of lists of them
+    encoder: str = ""  # the fingerprints' own; "" leaves out the nets of EMBEDDED
+    most_bits: int = 31  # PDQ distance of the second nearest frame; 31 is PDQ's default
+    most_runs: int = 0  # common runs of 13 words, or whole texts
+    most_similarity: float = 0.95  # cosine of two texts; calibrate it for your encoder
+    most_video_similarity: float = 0.95  # likewise, of two videos
     reads: Sequence[str] = field(init=False, default=())
 
     def __post_init__(self) -> None:
@@ -71,11 +60,7 @@ class Decontamination(Stage):
         return {"fingerprints": _loaded(self.path).digest(), "texts": list(self.texts), "encoder": self.encoder}
 
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
-        """Score every record in all nets.
-
-        Raises:
-            SetupError: If the encoder is missing, or not the fingerprints' own.
-        """
+        """Score every record in all nets."""
         known = _loaded(self.path)
         if known.encoder != self.encoder or (self.encoder and context.encoder is None):
             raise SetupError(
@@ -125,7 +110,7 @@ class Decontamination(Stage):
         return round(float((vectors @ known.texts.T).max()), 6)
 
     def _videos(self, records: Sequence[Record], known: Fingerprints, context: Context) -> list[float | Failed | None]:
-        """Cosine with the nearest test video, or why there is none; None for all without that net."""
+        """Cosine with the nearest test video, or why it is unknown; all None without that net."""
         found: list[float | Failed | None] = [None] * len(records)
         if context.encoder is None or not self.encoder or not len(known.videos):
             return found
@@ -144,12 +129,7 @@ class Decontamination(Stage):
 
 
 def gate_report(folder: Path) -> dict[str, Any]:
-    """Whether a finished run passed the gate, as JSON; `write_uvrd` and publication need it.
-
-    Returns:
-        "passed"; "reason" if not; "fingerprints" (digest), "encoder", "limits", "checked" (records), "nets" (in use) and
-        "caught" by net.
-    """
+    """Report whether a finished run passed the gate, as JSON; `write_uvrd` and publication need it."""
     read_plan(folder)
     path = folder / "run.json"
     stages = read_json(path)["stages"] if path.exists() else {}

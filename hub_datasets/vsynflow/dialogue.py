@@ -8,8 +8,7 @@ from gve.hub_datasets.vsynflow.journal import Journal
 from gve.hub_datasets.vsynflow.stages import Failed, Rejected
 from gve.hub_datasets.vsynflow.validation import Check, Checked, Violation, correction, without_thinking
 
-ATTEMPTS = ("ask", "repair", "reseed", "repair")
-"""What is tried, in this order, until an answer passes."""
+ATTEMPTS = ("ask", "repair", "reseed", "repair")  # until an answer passes
 _TRUNCATED = Violation("truncated", "", "the answer was cut off; write less")
 
 
@@ -65,7 +64,6 @@ def _again(step: str, ask: Ask, request: Request, reply: Response, answer: Answe
 
 
 def _judged(answer: Answer, reply: Response, ask: Ask) -> Answer:
-    """The answer after one more response."""
     counted = replace(
         answer,
         attempts=answer.attempts + 1,

@@ -1,7 +1,6 @@
-"""Encoders by name, as a configuration can hold them: "module:function" or "module:function:argument".
+"""Encoders by name, as a configuration holds them: "module:function" or "module:function:argument".
 
-The flow never imports a model. It needs a function that makes an encoder (`stages.Encoder`), and a name for it that
-changes with the weights, so that scores and fingerprints of different models never meet.
+A name changes with the weights, so scores and fingerprints of different models never meet.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,11 +20,7 @@ _SUFFIXES = (".json", ".safetensors")
 
 
 def make_encoder(place: str) -> Encoder:
-    """Call the function that a configuration names; `gve.eval.models:load_encoder:FOLDER` opens a model.
-
-    Raises:
-        SetupError: If the name is malformed or cannot be imported.
-    """
+    """Call the named function, such as gve.eval.models:load_encoder:FOLDER; SetupError if it cannot be imported."""
     function, argument = _parts(place)
     try:
         make = resolve_name(function)
@@ -44,7 +39,7 @@ def encoder_name(place: str) -> str:
 
 
 def folder_digest(folder: Path) -> str:
-    """Name a model folder by its settings and weights: sizes, and samples of the bytes. Its place does not matter."""
+    """Name a model folder by its settings and weights: sizes, and samples of the bytes. Its path does not matter."""
     found = blake2b(digest_size=16)
     for path in sorted(path for path in folder.rglob("*") if path.suffix in _SUFFIXES and path.is_file()):
         size = path.stat().st_size
@@ -57,7 +52,6 @@ def folder_digest(folder: Path) -> str:
 
 
 def _parts(place: str) -> tuple[str, str | None]:
-    """Function and argument."""
     parts = place.split(":", 2)
     if len(parts) < 2 or not all(parts):
         raise SetupError(

@@ -36,7 +36,7 @@ class Server:
     rests_until: float = 0.0
 
     def failed(self) -> None:
-        """Count a failure; after some in a row the server rests."""
+        """Count a failure; after `_RESTS_AFTER` in a row the server rests."""
         self.failures += 1
         if self.failures >= _RESTS_AFTER:
             self.rests_until = time.monotonic() + _REST
@@ -44,27 +44,16 @@ class Server:
 
 @dataclass
 class EndpointCaptioner:
-    """Answers requests by HTTP, many at a time.
+    """Answers requests by HTTP, many at a time."""
 
-    Attributes:
-        urls: Servers of the same model, each base ending in "/v1"; the least busy one is asked.
-        model: The model's name at the servers.
-        key_file: File with the bearer token, so that the token enters no configuration; "" sends none.
-        in_flight: Requests at a time, over all servers.
-        deadline: Seconds for a request, retries included.
-        call_seconds: Seconds for one call.
-        retries: Calls after the first to busy and broken servers; nine outlast a server that is down for 30 s.
-        constrained: Whether to ask for decoding under the schema; a server that refuses is asked without.
-    """
-
-    urls: Sequence[str]
+    urls: Sequence[str]  # servers of the same model, each ending in "/v1"; the least busy one is asked
     model: str
-    key_file: str = ""
-    in_flight: int = 16
-    deadline: float = 300.0
+    key_file: str = ""  # holds the bearer token, which thus enters no configuration
+    in_flight: int = 16  # requests, over all servers
+    deadline: float = 300.0  # for a request, retries included
     call_seconds: float = 120.0
-    retries: int = 9
-    constrained: bool = True
+    retries: int = 9  # nine outlast a server that is down for 30 s
+    constrained: bool = True  # decode under the schema; a server that refuses is asked without
 
     def __post_init__(self) -> None:
         for url in self.urls or [""]:
@@ -108,7 +97,6 @@ class EndpointCaptioner:
                 group.create_task(one(number, request))
 
     async def _ask(self, client: httpx2.AsyncClient, servers: Sequence[Server], request: Request) -> Response:
-        """Call until a server answers, refuses for good, or the retries are used up."""
         name = request.key(self.name)
         pauses = random.Random(name)
         for attempt in range(self.retries + 1):

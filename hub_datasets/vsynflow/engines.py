@@ -1,7 +1,4 @@
-"""Where shards run: in this process, in several, or on a Ray cluster; the same function everywhere.
-
-A record that crashes its process is found by running its shard alone: each record is noted on disk before it is touched.
-"""
+"""Where shards run: in this process, in several, or on a Ray cluster; the same function everywhere."""
 
 import multiprocessing
 from collections import Counter
@@ -55,7 +52,6 @@ class _IsolatingEngine:
     strikes = 1
 
     def run(self, tasks: Iterable[ShardTask]) -> Iterator[tuple[ShardTask, Counts]]:
-        """Yield each task with its counts, as it ends."""
         suspects = []
         for task, counts in self._map(tasks):
             if counts is None:
@@ -70,10 +66,9 @@ class _IsolatingEngine:
         raise NotImplementedError
 
     def _isolate(self, task: ShardTask) -> Counts:
-        """Run a shard alone until it ends; a record that ends the process `strikes` times is written off.
+        """Run a shard alone until it ends, and write off a record that ends the process `strikes` times.
 
-        Raises:
-            RuntimeError: If the process died outside of any record.
+        Each record is noted on disk before it is touched; RuntimeError if the process died outside of any.
         """
         task, crashes = replace(task, alone=True), Counter[tuple[str, str]]()
         while (counts := next(self._map([task]))[1]) is None:
@@ -118,12 +113,7 @@ class ProcessEngine(_IsolatingEngine):
 class RayEngine(_IsolatingEngine):
     """Shards as tasks of a Ray cluster. Ray moves names of shards, never videos, so the folder must be shared.
 
-    Args:
-        workers: Tasks at a time.
-        address: Of the cluster; None joins the one that this process has started, or starts a local one.
-
-    Raises:
-        ImportError: If Ray is not installed.
+    Without an `address` it joins the cluster that this process started, or starts a local one.
     """
 
     name = "ray"

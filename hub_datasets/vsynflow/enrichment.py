@@ -1,7 +1,6 @@
 """Stage two: five captions of every video, each in its own style (paper, section 3.2, multi-dimensional enrichment).
 
-An answer passes two checks: the schema that the server decodes under, and the rules of validation.py with a repair
-turn. With an encoder the cosines of captions and frames are stored as well.
+An answer passes two checks: the server's decoding under the schema, and the rules of validation.py.
 """
 
 from collections.abc import Mapping, Sequence
@@ -96,11 +95,7 @@ class Enrichment(Stage):
 
 
 def check_captioner(context: Context, name: str) -> None:
-    """Make sure that the captioner is the one that a stage stores results for.
-
-    Raises:
-        SetupError: If it is missing, or another one.
-    """
+    """Reject a missing captioner, or one that the stage holds no results of (SetupError)."""
     got = None if context.captioner is None else context.captioner.name
     if got != name:
         raise SetupError(f"captioner must be {name!r}, which this stage was made for; got {got!r}.")

@@ -27,8 +27,7 @@ from gve.image_gve import open_image
 
 SCHEMA = "gve-fingerprints/1"
 RUN_LENGTH = 13
-LEAST_EXACT = 5
-"""Words of the shortest text that is looked for as a whole; shorter ones are said of many videos."""
+LEAST_EXACT = 5  # words of a text that counts as a whole; shorter ones fit many videos
 _BATCH, _DEADLINE = 256, 60.0
 _URL_IDS = (
     ("youtube", re.compile(r"(?:youtube\.com/(?:watch\?\S*?v=|shorts/|embed/)|youtu\.be/)([\w-]{11})(?![\w-])")),
@@ -44,27 +43,18 @@ def _none(width: int, kind: type) -> np.ndarray:
 
 @dataclass
 class Fingerprints:
-    """What is published of test sets.
-
-    Attributes:
-        name: Of the benchmark.
-        ids: Names of videos on their platforms, such as "youtube:...".
-        hashes: (H, 256) PDQ bits of frames and of their mirror images.
-        runs: (G,) sorted uint64: hashed runs of 13 words, and hashed whole texts of at least 5 words.
-        encoder: Name of the embeddings' encoder, weights included; "" for none.
-        num_frames: Frames of a video that the encoder saw.
-        videos: (E, D) unit vectors of videos, of their mirror images and of their halves.
-        texts: (E', D) unit vectors of texts.
-    """
+    """What is published of test sets."""
 
     name: str
-    ids: frozenset[str] = frozenset()
-    hashes: np.ndarray = field(default_factory=lambda: _none(BITS, np.uint8))
-    runs: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
-    encoder: str = ""
-    num_frames: int = 0
-    videos: np.ndarray = field(default_factory=lambda: _none(0, np.float32))
-    texts: np.ndarray = field(default_factory=lambda: _none(0, np.float32))
+    ids: frozenset[str] = frozenset()  # such as "youtube:..."
+    hashes: np.ndarray = field(default_factory=lambda: _none(BITS, np.uint8))  # (H, 256) bits, also mirrored
+    runs: np.ndarray = field(
+        default_factory=lambda: np.zeros(0, np.uint64)
+    )  # (G,) sorted; of 13 words, or whole texts
+    encoder: str = ""  # name, weights included
+    num_frames: int = 0  # that the encoder saw
+    videos: np.ndarray = field(default_factory=lambda: _none(0, np.float32))  # (E, D) unit; also mirrored, halves
+    texts: np.ndarray = field(default_factory=lambda: _none(0, np.float32))  # (E', D) unit
 
     def save(self, path: Path) -> None:
         """Write one safetensors file; embeddings are float16, names are in the header."""
@@ -132,12 +122,9 @@ def make_fingerprints(
     """Fingerprint test videos and texts.
 
     Args:
-        name: Of the benchmark.
         items: {"ids": platform names or urls, "video": a record's `video` or None, "texts": its queries}, and
             optionally "image": an encoded image.
         encoder: For the embeddings; None leaves them out.
-        encoder_name: Its name, weights included; see `encoders.encoder_name`.
-        num_frames: Frames of a video for the encoder.
         hash_frames: Most frames of a video to hash; fewer find fewer sub-clips.
 
     Raises:
@@ -171,7 +158,6 @@ def make_fingerprints(
 
 
 def _hashes(item: dict[str, Any], most: int) -> list[str]:
-    """Hashes of a test item's video or picture, and of the mirror image."""
     if item["video"] is not None:
         plain, turned = video_worker().call("fingerprint_hashes", item["video"], most, deadline=_DEADLINE)
         return [*plain, *turned]

@@ -1,7 +1,6 @@
 """The journal of paid calls: a paid response is on disk before it is used.
 
-Every writer owns a file, since a killed runner's worker may outlive it for a moment. Readers take the union, and skip a
-torn last line.
+Every writer owns a file, since a killed runner's worker may outlive it for a moment; readers take the union.
 """
 
 import json
@@ -14,7 +13,7 @@ from typing import Any
 
 
 class Journal(AbstractContextManager["Journal"]):
-    """Responses by the names of their requests, in append-only files of one folder, which the first response makes."""
+    """Responses by the names of their requests, in append-only files of one folder; the first response makes it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

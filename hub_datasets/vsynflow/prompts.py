@@ -1,7 +1,7 @@
-"""What the captioner is asked for: styles and emphases, and the prompts with their versions and answer schemas.
+"""The captioner's prompts, with their versions and answer schemas.
 
 Styles, word ranges and shares of the emphases are the paper's (sections 3.2 and A.6). The words are ours, and so are the
-grids of readability and education, since the paper names these slots but not their values.
+grids of readability and education: the paper names these slots without values.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,8 +40,8 @@ VIDEO_STYLES = _styles((80, 200))
 FRAME_STYLES = _styles((50, 200))
 STYLES = {"video": VIDEO_STYLES, "frame": FRAME_STYLES}
 
+# how often a caption dwells on what; a frame shows no time, so it draws from the other two
 EMPHASES = {"spatial": 0.3, "temporal": 0.6, "other": 0.1}
-"""Shares of what a caption dwells on; a frame shows no time, so it draws from the other two."""
 EMPHASIS_WISHES = {
     "spatial": "objects, their looks and where they are",
     "temporal": "actions, their order and how things change",
@@ -98,11 +98,7 @@ class Prompt:
         return f"{self.name}/{self.version}"
 
     def fill(self, **values: str) -> str:
-        """Fill in every slot once.
-
-        Raises:
-            ValueError: If a slot has no value, or a value no slot.
-        """
+        """Fill in every slot once; ValueError if a slot has no value, or a value no slot."""
         slots = {name for _, name, _, _ in Formatter().parse(self.text) if name}
         if set(values) != slots:
             raise ValueError(
@@ -113,7 +109,7 @@ class Prompt:
 
 
 def _schema(lengths: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
-    """An object of texts with these keys; the greatest lengths stop a constrained decoder that would never end."""
+    """An object of texts with these keys; maximum lengths stop a constrained decoder that would never end."""
     properties = {key: {"type": "string", "minLength": low, "maxLength": high} for key, (low, high) in lengths.items()}
     return {"type": "object", "properties": properties, "required": list(lengths), "additionalProperties": False}
 
@@ -156,11 +152,11 @@ def caption_text(prompt: Prompt, styles: Sequence[Style], profile: Profile, capt
     )
 
 
+# a composed query names its reference with one of these
 BINDINGS = {
     "image": ("the image", "the picture", "the photo", "the reference image", "this image", "this picture"),
     "clip": ("the clip", "this clip", "the reference clip", "the reference", "the video clip", "the same clip"),
 }
-"""A composed query names its reference with one of these."""
 _QUERY = """{shown}
 
 The {reference} is taken from the video, which is described as: "{caption}".

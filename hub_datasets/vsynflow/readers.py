@@ -28,32 +28,18 @@ LICENCES = ("licence", "license")
 
 @dataclass(frozen=True)
 class RawCorpus:
-    """Where a raw corpus lies.
+    """A raw corpus, and where its ids, captions and licences stand."""
 
-    Attributes:
-        kind: One of READERS.
-        path: A folder of videos; a table of one of `tables.KINDS`; a tar file or a folder of them; a data set's name or
-            folder.
-        name: Source named in the records.
-        licence: Of records without a licence of their own.
-        id_column: Column of ids; None takes the videos' names, or the numbers of rows without names.
-        video_column: Column of paths, which may be relative to the table's folder, or of the videos themselves.
-        text_column: Column of weak captions, or the key in the JSON beside a video.
-        split: Of a data set.
-        media: Folder of a table's paths; None is the table's own.
-        encoding: Of a table or of text files; None is UTF-8, or UTF-16 with a mark.
-    """
-
-    kind: str
-    path: str
-    name: str
-    licence: str
-    id_column: str | None = None
-    video_column: str = "video"
-    text_column: str = "text"
+    kind: str  # one of READERS
+    path: str  # a folder, table or tar file, or a data set's name
+    name: str  # the source that records name
+    licence: str  # of records without their own
+    id_column: str | None = None  # None takes the videos' names, or the numbers of rows
+    video_column: str = "video"  # holds paths, or the videos themselves
+    text_column: str = "text"  # also the key in the JSON beside a video
     split: str = "train"
-    media: str | None = None
-    encoding: str | None = None
+    media: str | None = None  # folder of a table's paths; None is the table's own
+    encoding: str | None = None  # None is UTF-8, or UTF-16 with a mark
 
 
 class Entry(NamedTuple):
@@ -67,11 +53,7 @@ class Entry(NamedTuple):
 
 
 def read_corpus(source: RawCorpus, folder: Path) -> Iterator[Record]:
-    """The raw records of a corpus, in an order that depends on the corpus alone.
-
-    Args:
-        source: The corpus.
-        folder: The run's folder; videos without a file of their own are written below it.
+    """The raw records of a corpus, in a fixed order; videos without a file of their own are written below `folder`.
 
     Raises:
         ValueError: If the corpus cannot be read, lacks a column, has a cell of the wrong type, or holds no video.
@@ -218,7 +200,6 @@ def _webdataset(source: RawCorpus, folder: Path, passed: Counter[str]) -> Iterat
 def _members(
     source: RawCorpus, path: Path, passed: Counter[str]
 ) -> tuple[dict[str, tuple[int, int]], dict[str, Sequence[str]]]:
-    """Offsets and sizes of an archive's videos, and the captions beside them, by key."""
     videos: dict[str, tuple[int, int]] = {}
     texts: dict[str, Sequence[str]] = {}
     with tarfile.open(path, "r:") as archive:

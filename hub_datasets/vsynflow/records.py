@@ -1,6 +1,6 @@
 """Records flow between the stages: one plain dict for a video, or for a pair made of it.
 
-A record names its video by place, never by content: bytes are read where they are decoded and go no further.
+A record names its video by path, never by content: bytes are read where they are decoded and go no further.
 """
 
 import hashlib
@@ -13,9 +13,10 @@ import pyarrow as pa
 
 from gve.hub_datasets.files import write_atomic
 
-Record = dict[str, Any]
-"""The columns of BASE_COLUMNS, and those that stages added."""
+Record = dict[str, Any]  # BASE_COLUMNS and the columns that stages added
 
+# `origin` is the id of the raw record, `parent` of the record it was made from. `offset` and `size` locate a member of
+# an archive; both are None for a file of its own.
 BASE_COLUMNS: dict[str, pa.DataType] = {
     "id": pa.string(),
     "origin": pa.string(),
@@ -25,10 +26,7 @@ BASE_COLUMNS: dict[str, pa.DataType] = {
     "source": pa.string(),
     "licence": pa.string(),
 }
-"""Columns of every record: `origin` is the id of the raw record it comes from, `parent` the one it was made of.
-Where a video is a member of an archive, `offset` and `size` tell its bytes; else they are None and `path` is the file."""
-CHILD_MARK = "#"
-"""Joins the id of a record to the suffix of a child, as in "v0001#f0003"."""
+CHILD_MARK = "#"  # joins an id to the suffix of a child, as in "v0001#f0003"
 
 
 def make_record(name: str, path: str, text: str, *, source: str, licence: str) -> Record:

@@ -16,8 +16,7 @@ from gve.hub_datasets.parquet import read_rows, write_table
 from gve.hub_datasets.vsynflow.records import Record, digest
 from gve.hub_datasets.vsynflow.stages import Expanded, Failed, Kept, Outcome, Rejected, Stage, fingerprint
 
-Key = tuple[str, str]
-"""A record's id, and the digest of what the stage was shown."""
+Key = tuple[str, str]  # a record's id, and the digest of what the stage saw
 IDENTITY = ("id", "origin", "parent")
 _LEDGER: dict[str, pa.DataType] = {
     **dict.fromkeys(("_id", "_input", "_outcome", "_code"), pa.string()),
@@ -27,11 +26,7 @@ _LEDGER: dict[str, pa.DataType] = {
 
 
 def visible(stage: Stage, record: Record) -> Record:
-    """The part of a record that a stage sees.
-
-    Raises:
-        ValueError: If the stage reads a column that no earlier stage gives.
-    """
+    """The part of a record that a stage sees; ValueError if no earlier stage gives a column."""
     if not stage.reads:
         return record
     missing = [name for name in stage.reads if name not in record]

@@ -36,12 +36,7 @@ class RunSummary:
 def run_flow(folder: Path, flow: Flow, engine: Engine, *, retry: bool = False, progress: bool = False) -> RunSummary:
     """Take a planned corpus through a flow, or continue a run that was killed.
 
-    Args:
-        folder: The run's folder, planned before.
-        flow: If it differs from the folder's last one, only what the difference touches is computed.
-        engine: Where the shards run; the bytes do not depend on it.
-        retry: Whether to try retryable failures again.
-        progress: Whether to show progress bars on stderr.
+    A changed flow recomputes only what the change touches, and no byte depends on the engine.
 
     Raises:
         ValueError: If the folder holds no plan, or another runner is at work in it.
@@ -65,11 +60,7 @@ def run_flow(folder: Path, flow: Flow, engine: Engine, *, retry: bool = False, p
 
 @contextmanager
 def only_runner(folder: Path) -> Iterator[None]:
-    """Lock the folder for one runner; the system releases the lock however that runner dies.
-
-    Raises:
-        ValueError: If another runner holds it.
-    """
+    """Lock the folder for one runner (else ValueError); the system releases the lock however that runner dies."""
     with (folder / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -79,7 +70,6 @@ def only_runner(folder: Path) -> Iterator[None]:
 
 
 def _claim(folder: Path, flow: Flow) -> list[str]:
-    """Write down the flow, and return what differs from the last one."""
     path, described = folder / RUN, flow.describe()
     changes = describe_changes(read_json(path), described) if path.exists() else []
     for change in changes:

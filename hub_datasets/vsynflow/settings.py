@@ -2,21 +2,15 @@
 
 from collections.abc import Collection, Iterable
 
-READERS = ("folder", "manifest", "webdataset", "dataset")
-"""Kinds of raw corpora."""
+READERS = ("folder", "manifest", "webdataset", "dataset")  # kinds of raw corpora
 ENGINES = ("inline", "processes", "ray")
-LAYOUTS = ("embed", "reference")
-"""How a data set holds its media: as bytes in the rows, or as files beside them."""
+LAYOUTS = ("embed", "reference")  # a data set's media: bytes in the rows, or files beside them
 SHARD_ROWS = 256  # videos in a shard
 HASHED_FRAMES = 64  # at most so many frames of a video are hashed
 
 
 def check_keys(name: str, values: Iterable[str], known: Collection[str]) -> None:
-    """Reject unknown keys of a configuration.
-
-    Raises:
-        ValueError: If there is one.
-    """
+    """Reject unknown keys of a configuration (ValueError)."""
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise ValueError(f"{name}: keys must be among {', '.join(known)}; got {unknown[0]!r}. Rename or remove it.")

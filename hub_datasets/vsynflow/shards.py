@@ -53,10 +53,8 @@ def make_plan(
     """Cut a corpus into shards on disk, or return the folder's plan if it is of the same corpus.
 
     Args:
-        folder: The run's folder.
         records: Read once, never held all at once.
-        source: What the records come from, as JSON; two plans with equal sources are of the same corpus.
-        shard_rows: Records of a full shard.
+        source: Where the records come from, as JSON; equal sources mean the same corpus.
 
     Raises:
         ValueError: If the folder holds a plan of another corpus, or an id occurs twice or contains "#".
@@ -83,11 +81,7 @@ def make_plan(
 
 
 def read_plan(folder: Path) -> CorpusPlan:
-    """Read the plan in a run's folder.
-
-    Raises:
-        ValueError: If the folder has no plan.
-    """
+    """Read the plan in a run's folder; ValueError if it has none."""
     path = folder / PLAN
     if not path.exists():
         raise ValueError(f"folder: {folder} holds no {PLAN}. Run gve synth plan first.")

@@ -50,8 +50,7 @@ class SetupError(ValueError):
     """The run is set up wrongly. Ends the run; any other error of a stage fails one record."""
 
 
-Outcome = Kept | Expanded | Rejected | Failed
-"""What a stage says about one record."""
+Outcome = Kept | Expanded | Rejected | Failed  # of one record
 
 
 class Encoder(Protocol):
@@ -68,46 +67,28 @@ class Encoder(Protocol):
 
 @dataclass
 class Context:
-    """What a stage may use besides the records.
+    """What a stage may use besides the records."""
 
-    Attributes:
-        folder: The run's folder, for media that a stage makes; names in it must follow from record ids or content.
-        shard: Name of the shard at work; "corpus" for a corpus stage.
-        journal: Paid calls of this shard.
-        deadline: Seconds that one record may take.
-        encoder: If the run has one.
-        captioner: If the run has one; see captioner.py.
-    """
-
-    folder: Path
-    shard: str
-    journal: Journal
-    deadline: float = 60.0
+    folder: Path  # for media that a stage makes; names in it must follow from record ids or content
+    shard: str  # "corpus" for a corpus stage
+    journal: Journal  # this shard's paid calls
+    deadline: float = 60.0  # seconds for one record
     encoder: Encoder | None = None
-    captioner: Any = None
+    captioner: Any = None  # see captioner.py
 
 
 class Stage:
-    """One step of a flow: picklable, and without state.
+    """One step of a flow: picklable, and without state."""
 
-    Attributes:
-        name: Unique in a flow.
-        version: Raise it when the same parameters would give other columns.
-        scope: "shard" sees the records of one shard, "corpus" the records of all shards at once.
-        reads: Columns that `run` sees besides id, origin and parent. Empty means all, which a corpus stage may not
-            ask for. A stored result is valid as long as these columns keep their values.
-        columns: Columns that the stage adds or overwrites.
-        param_names: Attributes that make up `params`.
-        limit_names: Attributes that make up `limits`.
-    """
-
-    name: str = ""
-    version: int = 1
-    scope: str = "shard"
-    reads: Sequence[str] = ()
-    columns: Mapping[str, pa.DataType] = {}
-    param_names: Sequence[str] = ()
-    limit_names: Sequence[str] = ()
+    name: str = ""  # unique in a flow
+    version: int = 1  # raise it when the same parameters would give other columns
+    scope: str = "shard"  # "corpus" sees the records of all shards at once
+    reads: Sequence[
+        str
+    ] = ()  # besides id, origin and parent; empty for all. A stored result is valid for these values
+    columns: Mapping[str, pa.DataType] = {}  # added or overwritten
+    param_names: Sequence[str] = ()  # attributes that make up `params`
+    limit_names: Sequence[str] = ()  # likewise `limits`
 
     @property
     def params(self) -> Mapping[str, Any]:

@@ -19,16 +19,7 @@ _SHOWN = 20
 
 
 def run_status(folder: Path) -> dict[str, Any]:
-    """Count shards, records and reasons; nothing is locked, so a run at work is not disturbed.
-
-    Returns:
-        JSON: `shards`, `records`, `done` (shards), `ended` (kept, rejected, failed and retryable records),
-        `stages` (stored shards and outcomes by stage), `reasons` ("stage: code" to a count), `words` (the first message
-        of a server for each code that came with one), `redacted` (kept rows whose weak caption lost personal data).
-
-    Raises:
-        ValueError: If the folder holds no plan.
-    """
+    """Count shards, records and reasons; nothing is locked, so a run at work is not disturbed."""
     plan = read_plan(folder)
     ended, reasons, changed = Counter[str](), Counter[str](), 0
     words: dict[str, str] = {}
@@ -57,7 +48,6 @@ def run_status(folder: Path) -> dict[str, Any]:
 
 
 def _redacted(path: Path) -> int:
-    """Count the rows of a kept table with a redaction; 0 if the flow has no such stage."""
     if "redacted" not in pq.read_schema(path).names:
         return 0
     (column,) = pq.read_table(path, columns=["redacted"], partitioning=None).columns
@@ -87,26 +77,21 @@ def read_table(folder: Path, table: str) -> Iterator[dict[str, Any]]:
 
 @dataclass
 class Verdict:
-    """What a check of a run found.
+    """What a check of a run found; no `errors` mean a sound and finished run.
 
-    A raw record is kept if anything of it was, else failed if anything of it failed, else rejected. `rows` counts the
-    kept table; `errors` is empty for a sound and finished run.
+    A raw record is kept if anything of it was, else failed if anything of it failed, else rejected.
     """
 
     records: int = 0
     kept: int = 0
     rejected: int = 0
     failed: int = 0
-    rows: int = 0
+    rows: int = 0  # of the kept table
     errors: list[str] = field(default_factory=list)
 
 
 def verify_run(folder: Path) -> Verdict:
-    """Prove that in = kept + rejected + failed, that ids are unique, and that all hashes are right.
-
-    Raises:
-        ValueError: If the folder holds no plan.
-    """
+    """Prove that in = kept + rejected + failed, that ids are unique, and that all hashes are right."""
     plan, verdict, seen = read_plan(folder), Verdict(), Counter[str]()
     for shard in plan.shards:
         verdict.records += shard.rows

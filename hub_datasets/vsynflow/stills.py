@@ -14,17 +14,14 @@ from gve.hub_datasets.vsynflow.records import open_place
 from gve.video_gve import VideoSource, frame_times, read_video
 from gve.video_writer import encode_mp4
 
-MOST_PIXELS = 200 * 28 * 28
-"""Of a frame that a captioner is shown: 200 visual tokens of 28 x 28 pixels (paper, section A.7)."""
-MOST_CLIP_PIXELS = 854 * 480
-"""Of a frame of a clip that is cut out; a model sees fewer, and encoding is what a clip costs."""
+MOST_PIXELS = 200 * 28 * 28  # 200 visual tokens of 28 x 28 pixels for the captioner (paper, section A.7)
+MOST_CLIP_PIXELS = 854 * 480  # of a frame of a clip; a model sees fewer, and encoding is what a clip costs
 _RATE_LIMIT = 30
 _CLIP_CRF = 18
+# a row or column is picture where `_SHARE` of it is brighter than `_BRIGHT` in some frame; a video with less than
+# `_LEAST` of picture is left whole
 _BRIGHT, _SHARE, _LEAST = 24, 0.05, 0.25
-"""A row or column is picture where this share of it is brighter than this in some frame; a video that has less than
-this share of picture is left whole."""
-SPANS = ((0.0, 1.0), (0.0, 0.5), (0.5, 1.0))
-"""Parts of a test video that the gate knows, so that it finds a clip of it too: the whole, and its halves."""
+SPANS = ((0.0, 1.0), (0.0, 0.5), (0.5, 1.0))  # the gate knows the whole and its halves, and so finds clips too
 
 
 class Still(NamedTuple):
@@ -40,7 +37,7 @@ def read_times(record: Mapping[str, Any]) -> np.ndarray:
 
 
 def read_stills(record: Mapping[str, Any], times: Sequence[float] | np.ndarray) -> list[Still]:
-    """The upright frames shown at ascending times in seconds; past the end the last frame is repeated.
+    """The upright frames at ascending times in seconds; past the end the last frame repeats.
 
     Raises:
         FileNotFoundError: If the file is gone.
@@ -105,9 +102,7 @@ def without_bars(frames: np.ndarray) -> np.ndarray:
 def cut_clip(record: Mapping[str, Any], start: float, end: float) -> bytes:
     """Encode the frames from `start` up to `end` seconds as an MP4 file; the same call gives the same bytes.
 
-    Raises:
-        FileNotFoundError: If the file is gone.
-        ValueError: If it cannot be decoded, or has fewer than two frames in the span.
+    With fewer than two frames in the span, or a video that cannot be decoded, it raises ValueError.
     """
     source = open_place(record["video"])
     times = frame_times(source)
@@ -133,7 +128,6 @@ def views_of(place: Mapping[str, Any], count: int) -> list[list[Image.Image]]:
 
 
 def _spans(place: Mapping[str, Any], count: int, spans: Sequence[tuple[float, float]]) -> list[list[Image.Image]]:
-    """Frames at the middles of equal parts of each span."""
     record = {"id": place["path"], "video": place}
     times = read_times(record)
     shares = [start + (np.arange(count) + 0.5) / count * (end - start) for start, end in spans]

@@ -73,7 +73,6 @@ def _add_build(command: argparse.ArgumentParser) -> None:
 
 
 def _add_source(command: argparse.ArgumentParser, *, more: Sequence[str] = ()) -> None:
-    """Add the arguments that locate a corpus; with `more` kinds it makes no rows, so it needs no licence."""
     kinds = (*READERS, *more)
     command.add_argument("corpus", help="folder, table, archive or data set")
     command.add_argument("--kind", choices=kinds, default="folder", help="kind of corpus" + DEFAULT)
@@ -88,11 +87,7 @@ def _add_source(command: argparse.ArgumentParser, *, more: Sequence[str] = ()) -
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and print what it found as JSON.
-
-    Returns:
-        0; 1 if `verify` found something wrong or the machine refused; 2 for bad usage or broken data.
-    """
+    """Print a command's result as JSON; 1 if `verify` fails or the machine refuses, 2 for bad usage or broken data."""
     arguments = make_parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(message)s")
     commands: dict[str, Callable[[argparse.Namespace], tuple[Any, int]]] = {
@@ -114,7 +109,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _advice(error: Exception) -> str:
-    """What to do about a full disk."""
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return ". Make room and run the same command again: what is done is kept." if full else ""
 

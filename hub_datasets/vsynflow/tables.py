@@ -13,6 +13,7 @@ from typing import Any
 from gve.hub_datasets.vsynflow.records import utf8
 from gve.media_gve import QUOTED, local_source, located, shown
 
+# suffix: the reader of `datasets`
 KINDS = {
     ".csv": "csv",
     ".tsv": "csv",
@@ -20,14 +21,11 @@ KINDS = {
     ".arrow": "arrow",
     **dict.fromkeys((".json", ".jsonl", ".ndjson"), "json"),
 }
-"""Suffix -> the reader of `datasets`."""
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-SEPARATORS = (",", ";", "|")
-"""What may stand for the comma: spreadsheets write the semicolon where numbers have a decimal comma."""
+SEPARATORS = (",", ";", "|")  # spreadsheets write ; where numbers have a decimal comma
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 BATCH_ROWS = 64  # rows of parquet that are held at a time, since each may hold a video
-BROKEN = (ValueError, OSError, EOFError, lzma.LZMAError)
-"""What the readers raise on broken files."""
+BROKEN = (ValueError, OSError, EOFError, lzma.LZMAError)  # what the readers raise on broken files
 
 
 def table_kind(path: Path) -> str:
@@ -47,13 +45,11 @@ def marked_encoding(head: bytes) -> str | None:
 
 
 def table_rows(path: Path, columns: Iterable[str], encoding: str | None = None) -> Iterator[dict[str, Any]]:
-    """The rows of a table as stored: media are not decoded, and a cell of a csv file is a string.
+    """The rows of a table as stored: media are not decoded, a cell of a csv file is a string.
 
     Args:
-        path: The table.
-        columns: Columns to read; missing ones are left out.
-        encoding: Of a text; None takes UTF-8, or UTF-16 with a mark. Nothing else is guessed, since a wrong guess would
-            silently change the captions.
+        encoding: None takes UTF-8, or UTF-16 with a mark. A wrong guess would silently change the captions, so there is
+            none.
 
     Raises:
         ValueError: If the table is of an unknown kind, cannot be read, or is not text of that encoding.
@@ -117,7 +113,6 @@ def _opened(path: Path) -> Any:
 
 
 def _place(path: Path, encoding: str) -> str:
-    """Where a text stops being one."""
     with _opened(path) as file:
         text = codecs.getreader(encoding)(file, errors="surrogateescape")
         for number, line in enumerate(text, 1):

@@ -1,7 +1,6 @@
 """The rendered world's own captioner: it looks up what a video shows and writes that down with a grammar.
 
-No model is in the loop. It is the default, so that the flow runs anywhere; rows that it wrote say so: their captioner is
-"world-truth".
+No model is in the loop. It is the default, so that the flow runs anywhere; its rows name "world-truth" as captioner.
 """
 
 import json
@@ -30,8 +29,7 @@ from gve.media_gve import MP4
 
 TRUTH_NAME = "world-truth"
 _TRIES = 200
-_GONE_AFTER = 0.25
-"""Share of the video after the start of a half in which a thing vanishes; from then on it can hardly be seen."""
+_GONE_AFTER = 0.25  # share of the video after the start of a half; from then on a vanishing thing can hardly be seen
 
 
 @dataclass
@@ -80,7 +78,6 @@ def _sentence(text: str) -> str:
 
 
 def _pieces(clip: Clip, rng: Generator) -> dict[str, list[str]]:
-    """Clauses about a clip by what they dwell on."""
     first, last = clip.things
     where = f"{name_thing(first, rng)} stands {choice(rng, RELATION_WORDS[clip.relation])} {name_thing(last, rng)}"
     sizes = f"{name_thing(first, rng, size=True)} shares the picture with {name_thing(last, rng, size=True)}"
@@ -95,7 +92,6 @@ def _pieces(clip: Clip, rng: Generator) -> dict[str, list[str]]:
 
 
 def _fitting(write: Callable[[], str], low: int, high: int) -> str:
-    """A text of so many words, drawn until one fits."""
     for _ in range(_TRIES):
         text = write()
         if low <= len(text.split()) <= high:
@@ -104,7 +100,7 @@ def _fitting(write: Callable[[], str], low: int, high: int) -> str:
 
 
 def _joined(pieces: Mapping[str, list[str]], emphasis: str, count: int, rng: Generator) -> str:
-    """Clauses in sentences: those of the emphasis first, then the rest in a drawn order."""
+    """Clauses in sentences: first the emphasis, then the rest in a drawn order."""
     rest = [clause for name, clauses in pieces.items() if name != emphasis for clause in clauses]
     clauses = pieces[emphasis] + [rest[index] for index in rng.permutation(len(rest))]
     return " ".join(_sentence(clause) for clause in clauses[:count])

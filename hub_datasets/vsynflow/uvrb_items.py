@@ -17,7 +17,7 @@ def uvrb_items(
 ) -> Iterator[dict[str, Any]]:
     """The items of test sets (all sixteen by default), in a fixed order.
 
-    Media that the rows hold as bytes are written to the empty folder `scratch`, each until the next item is asked for.
+    Media in the rows are written to the empty folder `scratch`, each until you ask for the next item.
     """
     seen: set[bytes] = set()
     for name in sets or SETS:

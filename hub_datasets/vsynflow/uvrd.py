@@ -1,8 +1,7 @@
-"""UVRD on disk: one configuration a task in parquet, and a card that says how it all came about.
+"""UVRD on disk: one configuration a task in parquet, and a card that says how it came about.
 
-`load_dataset(folder, "t2v")` gives rows that train as they are. In the "embed" layout they hold their media's bytes, so
-the folder may be moved, copied and published. In the "reference" layout, for one machine, they name files of the folder
-by absolute paths, each file once for all tasks.
+`load_dataset(folder, "t2v")` gives rows that train as they are. The "embed" layout holds the media's bytes, so you may
+move, copy and publish the folder. The "reference" layout, for one machine, names files by absolute paths.
 """
 
 import shutil
@@ -50,39 +49,22 @@ def uvrd_features() -> Features:
 
 @dataclass
 class UvrdFacts:
-    """What went into a UVRD and what did not; the card and facts.json are made from it.
+    """What went into a UVRD and what did not; the card and facts.json are made from it."""
 
-    Attributes:
-        rejected: Records by the reason for their rejection.
-        failed: Records by the reason for their failure.
-        limits: Limits of the filters, by stage.
-        captioner: Who wrote the captions.
-        decontamination: The gate's report; None if it was not run.
-        seed: Of the run.
-        media: One of LAYOUTS.
-        local: Whether the set stays on this machine; any other needs a passed gate and embedded media.
-        records: Records that went in; this and the rest are counted when the rows are written.
-        rows: By task.
-        tokens: Read and written by the captioner.
-        licences: Rows by licence.
-        sources: Rows by source and licence.
-        needing_both: By task, composed rows with ranks, and how many of them need both parts.
-    """
-
-    rejected: Mapping[str, int] = field(default_factory=dict)
+    rejected: Mapping[str, int] = field(default_factory=dict)  # records by reason
     failed: Mapping[str, int] = field(default_factory=dict)
-    limits: Mapping[str, Any] = field(default_factory=dict)
+    limits: Mapping[str, Any] = field(default_factory=dict)  # by stage
     captioner: str = ""
-    decontamination: Mapping[str, Any] | None = None
+    decontamination: Mapping[str, Any] | None = None  # the gate's report
     seed: int = 0
-    media: str = "embed"
-    local: bool = False
-    records: int = 0
-    rows: dict[str, int] = field(default_factory=dict)
-    tokens: dict[str, int] = field(default_factory=dict)
-    licences: dict[str, int] = field(default_factory=dict)
-    sources: dict[str, dict[str, int]] = field(default_factory=dict)
-    needing_both: dict[str, list[int]] = field(default_factory=dict)
+    media: str = "embed"  # one of LAYOUTS
+    local: bool = False  # any other set needs a passed gate and embedded media
+    records: int = 0  # this and the rest are counted as the rows are written
+    rows: dict[str, int] = field(default_factory=dict)  # by task
+    tokens: dict[str, int] = field(default_factory=dict)  # read and written
+    licences: dict[str, int] = field(default_factory=dict)  # rows by licence
+    sources: dict[str, dict[str, int]] = field(default_factory=dict)  # rows by source and licence
+    needing_both: dict[str, list[int]] = field(default_factory=dict)  # task: [ranked rows, those that need both parts]
 
 
 def build_uvrd(
@@ -94,17 +76,7 @@ def build_uvrd(
     quotas: Mapping[str, int] | None = None,
     total: int | None = None,
 ) -> UvrdFacts:
-    """Write the UVRD of a finished run. See `write_uvrd` for quotas and total.
-
-    Args:
-        work: The run's folder.
-        folder: Where UVRD goes.
-        media: One of settings.LAYOUTS.
-        local: Whether the set stays on this machine; any other needs a run that passed the gate.
-
-    Raises:
-        ValueError: If the run is not sound, had no captioner, or may not be published.
-    """
+    """Write the UVRD of a finished run (see `write_uvrd`); ValueError if the run is unsound or had no captioner."""
     verdict = verify_run(work)
     if verdict.errors:
         raise ValueError(f"work: {verdict.errors[0]}. Run it to its end, then verify it.")
@@ -128,7 +100,6 @@ def build_uvrd(
 
 
 def _reasons(work: Path, table: str) -> dict[str, int]:
-    """Records of a table by the stage and code that ended them, most frequent first."""
     counts = Counter(f"{row['stage']}: {row['code']}" for row in read_table(work, table))
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
@@ -145,10 +116,8 @@ def write_uvrd(
     """Make pairs of records and write them; the same records give the same parquet bytes in the same folder.
 
     Args:
-        records: Records that passed every stage; their `frame` and `clip` name files of the run's folder.
-        work: The run's folder.
         folder: Where UVRD goes; an earlier build is replaced.
-        facts: What is known of the run; counts are filled in.
+        facts: Of the run; counts are filled in.
         quotas: Proportions of the tasks; None for the paper's.
         total: Rows in all; None for as many as possible.
 
@@ -202,11 +171,7 @@ def _clear(folder: Path) -> None:
 
 
 def require_publishable(folder: Path) -> dict[str, Any]:
-    """Read the facts of a UVRD folder that may be published.
-
-    Raises:
-        ValueError: If it holds no finished UVRD, or one that must stay on one machine.
-    """
+    """Read the facts of a UVRD folder; ValueError if it may not be published."""
     path = folder / FACTS
     facts = read_json(path) if path.is_file() else {}
     gate = facts.get("decontamination") or {"passed": False}
@@ -219,7 +184,6 @@ def require_publishable(folder: Path) -> dict[str, Any]:
 
 
 def _write_task(folder: Path, rows: Sequence[PairRow], by_id: Mapping[str, Record], store: MediaStore) -> None:
-    """Write the files of one task."""
 
     def size(one: PairRow) -> int:
         return row_bytes(one, by_id, store)

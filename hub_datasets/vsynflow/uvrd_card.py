@@ -112,8 +112,7 @@ def _gate(found: Mapping[str, object] | None) -> list[str]:
 def _configs(folder: Path, rows: Mapping[str, int]) -> list[str]:
     """One configuration a task, described by a digest of its files.
 
-    `datasets` caches what it reads under the folder's name and the configuration; without the digest, another folder of the
-    same name would give this one's rows.
+    `datasets` caches by folder name and configuration: without the digest, another folder would give this one's rows.
     """
     lines = []
     for task in rows:

@@ -1,10 +1,7 @@
 """The media of a UVRD, and its parquet files: bytes in the rows, or files beside them.
 
-Shapes: R rows of a file.
-
 `datasets` resolves no relative path in parquet, neither in a folder nor on the Hub, so only rows that hold their media
-load from anywhere. What that costs is kept low: within a block of rows, parquet stores equal values of a column once,
-as entries of a dictionary, and media columns are left uncompressed, so that equal bytes of two files are equal on disk.
+load from anywhere. Within a block parquet stores equal values of a column once, which keeps that cheap.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,8 +19,8 @@ from gve.hub_datasets.vsynflow.records import Record, keep_media, read_place
 from gve.media_gve import MP4
 
 SHARD_ROWS, SHARD_BYTES = 1000, 512 << 20
+# rows and bytes of media; writer and reader hold a block in memory
 BLOCK_ROWS, BLOCK_BYTES = 128, 64 << 20
-"""Rows, and bytes of their media, of a file and of a block; a block is what a writer and a reader hold in memory."""
 _DICTIONARY = 2 * BLOCK_BYTES
 
 
@@ -67,7 +64,6 @@ class MediaStore:
         return self._videos[name]
 
     def _placed(self, source: Path) -> Path:
-        """A file of the run's folder, whose name is a digest of its content already."""
         path = self.folder / "media" / source.parent.name / source.name
         if not path.is_file():
             write_atomic(path, source.read_bytes())
@@ -109,7 +105,6 @@ def write_shard(path: Path, blocks: Iterator[list[dict[str, Any]]], features: Fe
 
 
 def _leaves(schema: pa.Schema) -> list[str]:
-    """Names of parquet's columns, such as "query.video.bytes"."""
     sink = pa.BufferOutputStream()
     pq.write_table(schema.empty_table(), sink)
     found = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema

@@ -21,13 +21,13 @@ VAGUE = re.compile(r"\b(something|somewhere|a thing|the thing|things|an area|the
 EXACT_TIME = re.compile(r"\b\d+(?:[.:]\d+)?\s*(?:s|sec|secs|seconds?|minutes?|ms)\b|\b\d{1,2}:\d{2}\b")
 BLANK = "\ufeff \t\r\n"
 THINKING = re.compile(r"<(?:think|thinking|thought|reasoning)>|\[THINK\]|\u25c1think\u25b7", re.IGNORECASE)
+# chat templates often write the start of the thoughts, so an answer may hold their end alone
 THOUGHT = re.compile(r"</(?:think|thinking|thought|reasoning)>|\[/THINK\]|\u25c1/think\u25b7", re.IGNORECASE)
-"""Where thoughts begin and end; chat templates often write the beginning, so that the answer holds the end alone."""
 LETTERS = re.compile(r"[A-Za-z]")
 ENGLISH_SHARE = 0.9
 SHORT_WORDS = 20
+# of five captions, at least one has fewer words than SHORT_WORDS, at least one more than LONG_WORDS
 LONG_WORDS = {"video": 100, "frame": 49}
-"""At least one of five captions has fewer words than the first, at least one more than the second."""
 ALIKE = 0.8  # captions that share more of their words are the same caption twice
 
 
@@ -60,11 +60,7 @@ def is_thinking(answer: str) -> bool:
 
 
 def read_json(answer: str) -> Any:
-    """The JSON value of an answer, or the one object in it between thoughts, fences and words.
-
-    Raises:
-        ValueError: If it holds none, or several that differ.
-    """
+    """The JSON value of an answer, or the one object between thoughts, fences and words; ValueError if unclear."""
     text = answer.strip(BLANK)
     try:
         return json.loads(text)
@@ -140,7 +136,6 @@ def _check_caption(text: str, style: Style) -> list[Violation]:
 
 
 def _check_words(text: str, key: str) -> list[Violation]:
-    """Rules for every text: English letters, and only what can be seen."""
     found, low = [], text.lower()
     letters = LETTERS.findall(text)
     if len(letters) < ENGLISH_SHARE * sum(letter.isalpha() for letter in text) or not letters:

@@ -25,33 +25,23 @@ logger = logging.getLogger(__name__)
 _ENDED = dict.fromkeys(("id", "origin", "stage", "code"), pa.string())
 REJECTED_COLUMNS: dict[str, pa.DataType] = {**_ENDED, "score": pa.float64()}
 FAILED_COLUMNS: dict[str, pa.DataType] = {**_ENDED, "retryable": pa.bool_()}
-TABLES = ("kept", "rejected", "failed")
-"""What a finished shard consists of."""
+TABLES = ("kept", "rejected", "failed")  # a finished shard has all three
 
 
 @dataclass(frozen=True)
 class ShardTask:
-    """Take a shard through the first stages of a flow.
-
-    Attributes:
-        folder: The run's folder.
-        shard: The shard.
-        flow: The flow.
-        stop: Number of stages to go through; all of them finish the shard.
-        corpora: For each corpus stage before `stop`, the digest of the corpus that it saw.
-        retry: Whether to try retryable failures again.
-        poison: (stage, record id) pairs that crashed a process; they fail without being tried.
-        alone: Whether to note each record on disk before it is touched, so that a crash has a culprit.
-    """
+    """Take a shard through the first stages of a flow."""
 
     folder: Path
     shard: CorpusShard
     flow: Flow
-    stop: int
-    corpora: Mapping[str, str] = field(default_factory=dict)
-    retry: bool = False
-    poison: frozenset[tuple[str, str]] = frozenset()
-    alone: bool = False
+    stop: int  # number of stages to go through; all of them finish the shard
+    corpora: Mapping[str, str] = field(default_factory=dict)  # corpus stage: digest of the corpus that it saw
+    retry: bool = False  # retryable failures
+    poison: frozenset[tuple[str, str]] = (
+        frozenset()
+    )  # (stage, record id) pairs that crashed a process and fail untried
+    alone: bool = False  # note each record on disk before it is touched, so that a crash has a culprit
 
     @property
     def suspect(self) -> Path:
@@ -59,7 +49,7 @@ class ShardTask:
         return self.folder / "suspects" / f"{self.shard.name}.json"
 
     def digest(self) -> str:
-        """Name of what the shard's tables depend on, besides its records."""
+        """Name what the tables depend on, besides the records."""
         return digest(self.flow.digest(), dict(self.corpora))
 
     def is_done(self) -> bool:
@@ -110,11 +100,7 @@ def _ended(stage: Stage, record: Record, code: str, **more: Any) -> dict[str, An
 
 
 def run_shard(task: ShardTask) -> dict[str, int]:
-    """Compute what is missing of a task, and count its alive, rejected and failed records.
-
-    Raises:
-        OSError: If the disk is full, among others; what is committed stays.
-    """
+    """Compute what a task lacks and count its records by outcome; OSError, as of a full disk, keeps what is committed."""
     with Journal(task.folder / "journal" / task.shard.name) as journal:
         walk = _walk(task, make_context(task.folder, task.flow, task.shard.name, journal))
     if task.stop == len(task.flow.stages):
@@ -142,8 +128,7 @@ def run_stage(stage: Stage, records: Sequence[Record], context: Context) -> list
     """The outcomes of a stage. If it raises, its records run one by one, so that only the culprit fails.
 
     Raises:
-        OSError: As the stage raises it: the machine's trouble, not the record's. A corpus stage raises anything.
-        SetupError: As the stage raises it.
+        OSError: The machine's trouble, not the record's; nor is SetupError. A corpus stage raises anything.
         RuntimeError: If the number of outcomes is not the number of records.
     """
     shown = [visible(stage, record) for record in records]
@@ -224,7 +209,6 @@ def _made_of(pickled: bytes) -> Any:
 
 
 def _finish(task: ShardTask, walk: Walk) -> None:
-    """Write the shard's three tables, then the file that marks it as finished."""
     tables = {
         "kept": (walk.alive, task.flow.columns),
         "rejected": (walk.rejected, REJECTED_COLUMNS),

@@ -44,7 +44,7 @@ UNSTATED = -100
 
 
 def clip_labels(clip: Clip, stated: tuple[str, ...] = tuple(ATTRIBUTES)) -> list[int]:
-    """(A,) labels of a clip, or of a text that states only some attributes; UNSTATED where one is not stated."""
+    """(A,) labels of a clip; UNSTATED for attributes that are not in `stated`."""
     if len(clip.things) != 2:
         raise ValueError(f"clip must show two things, got {len(clip.things)}. Draw one by sample_clip.")
     across = clip.relation in ("left", "right")

@@ -1,7 +1,7 @@
-"""The benchmark's sets as files: parquet tables in the layout that the UVRB loader reads, and a folder of videos.
+"""The benchmark's sets as files: parquet tables in the UVRB layout, and a folder of videos.
 
-The table of queries holds each query's set, instruction, positives and candidates too, so that one file serves the
-configuration of a set, the configuration of all sets, and the bare queries.
+Each query row also holds set, instruction, positives and candidates, so one file serves the configuration of a set,
+the configuration of all sets, and the bare queries.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,8 +26,8 @@ FOLDER_SETS = tuple(name for name, task in SETS.items() if CORPUS_OF.get(name, t
 def table_features(table: str) -> Features:
     """Column types of one of the TABLES.
 
-    Images are decoded on reading, as MTEB's models expect; that takes Pillow alone. Videos stay encoded: decoding them
-    would need torchcodec, and all our readers take bytes.
+    Images are decoded on reading, as MTEB expects; that takes only Pillow. Videos stay encoded, since decoding would need
+    torchcodec and our readers take bytes.
     """
     text = Value("string")
     columns: dict[str, dict[str, Any]] = {
@@ -78,12 +78,12 @@ def write_table(path: Path, table: str, name: str, split: str, seed: int, sizes:
 
 
 def video_file(name: str, corpus_id: str) -> str:
-    """File name of a set's candidate in the folder of videos, such as "crb-s-g07-2.mp4"."""
+    """File name of a candidate in the folder of videos, such as "crb-s-g07-2.mp4"."""
     return f"{CORPUS_OF.get(name, name.lower())}-{corpus_id.replace('/', '-')}{MP4}"
 
 
 def video_files(folder: Path, sets: Mapping[str, MiniSet]) -> dict[str, list[Path]]:
-    """The files in the folder of videos, by set."""
+    """Paths in the folder of videos, by set."""
     return {name: [folder / video_file(name, i) for i in sets[name].corpus] for name in FOLDER_SETS}
 
 

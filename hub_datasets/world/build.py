@@ -1,7 +1,6 @@
 """Builds the rendered world on disk: training pairs (uvrd), the benchmark (uvrb) and a raw corpus (raw).
 
-No part of the work depends on another, so the bytes are the same for any number of processes and after any
-interruption.
+Parts are independent, so the bytes are the same for any number of processes and after any interruption.
 """
 
 import json
@@ -32,7 +31,7 @@ _RAW_PART = 50
 
 @dataclass(frozen=True)
 class WorldPart:
-    """One file of the world, or one range of files; `marks` are the files it leaves."""
+    """One file of the world, or a range of files; `marks` are the files it leaves."""
 
     marks: tuple[Path, ...]
     weight: int
@@ -60,14 +59,9 @@ def build_world(
 
     Args:
         folder: Gets `uvrd`, `uvrb`, `raw` and `world.json`.
-        seed: Seed of everything random.
-        pairs: Training rows by task; None for DEFAULT_PAIRS. A missing task gets none.
-        sets: Whether to build the benchmark.
-        raw: Number of videos of the raw corpus.
-        workers: Processes; 1 works in this one. A script that uses more needs the `__main__` guard of
-            multiprocessing's spawn method.
-        progress: Whether to show a progress bar on stderr.
-        sizes: Sizes of the benchmark's sets.
+        pairs: Training rows by task; a missing task gets none. None means DEFAULT_PAIRS.
+        raw: Videos of the raw corpus.
+        workers: Processes; with more than 1 a script needs the `__main__` guard of spawn.
         num_negatives: Near-identical wrong clips in each row of T2V, TI2V and TV2V.
 
     Returns:
@@ -103,7 +97,7 @@ def build_world(
 
 
 def _claim(path: Path, world: dict[str, Any]) -> None:
-    """Write down what the folder holds, or check that it holds the same."""
+    """Record what the folder holds, or check that it holds the same."""
     text = json.dumps(world, indent=2) + "\n"
     if path.exists() and json.loads(path.read_text()) != json.loads(text):
         raise ValueError(

@@ -1,6 +1,6 @@
-"""The caption grammar: 12 kinds of text about a clip, each with the exact set of statements it makes.
+"""The caption grammar: 12 kinds of text about a clip, each with the exact statements it makes.
 
-A statement ("fact") is a string hashed to an integer; a clip answers a text if the clip's facts include the text's.
+A statement ("fact") is a string hashed to an integer; a clip answers a text if its facts include the text's.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -91,12 +91,12 @@ class Caption:
 
 @cache
 def fact(*parts: str) -> int:
-    """The id of a statement: 63 bits of a hash, equal in every run and on every machine."""
+    """Id of a statement: 63 bits of a hash, equal in every run and on every machine."""
     return int.from_bytes(blake2b("|".join(parts).encode(), digest_size=8).digest(), "big") >> 1
 
 
 def event_fact(clip: Clip, half: int) -> int:
-    """That a certain thing does a certain action."""
+    """Fact that a certain thing does a certain action."""
     index, action = clip.events[half]
     return fact("event", clip.things[index].name, action)
 
@@ -255,12 +255,12 @@ def caption(clip: Clip, kind: str, rng: Generator) -> Caption:
 
 
 def long_caption(clips: Sequence[Clip], rng: Generator) -> str:
-    """The coarse texts of a long video's clips, in their order."""
+    """Coarse texts of a long video's clips, in order."""
     return " . ".join(_coarse(clip, rng).text for clip in clips)
 
 
 def image_caption(clip: Clip, rng: Generator) -> Caption:
-    """A text about a single frame: things, their relation and the scene."""
+    """A text about one frame: things, their relation and the scene."""
     first, last = clip.things
     text = choice(rng, ("an image of ", "a picture of ", "")) + name_thing(first, rng)
     text += (

@@ -106,7 +106,7 @@ model that is good here may be bad on real videos, and the reverse."""
 
 
 def uvrd_card(folder: Path, counts: Mapping[str, int], seed: int) -> str:
-    """README of the training pairs, one configuration a task, from the number of pairs by task."""
+    """README of the training pairs, one configuration a task."""
     lines = [_HEAD.format(name="UVRD", tags="", size=size_category(sum(counts.values())))]
     for task in counts:
         lines += config_lines(folder, task, {"train": [f"{task}/train-*.parquet"]})
@@ -121,7 +121,7 @@ def uvrd_card(folder: Path, counts: Mapping[str, int], seed: int) -> str:
 
 
 def uvrb_card(folder: Path, sets: Mapping[str, Sequence[Mapping[str, Any]]], seed: int) -> str:
-    """README of the benchmark: configurations, use, and tables of the sets, from the sets' summaries by split."""
+    """README of the benchmark: configurations, use, and tables of the sets."""
     columns = ", ".join(f"`{column}`" for column in table_features("queries"))
     size = size_category(sum(row["queries"] for rows in sets.values() for row in rows))
     lines = [_HEAD.format(name="UVRB", tags="benchmark, mteb, ", size=size), *_uvrb_configs(folder), "---"]
@@ -167,7 +167,7 @@ def _held_out() -> list[str]:
 
 
 def _uvrb_configs(folder: Path) -> Iterable[str]:
-    """The default configuration and, for each set, itself and its tables; media are stored once."""
+    """The default configuration, then each set and its tables; media are stored once."""
     every = {split: [f"{task.slug}-queries/{split}.parquet" for task in SETS.values()] for split in SPLITS}
     yield from config_lines(folder, "default", every, default=True)
     for task in SETS.values():

@@ -1,7 +1,7 @@
-"""Training pairs of the seven tasks (paper, section 3.2), each with the exact statements that its query makes.
+"""Training pairs of the seven tasks (paper, section 3.2), each with the exact statements of its query.
 
-Rows come in units: a group of four near-identical rows, or one row alone. Each unit has its own random generator, so
-any range of rows can be built anywhere with the same result.
+Rows come in units: four near-identical rows, or one row alone. Each unit has its own random generator, so any range of
+rows can be built anywhere with the same result.
 """
 
 from collections.abc import Callable, Iterator
@@ -86,7 +86,7 @@ def _text_to_video(kind: str, rng: Generator) -> list[Pair]:
 
 
 def _told(kind: str, clips: list[Clip], rng: Generator) -> list[Pair]:
-    """Rows of T2V that describe each of the clips in one kind of text."""
+    """T2V rows that describe each clip in one kind of text."""
     if kind == "event":
         in_scene = rng.random() < _EVENT_IN_SCENE
         told = [event_caption(clip, _rarer_half(clip, clips, rng), rng, in_scene=in_scene) for clip in clips]
@@ -99,7 +99,7 @@ def _told(kind: str, clips: list[Clip], rng: Generator) -> list[Pair]:
 
 
 def _rarer_half(clip: Clip, mates: list[Clip], rng: Generator) -> int:
-    """The half whose event fewer of the group mates show; either, if both are as rare."""
+    """The half whose event fewer group mates show; random for a tie."""
     shown = [sum(event_fact(clip, half) in clip_facts(mate) for mate in mates) for half in range(2)]
     return int(rng.integers(2)) if shown[0] == shown[1] else int(shown[1] < shown[0])
 
@@ -164,7 +164,7 @@ _NEGATIVE_TASKS = ("t2v", "ti2v", "tv2v")
 
 
 def _kind_table(task: str) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Kinds of a task's units, rows in a unit of each, and the probability of each."""
+    """A task's kinds of units, rows in a unit, and probability of each."""
     kinds = list(_BUILDERS[task][1])
     weights = (
         KIND_WEIGHTS | {"clip": sum(KIND_WEIGHTS[kind] for kind in CLIP_KINDS)} if task == "t2v" else KIND_WEIGHTS
@@ -177,7 +177,6 @@ def _kind_table(task: str) -> tuple[list[str], np.ndarray, np.ndarray]:
 
 
 def _units(task: str, seed: int) -> Iterator[tuple[str, int]]:
-    """Kind and number of rows of each unit, endlessly."""
     kinds, rows, share = _kind_table(task)
     rng = stream(seed, task, "plan")
     while True:
@@ -186,10 +185,10 @@ def _units(task: str, seed: int) -> Iterator[tuple[str, int]]:
 
 
 def build_pairs(task: str, count: int, seed: int, *, start: int = 0, num_negatives: int = 0) -> Iterator[Pair]:
-    """Pairs of one task, rows `start` to `count`, on the seen split; `Pair.render` makes the row.
+    """Pairs `start` to `count` of one task, on the seen split; `Pair.render` makes the row.
 
-    The group at the end is cut at `count`; a larger count begins with the same rows. `num_negatives` near-identical
-    clips that violate the query come with each row of T2V, TI2V and TV2V.
+    The last group is cut at `count`, and a larger count begins with the same rows. `num_negatives` clips that violate the
+    query come with each row of T2V, TI2V and TV2V.
     """
     if task not in TASKS:
         raise ValueError(f"task must be one of {', '.join(TASKS)}, got {shown(task)}.")
@@ -213,7 +212,6 @@ def _rows(task: str, count: int, seed: int, start: int, num_negatives: int) -> I
 
 
 def _finish(task: str, kind: str, unit: int, first: int, seed: int) -> list[Pair]:
-    """The rows of one unit, with ids and instructions."""
     pairs = _BUILDERS[task][0](kind, stream(seed, task, "unit", unit))
     name = f"{task}-g{unit:06d}" if kind.endswith("twins") else ""
     return [
@@ -229,7 +227,7 @@ def _finish(task: str, kind: str, unit: int, first: int, seed: int) -> list[Pair
 
 
 def _violations(pair: Pair, mates: list[Pair], count: int, rng: Generator) -> tuple[Side, ...]:
-    """Targets that do not answer a pair's query: its group mates', then its own with something changed."""
+    """Targets that do not answer the query: the group mates', then the pair's own with a change."""
     found = [mate.target for mate in mates if not answers(pair.query_facts, mate.target_facts)][:count]
     while len(found) < count:
         clips = list(pair.target.clips)

@@ -1,4 +1,4 @@
-"""A raw corpus: video files with weak, partly wrong titles, for the data flow that turns such corpora into pairs.
+"""A raw corpus: videos with weak, partly wrong titles, as input of the data flow that makes pairs.
 
 The truth about every title is kept beside it, so that a quality filter can be scored.
 """
@@ -28,7 +28,7 @@ _VAGUE = ("my clip {:04d} final", "untitled {:d}", "VID_{:05d}", "test render {:
 
 @dataclass(frozen=True)
 class RawVideo:
-    """One video of the raw corpus: its file, title, kind of title, the clip it shows, and for a duplicate the original file."""
+    """One video of the raw corpus; a duplicate names its original."""
 
     file: str
     title: str
@@ -43,7 +43,7 @@ class RawVideo:
 
 
 def weak_title(clip: Clip, rng: Generator) -> str:
-    """A short title that describes a part of what a clip shows."""
+    """A short title that describes part of a clip."""
     thing, scene = choice(rng, clip.things), choice(rng, SCENE_WORDS[clip.scene])
     draw = rng.random()
     if draw < 0.4:
@@ -102,7 +102,7 @@ def write_titles(folder: Path, count: int, seed: int) -> None:
 
 
 def raw_rows(folder: Path) -> list[dict[str, Any]]:
-    """The corpus as T2V rows: every title asks for its video, right or wrong. Facts are empty, since none are known."""
+    """The corpus as T2V rows, right titles and wrong ones; facts are empty because none are known."""
     with (folder / "titles.csv").open(newline="", encoding="utf-8") as file:
         titles = list(csv.DictReader(file))
     return [

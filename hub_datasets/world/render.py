@@ -36,7 +36,7 @@ def frame_times(count: int) -> np.ndarray:
 
 
 def inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """How far a point lies inside a shape of radius 1 (positive inside), for arrays of coordinates."""
+    """Signed distance of points into a shape of radius 1, positive inside."""
     if shape == "circle":
         return 1 - np.sqrt(x * x + y * y)
     if shape == "square":
@@ -73,12 +73,12 @@ def texture(scene: str, u: np.ndarray, v: np.ndarray, phase: np.ndarray) -> np.n
 
 
 def halves(times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Progress (0 to 1) within the first and within the second half of the clip, each (F,)."""
+    """Progress (0 to 1) within the first and the second half of the clip, each (F,)."""
     return np.clip(times * 2, 0, 1), np.clip(times * 2 - 1, 0, 1)
 
 
 def camera_path(camera: tuple[str, str], times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Offset in x and y and the magnification, each (F,); the path is centred on the middle of the world."""
+    """Offset in x and y and magnification, each (F,), centred on the middle of the world."""
     x, y, log_zoom = (np.zeros(len(times), np.float32) for _ in range(3))
     for motion, progress in zip(camera, halves(times), strict=True):
         centred = progress - 0.5
@@ -94,7 +94,7 @@ def camera_path(camera: tuple[str, str], times: np.ndarray) -> tuple[np.ndarray,
 
 
 def thing_path(thing: Thing, events: list[tuple[str, np.ndarray]]) -> tuple[np.ndarray, ...]:
-    """Centre x, y, radius and opacity over time, each (F,), of a thing under its (action, progress) events."""
+    """Centre x, y, radius and opacity of a thing, each (F,), under its (action, progress) events."""
     frames = len(events[0][1]) if events else 1
     x, y = np.full(frames, thing.x, np.float32), np.full(frames, thing.y, np.float32)
     radius, opacity = np.full(frames, RADIUS[thing.size], np.float32), np.ones(frames, np.float32)
@@ -119,7 +119,6 @@ def thing_path(thing: Thing, events: list[tuple[str, np.ndarray]]) -> tuple[np.n
 
 
 def _path(clip: Clip, index: int, times: np.ndarray) -> tuple[np.ndarray, ...]:
-    """`thing_path` of one of the clip's things, each value (F,)."""
     events = [(a if i == index else "", q) for (i, a), q in zip(clip.events, halves(times), strict=False)]
     return thing_path(clip.things[index], events or [("", times)])
 
@@ -139,7 +138,7 @@ def restyle(frames: np.ndarray, style: str, rng: np.random.Generator) -> np.ndar
 
 
 def render(clip: Clip, times: Sequence[float] | np.ndarray, *, size: int = 48) -> np.ndarray:
-    """(F, S, S, 3) uint8 RGB frames of a clip at F times in [0, 1], where 1 is its end; a pure function of its arguments."""
+    """(F, S, S, 3) uint8 RGB frames of a clip at F times in [0, 1]; a pure function of its arguments."""
     times = np.asarray(times, np.float32)
     rng = np.random.default_rng(clip.seed)
     phase = rng.uniform(0, 6.28, 4).astype(np.float32)
@@ -165,5 +164,5 @@ def render(clip: Clip, times: Sequence[float] | np.ndarray, *, size: int = 48) -
 
 
 def render_long(clips: Sequence[Clip], frames_per_clip: int, *, size: int = 48) -> np.ndarray:
-    """Frames of several clips one after another, (len(clips) * frames_per_clip, S, S, 3) uint8."""
+    """(len(clips) * frames_per_clip, S, S, 3) uint8 frames of several clips in sequence."""
     return np.concatenate([render(clip, frame_times(frames_per_clip), size=size) for clip in clips])

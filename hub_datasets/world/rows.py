@@ -13,14 +13,14 @@ from gve.hub_datasets.world.video import picture_bytes, video_bytes
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a pair: words, a picture (a clip and a time in it), and one clip or several of a long video."""
+    """One side of a pair: words, a picture (a clip and a time), and the clips of a video."""
 
     text: str | None = None
     picture: tuple[Clip, float] | None = None
     clips: tuple[Clip, ...] = ()
 
     def render(self) -> dict[str, Any]:
-        """The media dict of the row schema, with encoded files."""
+        """Media dict of the row schema, with encoded files."""
         image = None if self.picture is None else picture_bytes(*self.picture)
         return media(self.text, image, video_bytes(self.clips) if self.clips else None)
 
@@ -57,5 +57,5 @@ class Pair:
 
 
 def stream(seed: int, *path: str | int) -> np.random.Generator:
-    """The random generator of one part of the data: equal in every process, independent of all other parts."""
+    """Random generator of one part: equal in every process, independent of all other parts."""
     return np.random.default_rng([seed, *(zlib.crc32(p.encode()) if isinstance(p, str) else p for p in path)])

@@ -1,7 +1,7 @@
 """The sixteen UVRB sets in miniature: same names, instructions, metrics and kinds of query, exact positives.
 
-Eight sets share a corpus in which each clip is the only answer to every text about it. Q queries, N candidates of a
-query, P of them positive.
+Eight sets share a corpus in which each clip is the only answer to its texts. Q queries, N candidates of a query, P of
+them positive.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -50,23 +50,14 @@ CORPUS_OF = dict.fromkeys((*BASE_KINDS, "MSRVTT-I2V"), "msrvtt") | {"LoVR-C2V": 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large the sets are.
+    """How large the sets are."""
 
-    Attributes:
-        base: Clips of the corpus that eight sets share.
-        groups: Groups of four clips in CRB-S and in CRB-T.
-        programs: Camera programs (queries) of CMRB, at most 64; three clips show each.
-        themes: Themes (queries) of LoVR-TH, at most 40; two clips show each.
-        longs: Long videos.
-        composed: Queries of MS-TI and of MS-TV.
-    """
-
-    base: int = 64
-    groups: int = 32
-    programs: int = 32
-    themes: int = 40
-    longs: int = 64
-    composed: int = 64
+    base: int = 64  # clips of the corpus that eight sets share
+    groups: int = 32  # of four clips, in CRB-S and in CRB-T
+    programs: int = 32  # queries of CMRB, at most 64; three clips each
+    themes: int = 40  # queries of LoVR-TH, at most 40; two clips each
+    longs: int = 64  # long videos
+    composed: int = 64  # queries of MS-TI and of MS-TV
 
 
 DEFAULT_SIZES = Sizes()
@@ -74,22 +65,16 @@ DEFAULT_SIZES = Sizes()
 
 @dataclass(frozen=True)
 class MiniSet:
-    """One set before it is rendered, with everything by id.
-
-    Attributes:
-        corpus: Clips of each candidate video; one clip, or those of a long video.
-        positives: For each query the ids of the candidates that answer it.
-        pools: For each query the ids of its candidates, or None: all of the corpus.
-    """
+    """One set before it is rendered, everything by id."""
 
     task: RetrievalSet
-    corpus: dict[str, tuple[Clip, ...]]
+    corpus: dict[str, tuple[Clip, ...]]  # several clips make a long video
     queries: dict[str, Side]
-    positives: dict[str, tuple[str, ...]]
-    pools: dict[str, tuple[str, ...]] | None = None
+    positives: dict[str, tuple[str, ...]]  # corpus ids by query
+    pools: dict[str, tuple[str, ...]] | None = None  # candidate ids by query; None means the corpus
 
     def summary(self) -> dict[str, str | int | float]:
-        """The set's numbers: queries, candidates, positives of a query, metric and its expected value under chance."""
+        """Counts, metric and expected score under chance."""
         candidates = [len(self.pools[name]) if self.pools else len(self.corpus) for name in self.queries]
         positives = [len(self.positives[name]) for name in self.queries]
         chance = [
@@ -107,7 +92,7 @@ class MiniSet:
 
 
 def expected_score(metric: str, *, candidates: int, positives: int) -> float:
-    """Score of a random ranking of N candidates with P positives: recall@k is k / N, precision@1 is P / N."""
+    """Score of a random ranking of N candidates with P positives: k / N for recall@k, P / N for precision@1."""
     name, cutoff = metric.split("@")
     if name == "recall":
         return min(int(cutoff), candidates) / candidates
@@ -115,20 +100,20 @@ def expected_score(metric: str, *, candidates: int, positives: int) -> float:
 
 
 def _one_each(name: str, corpus: Mapping[str, tuple[Clip, ...]], queries: Mapping[str, Side]) -> MiniSet:
-    """A set whose query `q...` is answered by candidate `c...` or, in groups, by the candidate of the same number."""
+    """A set whose query `q...` is answered by candidate `c...` or, in groups, by the candidate of its number."""
     ids = list(corpus)
     positives = {query: (ids[int(query[1:].split("-")[0])],) for query in queries}
     return MiniSet(SETS[name], dict(corpus), dict(queries), positives)
 
 
 def _must_be_alone(clip: Clip, rng: Generator) -> list[frozenset[int]]:
-    """What no other clip of the corpus may make true together."""
+    """Sets of facts that no other clip of the corpus may fulfil."""
     told = [caption(clip, kind, rng).facts for kind in _PLAIN_KINDS]
     return told + [event_caption(clip, half, rng, in_scene=True).facts for half in range(2)]
 
 
 def base_clips(split: str, seed: int, count: int) -> list[Clip]:
-    """Clips such that no other answers a text about one of them; held-out combinations have room for some 200.
+    """Clips such that no other answers a text about one of them; the unseen split has room for some 200.
 
     Raises:
         ValueError: If the split has no room for so many clips.
@@ -157,7 +142,7 @@ def base_clips(split: str, seed: int, count: int) -> list[Clip]:
 
 
 def base_texts(clips: list[Clip], kind: str, rng: Generator) -> dict[str, str]:
-    """The queries of one kind by id; the number after "q" is the clip that answers. Events give two queries a clip."""
+    """Queries of one kind by id; the number after "q" is the answering clip. Events give two a clip."""
     facts = [clip_facts(clip) for clip in clips]
     texts = {}
     for number, clip in enumerate(clips):
@@ -202,7 +187,7 @@ def _base_sets(split: str, seed: int, sizes: Sizes) -> Iterable[MiniSet]:
 def _grouped_set(
     name: str, kind: str, make: Callable[[Generator], list[Clip]], rng: Generator, groups: int
 ) -> MiniSet:
-    """Twin groups such that each text is answered by one clip of all groups."""
+    """Twin groups in which one clip of all groups answers each text."""
     kept: list[list[Clip]] = []
     facts: list[frozenset[int]] = []
     while len(kept) < groups:
@@ -218,7 +203,7 @@ def _grouped_set(
 
 
 def _label_set(name: str, kind: str, labelled: list[list[Clip]], rng: Generator) -> MiniSet:
-    """One query a label; all clips of the label answer it."""
+    """One query a label, answered by all its clips."""
     corpus, queries, positives = {}, {}, {}
     for number, clips in enumerate(labelled):
         ids = tuple(f"c{number:02d}-{take}" for take in range(len(clips)))
@@ -312,7 +297,7 @@ def _of_kind(kind: str, rng: Generator, split: str) -> Composed:
 
 @lru_cache(maxsize=4)
 def build_sets(split: str, seed: int, sizes: Sizes = DEFAULT_SIZES) -> dict[str, MiniSet]:
-    """All sixteen sets of a split, by name in the order of the UVRB table; sets of another split are independent of these."""
+    """All sixteen sets of a split, by name in table order, independent of those of other splits."""
 
     def rng(name: str) -> Generator:
         return stream(seed, "sets", split, name)

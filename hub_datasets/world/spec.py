@@ -1,7 +1,7 @@
 """What a clip of the rendered world holds: two things, their relation, two events, a camera program, a scene, a style.
 
-A `Clip` is the exact truth of a video: the renderer draws it and the caption grammar describes it, so every pair and
-every positive of the benchmark follows by construction.
+A `Clip` is the exact truth of a video: the renderer draws it and the caption grammar describes it, so pairs and
+positives are right by construction.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ Option = TypeVar("Option")
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: what it is and where its centre lies at the start (0 to 1, x to the right, y down)."""
+    """One object and the centre it starts from (0 to 1, x right, y down)."""
 
     color: str
     shape: str
@@ -47,30 +47,21 @@ class Thing:
 
     @property
     def name(self) -> str:
-        """Colour and shape, the identity that texts refer to."""
+        """Colour and shape, the identity in texts."""
         return f"{self.color} {self.shape}"
 
 
 @dataclass(frozen=True)
 class Clip:
-    """The truth of one clip.
+    """The truth of one clip."""
 
-    Attributes:
-        things: The objects; two in a clip, one in a reference picture.
-        relation: Where the first thing is, seen from the second.
-        events: (index of the thing, action) of the first and of the second half.
-        camera: The camera's motion in the first and in the second half.
-        style: The look of the recording.
-        seed: Seed of the background's phases and of the grain.
-    """
-
-    things: tuple[Thing, ...]
-    relation: str
-    events: tuple[tuple[int, str], ...]
-    camera: tuple[str, str]
+    things: tuple[Thing, ...]  # two, or one in a reference picture
+    relation: str  # of the first thing, seen from the second
+    events: tuple[tuple[int, str], ...]  # (index of the thing, action) by half
+    camera: tuple[str, str]  # motion by half
     scene: str
     style: str
-    seed: int
+    seed: int  # of background phases and grain
 
 
 def held_out(color: str, shape: str) -> bool:
@@ -84,7 +75,7 @@ def held_out_action(shape: str, action: str) -> bool:
 
 
 def choice(rng: Generator, options: Sequence[Option]) -> Option:
-    """One option, uniformly; plain indexing keeps the option's own type."""
+    """One option, uniformly; indexing keeps its type, unlike `rng.choice`."""
     return options[int(rng.integers(len(options)))]
 
 
@@ -156,7 +147,7 @@ def sample_clip(
     scene: str | None = None,
     style: str | None = None,
 ) -> Clip:
-    """A random clip of a split, "unseen" if both things use held-out combinations; given parts are kept."""
+    """A random clip; on the split "unseen" both things use held-out combinations. Given parts are kept."""
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {shown(split)}.")
     while things is None:

@@ -1,4 +1,4 @@
-"""The words of the data: instructions, which kinds of text say more than others, and texts to train a tokenizer."""
+"""Words of the data: instructions, the order of text kinds by content, and texts to train a tokenizer."""
 
 from collections.abc import Iterator
 
@@ -41,7 +41,7 @@ def instructions() -> list[str]:
 
 
 def training_texts(seed: int, count: int) -> Iterator[str]:
-    """Yield `count` texts of every kind about clips of the seen split; all instructions come first."""
+    """Yield all instructions, then texts of every kind about seen clips, `count` in all."""
     texts = instructions()
     yield from texts[:count]
     rng = stream(seed, "texts")
@@ -53,7 +53,6 @@ def training_texts(seed: int, count: int) -> Iterator[str]:
 
 
 def _some_texts(rng: Generator) -> list[str]:
-    """One text of each kind, of a picture and of each composed query."""
     texts = [caption(sample_clip(rng, "seen"), kind, rng).text for kind in CLIP_KINDS]
     clips = [sample_clip(rng, "seen") for _ in range(LONG_CLIPS)]
     texts += [

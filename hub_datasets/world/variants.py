@@ -1,8 +1,8 @@
 """Near-identical clips, the same clip with one thing changed, and composed queries made of them.
 
-They make the benchmark's twin groups (naming the right things is not enough) and the hard pairs of training. Composed
-queries are a picture or a clip plus words (TI2V and TV2V; paper, Table 7); the four targets of a group are
-near-identical, so neither the words nor the medium alone finds the right one.
+They make the benchmark's twin groups and the hard pairs of training. Composed queries are a picture or a clip plus
+words (TI2V and TV2V; paper, Table 7). The four targets of a group are near-identical, so neither the words nor the
+medium alone finds the right one.
 """
 
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def relation_group(clip: Clip, rng: Generator) -> list[Clip]:
 
 
 def order_group(clip: Clip, rng: Generator) -> list[Clip]:
-    """The clip with both orders of events and both assignments of actions to things: four texts, one bag of words."""
+    """Both orders of events and both assignments of actions to things: four texts, one bag of words."""
     (first, one), (second, two) = clip.events
     orders = (
         ((first, one), (second, two)),
@@ -127,7 +127,7 @@ def modify(clip: Clip, modification: str, rng: Generator, split: str) -> Clip:
 
 
 def group(kind: str, rng: Generator, split: str) -> list[Clip]:
-    """Four near-identical clips that differ in what one of the GROUPED_KINDS of text describes."""
+    """Four near-identical clips that differ in what one of the GROUPED_KINDS describes."""
     if kind == "spatial":
         return relation_group(sample_clip(rng, split), rng)
     if kind == "temporal":
@@ -149,31 +149,24 @@ def _distinct(clip: Clip, change: Callable[[Clip, Generator, str], Clip], rng: G
 
 @dataclass(frozen=True)
 class Composed:
-    """A composed query and its answer.
+    """A composed query and its answer."""
 
-    Attributes:
-        kind: What sets the target apart within its group.
-        reference: A clip of one thing whose start is the query's picture (TI2V), or the query's clip (TV2V).
-        text: What the target shows of the picture's thing, or how the target differs from the query's clip.
-        facts: What the query states about the target.
-    """
-
-    kind: str
-    reference: Clip
+    kind: str  # what sets the target apart in its group
+    reference: Clip  # its first frame is the query's picture (TI2V), or it is the query's clip (TV2V)
     text: str
     target: Clip
-    facts: frozenset[int]
+    facts: frozenset[int]  # what the query states about the target
 
 
 def content_fact(clip: Clip) -> int:
-    """The id of everything a clip shows, whatever its texture's seed and the exact places of its things."""
+    """Id of everything a clip shows, whatever its texture seed and exact places."""
     things = [part for t in clip.things for part in (t.color, t.shape, t.size)]
     events = [part for index, action in clip.events for part in (str(index), action)]
     return fact("content", *things, clip.relation, *events, *clip.camera, clip.scene, clip.style)
 
 
 def reference_picture(thing: Thing, rng: Generator, split: str) -> Clip:
-    """A still clip that shows one thing alone, of the same colour and shape, at another place and maybe size."""
+    """A still clip of one thing alone, same colour and shape, at another place and maybe size."""
     alone = replace(thing, size=choice(rng, SIZES), x=float(rng.uniform(0.3, 0.7)), y=float(rng.uniform(0.3, 0.7)))
     return replace(sample_clip(rng, split), things=(alone,), events=(), camera=("static", "static"))
 
@@ -184,18 +177,18 @@ def leading_thing(clip: Clip) -> Thing:
 
 
 def action_text(clip: Clip, rng: Generator) -> str:
-    """What the picture's thing does in the first half of a clip, and where."""
+    """What the picture's thing does in the first half, and where."""
     action, scene = ACTION_WORDS[clip.events[0][1]], SCENE_WORDS[clip.scene]
     return f"{choice(rng, _SUBJECTS)} {choice(rng, action)} {choice(rng, scene)}"
 
 
 def action_facts(clip: Clip) -> frozenset[int]:
-    """What a picture and `action_text` state together."""
+    """Facts that a picture and `action_text` state together."""
     return frozenset({fact("thing", leading_thing(clip).name), event_fact(clip, 0), fact("scene", clip.scene)})
 
 
 def image_group(rng: Generator, split: str) -> list[Composed]:
-    """Four TI2V pairs: a target, and the same with another thing (same text), another action, another scene."""
+    """Four TI2V pairs: a target, then another thing (same text), another action, another scene."""
     clip = sample_clip(rng, split)
     picture, text = reference_picture(leading_thing(clip), rng, split), action_text(clip, rng)
     swapped = change_thing(clip, rng, split, index=clip.events[0][0])
@@ -208,7 +201,7 @@ def image_group(rng: Generator, split: str) -> list[Composed]:
 
 
 def modification_text(reference: Clip, target: Clip, modification: str, rng: Generator) -> str:
-    """How a target, `variants.modify(reference, modification, ...)`, differs from its reference clip."""
+    """How `modify(reference, modification, ...)` differs from its reference."""
     same = choice(rng, _SAME)
     if modification == "thing":
         (old, new) = next(pair for pair in zip(reference.things, target.things, strict=True) if pair[0] != pair[1])
@@ -232,7 +225,7 @@ def modified(reference: Clip, modification: str, rng: Generator, split: str) -> 
 
 
 def video_group(rng: Generator, split: str) -> list[Composed]:
-    """Four TV2V pairs about one reference clip: four kinds of modification or, half of the time, four of one kind."""
+    """Four TV2V pairs about one reference clip: four kinds of modification or, half of the time, one kind."""
     reference = sample_clip(rng, split)
     mixed = rng.random() < 0.5
     kinds = MODIFICATIONS if mixed else (choice(rng, MODIFICATIONS),) * GROUP_SIZE
@@ -245,5 +238,5 @@ def video_group(rng: Generator, split: str) -> list[Composed]:
 
 
 def retake(clip: Clip, rng: Generator) -> Clip:
-    """The clip recorded again: the same content, another texture."""
+    """The clip recorded again: same content, another texture."""
     return replace(clip, seed=new_seed(rng))

@@ -1,7 +1,4 @@
-"""Clips as files: H.264 in MP4 for videos, PNG for pictures.
-
-The same clips give the same bytes with the same build of the libraries.
-"""
+"""Clips as files: H.264 in MP4, and PNG. Same clips and same library builds give the same bytes."""
 
 from functools import lru_cache
 
@@ -18,7 +15,7 @@ LONG_CLIPS, LONG_FRAMES, LONG_FPS = 4, 8, 4
 
 @lru_cache(maxsize=256)
 def video_bytes(clips: tuple[Clip, ...], *, size: int = FRAME_SIZE) -> bytes:
-    """The MP4 file of one clip, or of the long video of several; the last files are cached, as the rows of a group share them."""
+    """MP4 of one clip, or of a long video; the last files are cached because rows of a group share them."""
     if len(clips) == 1:
         return encode_mp4(render(clips[0], frame_times(CLIP_FRAMES), size=size), CLIP_FPS)
     return encode_mp4(render_long(clips, LONG_FRAMES, size=size), LONG_FPS)
@@ -26,5 +23,5 @@ def video_bytes(clips: tuple[Clip, ...], *, size: int = FRAME_SIZE) -> bytes:
 
 @lru_cache(maxsize=256)
 def picture_bytes(clip: Clip, time: float, *, size: int = FRAME_SIZE) -> bytes:
-    """The PNG file of a clip at a time from 0 (its start) to 1 (its end)."""
+    """PNG of a clip at a time from 0 (start) to 1 (end)."""
     return encode_png(render(clip, [time], size=size)[0])

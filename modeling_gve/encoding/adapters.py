@@ -40,10 +40,6 @@ def lora_config(
     Args:
         model_or_config: The model to train, checked for the layers; None skips the check.
         lora_alpha: Scale of the adapters, divided by the rank `r`.
-        **overrides: Other fields of `peft.LoraConfig`.
-
-    Raises:
-        ValueError: If the model has none of the layers.
     """
     from peft import LoraConfig, TaskType
 
@@ -79,7 +75,6 @@ def load_adapter(
     layers differently. peft's own loading drops tensors whose name it does not find, with a warning at most.
 
     Args:
-        folder: Holds `adapter_config.json` and `adapter_model.safetensors`.
         merge: Add the adapter to the weights, so that a plain model remains.
         trainable: Leave the model in training mode with only the adapter trainable; by default everything is frozen.
 

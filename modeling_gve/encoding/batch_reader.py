@@ -43,12 +43,7 @@ class Prepared(NamedTuple):
 
 
 class BatchReader:
-    """Plans, batches and prepares inputs.
-
-    Args:
-        options: Arguments of the processor's `prepare`.
-        device: Where the model runs.
-    """
+    """Plans, batches and prepares inputs."""
 
     def __init__(
         self,
@@ -77,8 +72,6 @@ class BatchReader:
 
         Args:
             failures: Collects inputs that cannot be read; None raises at the first one.
-            spent: Collects where the time went.
-            show_progress_bar: Show a bar once the work takes more than two seconds.
         """
         slow = len(items) > 1 and any(may_hold_media(item.value) for item in items)
         self.shared = shared_places(items) if slow else set()

@@ -35,13 +35,6 @@ class FrameCache:
 
     A file is known by a digest of all its bytes, so a changed file is a new one. The least recently used frames are
     evicted first.
-
-    Args:
-        limit: Most bytes kept.
-
-    Attributes:
-        hits: Videos found in the cache.
-        misses: Videos decoded.
     """
 
     def __init__(self, folder: str | PathLike[str], *, limit: int = 64 << 30) -> None:
@@ -74,12 +67,7 @@ class FrameCache:
         return row._replace(videos=videos)
 
     def get(self, reader: Any, video: Any, *, count: int, size: dict[str, int]) -> DecodedVideo:
-        """A file's frames at the model's size, cached or decoded and then cached.
-
-        Args:
-            reader: A `GVEVideoProcessor`.
-            size: {"shortest_edge", "longest_edge"}, pixels a frame.
-        """
+        """A file's frames at the model's size, cached or decoded and then cached."""
         source = local_source(video)
         if isinstance(source, (str, PathLike)) and not Path(source).is_file():
             return reader.load(video, num_frames=count, size=size)  # which says what is wrong with it

@@ -29,29 +29,17 @@ class Skipped:
 
 
 class Item(NamedTuple):
-    """An input on its way to an embedding.
+    """An input on its way to an embedding."""
 
-    Attributes:
-        index: Its place in the caller's list.
-        value: What the caller gave; once planned, a `ParsedInput`.
-        media: Whether there is something to decode; known, like the rest, once it is planned.
-        tokens: Estimated tokens, at most `max_length`.
-        size: Estimated bytes once prepared.
-    """
-
-    index: int
-    value: Any
-    media: bool = False
-    tokens: int = 0
-    size: int = 0
+    index: int  # its place in the caller's list
+    value: Any  # what the caller gave; once planned, a `ParsedInput`
+    media: bool = False  # whether there is something to decode; known, like the rest, once it is planned
+    tokens: int = 0  # estimated tokens, at most `max_length`
+    size: int = 0  # estimated bytes once prepared
 
 
 def as_input(value: Any) -> Any:
-    """Wrap a bare list of frames or a bare file of `datasets`; leave every other form to the processor.
-
-    Raises:
-        ValueError: If a file is neither an image nor a video.
-    """
+    """Wrap a bare list of frames or a bare file of `datasets`; leave every other form to the processor."""
     if isinstance(value, Mapping) and value and value.keys() <= {"bytes", "path"}:
         return {_kind_of_file(value): value}
     if is_listed(value) and value and not isinstance(value[0], Mapping):
@@ -142,9 +130,6 @@ def prepare_options(
         given: Ours by name; those that are not None win.
         stored: The module's `processing_kwargs`, by modality.
         call: Those of one call, which win over the stored ones.
-
-    Raises:
-        ValueError: If the processor does not have one of the settings.
     """
     places = {
         ("video", "num_frames"): "num_frames",

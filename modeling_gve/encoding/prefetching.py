@@ -46,31 +46,18 @@ class PipelineOptions:
 
 @dataclass(slots=True)
 class EncodeStatistics:
-    """Where the time of encoding went; several calls add up.
+    """Where the time of encoding went; several calls add up."""
 
-    Attributes:
-        rows: Inputs embedded.
-        media: Inputs with an image or a video.
-        batches: Forward passes.
-        seconds: From the first header read to the last vector.
-        waiting: Seconds the model waited for its next batch, planning included.
-        model: Seconds in the model, copies to and from its device included.
-        tokens: Token positions of all batches, (B, T) each.
-        padded: Token positions that hold padding.
-        most_held: Most bytes of prepared inputs that waited for the model at one time.
-        cached: Videos served by the frame cache.
-    """
-
-    rows: int = 0
-    media: int = 0
-    batches: int = 0
-    seconds: float = 0.0
-    waiting: float = 0.0
-    model: float = 0.0
-    tokens: int = 0
-    padded: int = 0
-    most_held: int = 0
-    cached: int = 0
+    rows: int = 0  # inputs embedded
+    media: int = 0  # inputs with an image or a video
+    batches: int = 0  # forward passes
+    seconds: float = 0.0  # from the first header read to the last vector
+    waiting: float = 0.0  # seconds the model waited for its next batch, planning included
+    model: float = 0.0  # seconds in the model, copies to and from its device included
+    tokens: int = 0  # token positions of all batches, (B, T) each
+    padded: int = 0  # token positions that hold padding
+    most_held: int = 0  # most bytes of prepared inputs that waited for the model at one time
+    cached: int = 0  # videos served by the frame cache
 
     def __str__(self) -> str:
         """As the commands print it."""
@@ -125,17 +112,11 @@ def usable_cpus() -> int:
 
 
 class Workers(NamedTuple):
-    """Threads that prepare.
+    """Threads that prepare."""
 
-    Attributes:
-        threads: Threads besides the calling one.
-        during_model: How many of them may start a task while the model runs.
-        caller_works: Whether the calling thread prepares too instead of waiting.
-    """
-
-    threads: int
-    during_model: int
-    caller_works: bool
+    threads: int  # threads besides the calling one
+    during_model: int  # how many of them may start a task while the model runs
+    caller_works: bool  # whether the calling thread prepares too instead of waiting
 
 
 def workers_for(device: torch.device, workers: int | None) -> Workers:
@@ -179,10 +160,6 @@ class Prefetcher(Generic[In, Out]):
 
     A task starts when its bytes fit besides those held, or when somebody waits for it, so it cannot stall. Use it as a
     context manager, which starts the threads; on leaving, each thread ends after its current task.
-
-    Args:
-        work: Makes a result; what it raises, `take` raises.
-        held_bytes: Most bytes of results not yet released.
     """
 
     def __init__(

@@ -14,10 +14,6 @@ def quantization_config(kind: str) -> QuantizationConfigMixin:
 
     Args:
         kind: "int8", eight bits a weight by torchao, on any device; or "nf4", four bits by bitsandbytes.
-
-    Raises:
-        ValueError: If the kind is unknown.
-        ImportError: If its library is not installed.
     """
     if kind not in KINDS:
         raise ValueError(f"kind: got {kind!r}; accepted are {', '.join(KINDS)}; choose one")

@@ -46,13 +46,8 @@ class GVESentenceTransformer(SentenceTransformer):
     - keeps vectors of unit length after truncation.
 
     Args:
-        *args: As for SentenceTransformer.
         pipeline: Threads, size of batches and memory held; also an attribute.
         frame_cache: A cache of decoded frames, or its folder; also an attribute.
-        **kwargs: As for SentenceTransformer.
-
-    Raises:
-        ValueError: If the model is of another family.
     """
 
     def __init__(
@@ -93,15 +88,11 @@ class GVESentenceTransformer(SentenceTransformer):
 
         Args:
             inputs: One input or a list: texts, paths, images, frames, and dicts of "text", "image" and "video".
-            *args: As for SentenceTransformer.
             on_error: "raise" stops at the first input that cannot be read; "skip" leaves such inputs out.
             skipped: With "skip", collects a `Skipped` for each input left out, in order.
-            statistics: Collects where the time went; several calls add up.
             num_frames: Frames taken from each video, instead of the processor's number.
             max_length: Most tokens of an input, instead of the processor's.
             video_size: {"shortest_edge", "longest_edge"}: least and most pixels a frame, instead of the processor's.
-            image_size: The same for images.
-            **kwargs: As for SentenceTransformer.
 
         Returns:
             As SentenceTransformer: (N, D), without the inputs left out; (0, D) if there are none.

@@ -73,8 +73,6 @@ def tiny_config(
     height and width axes turn by less than a hundredth of a radian from one side to the other.
 
     Args:
-        family: The backbone, one of `FAMILIES`.
-        vision_depth: Blocks of the vision tower, all with full attention.
         mrope_section: Rotary pairs of the time, height and width axes.
     """
     config = _family(family).config
@@ -154,11 +152,7 @@ def _text_config(
 def tiny_processor(
     tokenizer: Qwen2Tokenizer, *, frame_size: int, num_frames: int, patch_size: int, family: str = "qwen2_5_vl"
 ) -> GVEProcessor | GVEQwen3VLProcessor:
-    """The processor of a tiny model; frames and images larger than `frame_size` pixels a side are resized to it.
-
-    Raises:
-        ValueError: If `frame_size` is not a multiple of two patches.
-    """
+    """The processor of a tiny model; frames and images larger than `frame_size` pixels a side are resized to it."""
     side = 2 * patch_size
     if frame_size < 2 * side or frame_size % side:
         raise ValueError(
@@ -187,17 +181,10 @@ def build_tiny(
     """Build an untrained model, float32 and in evaluation mode, and its processor.
 
     Args:
-        texts: Texts to train the tokenizer on.
-        family: The backbone, "qwen2_5_vl" or "qwen3_vl".
         seed: Seed of the weights; the caller's random state does not change.
-        frame_size: Side of frames and images in pixels.
         qk_bias_std: Deviation of the query and key biases of Qwen2.5-VL's language model, which let attention depend
             on positions from the first step; `QK_BIAS_STD` by default. Qwen3-VL has none: it normalises queries and
             keys, which has the same effect.
-        **architecture: Passed on to `tiny_config`.
-
-    Raises:
-        ValueError: If the family is unknown, or has no biases.
     """
     kind = _family(family)
     biased = kind.model is GVEModel

@@ -34,8 +34,6 @@ def build_tokenizer(
     """Train a byte-level BPE tokenizer with Qwen's special tokens, padding on the left.
 
     Args:
-        vocab_size: Most tokens, the special ones included.
-        default_system: The system message of the chats it will read.
         time_words: What a video adds to their words.
     """
     trained = Tokenizer(models.BPE())

@@ -30,28 +30,17 @@ FAVOURED = {
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to train.
+    """One way to train."""
 
-    Attributes:
-        name: Short, also a file's name.
-        schedule: One of `gve.trainers.curriculum.schedule.SCHEDULES`.
-        collected_only: Whether to leave the synthesized pairs out.
-        share: Share of the training rows.
-        pretrained: Whether to begin with the pre-trained model.
-        favoured: Whether sources have the priors `FAVOURED`.
-        against: The arm to compare with, the same but for one thing.
-        bounded: Whether P has a cap and a floor; the paper's has none.
-    """
-
-    name: str
+    name: str  # short, also a file's name
     description: str
-    schedule: str = "uniform"
-    collected_only: bool = False
-    share: float = 1.0
-    pretrained: bool = True
-    bounded: bool = True
-    favoured: bool = False
-    against: str = BASELINE
+    schedule: str = "uniform"  # one of `gve.trainers.curriculum.schedule.SCHEDULES`
+    collected_only: bool = False  # whether to leave the synthesized pairs out
+    share: float = 1.0  # share of the training rows
+    pretrained: bool = True  # whether to begin with the pre-trained model
+    bounded: bool = True  # whether P has a cap and a floor; the paper's has none
+    favoured: bool = False  # whether sources have the priors `FAVOURED`
+    against: str = BASELINE  # the arm to compare with, the same but for one thing
 
 
 ARMS = (

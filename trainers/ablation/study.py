@@ -81,11 +81,7 @@ class Study:
 
 
 def prepare(study: Study, *, workers: int) -> None:
-    """Make what is missing of data, untrained model, pre-trained model and the first epoch's prober.
-
-    Raises:
-        ValueError: If the folder holds another study.
-    """
+    """Make what is missing of data, untrained model, pre-trained model and the first epoch's prober."""
     settings = {name: setting for name, setting in asdict(study).items() if name != "root"}
     path = study.root / "study.json"
     if path.is_file() and read_json(path) != settings:
@@ -114,13 +110,7 @@ def _pretrain(study: Study) -> None:
 
 
 def run_one(study: Study, name: str, seed: int) -> dict[str, Any]:
-    """Train and score one arm with one seed (of the batches, their order and the rows kept).
-
-    A finished run is read, not repeated.
-
-    Returns:
-        The content of the run's file: averages, abilities, sets, and the curriculum's history.
-    """
+    """Train and score one arm with one seed (of batches, order and rows kept), or read the run if it is finished."""
     arm = BY_NAME[name]
     path = study.result(arm, seed)
     if path.is_file():

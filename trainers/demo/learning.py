@@ -160,11 +160,7 @@ def load_trainable(folder: Path, dtype: torch.dtype) -> SentenceTransformer:
 
 
 def train(workspace: Workspace, seconds: float) -> dict[str, Any]:
-    """Train within a number of seconds and save the model; continues from the last checkpoint if there is one.
-
-    Returns:
-        The curriculum's history, as `CurriculumHistory.to_json` gives it.
-    """
+    """Train within a number of seconds and save the model; continues from the last checkpoint if there is one."""
     sources = load_sources(workspace.uvrd)
     sources.update(load_synflow(workspace.synflow / "uvrd"))
     dtype = pick_dtype()

@@ -130,15 +130,10 @@ class Course:
 
 
 class Learnt(NamedTuple):
-    """Result of a pre-training.
+    """Result of a pre-training."""
 
-    Attributes:
-        lessons: Steps taken; fewer than planned if the time ran out.
-        right: Share of right answers by attribute, on videos of combinations that training never shows.
-    """
-
-    lessons: int
-    right: dict[str, float]
+    lessons: int  # steps taken; fewer than planned if the time ran out
+    right: dict[str, float]  # share of right answers by attribute, on videos of combinations that training never shows
 
 
 def pretrain(model: nn.Module, processor: GVEProcessor, course: Course, write: Callable[[str], Any]) -> Learnt:

@@ -66,11 +66,7 @@ def choose_queries(workspace: Workspace) -> list[Query]:
 
 
 def answer(encoder: Encoder, workspace: Workspace) -> list[dict[str, Any]]:
-    """Embed the corpus, rank it for the five queries and draw a contact sheet for each.
-
-    Returns:
-        For each query its kind, its text, the rank of the video it was made for, and the best hits.
-    """
+    """Embed the corpus, rank it for the five queries and draw a contact sheet for each."""
     files, _ = find_files([workspace.uvrb / "videos"])
     corpus = embed_files(encoder, files, batch_size=64)
     corpus.model, corpus.fingerprint = str(workspace.model), model_fingerprint(str(workspace.model))

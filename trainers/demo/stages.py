@@ -84,11 +84,7 @@ def train_model(workspace: Workspace, size: DemoSize, seconds: float) -> None:
 
 
 def check_model(workspace: Workspace, size: DemoSize, seconds: float) -> None:
-    """Reload the saved folder by AutoModel and by SentenceTransformer, and make sure that both agree.
-
-    Raises:
-        RuntimeError: If they do not.
-    """
+    """Reload the saved folder by AutoModel and by SentenceTransformer, and make sure that both agree."""
     folder = str(workspace.model)
     model, processor = AutoModel.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
     encoder, worst = load_encoder(folder), 0.0

@@ -39,9 +39,6 @@ def synthesise(workspace: Workspace) -> dict[str, Any]:
     Returns:
         For the report: `records` (raw), `kept`, `rejected` and `failed` (by stage and code), `gate` (caught by net),
         `rows` (pairs by task) and `seconds` (by part).
-
-    Raises:
-        RuntimeError: If the run is not sound.
     """
     folder, raw, seconds = workspace.synflow, workspace.root / "data" / "raw", {}
     marks, run = folder / "fingerprints.safetensors", folder / "run"

@@ -90,21 +90,14 @@ def _to_stderr(line: str) -> None:
 
 @dataclass
 class Workspace:
-    """The folder of one demo.
-
-    Attributes:
-        minutes: Time for the whole demo.
-        stages: Seconds by finished stage.
-        facts: What stages leave for later ones and for the report.
-        write: Shows a line to the user.
-    """
+    """The folder of one demo."""
 
     root: Path
-    minutes: float
+    minutes: float  # time for the whole demo
     seed: int
-    stages: dict[str, float] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
-    write: Callable[[str], Any] = _to_stderr
+    stages: dict[str, float] = field(default_factory=dict)  # seconds by finished stage
+    facts: dict[str, Any] = field(default_factory=dict)  # what stages leave for later ones and for the report
+    write: Callable[[str], Any] = _to_stderr  # shows a line to the user
 
     def __post_init__(self) -> None:
         self.uvrd, self.uvrb = self.root / "data" / "uvrd", self.root / "data" / "uvrb"
@@ -137,11 +130,7 @@ class Workspace:
 def open_workspace(
     root: Path, *, minutes: float, seed: int, resume: bool, write: Callable[[str], Any] = _to_stderr
 ) -> Workspace:
-    """Begin a demo in an empty or new folder, or continue one with its own minutes and seed.
-
-    Raises:
-        ValueError: If the folder holds something else, or the disk is too small.
-    """
+    """Begin a demo in an empty or new folder, or continue one with its own minutes and seed."""
     state, name = root / STATE_FILE, shown(str(root))
     if root.exists() and not root.is_dir():
         raise ValueError(f"--out: {name} is a file; it must be an empty or new folder. Choose another name.")

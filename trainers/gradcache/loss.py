@@ -38,9 +38,6 @@ class CachedGVELoss(GVELoss):
 
     Args:
         cache_tokens: Tokens of a piece at most, padding included; see `gve.trainers.gradcache.tower`.
-
-    Raises:
-        ValueError: If `cache_tokens` is below 1.
     """
 
     def __init__(self, model: nn.Module, *, cache_tokens: int, **options: Any) -> None:

@@ -20,18 +20,10 @@ MOST_PADDING = 0.1
 
 
 def chunk_rows(lengths: Sequence[int], *, limit: int, extra: int) -> list[np.ndarray]:
-    """The cheapest partition into pieces of at most `limit` tokens, padding included.
+    """The cheapest split of (N,) `lengths` into pieces of at most `limit` tokens, padding included, shortest first.
 
-    A piece costs its rows times its longest row, plus `extra`. Sorted by length the best pieces are runs, so that the
-    exact optimum takes N steps. A row longer than the limit is a piece of its own.
-
-    Args:
-        lengths: (N,), tokens of each row, all above 0.
-        limit: Tokens of a piece at most.
-        extra: Cost of one more piece besides its tokens, in tokens.
-
-    Returns:
-        The rows of each piece, shortest rows first.
+    A piece costs its rows times its longest row, plus `extra` tokens. Sorted by length the best pieces are runs, so
+    the exact optimum takes N steps. A row longer than the limit is a piece of its own.
     """
     order = np.argsort(lengths, kind="stable")
     longest = np.asarray(lengths, np.int64)[order]

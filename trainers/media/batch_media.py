@@ -33,10 +33,7 @@ class Media:
 
 
 def media_of(inputs: Mapping[str, Any], merge: int) -> dict[str, Media]:
-    """The media of a column, or of a batch, by kind.
-
-    Inputs are named as the processor names them; `image_embeds` and `video_embeds` are features in place of pixels.
-    """
+    """The media of a column or a batch by kind; `image_embeds` and `video_embeds` are features in place of pixels."""
     out = {}
     for name, (_, pixels, embeds) in KINDS.items():
         grids = inputs.get(f"{name}_grid_thw")

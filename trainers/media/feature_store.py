@@ -35,22 +35,14 @@ logger = logging.getLogger(__name__)
 class FeatureStore:
     """Features on disk.
 
-    A shard is written under a temporary name and renamed, so every visible one is whole, and none ever changes. What is
-    not in a shard yet is lost when the process is killed, and computed again. Nothing is deleted: training reads
+    A shard is written under a temporary name and renamed, so every visible one is whole, and none ever changes.
+    Features that are in no shard when the process is killed are computed again. Nothing is deleted: training reads
     everything once an epoch, so whatever is deleted would be needed again first.
 
     Args:
         dtype: "float32", "bfloat16", or "int8" with one scale for each part of a token.
-        limit: Bytes of all shards at most; what does not fit is not kept. Several writers may exceed it by a shard each.
+        limit: Bytes of all shards at most; more is not kept. Several writers may exceed it by a shard each.
         root: The folder whose shards count against the limit; by default `folder`.
-
-    Attributes:
-        hits: Keys found.
-        misses: Keys not found.
-        refused: Features that did not fit.
-
-    Raises:
-        ValueError: If the type is unknown or the limit less than 1.
     """
 
     def __init__(

@@ -34,9 +34,7 @@ class DecodedCache:
     What was used longest ago leaves the memory first. A copy that goes to another process starts with none.
 
     Args:
-        video_processor: Reads and samples videos; it says what the model's size is.
         limit: Bytes of decoded media to keep in memory; 0 keeps nothing.
-        frames: Keeps the frames of videos on disk, for all processes and runs; None keeps none.
     """
 
     def __init__(self, video_processor: GVEVideoProcessor, limit: int, frames: FrameCache | None = None) -> None:
@@ -142,10 +140,7 @@ class MediaReader:
         instruction: Sequence[str] | None = None,
         max_length: int | None = None,
     ) -> dict[str, Tensor]:
-        """What `processor.prepare` makes of one side, B times {"text", "image", "video"}.
-
-        With a feature store it holds what `VisionCache` needs too.
-        """
+        """What `processor.prepare` makes of one side and, with a feature store, what `VisionCache` needs besides."""
         rows, media = [], {kind: [] for kind in PATCHES}
         for number, parts in enumerate(side):
             row = {"text": parts["text"]}

@@ -87,14 +87,11 @@ def open_store(
 
 
 class VisionCache(TrainerCallback):
-    """Completes the columns of a batch: what the workers did not find, the tower computes, and the store keeps.
+    """Completes the columns of a batch: the tower computes the features that the workers did not find; the store keeps them.
 
-    The tower sees one medium at a time: then features depend on weights and medium alone, not on the batch, and a run
-    with a cold cache ends in the weights of one with a warm cache, to the bit. As a callback it checks that the tower is
-    still frozen, and writes features where a run may end and before the workers look for them.
-
-    Attributes:
-        computed: Media that the tower has seen.
+    The tower sees one medium at a time: then features depend on weights and medium alone, not on the batch, and a
+    run with a cold cache ends in the weights of one with a warm cache, to the bit. As a callback it checks that the
+    tower is still frozen, and writes features where a run may end and before the workers look for them.
     """
 
     def __init__(self, model: EmbedderMixin, store: FeatureStore, *, autocast: torch.dtype | None = None) -> None:
@@ -216,15 +213,7 @@ def fill_cache(
     batch_size: int = 8,
     progress: bool = True,
 ) -> int:
-    """Compute the features of all media of the rows; what the cache already holds is not even decoded.
-
-    Args:
-        cache: Of `GVETrainer.vision_cache`, or made by hand; its tower runs on the device where it is.
-
-    Raises:
-        FileNotFoundError: If a path does not exist.
-        ValueError: If a medium cannot be read.
-    """
+    """Compute the features of all media of the rows; media in the cache are not decoded."""
     device = next(cache.model.visual.parameters()).device
     before, total = cache.computed, sum(len(rows) for rows in datasets.values())
     with tqdm(total=total, desc="vision features", unit="row", disable=not progress, delay=2) as bar:

@@ -37,9 +37,6 @@ class MiningCallback(TrainerCallback, ExportableState):
     The first epoch takes the given version, else what the prober ranks, else what the live weights rank; later epochs
     are mined by the live weights if asked. The versions are part of the checkpoint, so a resumed epoch goes on with
     its own.
-
-    Args:
-        prober: Ranks for the first epoch, or None.
     """
 
     def __init__(

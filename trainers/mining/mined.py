@@ -160,10 +160,6 @@ class MinedNegatives:
 
     The version is a number in shared memory: workers hold copies of the data set, persistent ones for the whole run,
     and all of them follow `use` with the next batch that they fetch.
-
-    Args:
-        corpora: Rows of the outside corpus by task; empty without one.
-        given: A version elsewhere, or None.
     """
 
     def __init__(

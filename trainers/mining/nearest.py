@@ -47,12 +47,7 @@ class ExactIndex:
 
     @torch.no_grad()
     def top(self, queries: np.ndarray, excluded: Sequence[np.ndarray], count: int) -> Found:
-        """The best targets of each query.
-
-        Args:
-            queries: (Q, D) float32.
-            excluded: Q ascending lists of targets to leave out.
-        """
+        """The best targets of each of (Q, D) float32 queries, without the Q ascending lists of excluded targets."""
         asked = torch.from_numpy(queries).to(self.device)
         owners = np.repeat(np.arange(len(queries)), [len(numbers) for numbers in excluded])
         hidden = np.concatenate([*excluded, np.empty(0, np.int64)])
@@ -74,15 +69,7 @@ class ExactIndex:
 
 
 def make_index(name: str, targets: np.ndarray, *, device: torch.device | str = "cpu") -> Index:
-    """An index by name.
-
-    Args:
-        targets: (N, D) float32.
-
-    Raises:
-        ValueError: For an unknown name.
-        ImportError: Where faiss is asked for and not installed.
-    """
+    """An index by name over (N, D) float32 targets; "faiss" needs the package of that name."""
     if name not in INDEXES:
         raise ValueError(f"index: got {name!r}; {', '.join(INDEXES)} are accepted; choose one")
     return ExactIndex(targets, device=device) if name == "exact" else FaissIndex(targets)
@@ -96,7 +83,6 @@ def nearest(index: Index, queries: np.ndarray, excluded: Sequence[np.ndarray], d
     for more.
 
     Args:
-        index: Over (N, D) targets; one that is not exact may miss targets.
         queries: (Q, D) float32.
         excluded: Q ascending lists of targets to leave out.
     """

@@ -73,10 +73,6 @@ def mine_rows(
     Args:
         index: Over their (N, D) vectors.
         rows: (n,) places.
-
-    Raises:
-        ValueError: For K out of range, vectors of another width than the targets', or, where short rows are filled, a
-            row with too few targets that may be its negatives.
     """
     check_counts(table, count)
     blocks = []

@@ -52,15 +52,9 @@ class MiningSettings:
             raise ValueError(f"margin: got {self.margin}; 0 to 2 is accepted; None turns it off")
 
     def limits(self, positives: np.ndarray) -> np.ndarray:
-        """The highest score that a negative may have.
+        """(n,) float64, the highest score a negative may have, from the (n,) scores of the rows' own targets.
 
         A positive below zero would turn a share of it into a higher limit, so the ceiling counts down from it.
-
-        Args:
-            positives: (n,) scores of the rows' own targets.
-
-        Returns:
-            (n,) float64.
         """
         scores = positives.astype(np.float64)
         limits = np.full(len(scores), np.inf)

@@ -85,11 +85,7 @@ class TargetTable:
         return len(self.places)
 
     def excluded(self, row: int) -> np.ndarray:
-        """The targets that may not be a negative of a row.
-
-        They are its own target, whatever else answers its query (by the facts, or since a row of the same query has
-        it), and what the exclusion says.
-        """
+        """Targets that may not be a row's negative: its own, others that answer its query, and those excluded by rule."""
         numbers = self._twins[self._queries[row]] | self._answers(self._facts[row])
         if source := self._sources[row]:
             numbers = numbers | self._targets_of_source[source]
@@ -177,10 +173,7 @@ _KEPT = ("id", "target", "target_facts", "group", "lineage")
 
 
 def load_corpus(source: str, task: str, rows: Dataset) -> Dataset:
-    """The targets of another data set that have the modalities of a task's.
-
-    A UVRD gives its task of the same name, a UVRB all of its corpora.
-    """
+    """Another data set's targets with the modalities of a task: a UVRD gives its same task, a UVRB all its corpora."""
     there = get_dataset_config_names(source)
     if task in there:
         corpus = load_dataset(source, task, split="train").with_format(None)

@@ -63,15 +63,12 @@ def trainable_parameters(shape: Shape, method: Method) -> int:
 
 
 def layer_bytes(shape: Shape, method: Method, longest: int) -> int:
-    """What autograd keeps of one layer of the language model for one token, in bytes.
+    """Bytes that autograd keeps of one layer of the language model for one token.
 
-    All weights: `2h(4 + 2e)` for the norms (their input in fp32, its quotient, their output), attention, `4f e` for the
-    MLP. Adapters: `8h` for the norms, attention, `3f e`, and of each of the six adapted maps its input after dropout
-    with the mask, `(5h + f)(e + mask)`, and its `r e` inner values; without dropout one input for each block, `(2h + f) e`.
-    Attention: eager `3h e + a s (e + 4)` (`a s e` in fp32), else `(2h + 2k) e + 4a`.
-
-    Returns:
-        Bytes a token and layer.
+    All weights: `2h(4 + 2e)` for the norms (their input in fp32, its quotient, their output), attention, `4f e` for
+    the MLP. Adapters: `8h` for the norms, attention, `3f e`, and of each of the six adapted maps its input after
+    dropout with the mask, `(5h + f)(e + mask)`, and its `r e` inner values; without dropout one input for each block,
+    `(2h + f) e`. Attention: eager `3h e + a s (e + 4)` (`a s e` in fp32), else `(2h + 2k) e + 4a`.
     """
     h, f, e, r = shape.hidden, shape.intermediate, method.number_bytes, method.lora_rank
     weights = e if e == 4 else e + 4
@@ -94,10 +91,7 @@ def vision_block_bytes(shape: Shape, method: Method) -> int:
 
 
 def memory_bytes(shape: Shape, method: Method, load: Load) -> dict[str, int]:
-    """Peak memory of one process in bytes, by use; libraries, fragments and communication buffers not counted.
-
-    `working` is what one layer holds only while it runs.
-    """
+    """Peak bytes of one process by use, without libraries and buffers; `working` is held by a layer while it runs."""
     e, trained = method.number_bytes, trainable_parameters(shape, method)
     shared = method.processes if method.sharding != "none" else 1
     weights = (shape.parameters + (trained if method.lora_rank else 0)) * e

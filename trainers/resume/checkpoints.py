@@ -23,10 +23,7 @@ REPLACED = "replaced"
 
 
 class CheckpointStage:
-    """Where a checkpoint is written until every process is done with it.
-
-    A run that is killed while it saves leaves `saving/`, which the next run removes, and its earlier checkpoints.
-    """
+    """Where a checkpoint is written until every process is done; the next run removes what a killed one left."""
 
     def __init__(self, args: GVETrainingArguments, accelerator: Accelerator) -> None:
         self.args, self.accelerator = args, accelerator

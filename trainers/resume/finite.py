@@ -14,10 +14,7 @@ NAMED = 8
 
 
 class LossGuard:
-    """Stops a run whose loss is NaN or infinite, and says on which rows.
-
-    On a CUDA device the verdict on a step is read at the next one, so that no step waits for the device.
-    """
+    """Stops a run on a NaN or infinite loss and names the rows; CUDA losses are read a step late, so no step waits."""
 
     def __init__(self) -> None:
         self._pending: tuple[Tensor, torch.cuda.Event | None, str] | None = None

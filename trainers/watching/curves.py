@@ -54,9 +54,6 @@ def _draw(arguments: argparse.Namespace) -> int:
 def draw_run(run: str | PathLike[str], out: Path | None = None) -> list[Path]:
     """Draw every picture for which the log of a run has numbers.
 
-    Args:
-        out: Folder of the pictures; `curves` beside the log if None.
-
     Returns:
         The PNG files: `tasks.png` (the paper's four curves by task), `curriculum.png` (P, R, R' and accuracy by
         epoch), `pace.png` (speed, padding, waiting, gradient) and `evaluation.png`.

@@ -38,9 +38,6 @@ class FailureCallback(TrainerCallback):
 
     Args:
         rows: By task; a task with fewer than `probe_pairs` rows is probed on all of them.
-
-    Attributes:
-        warned: Texts by sign, in order.
     """
 
     def __init__(self, rows: Mapping[str, int] | None = None) -> None:

@@ -17,14 +17,10 @@ from gve.trainers.sampler import PyramidBatchSampler
 
 
 class TaskMeters:
-    """Sums of what a loss measures, by task and over all.
-
-    Attributes:
-        task: The task of the step that runs; None counts for all tasks together only.
-    """
+    """Sums of what a loss measures, by task and over all."""
 
     def __init__(self) -> None:
-        self.task: str | None = None
+        self.task: str | None = None  # the task of the step that runs; None counts for all tasks together only
         self.sums: dict[str, dict[str, Tensor]] = {}
         self.counts: dict[str, int] = defaultdict(int)
 
@@ -57,10 +53,6 @@ class WatchCallback(TrainerCallback):
     """Gives the meters the task of each batch, and measures how long steps wait for their data.
 
     The task comes from the sampler, which is the same in every process; nothing is added to the batches.
-
-    Attributes:
-        meters: Of the loss in training.
-        sampler: Draws the tasks.
     """
 
     def __init__(self) -> None:
@@ -124,19 +116,13 @@ class WatchCallback(TrainerCallback):
 
 
 class LossMeters(TaskMeters):
-    """What a loss measures, with the tokens of the language model.
-
-    Attributes:
-        tokens: Attended tokens since the last `pop`.
-        computed: Tokens computed for them, padding included, in the first pass.
-        since: Seconds of the clock at the last `pop`.
-    """
+    """What a loss measures, with the tokens of the language model."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.tokens: int | Tensor = 0
-        self.computed: int | Tensor = 0
-        self.since = time.perf_counter()
+        self.tokens: int | Tensor = 0  # attended tokens since the last `pop`
+        self.computed: int | Tensor = 0  # tokens computed for them, padding included, in the first pass
+        self.since = time.perf_counter()  # seconds of the clock at the last `pop`
 
     def count(self, tokens: int | Tensor, computed: int | Tensor) -> None:
         """Take the tokens of one forward."""

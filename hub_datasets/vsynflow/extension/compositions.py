@@ -34,7 +34,7 @@ _CLIP_FRAMES = 4
 class Compositions(Stage):
     """Asks for five captions of the chosen frame, a TI2V text and a TV2V text.
 
-    A text that no answer passed for is left out and its broken rule is kept in `not_composed`; the record goes on.
+    A text that passed no check is left out, its broken rule stays in `not_composed`, and the record goes on.
     """
 
     name = "compositions"

@@ -19,23 +19,18 @@ from gve.hub_datasets.vsynflow.stages import Context, Kept, Outcome, SetupError,
 from gve.hub_datasets.vsynflow.stills import fit, read_stills, sample_stills
 
 RANKS = pa.struct({"text": pa.float32(), "reference": pa.float32(), "both": pa.float32()})
-COMPOSED = {"ti2v": ("image_query", "frame"), "tv2v": ("clip_query", "clip")}
-"""Columns of the words and of the reference, by task."""
+COMPOSED = {"ti2v": ("image_query", "frame"), "tv2v": ("clip_query", "clip")}  # words, reference
 MINED = ("t2v", "ti2v", "tv2v")
-NUM_NEGATIVES, CANDIDATES = 1, 100
-"""Hard negatives of a query, and the best-ranked videos among which they are looked for."""
+NUM_NEGATIVES, CANDIDATES = 1, 100  # best-ranked videos to look among
+# a video that scores above this share of the positive's score, or has a higher cosine with the positive, may answer the
+# query too: it is no negative
 ALIKE = 0.95
-"""A video is no negative if it scores above this share of the positive's score, or if its cosine with the positive is
-above this: it may answer the query too."""
 _ROWS, _CLIP_FRAMES = 256, 4
 
 
 @dataclass(frozen=True)
 class Mining(Stage):
-    """Ranks of composed queries with and without each part, and hard negatives of T2V, TI2V and TV2V.
-
-    Without an encoder all columns stay empty.
-    """
+    """Ranks of composed queries with and without each part, and hard negatives; empty without an encoder."""
 
     name = "mining"
     scope = "corpus"
@@ -50,11 +45,7 @@ class Mining(Stage):
     num_frames: int = 8
 
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
-        """Encode every video once, then rank all queries.
-
-        Raises:
-            SetupError: If the stage names an encoder but the run has none.
-        """
+        """Encode every video once, then rank all queries."""
         if not self.encoder or not records:
             return [Kept(dict.fromkeys(self.columns)) for _ in records]
         if context.encoder is None:
@@ -117,9 +108,7 @@ def hard_negatives(
     Args:
         scores: (N,) cosines of the query and all videos.
         alike: (N,) cosines of its positive and all videos.
-        positive: Number of the positive.
         related: (N,) bool; videos of the same origin.
-        count: Of negatives.
         candidates: Ranks to look at.
     """
     own = float(scores[positive])
@@ -145,7 +134,6 @@ def needs_both(ranks: Mapping[str, float] | None) -> bool:
 
 
 def _reference(record: Record, column: str) -> dict[str, Any]:
-    """The query's picture or clip, as the encoder takes it."""
     place = record[column]
     if column == "frame":
         return {"image": fit(read_stills(record, [place["time"]])[0].pixels)}

@@ -14,6 +14,7 @@ from gve.hub_datasets.vsynflow.prompts import FRAME_STYLES, VIDEO_STYLES, genera
 from gve.hub_datasets.vsynflow.records import Record, digest
 from gve.hub_datasets.world.texts import TASK_INSTRUCTIONS
 
+# rows by task; a smaller set keeps the proportions
 QUOTAS = {
     "t2t": 100_000,
     "t2i": 210_000,
@@ -23,9 +24,8 @@ QUOTAS = {
     "i2v": 200_000,
     "v2v": 36_000,
 }
-"""Rows by task; only their proportions matter to a smaller set."""
+# the UVRB set whose queries are most like a caption of each style; its instruction goes with the rows
 STYLE_SETS = {"summary": "MSRVTT", "rich": "VDC-D", "abstract": "DiDeMo", "keywords": "PEV-K", "partial": "DREAM-E"}
-"""The UVRB set whose queries are most like a caption of each style; its instruction goes with the rows."""
 _SOURCE_BITS = 63
 
 
@@ -39,25 +39,15 @@ class PairSide:
 
 @dataclass(frozen=True)
 class PairRow:
-    """A row before it is written.
-
-    Attributes:
-        task: One of schema.TASKS.
-        record: The record of both sides.
-        kind: Style of the text, or what the reference is.
-        query: What asks.
-        target: What answers.
-        negatives: Ids of records whose videos do not answer.
-        ranks: Ranks of a composed query's parts, if known.
-    """
+    """A row before it is written."""
 
     task: str
     record: Record = field(repr=False)
-    kind: str
+    kind: str  # style of the text, or what the reference is
     query: PairSide
     target: PairSide
-    negatives: tuple[str, ...] = ()
-    ranks: Mapping[str, float] | None = None
+    negatives: tuple[str, ...] = ()  # ids of records
+    ranks: Mapping[str, float] | None = None  # of a composed query's parts
 
     @property
     def id(self) -> str:

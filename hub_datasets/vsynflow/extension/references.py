@@ -20,10 +20,8 @@ FRAME = pa.struct(
 )
 CLIP = pa.struct({"path": pa.string(), "start": pa.float64(), "end": pa.float64(), "share": pa.float64()})
 END_SHARE = 0.1  # no frame comes from this share of the video at either end: titles, fades, cuts
-BLACK_LUMA, FLAT_DEVIATION = 16.0, 4.0
-"""A frame whose luma has a lower mean is black; with a lower standard deviation it shows one colour."""
-BLURRED_SHARE = 0.5
-"""A frame is blurred where its sharpness is below this share of the median of the video's frames that show anything."""
+BLACK_LUMA, FLAT_DEVIATION = 16.0, 4.0  # lower means black, or of one colour
+BLURRED_SHARE = 0.5  # of the median sharpness of the frames that show anything
 CANDIDATES = 16  # frames among which one is chosen
 CUT_MARGIN = 0.5  # seconds next to a cut that a clip leaves out
 _MOST_FRAME_PIXELS = 1280 * 720
@@ -43,12 +41,7 @@ def choose_clip(
 ) -> tuple[float, float] | None:
     """Choose where to cut a clip: inside one shot, and at most half of the video. None if no shot has room.
 
-    Args:
-        seconds: Length of the video.
-        shots: Start and end of its shots in seconds; empty for one shot.
-        rng: Source of the choice; longer shots are likelier.
-        least: Shortest clip in seconds.
-        most: Longest clip in seconds.
+    All times are seconds; no `shots` mean one shot, and longer shots are likelier.
     """
     spans = []
     for start, end in shots or [(0.0, seconds)]:
@@ -71,12 +64,6 @@ class References(Stage):
     """Chooses a frame and cuts a clip out of every video; equal files are stored once in the run's folder.
 
     A video without a usable frame or without room for a clip goes on, and gives fewer tasks.
-
-    Attributes:
-        least_seconds: Shortest clip.
-        most_seconds: Longest clip.
-        shots: Column of the shots, a list of {"start", "end"} in seconds; "" if every record is one shot.
-        seed: Of the choices.
     """
 
     name = "references"
@@ -84,9 +71,9 @@ class References(Stage):
     columns = {"frame": FRAME, "clip": CLIP, "seconds": pa.float64()}  # noqa: RUF012
     param_names = ("least_seconds", "most_seconds", "candidates", "shots", "seed")
     candidates = CANDIDATES
-    least_seconds: float = 2.0
+    least_seconds: float = 2.0  # of a clip
     most_seconds: float = 10.0
-    shots: str = ""
+    shots: str = ""  # column of {"start", "end"} in seconds; "" if every record is one shot
     seed: int = 0
 
     def __post_init__(self) -> None:

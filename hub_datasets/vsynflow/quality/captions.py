@@ -41,18 +41,14 @@ class Multiplicity(Stage):
 
 @dataclass(frozen=True)
 class NearCaptions(Stage):
-    """Finds an earlier caption of nearly the same words, by MinHash over runs of three words.
-
-    Attributes:
-        most: Largest share of common runs (Jaccard) of two different captions.
-    """
+    """Finds an earlier caption of nearly the same words, by MinHash over runs of three words."""
 
     name = "near_captions"
     limit_names = ("most",)
     scope = "corpus"
     reads = ("text",)
     columns = {"near_caption": pa.string(), "caption_overlap": pa.float64()}  # noqa: RUF012
-    most: float = 0.8
+    most: float = 0.8  # share of common runs (Jaccard)
 
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
         """Find the nearest earlier caption of each record, among those that share a band of hashes with it."""
@@ -89,7 +85,7 @@ def runs_of_words(text: str, length: int = 3) -> set[str]:
 
 
 def _minhash(runs: set[str]) -> np.ndarray:
-    """(64,) smallest values of as many hash functions."""
+    """(64,) smallest values, one for each hash function."""
     names = [int.from_bytes(hashlib.blake2b(run.encode(), digest_size=4).digest()) for run in sorted(runs)]
     rng = np.random.default_rng(0)
     factors, terms = rng.integers(1, 1 << 29, _HASHES), rng.integers(0, 1 << 29, _HASHES)

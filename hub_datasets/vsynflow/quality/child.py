@@ -18,6 +18,7 @@ def _hang(seconds: float) -> None:
     time.sleep(seconds)
 
 
+# the last two stand for a decoder that hangs or crashes
 FUNCTIONS = {
     "measure": measure,
     "fingerprint_hashes": fingerprint_hashes,
@@ -26,7 +27,6 @@ FUNCTIONS = {
     "hang": _hang,
     "crash": os.abort,
 }
-"""What may be called; the last two stand for a decoder that does what they are named."""
 
 
 def serve() -> None:

@@ -40,7 +40,6 @@ class Similarity(Stage):
 
 
 def _scores(encoder: Encoder, pairs: Sequence[tuple[Record, Any]]) -> list[float]:
-    """Cosines of captions and frames."""
     if not pairs:
         return []
     texts = np.asarray(encoder.encode_query([{"text": record["text"]} for record, _ in pairs]), np.float64)
@@ -55,12 +54,7 @@ def _scored(score: float) -> Outcome:
 
 @dataclass(frozen=True)
 class Consistency(Stage):
-    """Places a score among the corpus's scores.
-
-    Attributes:
-        least_share: At most this share of the corpus is rejected: the lowest scores, equal ones together or not at all.
-        floor: Scores below this are rejected in any case; depends on the encoder.
-    """
+    """Places a score among the corpus's scores."""
 
     name = "consistency"
     limit_names = ("least_share", "floor")
@@ -68,8 +62,8 @@ class Consistency(Stage):
     scope = "corpus"
     reads = ("similarity",)
     columns = {"similarity_rank": pa.float64()}  # noqa: RUF012
-    least_share: float = 0.2
-    floor: float = -1.0
+    least_share: float = 0.2  # lowest scores to reject; ties go together or not at all
+    floor: float = -1.0  # depends on the encoder
 
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
         """The share of records whose score is no higher, the record's own included."""

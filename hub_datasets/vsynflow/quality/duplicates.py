@@ -19,12 +19,7 @@ _BLOCK = 1024
 
 @dataclass(frozen=True)
 class Duplicates(Stage):
-    """Finds the nearest earlier video, frame by frame; compares all pairs in blocks.
-
-    Attributes:
-        most_bits: Largest distance of two copies; PDQ's own default is 31.
-        needed: Rank of the frame whose distance counts, so that 6 of 8 frames must be the same.
-    """
+    """Finds the nearest earlier video, frame by frame; compares all pairs in blocks."""
 
     name = "duplicates"
     param_names = ("needed",)
@@ -32,8 +27,8 @@ class Duplicates(Stage):
     scope = "corpus"
     reads = ("digest", "hashes", "mirrored")
     columns = {"duplicate_of": pa.string(), "duplicate_bits": pa.int64()}  # noqa: RUF012
-    most_bits: int = 31
-    needed: int = 6
+    most_bits: int = 31  # PDQ's own default
+    needed: int = 6  # of 8 frames that must be the same
 
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
         """The nearest earlier video of each, and how far it is."""
@@ -61,7 +56,7 @@ class Duplicates(Stage):
 def nearest_earlier(
     hashes: Sequence[Sequence[str]], known: Sequence[Sequence[str]], needed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each video the nearest one before it.
+    """Find for each video the nearest one before it.
 
     Args:
         hashes: N lists of H hashes, in order of time.

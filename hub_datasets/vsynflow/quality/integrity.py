@@ -21,33 +21,19 @@ _SCORES = ("duration", "fps", "errors", "damage", "blank", "black", "motion", "m
 
 @dataclass(frozen=True)
 class VideoLimits:
-    """Limits of a video.
+    """Limits of a video."""
 
-    Attributes:
-        least_frames: Decoded frames.
-        seconds: Shortest and longest, by time stamps.
-        least_side: Pixels of the shorter side.
-        most_aspect: Longer side over shorter.
-        fps: Lowest and highest.
-        most_errors: Share of packets that do not decode, after a repair if there was one.
-        most_damage: The same before the repair; unknown if nothing decoded.
-        most_blank: Share of frames of one colour.
-        most_black: Share of black frames, apart from noise and a small logo.
-        least_motion: Median change of grey levels at two frames a second; below 1 for stills, noise and slide shows.
-        least_moving: Median share of the picture that changes; below 0.05 for a ticker under a still.
-    """
-
-    least_frames: int = 16
-    seconds: tuple[float, float] = (1.0, 1800.0)
-    least_side: int = 144
-    most_aspect: float = 4.0
+    least_frames: int = 16  # decoded
+    seconds: tuple[float, float] = (1.0, 1800.0)  # by time stamps
+    least_side: int = 144  # pixels of the shorter side
+    most_aspect: float = 4.0  # longer side over shorter
     fps: tuple[float, float] = (5.0, 120.0)
-    most_errors: float = 0.05
-    most_damage: float = 0.5
-    most_blank: float = 0.5
-    most_black: float = 0.5
-    least_motion: float = 1.0
-    least_moving: float = 0.0
+    most_errors: float = 0.05  # share of packets that do not decode, after a repair
+    most_damage: float = 0.5  # the same before the repair; unknown if nothing decoded
+    most_blank: float = 0.5  # share of frames of one colour
+    most_black: float = 0.5  # share of frames, apart from noise and a small logo
+    least_motion: float = 1.0  # median grey change at 2 frames a second; below 1 for stills, noise and slides
+    least_moving: float = 0.0  # median share of the picture that changes; below 0.05 for a ticker under a still
 
     def verdict(self, row: Mapping[str, Any]) -> Rejected | None:
         """The first limit that a measured video breaks."""
@@ -114,7 +100,6 @@ class Integrity(Stage):
         return Kept({**measured, "video": place, "shots": shots, "repaired": repaired})
 
     def _measured(self, record: Record, context: Context) -> tuple[dict[str, Any], dict[str, Any], str]:
-        """The scores of the file, or of the first repaired copy that is sounder."""
         worker, place, deadline, scenes = video_worker(), record["video"], context.deadline, asdict(self.scenes)
         problem: VideoError | None = None
         try:

@@ -1,6 +1,6 @@
 """One decoding of a video, for every score that needs its frames.
 
-Shapes: F frames. Runs in a child process that may be killed; imports neither torch nor the model.
+It runs in a child process that may be killed, and imports neither torch nor the model.
 """
 
 import hashlib
@@ -25,26 +25,17 @@ HASH_SIDE, HASH_FRAMES = 128, 8
 MOTION_RATE = 2.0
 _CELL = 4
 _MOVED, _BLANK_SPREAD = 8, 4.0
-_DARK_PIXEL, _DARK_SHARE = 0.1 * 255, 0.98
-"""A frame is black where this share of it is darker than this: the defaults of FFmpeg's blackdetect."""
+_DARK_PIXEL, _DARK_SHARE = 0.1 * 255, 0.98  # of a black frame; defaults of FFmpeg's blackdetect
 
 
 def measure(place: Mapping[str, Any], scenes: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Decode a video to its end and measure it.
-
-    Args:
-        place: The `video` of a record.
-        scenes: Fields of `SceneRules`; None for the defaults.
+    """Decode a video to its end and measure it; ValueError if no frame can be decoded.
 
     Returns:
-        `frames` (decoded), `duration` (seconds, from time stamps), `width`, `height` (upright), `fps`, `errors` (share
-        of packets that are lost or do not decode), `damage` (the same, before any repair), `blank` (share of frames of one
-        colour), `black` (share of black frames), `motion` (median change of grey at 2 frames a second, 0-255), `moving`
-        (median share of cells that change), `cuts` (seconds), `hashes` (PDQ of 8 frames), `mirrored` (of their mirror
-        images), `hash_quality` (0-100), `digest` (of the file's bytes).
-
-    Raises:
-        ValueError: If no frame can be decoded.
+        `duration` (seconds, from time stamps), `width`, `height` (upright), `errors` (share of packets that are lost or do
+        not decode), `damage` (the same, before any repair), `blank` and `black` (shares of frames), `motion` (median
+        change of grey at 2 frames a second, 0-255), `moving` (median share of cells that change), `cuts` (seconds),
+        `hashes` (PDQ of 8 frames), `mirrored` (of their mirror images), `hash_quality` (0-100), and more.
     """
     content = read_place(place)
     detector = CutDetector(SceneRules(**(scenes or {})))
@@ -64,10 +55,7 @@ def measure(place: Mapping[str, Any], scenes: Mapping[str, Any] | None = None) -
 
 
 def fingerprint_hashes(place: Mapping[str, Any], most: int = HASHED_FRAMES) -> tuple[list[str], list[str]]:
-    """PDQ of evenly spread frames of a video, and of their mirror images, without black bars.
-
-    At most `most` frames are taken, and at least half as many of a long video.
-    """
+    """PDQ of up to `most` evenly spread frames (at least half as many of a long video) and of their mirror images."""
     scores = _Scores(most=most)
     with _frames(open_place(place)) as stream:
         for _, frame in stream:
@@ -109,7 +97,6 @@ class _Scores:
         self._next = 0.0
 
     def see(self, time: float, frame: av.VideoFrame) -> None:
-        """Measure a decoded frame."""
         self.times.append(time)
         sides = (frame.width, frame.height)
         self.size = sides[::-1] if frame_orientation(frame).swapped else sides
@@ -143,7 +130,6 @@ class _Scores:
         self._grey = grey
 
     def result(self) -> dict[str, Any]:
-        """The scores."""
         count = len(self.times)
         span = self.times[-1]
         duration = span * count / (count - 1) if count > 1 else 0.0

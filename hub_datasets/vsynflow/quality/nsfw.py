@@ -19,25 +19,16 @@ _SIDE = 384  # pixels of a frame's longer side
 
 @dataclass(frozen=True)
 class Nsfw(Stage):
-    """The highest score of a video's frames.
-
-    Attributes:
-        model: Folder or Hub name of an image classifier.
-        labels: Its unwanted labels; their probabilities are added.
-        threshold: Videos are rejected from this score on; 0.5 is the default of Data-Juicer's filter.
-        frames: Of a video, evenly spread.
-        revision: Of the model on the Hub.
-        device: Of the classifier.
-    """
+    """The highest score of a video's frames."""
 
     name = "nsfw"
     limit_names = ("threshold",)
     version = 2
     reads = ("video", "duration")
     columns = {"nsfw": pa.float64(), "nsfw_frames": pa.list_(pa.float64())}  # noqa: RUF012
-    model: str = ""
-    labels: tuple[str, ...] = ("nsfw",)
-    threshold: float = 0.5
+    model: str = ""  # folder or Hub name of an image classifier
+    labels: tuple[str, ...] = ("nsfw",)  # unwanted; their probabilities are added
+    threshold: float = 0.5  # Data-Juicer's default
     frames: int = 8
     revision: str | None = None
     device: str = "cpu"
@@ -86,11 +77,7 @@ class Nsfw(Stage):
 
 @lru_cache(maxsize=1)
 def load_classifier(model: str, revision: str | None, device: str, labels: tuple[str, ...]) -> Any:
-    """Load an image classification pipeline, once a process.
-
-    Raises:
-        SetupError: If it cannot be loaded, or lacks one of the labels.
-    """
+    """Load an image classifier, once a process; SetupError if it cannot be loaded or lacks a label."""
     transformers = importlib.import_module("transformers")
     try:
         pipeline = transformers.pipeline("image-classification", model=model, revision=revision, device=device)

@@ -1,8 +1,7 @@
 """Personal data in a text: email addresses, phone numbers, cards, bank accounts and IP addresses.
 
 Check digits are checked where there are any, so that few plain numbers are flagged. Names and postal addresses would
-take a model. Needs the extra `pii`: phonenumbers (numbering plans of all countries) and python-stdnum (check digits and
-the forms of bank accounts by country).
+take a model. The extra `pii` brings phonenumbers (numbering plans) and python-stdnum (check digits).
 """
 
 import importlib
@@ -22,6 +21,7 @@ _CALLED = re.compile(
     r"\b(?:call|phone|tel|telephone|mobile|cell|whats ?app|text|sms|ring|contact|dial|fax|hotline|number)\b[^.!?]{0,24}$",
     re.IGNORECASE,
 )
+# Visa, Mastercard, American Express, Diners Club; Discover, JCB, UnionPay: first digits and lengths of a card
 _ISSUERS = (
     (re.compile(r"4"), (13, 16, 19)),
     (re.compile(r"5[1-5]|222[1-9]|22[3-9]|2[3-6]|27[01]|2720"), (16,)),
@@ -29,9 +29,8 @@ _ISSUERS = (
     (re.compile(r"3(?:0[0-5]|[68])"), (14,)),
     (re.compile(r"6011|64[4-9]|65|35(?:2[89]|[3-8])|62"), (16, 17, 18, 19)),
 )
-"""First digits of a card and its lengths: Visa, Mastercard, American Express, Diners Club; Discover, JCB, UnionPay."""
+# proved by form or check digits; of a usual form; of a form that other numbers have; hardly
 SURE, LIKELY, POSSIBLE, UNLIKELY = 1.0, 0.8, 0.4, 0.2
-"""Scores: proved by its form or its check digits; of a usual form; of a form that other numbers have; hardly."""
 
 
 class Finding(NamedTuple):
@@ -46,13 +45,7 @@ class Finding(NamedTuple):
 def find_personal(
     text: str, *, entities: Sequence[str] = ENTITIES, regions: Sequence[str] = ("US", "GB")
 ) -> list[Finding]:
-    """Find personal data in a text; of two overlapping findings the surer one is kept.
-
-    Args:
-        text: The text.
-        entities: What to look for, of ENTITIES.
-        regions: Countries whose numbers are found without a prefix; numbers with "+" are found in any case.
-    """
+    """Find personal data in a text; of overlapping findings the surer one stays. Numbers with "+" need no region."""
     finders: Mapping[str, Callable[[], Iterator[Finding]]] = {
         "email": lambda: (Finding(*match.span(), "email", SURE) for match in _EMAIL.finditer(text)),
         "iban": lambda: _accounts(text),
@@ -97,10 +90,7 @@ def _cards(text: str) -> Iterator[Finding]:
 
 
 def _phones(text: str, regions: Sequence[str]) -> Iterator[Finding]:
-    """Numbers that a country's plan allows; without a prefix, a separator or a word before them they may be anything.
-
-    After a "+" the length alone is enough, since plans change.
-    """
+    """Numbers that a country's plan allows; after "+" the length alone is enough, since plans change."""
     library = importlib.import_module("phonenumbers")
     valid, possible = library.Leniency.VALID, library.Leniency.POSSIBLE
     seen: set[tuple[int, int]] = set()

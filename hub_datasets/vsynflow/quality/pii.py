@@ -21,21 +21,12 @@ class MissingExtraError(SetupError, ImportError):
 
 @dataclass(frozen=True)
 class PiiRules:
-    """What to do about personal data.
+    """What to do about personal data."""
 
-    Attributes:
-        action: "reject" the record, or "redact" the text, such as to "<email>". What a captioner wrote is rejected in any
-            case, since it read the data off the screen.
-        threshold: Findings count from this score on: 1.0 is proved by check digits or form, 0.8 has a usual form, 0.4
-            may be any number. Our choice, by the labelled texts of the tests.
-        entities: What to look for.
-        regions: Countries whose phone numbers are found without a prefix.
-    """
-
-    action: str = "reject"
-    threshold: float = 0.6
+    action: str = "reject"  # or "redact", such as to "<email>"; what a captioner wrote is always rejected
+    threshold: float = 0.6  # 1.0 is proved, 0.8 has a usual form, 0.4 may be any number; ours, by the labelled tests
     entities: tuple[str, ...] = ENTITIES
-    regions: tuple[str, ...] = ("US", "GB")
+    regions: tuple[str, ...] = ("US", "GB")  # countries whose numbers are found without a prefix
 
     def __post_init__(self) -> None:
         if self.action not in ACTIONS:
@@ -112,10 +103,7 @@ class Pii(Stage):
 
 @dataclass(frozen=True)
 class Redaction(Stage):
-    """Takes what `Pii` found out of the weak caption.
-
-    A stage of its own, since another threshold gives another text but needs no new search.
-    """
+    """Takes what `Pii` found out of the weak caption; apart, so that another threshold needs no new search."""
 
     name = "redaction"
     param_names = ("threshold",)
@@ -130,7 +118,6 @@ class Redaction(Stage):
 
 
 def _lines(values: Sequence[Any]) -> list[str]:
-    """Flatten texts, lists of texts and None."""
     texts: list[str] = []
     for value in values:
         texts += [value] if isinstance(value, str) else value or []

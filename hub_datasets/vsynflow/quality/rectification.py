@@ -1,7 +1,4 @@
-"""Annotation rectification [3.2]: weak captions are cleaned, and those that describe nothing are rejected.
-
-Rules on words alone; every number behind them is stored.
-"""
+"""Annotation rectification [3.2]: rules on words alone clean weak captions, and reject those that describe nothing."""
 
 import re
 import unicodedata
@@ -40,25 +37,15 @@ _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
 
 @dataclass(frozen=True)
 class CaptionLimits:
-    """Limits of a caption.
+    """Limits of a caption."""
 
-    Attributes:
-        words: Fewest and most.
-        least_own: Share of words outside links and tags.
-        least_latin: Share of Latin letters among non-blanks; the corpus is English.
-        least_beyond: Words besides boilerplate, if there is any.
-        most_shouted: Share of words in capitals.
-        most_titled: Share of capitalised words in a caption without a lower-case predicate.
-        least_unique: Share of different words.
-    """
-
-    words: tuple[int, int] = (3, 200)
-    least_own: float = 0.6
-    least_latin: float = 0.6
-    least_beyond: int = 6
-    most_shouted: float = 0.6
-    most_titled: float = 0.75
-    least_unique: float = 0.4
+    words: tuple[int, int] = (3, 200)  # fewest and most
+    least_own: float = 0.6  # share of words outside links and tags
+    least_latin: float = 0.6  # share of Latin letters; the corpus is English
+    least_beyond: int = 6  # words besides boilerplate, if there is any
+    most_shouted: float = 0.6  # share of words in capitals
+    most_titled: float = 0.75  # share of capitalised words, without a lower-case predicate
+    least_unique: float = 0.4  # share of different words
 
     def verdict(self, row: Mapping[str, Any]) -> Rejected | None:
         """The first limit that a measured caption breaks."""

@@ -16,16 +16,12 @@ from gve.video_writer import h264_writer, remux
 
 METHODS = ("remux", "reencode")
 _TICKS, _CRF = 1000, 18  # a second's parts in a re-encoded copy, and its quality
+# a longer pause between frames, in seconds, is damage; then this frame rate is assumed
 _MOST_PAUSE, _USUAL_RATE = 10.0, 25
-"""Seconds between two frames above which their times are taken for damage, and frames a second that are assumed then."""
 
 
 def repair(place: Mapping[str, Any], method: str, target: str) -> None:
-    """Write an mp4 of a record's `video`: "remux" keeps packets, "reencode" keeps pictures (H.264, upright).
-
-    Raises:
-        ValueError: If nothing can be kept.
-    """
+    """Write an mp4: "remux" keeps packets, "reencode" keeps pictures (H.264, upright); ValueError if nothing stays."""
     try:
         content = (remux if method == "remux" else _reencode)(open_place(place))
     except ValueError as error:

@@ -1,8 +1,8 @@
 """Scene cuts: which frame begins a new shot.
 
-Shapes: F frames, H height, W width. A frame's content value is the mean change of hue, saturation and brightness. A cut
-is where it stands out from its neighbours, as in PySceneDetect's adaptive detector; but hue and saturation of dark
-pixels are noise that jumps at every key frame, so a cut must change red, green and blue as well.
+Shapes: F frames, H height, W width. A frame's content value is the mean change of hue, saturation and brightness. It
+stands out at a cut, as in PySceneDetect's adaptive detector; but hue and saturation of dark pixels are noise that jumps
+at every key frame, so a cut must change red, green and blue as well.
 """
 
 from collections.abc import Sequence
@@ -16,19 +16,12 @@ WINDOW = 2  # a cut stands out from so many frames before and after; PySceneDete
 
 @dataclass(frozen=True)
 class SceneRules:
-    """How cuts are found.
+    """How cuts are found."""
 
-    Attributes:
-        ratio: A cut's content value is so many times its neighbours'.
-        least_content: Least content value of a cut.
-        least_change: Least mean change of red, green and blue, 0 to 255.
-        least_shot: Seconds of the shortest shot.
-    """
-
-    ratio: float = 3.0
-    least_content: float = 15.0
-    least_change: float = 10.0
-    least_shot: float = 0.5
+    ratio: float = 3.0  # content value over its neighbours'
+    least_content: float = 15.0  # content value of a cut
+    least_change: float = 10.0  # mean change of red, green and blue, 0 to 255
+    least_shot: float = 0.5  # seconds
 
 
 class CutDetector:
@@ -78,14 +71,7 @@ def mean_change(before: np.ndarray, after: np.ndarray) -> float:
 def find_cuts(
     contents: Sequence[float], changes: Sequence[float], times: Sequence[float], rules: SceneRules
 ) -> list[float]:
-    """Times of the frames that begin a new shot, without the first.
-
-    Args:
-        contents: F - 1 content values, the first between frames 0 and 1.
-        changes: F - 1 mean changes of the colours.
-        times: F times in seconds.
-        rules: The limits.
-    """
+    """Times of the frames that begin a new shot, without the first, by F - 1 contents and changes and F times."""
     found = []
     for index, value in enumerate(contents):
         around = [*contents[max(index - WINDOW, 0) : index], *contents[index + 1 : index + 1 + WINDOW]]
@@ -97,7 +83,7 @@ def find_cuts(
 
 
 def _apart(found: Any, times: Sequence[float], least: float) -> list[float]:
-    """The ascending times that come long enough after the one before, or after the video's start."""
+    """The ascending times that come long enough after the one before, or after the start."""
     cuts: list[float] = []
     previous = times[0] if times else 0.0
     for time in found:
