@@ -27,21 +27,13 @@ FEWEST = 3
 
 @dataclass(frozen=True)
 class ModelScores:
-    """One model's scores.
-
-    Attributes:
-        name: Label in tables and plots.
-        family: "CLIP" or "MLLM".
-        scores: Score by set; sets may be missing.
-        source: The paper, or the data of a report.
-        official: Whether the sets have the paper's numbers of queries and candidates, so that scores compare.
-    """
+    """One model's scores."""
 
     name: str
-    family: str
-    scores: dict[str, float]
-    source: str
-    official: bool
+    family: str  # "CLIP" or "MLLM"
+    scores: dict[str, float]  # by set; sets may be missing
+    source: str  # the paper, or a report's data
+    official: bool  # sets have the paper's sizes, so scores compare
 
     @property
     def own(self) -> bool:
@@ -64,11 +56,7 @@ def paper_models() -> tuple[ModelScores, ...]:
 
 
 def report_model(path: Path, family: str) -> ModelScores:
-    """Your own model from the JSON file that `gve eval` writes.
-
-    Raises:
-        ValueError: If the file is not such a report, or a set or score in it is not valid.
-    """
+    """Your model from a `gve eval` JSON file; ValueError if a set or score in it is not valid."""
     report = read_report(path)
     unknown = sorted(report["sets"].keys() - SETS.keys())
     if unknown:
@@ -85,11 +73,7 @@ def report_model(path: Path, family: str) -> ModelScores:
 
 
 def join_models(own: Sequence[ModelScores]) -> list[ModelScores]:
-    """The paper's models, then your own; yours are marked where a name is the paper's.
-
-    Raises:
-        ValueError: If two reports name the same model.
-    """
+    """The paper's models, then yours, marked where a name is the paper's; ValueError for a repeated name."""
     joined = {model.name: model for model in paper_models()}
     for model in own:
         name = f"{model.name} (own)" if model.name in [one.name for one in paper_models()] else model.name
@@ -100,11 +84,11 @@ def join_models(own: Sequence[ModelScores]) -> list[ModelScores]:
 
 
 def populations(models: Sequence[ModelScores]) -> dict[str, list[ModelScores]]:
-    """The groups of models to correlate over.
+    """Groups of models to correlate over.
 
     Returns:
-        "all", "CLIP" and "MLLM", of models whose scores compare with the paper's; and one group for each other data
-        that three or more reports share, named by the data.
+        "all", "CLIP" and "MLLM" of models comparable with the paper's, and a group for each other data set that three
+        or more reports share.
     """
     official = [model for model in models if model.official]
     groups = {family: [model for model in official if family in ("all", model.family)] for family in FAMILIES}
@@ -116,12 +100,7 @@ def populations(models: Sequence[ModelScores]) -> dict[str, list[ModelScores]]:
 
 
 def analyse(models: Sequence[ModelScores], *, rule: str = "paper") -> dict[str, Any]:
-    """Scores of all models, and by population the correlations of abilities, and of everything with the averages.
-
-    Args:
-        models: See `join_models`.
-        rule: How abilities are formed, "paper" or "plain".
-    """
+    """Scores of all models; by population, correlations of abilities, and of everything with the averages."""
     return {
         "schema": SCHEMA,
         "rule": rule,
@@ -150,14 +129,7 @@ def correlation_matrix(
     columns: Sequence[str],
     statistic: str = "spearman",
 ) -> dict[str, dict[str, float | None]]:
-    """Correlation by column, by row, each over the models that have both.
-
-    Args:
-        scores: Value by name, by model.
-        rows: Names.
-        columns: Names.
-        statistic: "spearman" or "pearson".
-    """
+    """Correlation by column, by row, each over the models that have both."""
 
     def cell(first: str, second: str) -> float | None:
         pairs = [(row.get(first), row.get(second)) for row in scores.values()]
@@ -168,7 +140,6 @@ def correlation_matrix(
 
 
 def _correlations(group: Sequence[ModelScores], rule: str) -> dict[str, Any]:
-    """Both statistics over one population."""
     scores = {model.name: model.values(rule) for model in group}
     result: dict[str, Any] = {"models": list(scores)}
     for statistic in STATISTICS:
@@ -180,7 +151,6 @@ def _correlations(group: Sequence[ModelScores], rule: str) -> dict[str, Any]:
 
 
 def _is_official(name: str, entry: Mapping[str, Any]) -> bool:
-    """Whether a set has the paper's size."""
     task = SETS[name]
     expected = (task.official_queries, task.pool_size or task.official_corpus)
     return (entry.get("num_queries"), entry.get("num_candidates")) == expected

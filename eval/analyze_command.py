@@ -78,7 +78,6 @@ def _analyze(arguments: argparse.Namespace) -> int:
 
 
 def _write(analysis: Mapping[str, Any], models: Sequence[ModelScores], out: Path) -> None:
-    """Everything into one folder."""
     from gve.eval.heatmaps import draw_against_average, draw_models, draw_triangles
 
     write_atomic(out / "analysis.json", (json.dumps(analysis, indent=2) + "\n").encode())
@@ -94,7 +93,7 @@ def _write(analysis: Mapping[str, Any], models: Sequence[ModelScores], out: Path
 
 
 def _sections(analysis: Mapping[str, Any]) -> list[Section]:
-    """The tables: title, header, rows."""
+    """Title, header and rows of each table."""
     names = [*ABILITY_NAMES, *AVERAGE_NAMES]
     models = [
         [

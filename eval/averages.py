@@ -32,9 +32,7 @@ def aggregate(scores: Mapping[str, float], *, rounded: bool = False, rule: str =
     """Abilities and averages of scores by set, in the order of the paper's Table 2; None where a set is missing.
 
     Args:
-        scores: Score by the set's name; sets may be missing.
         rounded: Round half up to three decimals at every level, as the paper's tables do.
-        rule: "paper" or "plain".
     """
     parts = _parts(rule)
     exact = {name: Decimal(repr(float(score))) for name, score in scores.items()}
@@ -48,31 +46,20 @@ def aggregate(scores: Mapping[str, float], *, rounded: bool = False, rule: str =
 
 
 def displayed(report: Mapping[str, Any], key: str = "score", *, rule: str = "paper") -> dict[str, str | None]:
-    """Abilities and averages of a report with three decimals, as the paper's tables would print them.
-
-    Args:
-        report: From `run_benchmark`, or the JSON file.
-        key: "score" or "chance".
-        rule: "paper" or "plain".
-    """
+    """Abilities and averages of a report with three decimals, as in the paper; `key` is "score" or "chance"."""
     scores = {name: entry[key] for name, entry in report["sets"].items()}
     values = aggregate(scores, rounded=True, rule=rule)
     return {name: None if value is None else round_half_up(value) for name, value in values.items()}
 
 
 def set_weights(name: str, *, rule: str = "paper") -> dict[str, float]:
-    """Weight of each set that counts towards an ability or average, which is linear in the sets; they sum to 1."""
+    """Weights of the sets in an ability or average, which is linear in them; they sum to 1."""
     weights = {one: aggregate({other: float(other == one) for other in SETS}, rule=rule)[name] for one in SETS}
     return {one: weight for one, weight in weights.items() if weight}
 
 
 def aggregate_replicates(replicates: Mapping[str, np.ndarray], *, rule: str = "paper") -> dict[str, np.ndarray | None]:
-    """Bootstrap replicates (R,) of abilities and averages; None where a set is missing.
-
-    Args:
-        replicates: (R,) by set, each drawn with a seed of its own; sets may be missing.
-        rule: "paper" or "plain".
-    """
+    """Bootstrap replicates (R,) of abilities and averages from those by set; None where a set is missing."""
     drawn: dict[str, np.ndarray | None] = {}
     for name in (*ABILITY_NAMES, *AVERAGE_NAMES):
         weights = set_weights(name, rule=rule)
@@ -82,25 +69,24 @@ def aggregate_replicates(replicates: Mapping[str, np.ndarray], *, rule: str = "p
 
 
 def benchmark_name(report: Mapping[str, Any]) -> str:
-    """Name in titles: "UVRB", or "Video classification" where no set counts towards an ability."""
+    """Title of a report: "UVRB", or "Video classification" if no set counts towards an ability."""
     return "UVRB" if any(entry["abilities"] for entry in report["sets"].values()) else "Video classification"
 
 
 def round_half_up(value: float, digits: int = 3) -> str:
-    """A number with exactly so many decimals, as the paper's tables print it; its shortest decimal form counts."""
+    """A number with fixed decimals, as in the paper's tables; rounds its shortest decimal form."""
     rounded = Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_UP)
     return str(rounded + 0)  # without the sign of a zero
 
 
 def _parts(rule: str) -> dict[str, tuple[str, ...]]:
-    """The abilities and averages that are means of abilities under a rule."""
+    """Abilities and averages that are means of abilities."""
     if rule not in RULES:
         raise ValueError(f"rule: must be {' or '.join(RULES)}, got {rule!r}.")
     return _PARTS[rule]
 
 
 def _mean(values: Sequence[Decimal | None], rounded: bool) -> Decimal | None:
-    """Mean, or None when one is missing."""
     present = [value for value in values if value is not None]
     if len(present) != len(values):
         return None

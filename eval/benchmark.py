@@ -35,15 +35,13 @@ def run_benchmark(
         encoder: Turns inputs into unit vectors; queries come with the set's instruction, corpus rows without one.
         source: A folder or Hub repository in the UVRB layout.
         sets: Names or slugs; None for all sixteen.
-        split: Of the data, such as "unseen" or "test".
-        **options: The keyword arguments of `report_on`.
+        **options: Of `report_on`.
 
     Returns:
         The report, as the README describes it; values are not rounded.
 
     Raises:
-        ValueError: For an unknown set, missing or broken data, or settings that the encoder does not have; all are
-            checked before anything is encoded.
+        ValueError: For an unknown set, broken data, or settings the encoder lacks; all checked before encoding.
     """
     return report_on(encoder, load_checked(source, sets, split), source=str(source), split=split, **options)
 
@@ -61,19 +59,12 @@ def report_on(
     model: str | None = None,
     fingerprint: str | None = None,
 ) -> dict[str, Any]:
-    """Score an encoder on sets that are already loaded, and report on it as `run_benchmark` does.
+    """Score an encoder on loaded sets, and report as `run_benchmark` does.
 
     Args:
-        encoder: Turns inputs into unit vectors.
-        loaded: The sets.
-        source: Where they came from.
-        split: Of the data.
-        batch_size: Rows in one forward pass.
         instructions: Replaces the table's instruction, by set's name or slug; None leaves the encoder's own.
-        settings: Frames and tokens of videos to score with; the first is the report, all of them its scaling.
-        store: Vectors kept from before, and for the next run.
-        model: Name of the encoder in the report.
-        fingerprint: Of its weights, which ties the report to them (`weights_fingerprint`).
+        settings: Frames and tokens of videos; the first makes the report, all of them its scaling.
+        fingerprint: Ties the report to the weights (`weights_fingerprint`).
     """
     if not settings:
         raise ValueError("settings: got none; at least one is needed; VideoSetting() is the encoder's own")
@@ -105,15 +96,7 @@ def score_sets(
     video_options: Mapping[str, Any] | None = None,
     store: Store | None = None,
 ) -> dict[str, Any]:
-    """Score an encoder on sets that are already loaded and checked; corpus rows that several share are encoded once.
-
-    Args:
-        encoder: Turns inputs into unit vectors.
-        loaded: The sets.
-        batch_size: Rows in one forward pass.
-        instructions: The queries' instruction by set's name; None takes the table's.
-        video_options: Keyword arguments of the encoder that change what it makes of videos.
-        store: Vectors kept from before, and for the next run.
+    """Score an encoder on loaded, checked sets; corpus rows that several share are encoded once.
 
     Returns:
         The keys sets, abilities, averages, plain and throughput of a report.

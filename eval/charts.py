@@ -27,7 +27,7 @@ _FEWEST = 3
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """A figure without global state or window system, whatever backend the caller has chosen; sizes in inches."""
+    """A figure independent of pyplot's global state and backend; sizes in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -44,7 +44,7 @@ def write_figure(figure: "Figure", target: Path) -> None:
 
 
 def draw_bars(report: Mapping[str, Any], target: Path) -> None:
-    """Draw the score of every set with its 95 % interval and its chance level."""
+    """Draw each set's score with its 95 % interval and its chance level."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -83,11 +83,7 @@ def draw_bars(report: Mapping[str, Any], target: Path) -> None:
 
 
 def check_drawable(abilities: Mapping[str, Any]) -> list[str]:
-    """Names of the abilities that have a value, in the paper's order.
-
-    Raises:
-        ValueError: For fewer than three, which span no area.
-    """
+    """Abilities with a value, in the paper's order; ValueError for fewer than three, which span no area."""
     names = [name for name in ABILITY_NAMES if abilities.get(name) is not None]
     if len(names) < _FEWEST:
         raise ValueError(
@@ -98,11 +94,7 @@ def check_drawable(abilities: Mapping[str, Any]) -> list[str]:
 
 
 def draw_radar(report: Mapping[str, Any], target: Path) -> None:
-    """Draw the abilities of a report above chance.
-
-    Raises:
-        ValueError: If fewer than three abilities have all their sets.
-    """
+    """Draw the abilities of a report above chance; ValueError for fewer than three complete ones."""
     names = check_drawable(report["abilities"])
     entries = [report["abilities"][name] for name in names]
     angles = [2 * math.pi * place / len(names) for place in range(len(names) + 1)]
@@ -126,11 +118,7 @@ def draw_radar(report: Mapping[str, Any], target: Path) -> None:
 
 
 def draw_scaling(report: Mapping[str, Any], target: Path) -> None:
-    """Draw the average, and the abilities, over the frames and tokens of a video.
-
-    Raises:
-        ValueError: If there are fewer than two settings of known size.
-    """
+    """Draw the average and abilities over a video's frames and tokens; needs two settings of known size."""
     points = report["scaling"]
     if len(points) < 2 or any(None in (point["num_frames"], point["frame_tokens"]) for point in points):
         raise ValueError(f"scaling: {len(points)} settings; at least two of known size are needed. Name more.")
@@ -165,7 +153,7 @@ def _title(report: Mapping[str, Any], what: str) -> str:
 
 
 def _average(point: Mapping[str, Any]) -> Mapping[str, Any]:
-    """AVG-D, or without it the mean over the sets."""
+    """AVG-D, or the mean over the sets if it is missing."""
     if point["averages"]["AVG-D"] is not None:
         return point["averages"]["AVG-D"]
     entries = list(point["sets"].values())
@@ -182,7 +170,6 @@ def _curve(
     *,
     band: bool = True,
 ) -> None:
-    """One line over frames, with its interval."""
     order = sorted(range(len(points)), key=lambda place: points[place]["num_frames"])
     frames, chosen = [points[place]["num_frames"] for place in order], [entries[place] for place in order]
     (line,) = axes.plot(frames, [entry["score"] for entry in chosen], marker="o", markersize=4, label=label)

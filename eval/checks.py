@@ -20,11 +20,7 @@ WHOLE = "all"
 
 
 def resolve_tasks(names: Iterable[str] | None) -> list[RetrievalSet | ClassificationTask]:
-    """Sets of UVRB and classification tasks by name or slug, in the order asked for; None for UVRB's sixteen.
-
-    Raises:
-        ValueError: For an unknown name.
-    """
+    """UVRB sets and classification tasks by name or slug, in the order given; None for UVRB's sixteen."""
     return [*resolve()] if names is None else look_up(names, {**SETS, **CLASSIFICATION})
 
 
@@ -48,10 +44,9 @@ def load_checked(
     """Load sets and make sure that every row has its media.
 
     Args:
-        source: A folder or Hub repository in the UVRB layout. A classification task is the subfolder of its name or, if
-            it is the only task, the folder itself.
+        source: A folder or Hub repository in the UVRB layout. A classification task is the subfolder of its name or,
+            if it is the only task, the folder itself.
         sets: Names or slugs; None for UVRB's sixteen.
-        split: Of the data in the UVRB layout.
         strict: Refuse classification data with another number of classes than published.
 
     Raises:
@@ -74,11 +69,7 @@ def load_checked(
 def check_instructions(
     loaded: Sequence[EvaluationSet], given: Mapping[str, str | None] | None
 ) -> dict[str, str | None]:
-    """The instruction of each set, by its name.
-
-    Args:
-        loaded: The sets.
-        given: By set's name or slug; None for the table's.
+    """Instruction by set name, from `given` (by name or slug) or the table.
 
     Raises:
         ValueError: If a name is unknown, or a set is left out.
@@ -95,7 +86,6 @@ def check_instructions(
 
 
 def _folder_of(source: str | PathLike[str], task: ClassificationTask, *, alone: bool) -> Path:
-    """The subfolder named after the task, or the folder itself if it is the only task."""
     folder = Path(source, task.slug)
     return Path(source) if alone and not folder.is_dir() else folder
 

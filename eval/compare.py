@@ -20,11 +20,7 @@ _NEEDED = ("metric", "score", "per_query", "queries_digest")
 
 
 def read_comparable(path: Path) -> dict[str, Any]:
-    """A report that holds the scores of each query.
-
-    Raises:
-        ValueError: If it is not such a report.
-    """
+    """Read a report that holds per-query scores; ValueError for any other file."""
     report = read_report(path)
     for name, entry in report["sets"].items():
         lacking = [key for key in _NEEDED if key not in entry]
@@ -37,11 +33,10 @@ def read_comparable(path: Path) -> dict[str, Any]:
 
 
 def compare_reports(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Differences of the sets that both reports hold, and of the abilities and averages that follow from them.
+    """Differences of the sets that both reports hold, and of the abilities and averages that follow.
 
     Returns:
-        A row a set, ability and average: name, first, second, difference (second minus first), its 95 % interval and
-        the probability of such a difference by chance.
+        Rows of name, first, second, difference (second minus first), its 95 % interval and p-value.
 
     Raises:
         ValueError: If they share no set, or a shared one has other queries or another metric.
@@ -70,7 +65,7 @@ def compare_reports(first: Mapping[str, Any], second: Mapping[str, Any]) -> list
 
 
 def comparison_table(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
-    """`compare_reports` as aligned text, under the names of both reports."""
+    """`compare_reports` as aligned text."""
     rows = [
         (
             row["name"],

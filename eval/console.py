@@ -19,15 +19,10 @@ _UNPRINTABLE = re.compile(r"[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 def run_command(
     command: Callable[[argparse.Namespace], int], parser: argparse.ArgumentParser, argv: Sequence[str] | None
 ) -> int:
-    """Parse, run, and turn errors of usage into one line on stderr.
-
-    Args:
-        command: Gets the parsed arguments and returns an exit code.
-        parser: Reads the arguments.
-        argv: The arguments; None for the process's own.
+    """Parse, run, and print a ValueError or OSError as one line on stderr.
 
     Returns:
-        The command's exit code; 2 for a ValueError, an OSError or bad arguments, 130 when interrupted.
+        The command's exit code; 2 for an error or bad arguments, 130 when interrupted.
     """
     _log_to_stderr()
     try:
@@ -53,7 +48,7 @@ def fail(message: str) -> NoReturn:
 
 
 def printable(name: object) -> str:
-    """A path or message on one line: control characters, and bytes that are not UTF-8, as escapes."""
+    """A path or message on one line; control characters and invalid UTF-8 become escapes."""
     return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], str(name))
 
 

@@ -1,4 +1,4 @@
-"""Rows and files to vectors through any encoder, in bounded memory, each distinct content once.
+"""Turns rows and files into vectors with any encoder, in bounded memory, each distinct content once.
 
 Shapes: n rows, D width.
 """
@@ -55,22 +55,18 @@ def encode_rows(
     """Embed rows of text, image and video.
 
     Args:
-        encoder: Turns inputs into vectors.
         rows: A list or a dataset; see `encoder_input` for what a row may hold.
-        role: "query" or "document"; chooses the encoder's method.
-        instruction: The system message; None leaves the encoder's own for that role, "" asks for none.
-        batch_size: Rows in one forward pass.
-        cache: Kept between calls with the same encoder; vectors are added to it block by block.
-        progress: Whether to show a bar once the work takes more than two seconds.
-        video_options: Keyword arguments of the encoder that change what it makes of videos, such as num_frames.
+        instruction: The system message; None leaves the encoder's own for the role, "" sends none.
+        cache: Kept between calls with the same encoder; gains vectors block by block.
+        video_options: Keyword arguments of the encoder for videos, such as num_frames.
         label: Name of the rows in messages, such as their set.
 
     Returns:
         (n, D) float32, in the order of `rows`.
 
     Raises:
-        ValueError: For an unknown role, no rows, a row without content, a row that cannot be read, or an encoder that
-            returns another shape, nan, infinity or zeros. Everything computed until then is in the cache.
+        ValueError: For an unknown role, no rows, an empty or unreadable row, or an encoder that returns another shape,
+            nan, infinity or zeros. Everything computed until then is in the cache.
     """
     if role not in ("query", "document"):
         raise ValueError(f"role: {role!r}; must be 'query' or 'document'")
@@ -114,15 +110,11 @@ def embed_files(
     """Embed videos and images as corpus rows; a file that fails is named, and costs only itself.
 
     Args:
-        encoder: Turns inputs into vectors.
-        paths: The files.
         known: Stamp and vector by path; files with the same stamp are not read again.
-        batch_size: Files in one forward pass.
-        progress: Whether to show a bar once the work takes more than two seconds.
-        statistics: Receives where one of our models spent its time; see `set_up_encoder`.
+        statistics: Records where one of our models spent its time; see `set_up_encoder`.
 
     Returns:
-        The vectors in the order of `paths`, with the files left out and why; (0, 0) without any vector.
+        Vectors in the order of `paths`, and the files left out with reasons; (0, 0) without any vector.
     """
     done: dict[Path, tuple[str, np.ndarray]] = {}
     skipped: dict[Path, str] = {}
@@ -155,7 +147,7 @@ def embed_files(
 
 
 def embed_shard(encoder: Encoder, job: ShardJob, *, progress: bool = True, statistics: Any = None) -> FileEmbeddings:
-    """Embed the files of one shard and write it: the work of an engine, wherever it runs."""
+    """Embed the files of one shard and write it."""
     paths = [Path(name) for name in job.files]
     result = embed_files(
         encoder, paths, batch_size=job.settings["batch_size"], progress=progress, statistics=statistics
@@ -166,12 +158,7 @@ def embed_shard(encoder: Encoder, job: ShardJob, *, progress: bool = True, stati
 
 
 def content_key(row: Mapping[str, Any], salt: bytes = b"") -> bytes:
-    """A digest of a row's content, 20 bytes; a file given by path counts by path, size and time of change.
-
-    Args:
-        row: As for `encoder_input`.
-        salt: Anything else that the vector depends on.
-    """
+    """A 20-byte digest of a row's content and of `salt`; a path counts by path, size and time of change."""
     digest = hashlib.blake2b(salt, digest_size=20)
     for modality in MODALITIES:
         medium = row.get(modality)
@@ -210,17 +197,7 @@ class _EncodeCall:
     def fill(
         self, store: Store, keys: Sequence[bytes], makers: Sequence[Callable[[], Any]], start: int
     ) -> dict[int, Exception]:
-        """Encode what the store lacks and keep every usable vector.
-
-        Args:
-            store: Where to.
-            keys: Key of each row of a block.
-            makers: Function that makes each row's input, called only when it is needed.
-            start: Number of the first row, for messages.
-
-        Returns:
-            The error of each row without a vector, by its place in the block.
-        """
+        """Encode what the store lacks; `makers` make inputs on demand, and errors come back by place in the block."""
         missing: dict[bytes, int] = {}
         for place, key in enumerate(keys):
             if key not in store:
@@ -242,12 +219,12 @@ class _EncodeCall:
         return {place: problems[missing[key]] for place, key in enumerate(keys) if missing.get(key) in problems}
 
     def salt(self, row: Mapping[str, Any]) -> bytes:
-        """What a row's vector depends on besides the row; texts and images do not see the options of videos."""
+        """What a vector depends on besides its row; video options leave texts and images alone."""
         seen = self.video_options if row.get("video") is not None else {}
         return repr((self.role, self.instruction, *sorted(seen.items()))).encode()
 
     def _vectors(self, inputs: dict[int, Any], problems: dict[int, Exception]) -> dict[int, np.ndarray]:
-        """Vectors by place; an encoder that fails for all inputs at once may be asked for each by itself."""
+        """Vectors by place; if the whole batch fails, inputs may be tried one by one."""
         failures: list[Any] = []
         skip = {"on_error": "skip", "skipped": failures} if self.skips else {}
         places = list(inputs)
@@ -274,7 +251,7 @@ class _EncodeCall:
     def _keep(
         self, store: Store, keys: Sequence[bytes], vectors: Mapping[int, np.ndarray], problems: dict[int, Exception]
     ) -> None:
-        """Add the usable vectors to the store, and a problem for each of the others."""
+        """Store the usable vectors and note a problem for the others."""
         usable: dict[bytes, np.ndarray] = {}
         for place, vector in vectors.items():
             if store.width not in (None, len(vector)):
@@ -305,12 +282,12 @@ def _result(
 
 
 def _file_input(path: Path, *, opened: bool) -> Any:
-    """A file as an encoder takes it; our models open it themselves, only once, and find out what it is."""
+    """A file as encoder input; our models open and identify files themselves, only once."""
     return encoder_input(file_row(path)) if opened else path
 
 
 def _reason(error: Exception, path: Path) -> str:
-    """The first line of an error, without the place in a batch and the path in front."""
+    """First line of an error, without batch position and path."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     line = re.sub(r"^(inputs\[\d+\](\['\w+'\])?: )?((video|image): )?", "", lines[0])
     for name in (repr(str(path)), str(path)):
@@ -319,12 +296,10 @@ def _reason(error: Exception, path: Path) -> str:
 
 
 def _name_row(row: Mapping[str, Any], index: int, label: str) -> str:
-    """What messages call a row: its set and role, its place and its id."""
     return f"{label} row {index}" + (f" (id {row['id']!r})" if "id" in row else "")
 
 
 def _content(medium: Any, *, is_text: bool) -> bytes:
-    """Bytes that stand for one medium."""
     if isinstance(medium, bytes):
         return medium
     if isinstance(medium, str | Path):

@@ -130,7 +130,7 @@ def _embed_here(arguments: argparse.Namespace, jobs: Sequence[ShardJob]) -> None
 
 
 def _embed_on_ray(arguments: argparse.Namespace, jobs: Sequence[ShardJob]) -> None:
-    """The same on a cluster; inputs, model and shards must have the same path on every machine."""
+    """Embed on a cluster; inputs, model and shards need the same path on every machine."""
     import torch
     from tqdm import tqdm
 
@@ -163,7 +163,7 @@ def _embed_on_ray(arguments: argparse.Namespace, jobs: Sequence[ShardJob]) -> No
 def _embed_in_worker(
     model: str, workers: int | None, frame_cache: Path | None, threads: int, folder: Path, job: ShardJob
 ) -> dict[str, str]:
-    """Make a shard in a process of the cluster; returns the reason for each file left out."""
+    """Make a shard in a Ray process; returns the reason for each file left out."""
     encoder = _worker_encoder(model, workers, frame_cache, threads, folder)
     return embed_shard(encoder, job, progress=False).skipped
 
@@ -181,6 +181,5 @@ def _worker_encoder(model: str, workers: int | None, frame_cache: Path | None, t
 
 
 def _log_statistics(statistics: Any) -> None:
-    """Log where the time went."""
     if statistics is not None and statistics.rows:
         logger.info("%s", statistics)

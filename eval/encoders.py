@@ -1,4 +1,4 @@
-"""The interface that evaluation expects of a model, and a plain function in that form.
+"""The encoder interface of evaluation, and an adapter for plain functions.
 
 Shapes: n rows, D width.
 """
@@ -21,8 +21,8 @@ class FunctionEncoder:
     """A plain function as an encoder.
 
     Args:
-        function: Takes a list of inputs and an instruction or None, and gives (n, D) numbers. Inputs are texts, and
-            dicts of text, image (PIL) and video (a path or a binary buffer).
+        function: Maps a list of inputs and an instruction or None to (n, D) numbers. Inputs are texts, or dicts of
+            text, image (PIL) and video (a path or a binary buffer).
     """
 
     def __init__(self, function: Callable[[list[Any], str | None], Any]) -> None:

@@ -108,7 +108,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _split(arguments: argparse.Namespace, tasks: Sequence[RetrievalSet | ClassificationTask]) -> str:
-    """The given split, or the default one; a folder of labelled videos has no splits."""
+    """The given or default split; a folder of labelled videos has none."""
     split = choose_split(arguments.data, tasks)
     if split == WHOLE and arguments.split is not None:
         fail(
@@ -128,7 +128,6 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _numbers(text: str) -> list[int]:
-    """Whole numbers, each once."""
     try:
         return list(dict.fromkeys(int(part) for part in text.split(",")))
     except ValueError as error:
@@ -136,7 +135,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def _check_folder(option: str, folder: Path | None) -> None:
-    """Refuse a path that cannot become a folder, before anything is done."""
+    """Refuse a path that cannot become a folder, before any work."""
     if folder is None:
         return
     if (folder.exists() and not folder.is_dir()) or not folder.absolute().parent.is_dir() or folder.suffix == ".json":
@@ -147,7 +146,7 @@ def _check_folder(option: str, folder: Path | None) -> None:
 
 
 def _store(arguments: argparse.Namespace) -> Store:
-    """Where embeddings are kept: on disk with --cache or --out, else in memory."""
+    """On disk with --cache or --out, else in memory."""
     folder: Path | None = arguments.cache
     if folder is None and arguments.out is not None:
         arguments.out.mkdir(exist_ok=True)
@@ -158,7 +157,7 @@ def _store(arguments: argparse.Namespace) -> Store:
 
 
 def _identity(model: str) -> dict[str, Any]:
-    """Everything besides rows and settings that changes vectors: weights, configuration, chat template, libraries."""
+    """All that changes vectors besides rows and settings: weights, configuration, chat template, libraries."""
     identity = {name: version(name) for name in ("transformers", "sentence-transformers")}
     identity["model"] = model_fingerprint(model)
     if Path(model).is_dir():

@@ -18,7 +18,7 @@ _LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 
 
 def draw_triangles(correlations: Mapping[str, Mapping[str, Any]], statistic: str, title: str, target: Path) -> None:
-    """Correlations of the abilities, one triangle for each population of an analysis, as in Figure 7."""
+    """Correlations of the abilities, one triangle a population, as in the paper's Figure 7."""
     rows, columns = list(ABILITY_NAMES[1:]), list(ABILITY_NAMES[:-1])
     figure = new_figure(5.2 * len(correlations), 5.4)
     panels = figure.subplots(1, len(correlations), squeeze=False).ravel()
@@ -51,7 +51,7 @@ def draw_against_average(
 
 
 def draw_models(models: Sequence[ModelScores], rule: str, title: str, target: Path) -> None:
-    """Scores of all models, your own last; the comparable scores of each column span its colours."""
+    """Scores of all models, yours last; comparable scores set each column's colour range."""
     columns = [*SETS, *ABILITY_NAMES, *AVERAGE_NAMES]
     values = [model.values(rule) for model in models]
     cells = [[row[name] for name in columns] for row in values]
@@ -118,6 +118,6 @@ def _numbers(cells: Sequence[Sequence[float | None]]) -> np.ndarray:
 
 
 def _short(population: str, width: int = 28) -> str:
-    """A population's name on lines that fit a panel or column; the end of a long one."""
+    """A population's name, wrapped to fit; a long one keeps its end."""
     name = population if len(population) <= 2 * width else f"...{population[3 - 2 * width :]}"
     return "\n".join(textwrap.wrap(name, width))

@@ -19,16 +19,16 @@ def encoder_input(row: Mapping[str, Any], *, open_images: bool = True) -> str | 
     """One row as any encoder takes it: a text, or a dict of video, image and text.
 
     Args:
-        row: Has text, image or video, each possibly None or absent; an image or video is {"bytes", "path"}, a path, an
-            address or an already decoded object. Other keys, such as id, are ignored.
-        open_images: Give images as upright RGB images of PIL, since other encoders open files in their own way. Our
-            models open files themselves, in several threads.
+        row: Text, image or video, each possibly None or absent; media are {"bytes", "path"}, a path, an address or
+            decoded. Other keys, such as id, are ignored.
+        open_images: Give upright RGB PIL images, since other encoders open files in their own way. Our models open
+            files themselves, in several threads.
 
     Returns:
-        The text itself for a row of text alone; else a dict without None, files as paths or binary buffers.
+        The text of a row of text alone; else a dict without None, files as paths or binary buffers.
 
     Raises:
-        ValueError: For a row with nothing to encode, or a medium that cannot be read.
+        ValueError: For a row with nothing to encode, or an unreadable medium.
     """
     present = {key: row[key] for key in MODALITIES if row.get(key) is not None}
     if not present:
@@ -44,11 +44,7 @@ def encoder_input(row: Mapping[str, Any], *, open_images: bool = True) -> str | 
 
 
 def file_row(path: Path) -> dict[str, str]:
-    """A row that holds one file, by its content: {"video": path} or {"image": path}.
-
-    Raises:
-        ValueError: If there is no such file, it is empty, or it is neither a video nor an image.
-    """
+    """{"video": path} or {"image": path}, by content; ValueError if missing, empty or neither."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file" if not path.exists() else f"{path}: not a regular file")
     if not path.stat().st_size:
@@ -60,12 +56,10 @@ def file_row(path: Path) -> dict[str, str]:
 
 
 def find_files(arguments: Iterable[str | Path]) -> tuple[list[Path], dict[str, int]]:
-    """Expand folders, at any depth and in sorted order; hidden files and folders are left out.
+    """Expand folders recursively, in sorted order; hidden files and folders are left out.
 
-    Linked folders are followed, each once. A file with an unknown suffix is opened and judged by its content.
-
-    Args:
-        arguments: Files, taken as they are, and folders, searched for videos and images.
+    Linked folders are followed, each once. A file with an unknown suffix is judged by its content; files named in
+    `arguments` are taken as they are.
 
     Returns:
         The files, each once, and the number of other files in the folders by suffix.

@@ -16,22 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class VideoSetting:
-    """How much an encoder sees of a video; None leaves the encoder's own number.
-
-    Attributes:
-        num_frames: Frames taken from each video.
-        frame_tokens: Most visual tokens a frame.
-    """
+    """How much an encoder sees of a video; None leaves the encoder's own number."""
 
     num_frames: int | None = None
-    frame_tokens: int | None = None
+    frame_tokens: int | None = None  # most visual tokens a frame
 
     def options(self, encoder: Encoder) -> dict[str, Any]:
-        """The encoder's keyword arguments num_frames and video_size, as far as they are set.
-
-        Raises:
-            ValueError: For numbers below 1, or an encoder without such settings.
-        """
+        """The encoder's num_frames and video_size, where set; ValueError for numbers below 1 or no such settings."""
         given = {"frames": self.num_frames, "tokens": self.frame_tokens}
         for name, value in given.items():
             if value is not None and value < 1:
@@ -60,11 +51,7 @@ class VideoSetting:
 
 
 def model_prompts(encoder: Encoder) -> dict[str, str]:
-    """The instructions that a SentenceTransformer was saved with, by name.
-
-    Raises:
-        ValueError: For any other encoder.
-    """
+    """Instructions by name that a SentenceTransformer was saved with; ValueError for other encoders."""
     loaded = sys.modules.get("sentence_transformers")
     if loaded is None or not isinstance(encoder, loaded.SentenceTransformer):
         raise ValueError(
@@ -74,10 +61,7 @@ def model_prompts(encoder: Encoder) -> dict[str, str]:
 
 
 def load_encoder(model: str) -> Encoder:
-    """Open a model: one of ours by GVESentenceTransformer, any other by SentenceTransformer.
-
-    Args:
-        model: A folder written by training or export, or the name of a Hub repository.
+    """Open a folder or Hub repository: ours by GVESentenceTransformer, any other by SentenceTransformer.
 
     Raises:
         ValueError: If there is no such model, or the folder would be read as something else.
@@ -106,7 +90,6 @@ def set_up_encoder(encoder: Encoder, *, workers: int | None = None, frame_cache:
     """Choose how one of our models prepares its inputs.
 
     Args:
-        encoder: Any; other models have nothing to set.
         workers: Threads that decode; None lets the machine decide.
         frame_cache: Folder that keeps decoded frames.
 
@@ -132,10 +115,7 @@ def set_up_encoder(encoder: Encoder, *, workers: int | None = None, frame_cache:
 
 
 def model_fingerprint(model: str) -> str:
-    """Hexadecimal digest of a model folder's files: whole JSON files, size and samples of the weights.
-
-    For anything but a local folder, the name stands for itself.
-    """
+    """Hexadecimal digest of a model folder's JSON files and weight samples; any other name stands for itself."""
     folder = Path(model)
     if not folder.is_dir():
         return hashlib.blake2b(model.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
@@ -143,13 +123,13 @@ def model_fingerprint(model: str) -> str:
 
 
 def weights_fingerprint(model: str | Path) -> str | None:
-    """Hexadecimal digest of the weights alone, whatever else lies in the folder; None without local weights."""
+    """Hexadecimal digest of the weights alone; None without local weights."""
     found = [path for path in Path(model).glob("*.safetensors") if path.is_file()]
     return _digest(Path(model), found) if found else None
 
 
 def _digest(folder: Path, paths: Iterable[Path]) -> str:
-    """Of names, sizes and up to 65 pieces of 64 KiB of each file."""
+    """Digest of names, sizes and up to 65 pieces of 64 KiB of each file."""
     digest = hashlib.blake2b(digest_size=16)
     for path in sorted(paths):
         size = path.stat().st_size
@@ -162,7 +142,7 @@ def _digest(folder: Path, paths: Iterable[Path]) -> str:
 
 
 def _video_size(encoder: Any) -> tuple[dict[str, int], int]:
-    """Least and most pixels a frame for one of our encoders, and pixels a token."""
+    """Least and most pixels a frame, and pixels a token, of one of our encoders."""
     video = encoder.processor.video_processor
     return video.size, (video.patch_size * video.merge_size) ** 2
 
@@ -176,7 +156,7 @@ def _encoder_class(model: str) -> "type[SentenceTransformer]":
 
 
 def _model_type(model: str) -> str:
-    """Model type in the configuration, or in that of an adapter's base model; empty without one."""
+    """Model type of the configuration, or of an adapter's base model; empty without one."""
     from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
 
     if config := _read(model, CONFIG_NAME):

@@ -24,13 +24,9 @@ def mteb_model(model: str | PathLike[str] | Encoder, *, name: str | None = None,
     """An embedder as `mteb.evaluate` takes it, for text, image, video and their combinations.
 
     Args:
-        model: A model folder, the name of a Hub repository, or any encoder with encode_query and encode_document.
+        model: A model folder, a Hub repository, or any encoder with encode_query and encode_document.
         name: "organization/model" in MTEB's results; by default the Hub name, or "local/" and the folder's name.
         num_frames: Frames taken from torchcodec decoders; our models read files themselves.
-
-    Raises:
-        ImportError: Without MTEB.
-        ValueError: If the model cannot be loaded, the name has another form, or `num_frames` is below 1.
     """
     if num_frames < 1:
         raise ValueError(f"num_frames: must be at least 1, got {num_frames}.")
@@ -56,16 +52,14 @@ def uvrb_tasks(
     split: str = "unseen",
     decode_videos: bool = False,
 ) -> list["UVRBTask"]:
-    """UVRB's sets as MTEB retrieval tasks, for `mteb.evaluate`; the main score is each set's own.
+    """UVRB's sets as MTEB retrieval tasks; the main score is each set's own.
 
     Args:
         source: A folder or Hub repository in the UVRB layout.
         sets: Names or slugs; None for all sixteen.
-        split: "seen" or "unseen".
-        decode_videos: Hand videos over as torchcodec decoders, which MTEB's other models need.
+        decode_videos: Pass torchcodec decoders, which MTEB's other models need.
 
     Raises:
-        ImportError: Without MTEB.
         ValueError: For an unknown set, or missing or broken data, which MTEB itself would not notice.
     """
     make_task = _load("mteb_sets").make_task
@@ -74,7 +68,7 @@ def uvrb_tasks(
 
 
 def _load(module: str) -> ModuleType:
-    """One of the two modules that import MTEB."""
+    """Import a module that needs MTEB."""
     try:
         return import_module(f"gve.eval.{module}")
     except ModuleNotFoundError as error:

@@ -19,14 +19,7 @@ from gve.media_gve import shown
 
 
 class MTEBEncoder(AbsEncoder):
-    """Hands MTEB's batches to an encoder with encode_query and encode_document.
-
-    All vectors are kept, so that tasks that share a corpus encode it once.
-
-    Attributes:
-        model: The encoder.
-        mteb_model_meta: MTEB's record of it; the modalities decide which tasks it may run.
-    """
+    """Hands MTEB's batches to an encoder; keeps all vectors, so that tasks with one corpus encode it once."""
 
     def __init__(self, encoder: Encoder, *, name: str, revision: str | None = None, num_frames: int = 8) -> None:
         self.model = encoder
@@ -56,14 +49,10 @@ class MTEBEncoder(AbsEncoder):
         """Embed MTEB's batches: (n, D) float32.
 
         Args:
-            inputs: Batches, each a dict of equally long lists under text, image and video; videos are uint8
-                (T, C, H, W), paths, {"bytes", "path"} or torchcodec decoders; images likewise or of PIL.
+            inputs: Dicts of equally long lists under text, image and video; videos are uint8 (T, C, H, W), paths,
+                {"bytes", "path"} or torchcodec decoders; images likewise or of PIL.
             task_metadata: Its prompt is the instruction of the queries.
-            hf_split: Not used.
-            hf_subset: Not used.
             prompt_type: Documents get no instruction; anything else is a query.
-            show_progress_bar: Whether to show one.
-            **kwargs: Not used; `inputs` come in batches already.
         """
         is_document = prompt_type == PromptType.document
         instruction = None if is_document else self.get_instruction(task_metadata, prompt_type)
@@ -85,7 +74,6 @@ class MTEBEncoder(AbsEncoder):
         return np.concatenate(vectors)  # (n, D)
 
     def _rows(self, batch: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
-        """A batch as rows of text, image and video alone."""
         present = [key for key in MODALITIES if key in batch]
         if not present:
             raise ValueError(f"inputs: a batch of {shown(sorted(batch))}. It must have text, image or video.")

@@ -13,20 +13,14 @@ PAPER = "https://arxiv.org/abs/2510.27571"
 
 
 class UVRBTask(AbsTaskRetrieval):
-    """One set; `make_task` subclasses it with the set's metadata and data.
+    """One set; `make_task` subclasses it with the set's metadata and data."""
 
-    Attributes:
-        k_values: UVRB's cutoffs; MTEB's own go to 1,000 and take minutes for 10,000 queries.
-        data: The set, checked and with its relevance.
-        decode_videos: Whether rows hold torchcodec decoders instead of encoded files.
-    """
-
-    k_values = (1, 5, 10)
+    k_values = (1, 5, 10)  # UVRB's cutoffs; MTEB's go to 1,000 and take minutes for 10,000 queries
     data: EvaluationSet
-    decode_videos: bool
+    decode_videos: bool  # torchcodec decoders instead of encoded files
 
     def load_data(self, num_proc: int | None = None, **kwargs: Any) -> None:
-        """Hand the set over in MTEB's form; `data` is kept, so that it can be loaded again after unloading."""
+        """Give MTEB the set in its form; `data` stays for loading again."""
         if self.data_loaded:
             return
         data, parts = self.data, self.data.task.query_modalities
@@ -50,14 +44,13 @@ class UVRBTask(AbsTaskRetrieval):
         self.data_loaded = True
 
     def _videos(self, rows: Dataset) -> Dataset:
-        """Rows with their videos in the form asked for."""
         if not self.decode_videos or "video" not in rows.column_names:
             return rows
         return rows.cast_column("video", Video())
 
 
 def make_task(data: EvaluationSet, source: str, split: str, *, decode_videos: bool = False) -> UVRBTask:
-    """A set as a task named "UVRB-" and the set's name; `source` and `split` say where the data came from."""
+    """A set as the task "UVRB-<name>"; `source` and `split` record its origin."""
     name = f"UVRB-{data.task.name}"
     metadata = task_metadata(data.task, source, split)
     members = {"metadata": metadata, "data": data, "decode_videos": decode_videos}

@@ -34,11 +34,7 @@ _RULES = (
 
 
 def read_report(path: Path) -> dict[str, Any]:
-    """Read what `gve eval --out` wrote: the JSON file, or its folder.
-
-    Raises:
-        ValueError: If it is not a report with sets.
-    """
+    """Read the JSON file or folder of `gve eval --out`; ValueError if it is not a report with sets."""
     path = path / REPORT if path.is_dir() else path
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
@@ -52,10 +48,6 @@ def read_report(path: Path) -> dict[str, Any]:
 
 def write_report(report: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write report.json, report.md, bars.png, radar.png and, for several settings, scaling.png.
-
-    Args:
-        report: From `run_benchmark`.
-        folder: Created if missing.
 
     Returns:
         The files; no radar where fewer than three abilities have all their sets.
@@ -78,13 +70,13 @@ def write_report(report: Mapping[str, Any], folder: Path) -> list[Path]:
 
 
 def to_json(report: Mapping[str, Any]) -> str:
-    """A report as JSON; each list of numbers, such as the scores by query, stands on one line."""
+    """A report as JSON; lists of numbers, such as scores by query, take one line each."""
     text = json.dumps(report, indent=2, allow_nan=False)
     return _NUMBER_LISTS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
 
 
 def to_markdown(report: Mapping[str, Any]) -> str:
-    """A report as Markdown: sets, then abilities and averages where a set counts towards one."""
+    """A report as Markdown: sets, then any abilities and averages."""
     title = f"{benchmark_name(report)} scores" + (f" of `{report['model']}`" if report.get("model") else "")
     parts = [
         f"## {title}",
@@ -118,7 +110,7 @@ def scaling_header(points: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def scaling_rows(points: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """One row a setting, under `scaling_header`; a dash where a set is missing."""
+    """One row a setting; a dash where a set is missing."""
     rows, names = [], scaling_header(points)[2:-1]
     for point in points:
         entries = {**point["abilities"], **point["averages"], **point["sets"]}
@@ -129,7 +121,7 @@ def scaling_rows(points: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
 
 
 def _set_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """One row a set, and one more where the members of a group were ranked by themselves."""
+    """One row a set, and one more for the ranking within groups."""
     rows = []
     for name, entry in report["sets"].items():
         rows.append((name, " ".join(entry["abilities"]), *_cells(entry, entry["num_candidates"])))
@@ -153,7 +145,6 @@ def _cells(entry: Mapping[str, Any], candidates: float) -> tuple[str, ...]:
 
 
 def _interval(entry: Mapping[str, Any]) -> str:
-    """Both ends; the members of a group have none."""
     return " - ".join(round_half_up(end) for end in entry["interval"]) if "interval" in entry else "-"
 
 
@@ -176,7 +167,7 @@ def _summary_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _conditions(report: Mapping[str, Any]) -> list[str]:
-    """How the scores were made; a report put together by hand has no such part."""
+    """How the scores were made; absent from reports put together by hand."""
     if "settings" not in report:
         return []
     settings = ", ".join(f"{name} {value}" for name, value in report["settings"].items() if value is not None)

@@ -1,4 +1,4 @@
-"""Vectors of a set to its scores, and scores of sets to abilities and averages, each against chance.
+"""Scores of sets from their vectors, and of abilities and averages, each against chance.
 
 Shapes: Q queries, N corpus rows, D width, R replicates of a bootstrap.
 """
@@ -30,13 +30,7 @@ _SEEDS = {name: (0, place) for place, name in enumerate((*SETS, *CLASSIFICATION)
 
 
 def score_set(data: EvaluationSet, queries: np.ndarray, corpus: np.ndarray) -> dict[str, Any]:
-    """One set's entry of a report: metric, score, chance, errors, interval, counts, and the score of each query.
-
-    Args:
-        data: The set.
-        queries: (Q, D) float32.
-        corpus: (N, D) float32.
-    """
+    """One set's entry of a report from queries (Q, D) and corpus (N, D), with the score of each query."""
     task = data.task
     counts = count_ranks(queries, corpus, data.positives, data.pools)
     scores = per_query(counts, task.metric)
@@ -59,12 +53,7 @@ def set_replicates(name: str, scores: np.ndarray) -> np.ndarray:
 
 
 def summarise(entries: Mapping[str, Mapping[str, Any]], *, rule: str = "paper") -> dict[str, Any]:
-    """The keys abilities and averages of a report, with chance, errors and intervals; None where a set is missing.
-
-    Args:
-        entries: From `score_set`, by set.
-        rule: "paper" or "plain".
-    """
+    """Abilities and averages of a report from `score_set` entries; None where a set is missing."""
     scores = aggregate({name: entry["score"] for name, entry in entries.items()}, rule=rule)
     chances = aggregate({name: entry["chance"] for name, entry in entries.items()}, rule=rule)
     drawn = aggregate_replicates(
@@ -105,7 +94,6 @@ def _further(counts: Any, metric: str) -> dict[str, float]:
 def _against_chance(
     scores: np.ndarray, metric: str, num_candidates: np.ndarray, num_positives: np.ndarray
 ) -> dict[str, Any]:
-    """A score with its chance level and the errors of both."""
     chance = chance_level(metric, num_candidates, num_positives)
     spread = chance_error(metric, num_candidates, num_positives)
     error = standard_error(scores)

@@ -21,11 +21,11 @@ _SCORE_CELLS = 1 << 24
 
 
 def top_k(queries: Any, corpus: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k best corpus rows of each query by dot product; equal scores stand in corpus order.
+    """The k best corpus rows of each query by dot product; ties stand in corpus order.
 
     Args:
         queries: (Q, D) floats, an array or a tensor.
-        corpus: (N, D) floats, an array or a tensor.
+        corpus: (N, D) floats, likewise.
         k: Results a query; more than N gives N.
 
     Returns:
@@ -61,7 +61,7 @@ def open_corpus(where: Path, model: str | None = None, *, index: Path | None = N
     Args:
         where: A folder of videos and images, which is embedded now, or the output of `gve encode`.
         model: Folder or Hub name of the embedder; None for the one that made the vectors.
-        index: File that keeps a folder's vectors for the next time.
+        index: File that caches a folder's vectors.
 
     Raises:
         ValueError: If there is nothing to search, a folder comes without a model, or the vectors are another model's.
@@ -89,7 +89,7 @@ def _best_rows(scores: np.ndarray, k: int) -> np.ndarray:
 
 
 def _embed_folder(encoder: Encoder, where: Path, model: str, index: Path | None) -> FileEmbeddings:
-    """Vectors of a folder; files that the index holds and that have not changed are not read again."""
+    """Vectors of a folder; unchanged files come from the index."""
     paths, others = find_files([where])
     report_others(others)
     fingerprint = model_fingerprint(model)

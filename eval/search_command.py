@@ -51,7 +51,6 @@ def _search(arguments: argparse.Namespace) -> int:
 
 
 def _query_row(arguments: argparse.Namespace) -> dict[str, str]:
-    """The query as a row; every file must exist."""
     row: dict[str, str] = {}
     for key in ("video", "image"):
         path: Path | None = getattr(arguments, key)
@@ -72,7 +71,6 @@ def _query_row(arguments: argparse.Namespace) -> dict[str, str]:
 
 
 def _table(results: Sequence[dict[str, Any]]) -> str:
-    """Results as aligned text."""
     lines = [f"{'rank':>4}  {'score':>7}  path"]
     lines += [f"{result['rank']:>4}  {result['score']:>7.4f}  {printable(result['path'])}" for result in results]
     return "\n".join(lines) + "\n"

@@ -29,10 +29,7 @@ KEY_BYTES = 20
 
 
 class EmbeddingCache:
-    """Vectors in memory by content, role and instruction, so that a corpus that sets share is encoded once.
-
-    Use a new cache for a new encoder: it does not see the weights.
-    """
+    """Vectors in memory by content, role and instruction. It does not see weights: use one per encoder."""
 
     def __init__(self) -> None:
         self._vectors: dict[bytes, np.ndarray] = {}
@@ -58,7 +55,7 @@ class EmbeddingCache:
 
 
 class EmbeddingStore:
-    """The same on disk: each `add` writes one safetensors file atomically; memory holds the keys alone.
+    """The same on disk: each `add` writes one safetensors file atomically; memory holds only the keys.
 
     Args:
         folder: Created if missing. Stores with different identities share it.
@@ -108,7 +105,6 @@ class EmbeddingStore:
         return out
 
     def _note(self, keys: Sequence[bytes], path: Path, width: int) -> None:
-        """Remember where vectors are."""
         if self.width not in (None, width):
             raise ValueError(
                 f"{path}: vectors of width {width}; the others of its folder have {self.width}; delete {self.folder}"
@@ -121,7 +117,7 @@ Store = EmbeddingCache | EmbeddingStore
 
 
 def _read_keys(path: Path) -> tuple[list[bytes], int]:
-    """The keys in a file and the width of its vectors, which stay on disk."""
+    """Keys in a file and the width of its vectors, which stay on disk."""
     try:
         with safe_open(path, framework="numpy") as stored:
             keys = stored.get_tensor("keys")
@@ -135,27 +131,18 @@ def _read_keys(path: Path) -> tuple[list[bytes], int]:
 
 @dataclass
 class FileEmbeddings:
-    """Vectors of files.
-
-    Attributes:
-        paths: The n embedded files.
-        vectors: (n, D) float32.
-        stamps: Size and time of change of each file when it was embedded; see `file_stamp`.
-        skipped: Reason by path, for files that could not be embedded.
-        model: The model's folder or Hub name.
-        fingerprint: Digest of the model's files; see `model_fingerprint`.
-    """
+    """Vectors of files."""
 
     paths: list[str]
-    vectors: np.ndarray
-    stamps: list[str] = field(default_factory=list)
-    skipped: dict[str, str] = field(default_factory=dict)
-    model: str = ""
-    fingerprint: str = ""
+    vectors: np.ndarray  # (n, D) float32
+    stamps: list[str] = field(default_factory=list)  # `file_stamp` when embedded
+    skipped: dict[str, str] = field(default_factory=dict)  # reason by path
+    model: str = ""  # folder or Hub name
+    fingerprint: str = ""  # see `model_fingerprint`
 
 
 def file_stamp(path: Path) -> str:
-    """Size and time of change: a new stamp means that the file was written."""
+    """Size and time of change, to detect rewritten files."""
     stat = path.stat()
     return f"{stat.st_size}:{stat.st_mtime_ns}"
 
@@ -164,8 +151,6 @@ def save_embeddings(result: FileEmbeddings, target: Path, identity: Mapping[str,
     """Write a safetensors file atomically: tensor `embeddings`, the rest as JSON in the metadata.
 
     Args:
-        result: The vectors and their files.
-        target: The file.
         identity: More metadata, by which a shard is recognised.
     """
     metadata = {
@@ -181,7 +166,7 @@ def save_embeddings(result: FileEmbeddings, target: Path, identity: Mapping[str,
 
 
 def _canonical(content: bytes) -> bytes:
-    """The same file with sorted metadata: safetensors orders the names differently in every process."""
+    """The file with sorted metadata; safetensors orders names differently in every process."""
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
@@ -191,11 +176,7 @@ def _canonical(content: bytes) -> bytes:
 
 
 def load_embeddings(source: Path) -> FileEmbeddings:
-    """Read the file, or the folder of shards, that `gve encode` wrote.
-
-    Raises:
-        ValueError: If it is missing, incomplete, or was not written by `gve encode`.
-    """
+    """Read a file or folder of shards from `gve encode`; ValueError if missing, incomplete or foreign."""
     if source.is_dir():
         return _load_shards(source)
     metadata, vectors = _read(source)
@@ -204,7 +185,7 @@ def load_embeddings(source: Path) -> FileEmbeddings:
 
 
 def _read(source: Path, *, vectors: bool = True) -> tuple[dict[str, str], np.ndarray]:
-    """Metadata and vectors of a file; (0, 0) in place of vectors that nobody wants."""
+    """Metadata and vectors of a file; (0, 0) if `vectors` is off."""
     try:
         with safe_open(source, framework="numpy") as stored:
             metadata = stored.metadata() or {}
@@ -254,25 +235,17 @@ def _load_shards(folder: Path) -> FileEmbeddings:
 
 
 class ShardJob(NamedTuple):
-    """One shard to make, with everything that a worker needs.
-
-    Attributes:
-        target: The file to write.
-        files: The files to embed, in order.
-        model: The model's folder or Hub name.
-        fingerprint: Digest of the model's files.
-        settings: Whatever else changes the vectors, such as the batch size.
-    """
+    """One shard to make, with everything that a worker needs."""
 
     target: Path
     files: list[str]
     model: str
-    fingerprint: str
-    settings: dict[str, Any]
+    fingerprint: str  # see `model_fingerprint`
+    settings: dict[str, Any]  # whatever else changes the vectors, such as the batch size
 
     @property
     def identity(self) -> dict[str, str]:
-        """Metadata that show whether a shard on disk is the wanted one."""
+        """Metadata that identify the wanted shard."""
         names = hashlib.blake2b(json.dumps(self.files).encode(), digest_size=16).hexdigest()
         return {"files": names, "settings": json.dumps(self.settings, sort_keys=True)}
 
@@ -285,14 +258,10 @@ def shard_name(number: int) -> str:
 class ShardFolder:
     """A folder of shards; the sorted list of files alone decides which file goes into which.
 
-    A job killed at any instant leaves whole shards. The same job makes the missing ones when it runs again, and the
-    bytes equal those of a job that was never killed.
+    A job killed at any instant leaves whole shards. Run again, it makes the missing ones with the same bytes.
 
     Args:
         folder: Created if missing.
-        paths: The files, in any order.
-        model: The model's folder or Hub name.
-        fingerprint: Digest of the model's files.
         settings: Whatever else changes the vectors, such as the batch size.
         shard_size: Files in a shard.
 
@@ -334,11 +303,7 @@ class ShardFolder:
         return ShardJob(self.folder / shard_name(number), files, self.model, self.fingerprint, self.settings)
 
     def pending(self) -> list[int]:
-        """Numbers of the shards to make: missing ones, and those with a file that has changed since.
-
-        Raises:
-            ValueError: If another model, other files or other settings made a shard.
-        """
+        """Shards to make: missing, or with a file changed since; ValueError if another job made a shard."""
         out = [number for number in range(len(self)) if not self._is_done(self.job(number))]
         if out:
             (self.folder / INDEX).unlink(missing_ok=True)
@@ -366,7 +331,7 @@ class ShardFolder:
         return not changed
 
     def finish(self) -> dict[str, Any]:
-        """Write the index over all shards, which marks the job as complete, and return it."""
+        """Write and return the index over all shards, which marks the job as complete."""
         shards, skipped, embedded, width = [], {}, 0, 0
         for number in range(len(self)):
             job = self.job(number)

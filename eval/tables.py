@@ -4,13 +4,13 @@ from collections.abc import Collection, Sequence
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, without a newline at its end; bars in cells are escaped."""
+    """A Markdown table without a final newline; bars in cells are escaped."""
     lines = (header, ["---"] * len(header), *rows)
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |" for cells in lines)
 
 
 def aligned_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Collection[str]) -> str:
-    """Columns padded to their widest cell; those whose titles are in `numbers` are set to the right."""
+    """Padded columns; those titled in `numbers` are right-aligned."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = []
     for cells in (header, *rows):

@@ -11,8 +11,8 @@ logger = logging.getLogger(__name__)
 def walk_files(roots: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
     """Yield the files beneath folders, at any depth and in sorted order, without hidden files and folders.
 
-    Each folder is entered once, so a link cycle ends. Broken links, unreadable folders, pipes and devices are logged and
-    skipped. A root that is a file is yielded as it is.
+    Each folder is entered once, so a link cycle ends. Broken links, unreadable folders, pipes and devices are logged
+    and skipped. A root that is a file is yielded as it is.
     """
     entered: set[tuple[int, int]] = set()
     for root in map(Path, roots):

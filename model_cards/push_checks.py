@@ -24,7 +24,7 @@ from gve.model_cards.loadback import largest_difference, load_metric, model_vect
 from gve.model_cards.results import check_fingerprint, eval_results
 
 FILE_BYTES = 50_000_000_000
-"""Largest file: beyond it, nobody can download over plain HTTP (`huggingface_hub.constants.MAX_HTTP_DOWNLOAD_SIZE`)."""
+"""Largest file: the limit of plain HTTP downloads (`huggingface_hub.constants.MAX_HTTP_DOWNLOAD_SIZE`)."""
 FOLDER_FILES, REPO_FILES = 10_000, 100_000
 """The Hub's limits on the files of one folder and of one repository."""
 

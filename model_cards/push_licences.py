@@ -1,7 +1,7 @@
 """The licence gate: which data may be published, and whether `datasets` can read it.
 
-We may publish two kinds: the rendered world, proved by drawing some of it again, and V-SynFlow pairs in which every row
-carries a free licence. Clips of UVRB's public sets are refused by name.
+We may publish two kinds: the rendered world, proved by drawing some of it again, and V-SynFlow pairs in which every
+row carries a free licence. Clips of UVRB's public sets are refused by name.
 
 Shape legend: F frames, H and W pixels.
 """

@@ -53,10 +53,10 @@ READS_BY_FRAME = ("mp4", "matroska")
 class Clock:
     """One continuous time for the frames of a video, from ticks in presentation order.
 
-    A frame is shown as long after the previous one as their ticks differ. The clock goes on by the `usual` ticks of a
-    frame where a tick is missing or does not increase (the clock restarted, or two recordings were joined), or leaps
-    by more than `leap` ticks in a container whose clock may wrap or restart (MPEG-TS, MPEG-PS, FLV). In other
-    containers a long step is a picture that is held, as in slide shows, and is believed. `base` is seconds a tick.
+    A frame lasts as long as the ticks to the next one say. The clock advances by `usual` ticks where a tick is missing
+    or does not increase (the clock restarted, or two recordings were joined), or leaps by more than `leap` ticks in a
+    container whose clock may wrap or restart (MPEG-TS, MPEG-PS, FLV). In other containers a long step is a held
+    picture, as in slide shows, and is believed. `base` is seconds a tick.
     """
 
     base: Fraction

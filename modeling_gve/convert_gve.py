@@ -66,7 +66,7 @@ _LOCAL = threading.local()
 
 def frame_orientation(frame: av.VideoFrame) -> Orientation:
     """How a decoded frame is shown, by the display matrix of its container or its own."""
-    # a frame that was asked for its side data refers to itself and keeps the decoder's memory until the next collection
+    # a frame whose side data was read refers to itself and keeps the decoder's memory until the next collection
     # of garbage; a copy of 2 x 2 pixels carries the same data
     if not hasattr(_LOCAL, "reformatter"):
         _LOCAL.reformatter = VideoReformatter()
@@ -96,7 +96,7 @@ def _stored_rgb(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarr
 
 
 class Converter:
-    """Turns frames of one video into arrays of one size, fixed by
+    """Turns frames of one video into arrays of one size; the first frame converted decides it.
 
     Pixels are taken as square. The matrix and range named by the file are obeyed, as by every reader on FFmpeg; high
     dynamic range is not mapped to the standard one.

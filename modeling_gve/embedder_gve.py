@@ -85,7 +85,7 @@ class EmbedderMixin(VisionFeaturesMixin):
         return (input_ids == self.config.image_token_id).int() + 2 * (input_ids == self.config.video_token_id).int()
 
     def backbone_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Turn the arguments of `forward` into those of the backbone's forward."""
+        """Turn the arguments of `forward` into arguments of the backbone's forward."""
         return inputs
 
     def positions(self, inputs: dict[str, Any]) -> torch.Tensor:
@@ -100,7 +100,7 @@ class EmbedderMixin(VisionFeaturesMixin):
     def _has_padding_to_spare(self, inputs: dict[str, Any]) -> bool:
         """Whether the rows may run in another arrangement than one padded batch.
 
-        Not if an input or output has the batch's own shape, and not under a compiler, which would have to follow.
+        Not if an input or output has the batch's own shape, nor under a compiler, which would have to follow.
         """
         mask, text = inputs["attention_mask"], self.config.get_text_config()
         others = [value for name, value in inputs.items() if name not in BATCH_INPUTS]
@@ -116,10 +116,10 @@ class EmbedderMixin(VisionFeaturesMixin):
         )
 
     def _must_stay_whole(self) -> bool:
-        """Whether a batch may not run in several.
+        """Whether a batch must run as one.
 
-        A training step may repeat a forward with the random state of the first one, for dropout to drop the same; and
-        processes that hold a part of the weights each must run equally many batches.
+        A training step may repeat a forward under the first one's random state, to drop the same units; and processes
+        with sharded weights must run equally many batches.
         """
         sharded = is_deepspeed_zero3_enabled() or is_fsdp_managed_module(self)
         return torch.is_grad_enabled() or self.training or sharded

@@ -55,29 +55,17 @@ class Features(NamedTuple):
 
 @dataclass(slots=True)
 class Form:
-    """A video in any form, recognised but not decoded.
+    """A video in any form, recognised but not decoded."""
 
-    Attributes:
-        file: What `read_video` takes, or None.
-        frames: An array or a list of pictures, or None for a file.
-        layout: "THWC", "TCHW", or None if the shape decides.
-        times: Seconds of each frame, or None.
-        duration: Seconds, or 0 if unknown.
-        rate: Frames a second, or None.
-        metadata: transformers' description of an array, or None.
-        size: (height, width) of a file's upright frames, if its headers were read; they are not read again.
-        done: A decoded video or its features; then nothing else is set.
-    """
-
-    file: Any = None
-    frames: Any = None
-    layout: str | None = None
-    times: Sequence[float] | None = None
-    duration: float = 0.0
-    rate: float | None = None
-    metadata: Mapping[str, Any] | None = None
-    size: tuple[int, int] | None = None
-    done: DecodedVideo | Features | None = None
+    file: Any = None  # what `read_video` takes, or None
+    frames: Any = None  # an array or a list of pictures, or None for a file
+    layout: str | None = None  # "THWC", "TCHW", or None if the shape decides
+    times: Sequence[float] | None = None  # seconds of each frame, or None
+    duration: float = 0.0  # seconds, or 0 if unknown
+    rate: float | None = None  # frames a second, or None
+    metadata: Mapping[str, Any] | None = None  # transformers' description of an array, or None
+    size: tuple[int, int] | None = None  # (height, width) of a file's upright frames if its headers were read
+    done: DecodedVideo | Features | None = None  # A decoded video or its features; then nothing else is set
     kind: str = "video"
 
 

@@ -20,7 +20,7 @@ BROKEN = (OSError, SyntaxError, EOFError, RuntimeError, PIL.Image.DecompressionB
 class Picture(NamedTuple):
     """An image file whose header was read."""
 
-    source: Any  # A path, bytes or a binary file
+    source: Any  # a path, bytes or a binary file
     size: tuple[int, int]  # (height, width), before it is turned upright
     kind: str = "image"
 
@@ -214,7 +214,7 @@ def _shaped(shape: Sequence[int], kind: str) -> str:
 
 
 def array_size(shape: Sequence[int], layout: str | None, kind: str) -> tuple[int, int]:
-    """(height, width) of an array of pixels; the arguments are those of `channels_first`."""
+    """(height, width) of an array of pixels; arguments as for `channels_first`."""
     height, width = shape[-2:] if channels_first(shape, layout, kind) else shape[-3:-1]
     return int(height), int(width)
 
@@ -268,7 +268,7 @@ def check_aspect(height: int, width: int, kind: str) -> None:
 
 
 def smart_resize(height: int, width: int, factor: int, least: int, most: int) -> tuple[int, int]:
-    """(height, width) that Qwen-VL gives a picture: multiples of `factor`, `least` to `most` pixels, about its shape.
+    """(height, width) as Qwen-VL resizes a picture: multiples of `factor`, `least` to `most` pixels, near its shape.
 
     The rule of transformers' `smart_resize`, which cannot be imported without torch.
     """

@@ -203,7 +203,7 @@ REORDER = 17
 
 
 def by_index(container: Container, sampling: Sampling, convert: Converter) -> Reading:
-    """Read by the sample table of an MP4 or MOV file, which must be complete: UnreliableError if it is missing or wrong."""
+    """Read by the sample table of an MP4 or MOV file; UnreliableError if it is missing, edited or wrong."""
     total = _indexed(container)
     indices = uniform_indices(total, sampling.count)
     wanted = set(indices.tolist())

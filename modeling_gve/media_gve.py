@@ -207,10 +207,10 @@ def is_address(text: str) -> bool:
 
 
 def names_medium(text: str) -> bool:
-    """Whether a bare text stands for a file, which is opened or refused, and not for words.
+    """Whether a bare text names a file, to be opened or refused, rather than words.
 
-    Its end says so, or that such a file exists; a word such as "notes" is taken for words unless the file so called is
-    an image or a video.
+    Its suffix or an existing file decides; a word such as "notes" counts as words unless a file of that name is an
+    image or a video.
     """
     if is_address(text) or suffix_kind(text) is not None:
         return True

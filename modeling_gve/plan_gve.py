@@ -21,19 +21,12 @@ BYTES_A_TOKEN = 4
 
 
 class Plan(NamedTuple):
-    """The cost of one input.
+    """The cost of one input."""
 
-    Attributes:
-        tokens: All its tokens, the end token included; those of its text are estimated, and nothing is cut.
-        vision: Tokens of its images and videos; exact.
-        pixels: Pixels for the vision tower, over all frames, repeated ones included; exact.
-        row: The input taken apart, its files with their sizes: `prepare` takes it without looking at a file again.
-    """
-
-    tokens: int
-    vision: int
-    pixels: int
-    row: ParsedInput
+    tokens: int  # all its tokens, the end token included; text tokens are estimated, and nothing is cut
+    vision: int  # tokens of its images and videos; exact
+    pixels: int  # pixels for the vision tower, over all frames, repeated ones included; exact
+    row: ParsedInput  # the input taken apart with the sizes of its files; `prepare` opens none of them again
 
 
 class Seen(NamedTuple):
@@ -149,7 +142,7 @@ def token_pixels(processor: Any) -> int:
 
 
 def systems_of(rows: Sequence[ParsedInput], instruction: str | Sequence[str | None] | None) -> list[str | None]:
-    """The system message of each input, from one for all or one an input; None or "" stands for"""
+    """The system message of each input, from one for all or one an input; None or "" is the default one."""
     shared = instruction is None or isinstance(instruction, str)
     given = [instruction] * len(rows) if shared else list(instruction)
     if len(given) != len(rows):
@@ -179,7 +172,7 @@ class PlanMixin:
         video_size: dict[str, int] | None = None,
         image_size: dict[str, int] | None = None,
     ) -> list[Plan]:
-        """The cost of inputs in `prepare`, from the headers of their media; the arguments are those of `prepare`."""
+        """The cost of inputs in `prepare`, from the headers of their media; arguments as for `prepare`."""
         rows = parse_inputs(inputs)
         budget = self._budget(num_frames, video_size, image_size)
         plans = []

@@ -2,8 +2,8 @@
 
 transformers finds a class by its name, in a table by model type, and by its module, `transformers.models.<model type>`.
 We add ours to both once transformers has run the module with the table, so `import gve` does not wait for transformers.
-`AutoModel.register` would need the classes at that moment. Besides the cost, that is circular: the file of the Qwen3-VL
-model, for one, imports AutoModel before it defines its own class.
+`AutoModel.register` would need the classes then, which costs time and is circular: the file of the Qwen3-VL model, for
+one, imports AutoModel before it defines its own class.
 """
 
 import sys
@@ -57,7 +57,7 @@ def add_names(module: ModuleType) -> None:
     for model_type, names in FAMILIES.items():
         sys.modules[f"transformers.models.{model_type}"] = sys.modules[__package__]
         getattr(module, f"{table}_NAMES")[model_type] = names[table]
-        # the other tables are asked by a config's class, and note which classes there are when they are made
+        # the other tables are keyed by a config's class, and list the classes that exist when they are made
         if table != "CONFIG_MAPPING":
             getattr(module, table)._reverse_config_mapping[names["CONFIG_MAPPING"]] = model_type
 

@@ -107,8 +107,8 @@ def _mend(
 def _shown_places(ticks: np.ndarray, stamps: list[int | None], shown: np.ndarray, keys: list[int]) -> np.ndarray:
     """(N,) places of the shown packets in the order in which a decoder gives their frames.
 
-    That is the order of their times, up to a keyframe that is not later than the one before it: there another recording
-    begins, all of which comes after the first. Whatever else does not increase is left to decoding.
+    They follow their times, up to a keyframe that is not later than the one before it: there another recording begins,
+    and all of it comes after the first. Decoding resolves any other step back.
     """
     if not shown.any() or not keys or keys[0]:
         raise UnreliableError("no frames, or none to begin with")

@@ -83,7 +83,7 @@ class Budget:
 
 
 class Opened:
-    """A source opened once, to be read any number of times."""
+    """A source opened once, to be read any number of times; FFmpeg reads a `descriptor` without Python in between."""
 
     def __init__(self, name: str, file: Any, limits: Limits, descriptor: int | None = None) -> None:
         self.name = name

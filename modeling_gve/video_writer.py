@@ -60,7 +60,7 @@ def h264_writer(
         stream = container.add_stream("libx264", rate=rate, options=_X264 | {"crf": str(crf)})
         stream.height, stream.width = size
         stream.pix_fmt, stream.time_base = "yuv420p", Fraction(1, clock)
-        stream.codec_context.time_base = Fraction(1, clock)  # else times are rounded to those of the rate
+        stream.codec_context.time_base = Fraction(1, clock)  # else times are rounded to the frame rate
         stream.codec_context.flags |= Flags.bitexact
 
         def write(frame: av.VideoFrame, tick: int) -> None:

@@ -162,7 +162,7 @@ class GVETrainingArguments(SentenceTransformerTrainingArguments):
         )
 
     def mining_settings(self) -> MiningSettings:
-        """How hard negatives are chosen in training, where each row gets as many as asked."""
+        """How hard negatives are chosen in training, where each row needs its full number."""
         names = ("min_rank", "max_rank", "ceiling", "margin", "sample", "exclude", "index")
         chosen = {name: getattr(self, f"mine_{name}") for name in names}
         return MiningSettings(**chosen, short="fill", seed=self.seed)

@@ -22,7 +22,7 @@ class MasterWeightOptimizer(torch.optim.Optimizer):
     `param_groups` hold the model's own parameters, so gradient clipping, `zero_grad` and learning-rate schedules work
     as with any optimizer; options of a group are handed on before each step. A parameter that is fp32 is its own
     master and costs nothing more. The masters are part of the state, so a resumed run repeats the uninterrupted one
-    to the bit. Each group has `params`, `kind` ("muon" or "adamw"), `lr` and options of that optimizer.
+    to the bit. A group has `params`, `kind` ("muon" or "adamw"), `lr` and options of that optimizer.
     """
 
     def __init__(self, groups: Sequence[dict[str, Any]]) -> None:

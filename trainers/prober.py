@@ -44,8 +44,7 @@ def task_scores(queries: Tensor, targets: Tensor, matches: Tensor | None = None)
 class Prober:
     """Draws N_p pairs of each task once (all of a smaller task), and scores them with any embedder.
 
-    The pairs of each task are divided among the processes and their vectors brought together again, so that all
-    processes hold the scores that one alone would find.
+    The processes share the pairs of each task and exchange the vectors, so each holds the scores one alone would find.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ import torch
 def share(rows: Sequence[int], rank: int, world_size: int) -> list[int]:
     """The ceil(N / W) rows that one process works on.
 
-    All work on equally many, as they must where each holds a part of the weights; the last ones repeat a row.
+    All work on equally many, as sharded weights require; the last processes repeat a row.
     """
     count = -(-len(rows) // world_size)
     return [rows[min(place, len(rows) - 1)] for place in range(rank * count, (rank + 1) * count)]

@@ -45,10 +45,9 @@ def reachable_sums(sizes: Sequence[int], total: int) -> list[bool]:
 class TaskStream:
     """The endless row order of one task, cut into steps.
 
-    The units of the task pass in one random order after another. A step takes the first unit that fits, in order:
-    one that leaves a remainder other units can fill exactly, and whose targets the step does not hold yet. A unit
-    that does not fit waits at the head of the line, so that nothing is drawn again before everything has been drawn
-    but the few units that wait.
+    The units of the task pass in one random order after another. A step takes the first unit that fits: it must leave
+    a remainder other units can fill exactly, and the step must not hold its targets yet. A unit that does not fit
+    waits at the head of the line, so nothing repeats before everything was drawn, except for the few units that wait.
 
     Args:
         batch_size: B.
@@ -131,11 +130,11 @@ class PyramidBatchSampler(BatchSampler):
     """One task a step, by the probabilities of the epoch; a pure function of (seed, probabilities, epoch).
 
     Every process computes the same steps and yields its own rows of each, so nothing is communicated, and an
-    iterator that is restarted in the middle of an epoch gives the same batches again.
+    iterator restarted in mid-epoch gives the same batches again.
 
-    Rows are numbered over all tasks in order, as in a concatenation of the tasks' data sets. The number of steps a
-    task gets in an epoch is S * P(k) rounded up or down at random, with that mean (systematic sampling): each step
-    still follows P exactly, and epochs differ less from P than independent draws would.
+    Rows are numbered over all tasks in order, as in a concatenation of the tasks' data sets. A task's steps in an
+    epoch are S * P(k) rounded up or down at random, with that mean (systematic sampling): each step still follows P
+    exactly, and epochs differ less from P than independent draws would.
 
     Args:
         batch_sizes: B by task.
@@ -143,7 +142,7 @@ class PyramidBatchSampler(BatchSampler):
         world_size: W.
 
     Raises:
-        ValueError: Where a task's rows cannot fill its batches, or S is below 1.
+        ValueError: If a task's rows cannot fill its batches, or S is below 1.
     """
 
     def __init__(

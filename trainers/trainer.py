@@ -49,14 +49,14 @@ PROBE_BATCH = 32
 class GVETrainer(SentenceTransformerTrainer):
     """Trains an embedder on UVRD tasks, one task a step, drawn by the pyramid.
 
-    At the start of each epoch every task is probed and the probabilities follow; R, R', accuracy and P of each task
-    stand in `state.log_history`. A run that is resumed from any of its checkpoints ends in the weights of the run that
-    was never stopped, to the bit, on the same machine.
+    Each epoch starts with a probe of every task, which sets the probabilities; `state.log_history` holds R, R',
+    accuracy and P of each task. A run resumed from any of its checkpoints ends in the weights of the uninterrupted
+    run, to the bit, on the same machine.
 
     Args:
         model: A SentenceTransformer whose processor is a `GVEProcessor`.
         train_dataset: UVRD rows by task.
-        prober: The strong embedder that the first epoch asks. Without one the first epoch is uniform: an untrained
+        prober: The strong embedder that scores the first epoch. Without one the first epoch is uniform: an untrained
             model's own scores tell modalities apart, not what is aligned.
         **kwargs: Passed on; `model_init` is refused, because the caches and the checkpoints belong to one model.
     """
@@ -163,8 +163,8 @@ class GVETrainer(SentenceTransformerTrainer):
         """Train, from the start or from a checkpoint of the same run.
 
         Raises:
-            ValueError: Without such a checkpoint; for one with other data or settings, unless `resume_force` is set; for a
-                loss or weight of NaN or infinity.
+            ValueError: If there is no such checkpoint, if it has other data or settings (unless `resume_force` is
+                set), or if a loss or weight is NaN or infinite.
         """
         check_sharding(self.args, enabled=self.is_fsdp_enabled)
         self.facts = run_facts(self.args, self.train_dataset, self.model)

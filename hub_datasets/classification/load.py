@@ -49,8 +49,8 @@ def load_folder(folder: str | PathLike[str], task: ClassificationTask, *, strict
     """Load and check the videos of one task; each has one positive among all classes or its own candidates.
 
     Raises:
-        ValueError: A folder, class or video is missing, a label, path or answer is unknown or repeated, or a file is no
-            video. With `strict`, also if the number of classes differs from the published one (else a warning).
+        ValueError: A folder, class or video is missing, a label, path or answer is unknown or repeated, or a file is
+            no video. With `strict`, also if the number of classes differs from the published one (else a warning).
     """
     root = Path(folder)
     if not root.is_dir():

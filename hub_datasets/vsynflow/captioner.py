@@ -80,7 +80,7 @@ class Captioner(Protocol):
 
 
 def answer_once(captioner: Captioner, requests: Sequence[Request], journal: Journal) -> list[Response]:
-    """Answer requests in order. The journal keeps every answer before it is used, and no errors: a rerun asks again."""
+    """Answer requests in order. The journal keeps an answer before it is used, and no errors: a rerun asks again."""
     keys = [request.key(captioner.name) for request in requests]
     answered = {key: kept for key in keys if (kept := _kept(journal.get(key))) is not None}
     missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in answered}

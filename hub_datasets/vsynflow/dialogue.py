@@ -22,7 +22,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of it: texts if an answer passed, what the last one broke, and what broke the call, if anything."""
+    """Texts if an answer passed, the rules that the last one broke, and what broke the call, if anything."""
 
     texts: Mapping[str, str] | None = None
     violations: tuple[Violation, ...] = ()
@@ -32,7 +32,7 @@ class Answer:
     failure: Failed | None = None
 
     def verdict(self, what: str) -> Rejected | Failed | None:
-        """Why the record cannot go on, if so: an answer that breaks rules is a decision, a broken call is none."""
+        """Why the record cannot go on, if so: an answer that breaks rules rejects it, a broken call fails it."""
         if self.failure is not None:
             return self.failure
         if self.texts is None:

@@ -113,7 +113,7 @@ class ProcessEngine(_IsolatingEngine):
 class RayEngine(_IsolatingEngine):
     """Shards as tasks of a Ray cluster. Ray moves names of shards, never videos, so the folder must be shared.
 
-    Without an `address` it joins the cluster that this process started, or starts a local one.
+    Without an `address` it joins the cluster of this process, or starts a local one. It needs Ray (ImportError).
     """
 
     name = "ray"

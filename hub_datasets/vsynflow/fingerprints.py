@@ -48,9 +48,7 @@ class Fingerprints:
     name: str
     ids: frozenset[str] = frozenset()  # such as "youtube:..."
     hashes: np.ndarray = field(default_factory=lambda: _none(BITS, np.uint8))  # (H, 256) bits, also mirrored
-    runs: np.ndarray = field(
-        default_factory=lambda: np.zeros(0, np.uint64)
-    )  # (G,) sorted; of 13 words, or whole texts
+    runs: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))  # (G,) sorted; 13 words, or whole texts
     encoder: str = ""  # name, weights included
     num_frames: int = 0  # that the encoder saw
     videos: np.ndarray = field(default_factory=lambda: _none(0, np.float32))  # (E, D) unit; also mirrored, halves

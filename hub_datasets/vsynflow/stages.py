@@ -83,9 +83,7 @@ class Stage:
     name: str = ""  # unique in a flow
     version: int = 1  # raise it when the same parameters would give other columns
     scope: str = "shard"  # "corpus" sees the records of all shards at once
-    reads: Sequence[
-        str
-    ] = ()  # besides id, origin and parent; empty for all. A stored result is valid for these values
+    reads: Sequence[str] = ()  # besides id, origin and parent; empty for all. Stored results hold for these values
     columns: Mapping[str, pa.DataType] = {}  # added or overwritten
     param_names: Sequence[str] = ()  # attributes that make up `params`
     limit_names: Sequence[str] = ()  # likewise `limits`

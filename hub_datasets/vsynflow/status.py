@@ -19,7 +19,10 @@ _SHOWN = 20
 
 
 def run_status(folder: Path) -> dict[str, Any]:
-    """Count shards, records and reasons; nothing is locked, so a run at work is not disturbed."""
+    """Count shards, records and reasons; nothing is locked, so a run at work is not disturbed.
+
+    `words` holds the first message of a server for each reason, `redacted` counts kept rows that lost personal data.
+    """
     plan = read_plan(folder)
     ended, reasons, changed = Counter[str](), Counter[str](), 0
     words: dict[str, str] = {}

@@ -102,7 +102,9 @@ def without_bars(frames: np.ndarray) -> np.ndarray:
 def cut_clip(record: Mapping[str, Any], start: float, end: float) -> bytes:
     """Encode the frames from `start` up to `end` seconds as an MP4 file; the same call gives the same bytes.
 
-    With fewer than two frames in the span, or a video that cannot be decoded, it raises ValueError.
+    Raises:
+        FileNotFoundError: If the file is gone.
+        ValueError: If it cannot be decoded, or has fewer than two frames in the span.
     """
     source = open_place(record["video"])
     times = frame_times(source)

@@ -48,8 +48,8 @@ def table_rows(path: Path, columns: Iterable[str], encoding: str | None = None) 
     """The rows of a table as stored: media are not decoded, a cell of a csv file is a string.
 
     Args:
-        encoding: None takes UTF-8, or UTF-16 with a mark. A wrong guess would silently change the captions, so there is
-            none.
+        encoding: None takes UTF-8, or UTF-16 with a mark. Nothing is guessed, since a wrong guess would
+            silently change the captions.
 
     Raises:
         ValueError: If the table is of an unknown kind, cannot be read, or is not text of that encoding.

@@ -1,7 +1,8 @@
 """The media of a UVRD, and its parquet files: bytes in the rows, or files beside them.
 
 `datasets` resolves no relative path in parquet, neither in a folder nor on the Hub, so only rows that hold their media
-load from anywhere. Within a block parquet stores equal values of a column once, which keeps that cheap.
+load from anywhere. That stays cheap: within a block of rows parquet stores equal values of a column once, and media
+columns are left uncompressed, so that equal bytes of two files are equal on disk.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -60,7 +60,7 @@ def is_thinking(answer: str) -> bool:
 
 
 def read_json(answer: str) -> Any:
-    """The JSON value of an answer, or the one object between thoughts, fences and words; ValueError if unclear."""
+    """The JSON value of an answer, or the one object amid its words; ValueError if it has none or several."""
     text = answer.strip(BLANK)
     try:
         return json.loads(text)

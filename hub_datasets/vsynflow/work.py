@@ -38,9 +38,7 @@ class ShardTask:
     stop: int  # number of stages to go through; all of them finish the shard
     corpora: Mapping[str, str] = field(default_factory=dict)  # corpus stage: digest of the corpus that it saw
     retry: bool = False  # retryable failures
-    poison: frozenset[tuple[str, str]] = (
-        frozenset()
-    )  # (stage, record id) pairs that crashed a process and fail untried
+    poison: frozenset[tuple[str, str]] = frozenset()  # (stage, record id) of crashes; they fail untried
     alone: bool = False  # note each record on disk before it is touched, so that a crash has a culprit
 
     @property
@@ -100,7 +98,7 @@ def _ended(stage: Stage, record: Record, code: str, **more: Any) -> dict[str, An
 
 
 def run_shard(task: ShardTask) -> dict[str, int]:
-    """Compute what a task lacks and count its records by outcome; OSError, as of a full disk, keeps what is committed."""
+    """Compute what a task lacks and count its records by outcome; after an OSError all that is committed stays."""
     with Journal(task.folder / "journal" / task.shard.name) as journal:
         walk = _walk(task, make_context(task.folder, task.flow, task.shard.name, journal))
     if task.stop == len(task.flow.stages):
@@ -128,7 +126,7 @@ def run_stage(stage: Stage, records: Sequence[Record], context: Context) -> list
     """The outcomes of a stage. If it raises, its records run one by one, so that only the culprit fails.
 
     Raises:
-        OSError: The machine's trouble, not the record's; nor is SetupError. A corpus stage raises anything.
+        OSError, SetupError: The run's trouble, not the record's. A corpus stage raises anything.
         RuntimeError: If the number of outcomes is not the number of records.
     """
     shown = [visible(stage, record) for record in records]

@@ -26,8 +26,8 @@ FOLDER_SETS = tuple(name for name, task in SETS.items() if CORPUS_OF.get(name, t
 def table_features(table: str) -> Features:
     """Column types of one of the TABLES.
 
-    Images are decoded on reading, as MTEB expects; that takes only Pillow. Videos stay encoded, since decoding would need
-    torchcodec and our readers take bytes.
+    Images are decoded on reading, as MTEB expects; that takes only Pillow. Videos stay encoded, since decoding would
+    need torchcodec and our readers take bytes.
     """
     text = Value("string")
     columns: dict[str, dict[str, Any]] = {

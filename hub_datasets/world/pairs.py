@@ -187,8 +187,8 @@ def _units(task: str, seed: int) -> Iterator[tuple[str, int]]:
 def build_pairs(task: str, count: int, seed: int, *, start: int = 0, num_negatives: int = 0) -> Iterator[Pair]:
     """Pairs `start` to `count` of one task, on the seen split; `Pair.render` makes the row.
 
-    The last group is cut at `count`, and a larger count begins with the same rows. `num_negatives` clips that violate the
-    query come with each row of T2V, TI2V and TV2V.
+    The last group is cut at `count`, and a larger count begins with the same rows. `num_negatives` clips that violate
+    the query come with each row of T2V, TI2V and TV2V.
     """
     if task not in TASKS:
         raise ValueError(f"task must be one of {', '.join(TASKS)}, got {shown(task)}.")

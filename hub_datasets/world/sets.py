@@ -56,7 +56,7 @@ class Sizes:
     groups: int = 32  # of four clips, in CRB-S and in CRB-T
     programs: int = 32  # queries of CMRB, at most 64; three clips each
     themes: int = 40  # queries of LoVR-TH, at most 40; two clips each
-    longs: int = 64  # long videos
+    longs: int = 64
     composed: int = 64  # queries of MS-TI and of MS-TV
 
 

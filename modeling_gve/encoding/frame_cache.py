@@ -67,7 +67,7 @@ class FrameCache:
         return row._replace(videos=videos)
 
     def get(self, reader: Any, video: Any, *, count: int, size: dict[str, int]) -> DecodedVideo:
-        """A file's frames at the model's size, cached or decoded and then cached."""
+        """A file's frames at the model's `size` (its edges in pixels), from the cache or decoded and then cached."""
         source = local_source(video)
         if isinstance(source, (str, PathLike)) and not Path(source).is_file():
             return reader.load(video, num_frames=count, size=size)  # which says what is wrong with it

@@ -24,17 +24,11 @@ Out = TypeVar("Out")
 
 @dataclass(frozen=True, slots=True)
 class PipelineOptions:
-    """How preparing overlaps with encoding.
+    """How preparing overlaps with encoding."""
 
-    Attributes:
-        workers: Threads that prepare; None chooses by the machine, 0 prepares in the calling thread.
-        batch_tokens: Most tokens of a batch, padding included; an input that exceeds it is a batch of its own.
-        held_bytes: Most bytes of prepared inputs waiting for the model; one batch is always allowed.
-    """
-
-    workers: int | None = None
-    batch_tokens: int = 1 << 16
-    held_bytes: int = 1 << 30
+    workers: int | None = None  # threads that prepare; None chooses by the machine, 0 prepares in the calling thread
+    batch_tokens: int = 1 << 16  # most tokens of a batch, padding included; a larger input is a batch of its own
+    held_bytes: int = 1 << 30  # most bytes of prepared inputs waiting for the model; one batch is always allowed
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 0:

@@ -102,7 +102,7 @@ class Schedule:
         scores: Mapping[str, TaskScores],
         history: CurriculumHistory | None = None,
     ) -> CurriculumEpoch:
-        """Probabilities of an epoch, counted from 0: uniform but for the priors without scores, blind to later epochs."""
+        """The draw of an epoch, counted from 0: without scores uniform but for the priors. It ignores later epochs."""
         sigma = sigma_at(epoch, self.num_epochs, sigma_min=self.sigma_min, sigma_max=self.sigma_max)
         past = {} if history is None else history.epochs
         earlier = [past[number].scores for number in sorted(past) if number < epoch and past[number].scores]

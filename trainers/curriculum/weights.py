@@ -27,7 +27,7 @@ class Moment:
 
     sigma: float
     sizes: Mapping[str, int]  # rows by task, of the K tasks that have begun; their order is the order of the weights
-    scores: Mapping[str, TaskScores]  # what the prober says now, by task; empty where none was asked
+    scores: Mapping[str, TaskScores]  # what the prober says now, by task; empty without a probe
     earlier: Sequence[Mapping[str, TaskScores]] = ()
     margin: float = 0.05  # by how much a score must have changed to count as moved
 
@@ -71,9 +71,9 @@ def pyramid_accuracy(moment: Moment) -> np.ndarray:
 def unlock(moment: Moment) -> np.ndarray:
     """Progress plus headroom, |R'_t - R'_(t-1)| + 1 - accuracy, of the tasks that can be learned by now.
 
-    A task is locked, with a weight of 0, until its R' or accuracy has moved by the margin since it was first
-    measured, or those of one of its prerequisites have. A task that is fully learned loses its weight again.
-    While all are locked, or none has weight, all are alike.
+    A task is locked, with a weight of 0, until its own R' or accuracy, or that of a prerequisite, has moved by the
+    margin since the first measurement. A task that is fully learned loses its weight again. If all weights are 0, all
+    tasks are alike.
     """
     weights = [
         _progress(task, moment) + 1 - moment.scores[task].accuracy if _is_open(task, moment) else 0.0

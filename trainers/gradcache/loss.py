@@ -155,9 +155,9 @@ class TwoPasses:
         self.tower.collect(leaves)
 
     def _average(self) -> None:
-        """Let DDP average what the pieces added up: the shortest row with media once more, with a zero gradient.
+        """Let DDP average what the pieces added up: run the shortest row with media again, with a zero gradient.
 
-        DDP averages in the one backward that follows its own forward, and waits there for every weight it knows; no
+        DDP averages only in the backward that follows its own forward, and waits there for every weight it knows; no
         piece reaches both the language model and the tower.
         """
         shown = [row for row in range(len(self.batch.lengths)) if self.batch.shown(np.array([row]))]

@@ -87,7 +87,7 @@ def open_store(
 
 
 class VisionCache(TrainerCallback):
-    """Completes the columns of a batch: the tower computes the features that the workers did not find; the store keeps them.
+    """Completes the columns of a batch: the tower computes what the workers did not find, and the store keeps it.
 
     The tower sees one medium at a time: then features depend on weights and medium alone, not on the batch, and a
     run with a cold cache ends in the weights of one with a warm cache, to the bit. As a callback it checks that the

@@ -32,11 +32,10 @@ _BATCH = 32
 
 
 class MiningCallback(TrainerCallback, ExportableState):
-    """At the start of each epoch: its version is mined or found, and all data loading turns to it.
+    """At the start of each epoch, mines or finds its version and turns all data loading to it.
 
-    The first epoch takes the given version, else what the prober ranks, else what the live weights rank; later epochs
-    are mined by the live weights if asked. The versions are part of the checkpoint, so a resumed epoch goes on with
-    its own.
+    The first epoch takes the given version, else the prober's ranking, else that of the live weights; later epochs are
+    mined by the live weights if set. Checkpoints hold the versions, so a resumed epoch goes on with its own.
     """
 
     def __init__(

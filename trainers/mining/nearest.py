@@ -23,15 +23,10 @@ Found = tuple[np.ndarray, np.ndarray]
 
 
 class Index(Protocol):
-    """Finds targets of high score in float32.
+    """Finds targets of high score in float32."""
 
-    Attributes:
-        targets: (N, D) float32.
-        exact: Whether no target is passed over whose score is higher than one that is given.
-    """
-
-    targets: np.ndarray
-    exact: bool
+    targets: np.ndarray  # (N, D) float32
+    exact: bool  # whether every target it leaves out scores no higher than those it returns
 
     def top(self, queries: np.ndarray, excluded: Sequence[np.ndarray], count: int) -> Found:
         """The `count` best targets of each query but those excluded."""
@@ -78,9 +73,8 @@ def make_index(name: str, targets: np.ndarray, *, device: torch.device | str = "
 def nearest(index: Index, queries: np.ndarray, excluded: Sequence[np.ndarray], depth: int) -> Found:
     """The `depth` best targets of each query, in an order that depends neither on the index nor on how work is cut.
 
-    A score is the dot product in float64 rounded to float32, and equal scores stand in the order of their numbers. The
-    index works in float32; where its rounding could have kept out a target that belongs among the best, it is asked
-    for more.
+    A score is the dot product in float64 rounded to float32; ties keep the order of their numbers. The index works in
+    float32: where its rounding could have kept out one of the best targets, `nearest` requests more.
 
     Args:
         queries: (Q, D) float32.

@@ -43,10 +43,9 @@ class TargetTable:
         corpus: More targets, with columns id and target, and others of a UVRD row if known.
 
     Attributes:
-        ids: R ids of the task's rows.
         row_targets: (R,) number of each row's target.
         places: (N,) place of each target.
-        digest: Of all that mining depends on in the rows and the corpus.
+        digest: Changes with anything in the rows and the corpus that mining depends on.
     """
 
     def __init__(self, task: str, rows: Dataset, corpus: Dataset | None = None, *, exclude: str = "none") -> None:
@@ -85,7 +84,7 @@ class TargetTable:
         return len(self.places)
 
     def excluded(self, row: int) -> np.ndarray:
-        """Targets that may not be a row's negative: its own, others that answer its query, and those excluded by rule."""
+        """Targets that may not be a row's negative: its own, others that answer its query, those excluded by rule."""
         numbers = self._twins[self._queries[row]] | self._answers(self._facts[row])
         if source := self._sources[row]:
             numbers = numbers | self._targets_of_source[source]

@@ -24,7 +24,7 @@ from gve.trainers.recipe import TrainCommand
 def estimate_run(
     command: TrainCommand, args: GVETrainingArguments, tasks: Mapping[str, Dataset] | None
 ) -> dict[str, Any]:
-    """Mixture, steps, tokens, memory and time of a run, from headers alone; without data, from the paper's numbers."""
+    """Mixture, steps, tokens, memory and time of a run, by headers and config; no data takes the paper's numbers."""
     shape = load_shape(command.shape if command.model is None else command.model)
     method = method_of(command, args)
     sizes, columns = _measure(command, args, tasks)

@@ -24,16 +24,12 @@ UTILISATION = 0.35
 
 @dataclass(frozen=True)
 class Method:
-    """How a model is trained, as far as memory and time depend on it.
-
-    Attributes:
-        freeze_vision: Whether vision tower and token embeddings keep their weights; adapters freeze all else anyway.
-    """
+    """How a model is trained, as far as memory and time depend on it."""
 
     number_bytes: int = 2  # e, 2 for bfloat16 and 4 for float32
     lora_rank: int = 0  # r; 0 trains all weights
     lora_dropout: bool = True  # whether adapters have dropout
-    freeze_vision: bool = False
+    freeze_vision: bool = False  # whether tower and token embeddings are frozen; adapters freeze all else
     checkpointing: bool = False  # whether activations are computed again in the backward pass
     cache_tokens: int | None = None  # tokens embedded at a time with cached gradients; None embeds a batch in one pass
     eager: bool = False  # whether attention keeps its matrix of s x s weights

@@ -84,7 +84,7 @@ class Column:
     """Tokens of one side of a task's batches, a row."""
 
     tokens: float  # mean of all tokens
-    vision: float  # mean of those of images and videos
+    vision: float  # mean over images and videos
     longest: int  # of the sample's longest row, to which a batch is padded
 
 

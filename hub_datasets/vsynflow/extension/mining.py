@@ -21,9 +21,9 @@ from gve.hub_datasets.vsynflow.stills import fit, read_stills, sample_stills
 RANKS = pa.struct({"text": pa.float32(), "reference": pa.float32(), "both": pa.float32()})
 COMPOSED = {"ti2v": ("image_query", "frame"), "tv2v": ("clip_query", "clip")}  # words, reference
 MINED = ("t2v", "ti2v", "tv2v")
-NUM_NEGATIVES, CANDIDATES = 1, 100  # best-ranked videos to look among
-# a video that scores above this share of the positive's score, or has a higher cosine with the positive, may answer the
-# query too: it is no negative
+NUM_NEGATIVES, CANDIDATES = 1, 100  # hard negatives of a query, out of so many best-ranked videos
+# a video that scores above this share of the positive's score, or has a higher cosine with the positive, may answer
+# the query too: it is no negative
 ALIKE = 0.95
 _ROWS, _CLIP_FRAMES = 256, 4
 

@@ -20,8 +20,8 @@ FRAME = pa.struct(
 )
 CLIP = pa.struct({"path": pa.string(), "start": pa.float64(), "end": pa.float64(), "share": pa.float64()})
 END_SHARE = 0.1  # no frame comes from this share of the video at either end: titles, fades, cuts
-BLACK_LUMA, FLAT_DEVIATION = 16.0, 4.0  # lower means black, or of one colour
-BLURRED_SHARE = 0.5  # of the median sharpness of the frames that show anything
+BLACK_LUMA, FLAT_DEVIATION = 16.0, 4.0  # a frame is black below this mean luma, of one colour below this deviation
+BLURRED_SHARE = 0.5  # of the median sharpness of the frames that show anything; less is blurred
 CANDIDATES = 16  # frames among which one is chosen
 CUT_MARGIN = 0.5  # seconds next to a cut that a clip leaves out
 _MOST_FRAME_PIXELS = 1280 * 720

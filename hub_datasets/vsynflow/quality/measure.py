@@ -32,10 +32,10 @@ def measure(place: Mapping[str, Any], scenes: Mapping[str, Any] | None = None) -
     """Decode a video to its end and measure it; ValueError if no frame can be decoded.
 
     Returns:
-        `duration` (seconds, from time stamps), `width`, `height` (upright), `errors` (share of packets that are lost or do
-        not decode), `damage` (the same, before any repair), `blank` and `black` (shares of frames), `motion` (median
-        change of grey at 2 frames a second, 0-255), `moving` (median share of cells that change), `cuts` (seconds),
-        `hashes` (PDQ of 8 frames), `mirrored` (of their mirror images), `hash_quality` (0-100), and more.
+        `duration` (seconds, from time stamps), `width`, `height` (upright), `errors` (share of packets that are lost
+        or do not decode), `damage` (the same, before any repair), `blank` and `black` (shares of frames), `motion`
+        (median change of grey at 2 frames a second, 0-255), `moving` (median share of cells that change), `cuts`
+        (seconds), `hashes` (PDQ of 8 frames), `mirrored` (of their mirror images), `hash_quality` (0-100), and more.
     """
     content = read_place(place)
     detector = CutDetector(SceneRules(**(scenes or {})))

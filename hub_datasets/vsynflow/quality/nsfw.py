@@ -28,7 +28,7 @@ class Nsfw(Stage):
     columns = {"nsfw": pa.float64(), "nsfw_frames": pa.list_(pa.float64())}  # noqa: RUF012
     model: str = ""  # folder or Hub name of an image classifier
     labels: tuple[str, ...] = ("nsfw",)  # unwanted; their probabilities are added
-    threshold: float = 0.5  # Data-Juicer's default
+    threshold: float = 0.5  # rejected from here on; Data-Juicer's default
     frames: int = 8
     revision: str | None = None
     device: str = "cpu"

@@ -24,7 +24,7 @@ class PiiRules:
     """What to do about personal data."""
 
     action: str = "reject"  # or "redact", such as to "<email>"; what a captioner wrote is always rejected
-    threshold: float = 0.6  # 1.0 is proved, 0.8 has a usual form, 0.4 may be any number; ours, by the labelled tests
+    threshold: float = 0.6  # findings count from here: 1.0 is proved, 0.8 has a usual form, 0.4 may be any number
     entities: tuple[str, ...] = ENTITIES
     regions: tuple[str, ...] = ("US", "GB")  # countries whose numbers are found without a prefix
 

@@ -1,8 +1,8 @@
 """Scene cuts: which frame begins a new shot.
 
 Shapes: F frames, H height, W width. A frame's content value is the mean change of hue, saturation and brightness. It
-stands out at a cut, as in PySceneDetect's adaptive detector; but hue and saturation of dark pixels are noise that jumps
-at every key frame, so a cut must change red, green and blue as well.
+stands out at a cut, as in PySceneDetect's adaptive detector; but hue and saturation of dark pixels are noise that
+jumps at every key frame, so a cut must change red, green and blue as well.
 """
 
 from collections.abc import Sequence
