@@ -126,20 +126,16 @@ def test_commands_are_imported_lazily():
 def test_hub_safe():
     """What the loaders of transformers and evaluate copy: `from .sibling import name` with the sibling beside it."""
     for path in [*HUB_FILES, *METRIC_FILES]:
-        check_hub_safe(path)
-
-
-def check_hub_safe(path):
-    text = path.read_text(encoding="utf-8")
-    tree = ast.parse(text)
-    for node in relative_imports(tree):
-        assert node.level == 1, ast.unparse(node)
-        assert node.module and (path.parent / f"{node.module}.py").is_file(), ast.unparse(node)
-        assert path not in HUB_FILES or node.module.endswith("_gve"), f"{node.module} is not copied to the Hub"
-    assert not [name for name in absolute_imports(tree) if name.partition(".")[0] == "gve"]
-    # the loaders read lines, not syntax, so a docstring may not look like an import
-    for module in re.findall(r"^\s*from\s+\.(\S+)\s+import", text, flags=re.MULTILINE):
-        assert (path.parent / f"{module}.py").is_file(), f"a line reads as an import of .{module}"
+        tree, name = tree_of(path), name_of(path)
+        for node in relative_imports(tree):
+            line = f"{name}: {ast.unparse(node)}"
+            assert node.level == 1, line
+            assert node.module and (path.parent / f"{node.module}.py").is_file(), line
+            assert path not in HUB_FILES or node.module.endswith("_gve"), f"{line} is not copied to the Hub"
+        assert not [each for each in absolute_imports(tree) if each.partition(".")[0] == "gve"], name
+        # the loaders read lines, not syntax, so a docstring may not look like an import
+        for module in re.findall(r"^\s*from\s+\.(\S+)\s+import", path.read_text(encoding="utf-8"), re.MULTILINE):
+            assert (path.parent / f"{module}.py").is_file(), f"{name}: a line reads as an import of .{module}"
 
 
 def test_metric_imports_its_siblings_and_numpy():

@@ -67,12 +67,6 @@ def vectors(world):
     return found
 
 
-def report(problems: list[str], total: int) -> None:
-    """Fail with all of them."""
-    if problems:
-        pytest.fail(f"{len(problems)} of {total} files:\n" + "\n".join(problems), pytrace=False)
-
-
 def words_of(error: Exception) -> str:
     return ascii(f"{type(error).__name__}: {error}"[:160])
 
@@ -91,8 +85,8 @@ def compare(
     vectors: dict[str, np.ndarray],
     found: Callable[[World, Sample], Any],
     without: Mapping[str, str] = MappingProxyType({}),
-) -> None:
-    """Ask an entrance for every file, and list those of another vector."""
+) -> list[str]:
+    """Ask an entrance for every file: what is wrong with those that fail or have another vector."""
     problems = []
     for sample in world.samples:
         if sample.name not in vectors or sample.name in without:
@@ -101,7 +95,7 @@ def compare(
             problems.append(problem(sample, vectors[sample.name], found(world, sample)))
         except Exception as error:  # whatever goes wrong with a file, the others are looked at too
             problems.append(f"{sample.name}: {words_of(error)}")
-    report([line for line in problems if line], len(world.samples))
+    return [line for line in problems if line]
 
 
 # -- what is seen -----------------------------------------------------------------------------------------------------
@@ -119,7 +113,7 @@ def test_every_file_is_read(world):
             world.processor.prepare([{sample.kind: str(sample.path)}])
         except Exception as error:
             problems.append(f"{sample.name}: {words_of(error)}")
-    report(problems, len(world.samples))
+    assert problems == []
 
 
 def test_other_contents_have_other_vectors(vectors):
@@ -162,7 +156,7 @@ def test_what_is_seen_is_right(world):
         except (ValueError, OSError) as error:
             wrong = words_of(error)
         problems += [f"{sample.name}: {wrong}"] if wrong else []
-    report(problems, len(world.samples))
+    assert problems == []
 
 
 # -- the ways in ------------------------------------------------------------------------------------------------------
@@ -170,7 +164,7 @@ def test_what_is_seen_is_right(world):
 
 @pytest.mark.parametrize("entrance", ENTRANCES)
 def test_one_vector(world, vectors, entrance):
-    compare(world, vectors, ENTRANCES[entrance], SUFFIX_FIRST if entrance == PLAIN_PATH else {})
+    assert compare(world, vectors, ENTRANCES[entrance], SUFFIX_FIRST if entrance == PLAIN_PATH else {}) == []
 
 
 def test_sentence_transformers_looks_at_suffixes(world):
@@ -187,7 +181,7 @@ def test_sentence_transformers_looks_at_suffixes(world):
             continue
         problems.append(problem(sample, wanted, ENTRANCES[PLAIN_PATH](world, sample)))
         problems += [f"{sample.name}: not refused"] if SUFFIX_FIRST[sample.name] else []
-    report([line for line in problems if line], len(SUFFIX_FIRST))
+    assert [line for line in problems if line] == []
 
 
 def _listed(samples: list[Sample], found: np.ndarray, skipped: list[Any]) -> dict[str, Any]:
@@ -218,7 +212,7 @@ def test_one_vector_in_a_list(world, vectors, how, tmp_path_factory, monkeypatch
     for _ in range(2 if how.endswith("before") else 1):
         skipped: list[Any] = []
         found = world.ours.encode(inputs, batch_size=16, on_error="skip", skipped=skipped)
-    compare(world, vectors, _look_up(_listed(world.samples, found, skipped)))
+    assert compare(world, vectors, _look_up(_listed(world.samples, found, skipped))) == []
 
 
 @pytest.mark.parametrize("out", ["vectors.safetensors", "shards"])
@@ -236,7 +230,7 @@ def test_one_vector_by_gve_encode(world, vectors, out, tmp_path, capsys):
             return found[path]
         raise ValueError(made.skipped.get(path, "passed over"))
 
-    compare(world, vectors, take)
+    assert compare(world, vectors, take) == []
 
 
 def test_one_vector_by_gve_search(world, vectors, tmp_path, monkeypatch, capsys):
@@ -255,7 +249,7 @@ def test_one_vector_by_gve_search(world, vectors, tmp_path, monkeypatch, capsys)
         scores = {int(hit["path"]): hit["score"] for hit in json.loads(told.out)["results"]}
         return np.array([scores[number] for number in range(world.width)])
 
-    compare(world, vectors, take)
+    assert compare(world, vectors, take) == []
 
 
 def test_one_vector_by_mteb(world, vectors):
@@ -274,4 +268,4 @@ def test_one_vector_by_mteb(world, vectors):
         media = ([str(sample.path)], [stored(sample)], [named(sample)])
         return np.concatenate([model.encode([{sample.kind: medium}], **fixed) for medium in media])
 
-    compare(world, vectors, take)
+    assert compare(world, vectors, take) == []
