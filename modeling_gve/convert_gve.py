@@ -3,9 +3,12 @@
 Shape legend: F frames, H height, W width.
 """
 
+import math
+import re
+import struct
 import threading
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, NamedTuple
 
 import av
 import numpy as np
@@ -14,7 +17,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from .image_gve import upright_rgb
 from .media_gve import shown
-from .source_gve import Budget
+from .source_gve import Budget, Opened
 
 RESIZES = ("exact", "fast")
 
@@ -59,6 +62,16 @@ class Orientation(NamedTuple):
             return picture
         picture = picture.swapaxes(0, 1) if self.swapped else picture
         return np.ascontiguousarray(picture[:: -1 if self.upwards else 1, :: -1 if self.leftwards else 1])
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether left and right are exchanged, which no turning does."""
+        return self.swapped ^ self.leftwards ^ self.upwards
+
+    @property
+    def degrees(self) -> int:
+        """The counter-clockwise turn that comes before the mirroring from left to right."""
+        return (90 if self.upwards else 270) if self.swapped else (180 if self.upwards else 0)
 
 
 _LOCAL = threading.local()
@@ -153,3 +166,87 @@ class Converter:
             rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
             out[..., channel] = rows[:height, :width]
         return out
+
+
+def stored_orientation(opened: Opened, container: str, track: int) -> Orientation:
+    """How MP4, MOV and Matroska say that a track is shown.
+
+    Demuxers pass it on to the decoder alone, so that without decoding a frame it must be read again.
+    """
+    read = {"mov": _mp4_matrix, "matroska": _matroska_matrix}.get(container.split(",")[0])
+    return Orientation() if read is None else Orientation.of(*read(opened.rewound(), opened.size, track).ravel())
+
+
+MATROSKA_HEADER = 1 << 18
+"""Bytes at the start of a Matroska file that its track headers are looked for in."""
+
+
+def _matroska_matrix(file: BinaryIO, size: int, track: int) -> np.ndarray:
+    """(2, 2) from the pose of a video track's projection; of several tracks' the first, as one file has one camera."""
+    header = file.read(min(size, MATROSKA_HEADER)).partition(b"\x1f\x43\xb6\x75")[0]
+    yaw, pitch, roll = (_matroska_float(header, name) for name in (b"\x76\x73", b"\x76\x74", b"\x76\x75"))
+    if pitch or abs(yaw) not in (0, 180) or not math.isfinite(roll):
+        return np.eye(2)
+    angle = math.radians(-roll if yaw else roll)
+    matrix = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    return matrix * [-1, 1] if yaw else matrix
+
+
+def _matroska_float(header: bytes, name: bytes) -> float:
+    found = re.search(re.escape(name) + rb"(?:\x84(.{4})|\x88(.{8}))", header, re.DOTALL)
+    if found is None:
+        return 0.0
+    return struct.unpack(">f", found[1])[0] if found[1] else struct.unpack(">d", found[2])[0]
+
+
+BOXES = 4096
+"""Boxes looked at before giving up on a malformed file."""
+
+
+def _boxes(file: BinaryIO, place: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, start of content and end of the boxes between two places."""
+    for _ in range(BOXES):
+        file.seek(place)
+        header = file.read(16)
+        if place + 8 > end or len(header) < 8:
+            return
+        size, kind = struct.unpack(">I4s", header[:8])
+        start = place + 8
+        if size == 1 and len(header) == 16:
+            size, start = struct.unpack(">Q", header[8:])[0], place + 16
+        stop = end if size == 0 else place + size
+        if stop <= place or stop > end:
+            return
+        yield kind, start, stop
+        place = stop
+
+
+def _mp4_matrix(file: BinaryIO, size: int, track: int) -> np.ndarray:
+    """(2, 2), the matrix of a track times that of the whole movie."""
+    movie = next((box for box in _boxes(file, 0, size) if box[0] == b"moov"), None)
+    whole = np.eye(2)
+    for kind, start, stop in _boxes(file, *movie[1:]) if movie else ():
+        if kind == b"mvhd":
+            whole = _matrix(file, start, (36, 48))
+        elif kind == b"trak":
+            header = next((place for name, place, _ in _boxes(file, start, stop) if name == b"tkhd"), None)
+            if header is not None and _track_number(file, header) == track:
+                return _matrix(file, header, (40, 52)) @ whole
+    return np.eye(2)
+
+
+def _track_number(file: BinaryIO, place: int) -> int:
+    file.seek(place)
+    head = file.read(24)
+    return struct.unpack_from(">I", head, 20 if head[:1] == b"\1" else 12)[0] if len(head) == 24 else -1
+
+
+def _matrix(file: BinaryIO, place: int, offsets: tuple[int, int]) -> np.ndarray:
+    """The matrix (2, 2) that stands at one offset in version 0 of a header and at the other in version 1."""
+    file.seek(place)
+    head = file.read(100)
+    offset = offsets[head[:1] == b"\1"]
+    if len(head) < offset + 20:
+        return np.eye(2)
+    a, b, _, c, d = struct.unpack_from(">5i", head, offset)
+    return np.array([[a, b], [c, d]], np.float64) / (1 << 16)

@@ -2,7 +2,7 @@
 
 Shape legend: F frames, H height, W width, T steps of a video's time axis.
 
-Turning a picture upright swaps its sides, and the number of its tokens stays: rotation is not read.
+Turning a picture upright swaps its sides, and the number of its tokens stays: so it does not matter here.
 """
 
 from collections.abc import Iterator, Sequence

@@ -11,7 +11,7 @@ import av
 import numpy as np
 
 from .container_gve import Container
-from .convert_gve import Converter, SizeRule, frame_rgb, resize_frames
+from .convert_gve import Converter, SizeRule, frame_rgb, resize_frames, stored_orientation
 from .index_gve import Reading, Sampling, UnreliableError, by_index, uniform_indices
 from .scan_gve import by_scan
 from .source_gve import Budget, Limits, Opened, VideoSource, open_source, source_name, unreadable
@@ -72,11 +72,13 @@ class VideoInfo(NamedTuple):
     exact: bool  # whether `total` is a count and not a guess
     fps: float | None
     duration: float | None  # seconds, or None; a guess where the clock may restart (MPEG-TS, MPEG-PS, FLV)
-    width: int  # pixels, as stored; `read_video` turns pictures upright, which may exchange the sides
+    width: int  # pixels of the picture as it is shown
     height: int
+    rotation: int  # degrees counter-clockwise by which the stored picture is turned for showing
     codec: str
     container: str
     pixel_aspect: float  # width of a pixel over its height; frames are never stretched by it
+    mirrored: bool = False  # left to right after that turn, as selfies are
 
 
 def video_info(source: VideoSource, *, limits: Limits | None = None) -> VideoInfo:
@@ -86,24 +88,27 @@ def video_info(source: VideoSource, *, limits: Limits | None = None) -> VideoInf
         budget = Budget(opened.name, limits)
         if opened.webp:
             with open_animation(opened, budget) as (image, places):
-                return VideoInfo(len(places), True, None, None, *image.size, "webp", "webp", 1.0)
+                return VideoInfo(len(places), True, None, None, *image.size, 0, "webp", "webp", 1.0)
         with Container(opened, budget, quick=True) as container:
             found = container.stream
             duration = _duration(container)
             fps = float(found.average_rate) if found.average_rate else None
             total, exact = _count(container, duration, fps)
-            if not (found.width and found.height):
+            sides = (found.width, found.height)
+            shown = stored_orientation(opened, container.container.format.name, found.id)
+            if not all(sides):
                 raise unreadable(opened.name, "no size of its frames in its headers")
             return VideoInfo(
                 total,
                 exact,
                 fps,
                 duration,
-                found.width,
-                found.height,
+                *(sides[::-1] if shown.swapped else sides),
+                rotation=shown.degrees,
                 codec=container.context.codec.canonical_name,
                 container=container.container.format.name,
                 pixel_aspect=float(found.sample_aspect_ratio or 1),
+                mirrored=shown.mirrored,
             )
 
 

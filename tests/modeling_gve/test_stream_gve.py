@@ -45,7 +45,11 @@ def test_every_display_matrix(matrix):
     in_track = with_matrix(plain, matrix)
     for data in (in_track, with_matrix(plain, matrix, "mvhd"), remux(in_track, "matroska")):
         assert np.array_equal(read_video(data, 3).frames, expected)
-        half = (expected.shape[1] // 2, expected.shape[2] // 2)
+        info = video_info(data)
+        assert (info.height, info.width) == expected.shape[1:3]
+        turned = np.rot90(stored, info.rotation // 90, (1, 2))
+        assert np.array_equal(np.flip(turned, 2) if info.mirrored else turned, expected)
+        half = (info.height // 2, info.width // 2)
         exact, fast = (read_video(data, 3, half, resize=way).frames for way in ("exact", "fast"))
         assert np.array_equal(exact, resize_frames(expected, *half))
         assert np.abs(fast.astype(int) - exact).mean() < 3
@@ -59,6 +63,7 @@ def test_two_matrices_are_multiplied():
     data = with_matrix(with_matrix(plain, (0, 1, -1, 0)), (-1, 0, 0, 1), "mvhd")
     expected = np.flip(np.rot90(read_video(plain, 2).frames, -1, (1, 2)), 2)
     assert np.array_equal(read_video(data, 2).frames, expected)
+    assert video_info(data).mirrored and (video_info(data).height, video_info(data).width) == (96, 64)
 
 
 def see_through(index):
