@@ -14,15 +14,8 @@ import pytest
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1200,1000",
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update", "--window-size=1200,1000"),
 )
 PATIENCE = 60
 """Seconds until a page must be there, or show what it was asked for, on a machine that does much else."""
@@ -38,35 +31,13 @@ def skip_without_browser():
 
 @contextmanager
 def serve(command, folder):
-    """Run a page's server until the block ends.
-
-    Args:
-        command: Arguments of Python.
-        folder: Where it runs.
-
-    Yields:
-        The page's address, and the list of lines that the server wrote, which grows.
-    """
+    """Run a page's server, by arguments of Python; yields its address and the growing list of lines that it wrote."""
     # a proxy that nobody is: what the server would fetch from elsewhere fails, and is told of in its output
-    nowhere = "http://127.0.0.1:9"
-    environment = os.environ | {
-        "HTTP_PROXY": nowhere,
-        "HTTPS_PROXY": nowhere,
-        "NO_PROXY": "127.0.0.1,localhost",
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONUNBUFFERED": "1",
-        "OMP_NUM_THREADS": "1",
-        "TMPDIR": str(folder),
-    }
-    process = subprocess.Popen(
-        [sys.executable, *map(str, command)],
-        cwd=folder,
-        env=environment,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9") | {"NO_PROXY": "127.0.0.1,localhost"}
+    flags = dict.fromkeys(("HF_HUB_OFFLINE", "PYTHONUNBUFFERED", "OMP_NUM_THREADS"), "1")
+    environment = os.environ | proxies | flags | {"TMPDIR": str(folder)}
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen([sys.executable, *map(str, command)], cwd=folder, env=environment, **pipes)
     lines = []
     reader = threading.Thread(target=lambda: lines.extend(process.stdout), daemon=True)
     reader.start()

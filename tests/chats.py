@@ -5,7 +5,6 @@ import torch
 
 
 def chat(row, system=None):
-    """A row as the chat that transformers renders."""
     content = []
     if isinstance(row, str):
         row = {"video": row} if row.endswith(".mp4") else {"text": row}
@@ -35,11 +34,9 @@ def assert_same(ours, theirs):
 
 @torch.no_grad()
 def vectors(model, processor, rows, dim=None, **kwargs):
-    """(N, D) as the model gives them."""
     return model(**processor.prepare(rows, **kwargs), truncate_dim=dim).embeddings.numpy()
 
 
 def far(left, right):
-    """The largest difference of two arrays of one shape."""
     assert np.asarray(left).shape == np.asarray(right).shape
     return np.abs(np.asarray(left) - np.asarray(right)).max()

@@ -1,7 +1,13 @@
 import os
 
+import pytest
 import torch
 
 # the models are so small that a second thread costs more than it brings, above all beside other processes
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
 torch.set_num_threads(1)
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")

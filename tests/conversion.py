@@ -17,7 +17,7 @@ def build(family="qwen2_5_vl"):
 
 
 def run(arguments, *, check=True):
-    """The summary of a conversion that must succeed; without `check` the result is not loaded for comparison."""
+    """The summary of a conversion; without `check` the result is not loaded for comparison."""
     with pytest.MonkeyPatch.context() as patch:
         lines = []
         patch.setattr(sys, "stdout", types.SimpleNamespace(write=lines.append, flush=lambda: None))
@@ -28,7 +28,6 @@ def run(arguments, *, check=True):
 
 
 def refused(arguments, capsys):
-    """The message of a conversion that must fail."""
     assert convert.main([str(argument) for argument in arguments]) == 2
     shown = capsys.readouterr()
     assert not shown.out
@@ -40,7 +39,6 @@ def read(folder, name):
 
 
 def samples():
-    """A text, an image and a video of 16 seconds with a text."""
     rows = ["a red circle", {"image": torch.full((3, 64, 64), 90, dtype=torch.uint8).permute(1, 2, 0).numpy()}]
     frames = (torch.arange(8 * 48 * 48 * 3) % 251).to(torch.uint8).view(8, 48, 48, 3).numpy()
     video = {"array": frames, "video_metadata": {"fps": 0.5, "total_num_frames": 8}}

@@ -23,18 +23,7 @@ from gve.trainers.encoders import LiveEncoder, OutsideEncoder
 
 
 class World(NamedTuple):
-    """What the entrances need.
-
-    Attributes:
-        samples: The files.
-        folder: Where they lie.
-        saved: The embedder's folder.
-        model: It as AutoModel opens it.
-        processor: Its processor.
-        ours: It as a GVESentenceTransformer.
-        plain: It as a SentenceTransformer.
-        width: D.
-    """
+    """What the entrances need: files, and an embedder of D = `width` as each class opens it from the folder `saved`."""
 
     samples: list[Sample]
     folder: Path
@@ -51,10 +40,17 @@ class World(NamedTuple):
             return self.model(**features).embeddings.numpy()
 
 
-def _chat(world: World, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    return world.processor.apply_chat_template(
-        [[{"role": "user", "content": items}]], tokenize=True, return_dict=True, return_tensors="pt"
-    )
+def _turn(item):
+    return {"role": "user", "content": [item]}
+
+
+def _prepared(row_of):
+    return lambda world, sample: world.vectors(world.processor.prepare([row_of(sample)]))
+
+
+def _chat(world, item):
+    options = {"tokenize": True, "return_dict": True, "return_tensors": "pt"}
+    return world.vectors(world.processor.apply_chat_template([[_turn(item)]], **options))
 
 
 def _data_address(sample: Sample) -> str:
@@ -86,15 +82,16 @@ def named(sample: Sample) -> dict[str, Any]:
     return {"bytes": None, "path": str(sample.path)}
 
 
-def _pair(sample: Sample, medium: dict[str, Any]) -> dict[str, Any]:
-    """A row of training whose query and target are the file; a query without instruction is like a document."""
-    side = {"text": None, "image": None, "video": None} | {sample.kind: medium}
+def _pair(sample: Sample) -> dict[str, Any]:
+    """A row of training that has the file on both sides, in bytes and by its path; without instruction both are alike."""
+    empty = {"text": None, "image": None, "video": None}
+    sides = {"query": empty | {sample.kind: stored(sample)}, "target": empty | {sample.kind: named(sample)}}
     facts = {"query_facts": [], "target_facts": [], "negatives": [], "group": "", "kind": "made"}
-    return {"id": "0", "task": "v2v", "instruction": "", "query": side, "target": side, **facts}
+    return {"id": "0", "task": "v2v", "instruction": "", **sides, **facts}
 
 
-def _collated(world: World, sample: Sample, medium: dict[str, Any]) -> np.ndarray:
-    batch = PairCollator(world.processor)([_pair(sample, medium)])
+def _collated(world: World, sample: Sample) -> np.ndarray:
+    batch = PairCollator(world.processor)([_pair(sample)])
     sides = [
         {key.removeprefix(side): value for key, value in batch.items() if key.startswith(side)}
         for side in ("query_", "target_")
@@ -102,9 +99,10 @@ def _collated(world: World, sample: Sample, medium: dict[str, Any]) -> np.ndarra
     return np.concatenate([world.vectors(features) for features in sides])
 
 
-def _shared(world: World, sample: Sample, medium: dict[str, Any]) -> np.ndarray:
+def _shared(world: World, sample: Sample) -> np.ndarray:
     """The batch of a trainer that reads each medium once: bytes of videos are normalised on the device."""
-    batch = PairCollator(world.processor, share_media=True)([_pair(sample, medium)])
+    pair = _pair(sample)
+    batch = PairCollator(world.processor, share_media=True)([pair | {"target": pair["query"]}])
     media = dict(batch["query_media"])
     if "pixel_values_videos" in media:
         media["pixel_values_videos"] = world.processor.video_processor.normalise(media["pixel_values_videos"])
@@ -113,17 +111,9 @@ def _shared(world: World, sample: Sample, medium: dict[str, Any]) -> np.ndarray:
     return np.concatenate([world.vectors(features) for features in sides])
 
 
-def _sides(encode: Any, sample: Sample, medium: dict[str, Any]) -> np.ndarray:
+def _sides(encode: Any, sample: Sample) -> np.ndarray:
     """Probing and mining embed both sides of rows."""
-    return np.concatenate([encode([_pair(sample, medium)], side) for side in ("query", "target")])
-
-
-def _live(world: World, sample: Sample, medium: dict[str, Any]) -> np.ndarray:
-    return _sides(LiveEncoder(world.plain, PairCollator(world.processor)), sample, medium)
-
-
-def _outside(world: World, sample: Sample, medium: dict[str, Any]) -> np.ndarray:
-    return _sides(OutsideEncoder(world.ours), sample, medium)
+    return np.concatenate([encode([_pair(sample)], side) for side in ("query", "target")])
 
 
 def _found_by_page(world: World, sample: Sample) -> np.ndarray:
@@ -135,19 +125,15 @@ def _found_by_page(world: World, sample: Sample) -> np.ndarray:
 
 
 ENTRANCES: dict[str, Callable[[World, Sample], Any]] = {
-    "prepare, bare path": lambda w, s: w.vectors(w.processor.prepare([s.path])),
-    "prepare, chat": lambda w, s: w.vectors(
-        w.processor.prepare([{"role": "user", "content": [{"type": s.kind, s.kind: str(s.path)}]}])
+    "prepare, bare path": _prepared(lambda s: s.path),
+    "prepare, chat": _prepared(lambda s: _turn({"type": s.kind, s.kind: str(s.path)})),
+    "prepare, file address": _prepared(lambda s: {s.kind: s.path.as_uri()}),
+    "prepare, data address": _prepared(lambda s: {s.kind: _data_address(s)}),
+    "prepare, address in a chat": _prepared(
+        lambda s: _turn({"type": f"{s.kind}_url", f"{s.kind}_url": {"url": _data_address(s)}})
     ),
-    "prepare, file address": lambda w, s: w.vectors(w.processor.prepare([{s.kind: s.path.as_uri()}])),
-    "prepare, data address": lambda w, s: w.vectors(w.processor.prepare([{s.kind: _data_address(s)}])),
-    "prepare, address in a chat": lambda w, s: w.vectors(
-        w.processor.prepare(
-            [{"role": "user", "content": [{"type": f"{s.kind}_url", f"{s.kind}_url": {"url": _data_address(s)}}]}]
-        )
-    ),
-    "apply_chat_template": lambda w, s: w.vectors(_chat(w, [{"type": s.kind, s.kind: str(s.path)}])),
-    "apply_chat_template, address": lambda w, s: w.vectors(_chat(w, [{"type": s.kind, "url": s.path.as_uri()}])),
+    "apply_chat_template": lambda w, s: _chat(w, {"type": s.kind, s.kind: str(s.path)}),
+    "apply_chat_template, address": lambda w, s: _chat(w, {"type": s.kind, "url": s.path.as_uri()}),
     "ours, bare path": lambda w, s: w.ours.encode(str(s.path)),
     "ours, Path as a query": lambda w, s: w.ours.encode_query([s.path], prompt=""),
     "ours, bytes with a path": lambda w, s: w.ours.encode([{"bytes": s.data, "path": s.path.name}]),
@@ -161,12 +147,9 @@ ENTRANCES: dict[str, Callable[[World, Sample], Any]] = {
     "encode_rows, Path as a query": lambda w, s: _rows(w, {s.kind: s.path}, "query", ""),
     "encode_rows, bytes": lambda w, s: _rows(w, {s.kind: stored(s), "text": None}),
     "encode_rows, stored path": lambda w, s: _rows(w, {s.kind: named(s)}),
-    "collator, bytes": lambda w, s: _collated(w, s, stored(s)),
-    "collator, path": lambda w, s: _collated(w, s, named(s)),
-    "collator, shared": lambda w, s: _shared(w, s, stored(s)),
-    "prober, live": lambda w, s: _live(w, s, stored(s)),
-    "prober, live, path": lambda w, s: _live(w, s, named(s)),
-    "prober, outside": lambda w, s: _outside(w, s, stored(s)),
-    "prober, outside, path": lambda w, s: _outside(w, s, named(s)),
+    "collator": _collated,
+    "collator, shared": _shared,
+    "prober, live": lambda w, s: _sides(LiveEncoder(w.plain, PairCollator(w.processor)), s),
+    "prober, outside": lambda w, s: _sides(OutsideEncoder(w.ours), s),
     "page": _found_by_page,
 }

@@ -7,34 +7,20 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
 
 from hub_server import WRITER
 
 
-class Said(NamedTuple):
-    """How a command ended and what it wrote."""
-
-    code: int
-    out: str
-    err: str
-
-
 class PushProcess:
-    """The process; use it as a context.
-
-    Args:
-        environment: Its environment variables; see `HubServer.environment`.
-    """
+    """The process, with environment variables of its own; use it as a context."""
 
     def __init__(self, environment):
-        self.environment = environment
+        self.environment = os.environ | environment
 
     def __enter__(self):
-        command = [sys.executable, str(Path(__file__).resolve())]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self.process = subprocess.Popen(command, env=os.environ | self.environment, **pipes)
+        self.process = subprocess.Popen([sys.executable, __file__], env=self.environment, **pipes)
         return self
 
     def __exit__(self, *error):
@@ -42,21 +28,19 @@ class PushProcess:
         self.process.communicate()
 
     def send(self, *arguments, token=WRITER):
-        """Begin a command."""
-        request = {"argv": [str(one) for one in arguments], "token": token}
-        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.write(json.dumps({"argv": list(map(str, arguments)), "token": token}) + "\n")
         self.process.stdin.flush()
 
     def interrupt(self):
         self.process.send_signal(signal.SIGINT)
 
     def receive(self):
+        """How the command ended (code), and what it wrote (out, err)."""
         line = self.process.stdout.readline()
         assert line, "the process has ended"
-        return Said(**json.loads(line))
+        return SimpleNamespace(**json.loads(line))
 
     def push(self, *arguments, **options):
-        """Run a command to its end."""
         self.send(*arguments, **options)
         return self.receive()
 
@@ -68,15 +52,14 @@ def _serve():
     from gve.model_cards.push import main
 
     for line in sys.stdin:
-        request, out = json.loads(line), io.StringIO()
+        request, out, start = json.loads(line), io.StringIO(), messages.tell()
         os.environ.pop("HF_TOKEN", None)
         if request["token"] is not None:
             os.environ["HF_TOKEN"] = request["token"]
-        start = messages.tell()
         with contextlib.redirect_stdout(out):
             code = main(request["argv"])
-        err = messages.getvalue()[start:]
-        answers.write(json.dumps({"code": code, "out": out.getvalue(), "err": err}) + "\n")
+        said = {"code": code, "out": out.getvalue(), "err": messages.getvalue()[start:]}
+        answers.write(json.dumps(said) + "\n")
         answers.flush()
 
 

@@ -1,7 +1,6 @@
 """A Hub on 127.0.0.1 for tests: HTTP around the answers of `hub_api`, with faults on demand and a log of requests.
 
-The libraries find it by HF_ENDPOINT alone, with Xet off; nothing in them is changed. `HubServer.environment` is what a
-process needs.
+The libraries find it by HF_ENDPOINT alone, with Xet off; nothing in them is changed.
 """
 
 import hashlib
@@ -9,50 +8,30 @@ import re
 import threading
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from hub_api import Answer, HubApi, Request, User, refused
-from hub_store import Store
+from hub_api import Answer, HubApi, Request, Store, refused
 
-WRITER, READER, STRANGER = "hf_of_the_writer", "hf_of_the_reader", "hf_of_a_stranger"
-USERS = {
-    WRITER: User("ada", ("org",)),
-    READER: User("bob", ("org",), role="read"),
-    STRANGER: User("eve"),
-}
-CHUNK = 1 << 16
+WRITER, READER = "hf_of_the_writer", "hf_of_the_reader"
+MAY_WRITE = {WRITER: True, READER: False, None: None}
+"""By token."""
 
 
 @dataclass
 class Fault:
-    """What goes wrong with requests whose "METHOD /path" matches.
-
-    Attributes:
-        match: A pattern that is searched for.
-        status: The answer; None never answers.
-        times: Requests that it happens to; None for all.
-    """
+    """What the next `times` requests (None: all) get whose "METHOD /path" matches: a status, or with None no answer."""
 
     match: str
     status: int | None
     times: int | None = 1
 
 
-class Logged(NamedTuple):
-    """A request as the log has it."""
-
-    line: str
-    status: int
-    token: str | None
-
-
 class HubServer:
     """The server; use it as a context."""
 
     def __init__(self):
-        self.store = Store()
-        self.faults, self.log, self.lock, self.released = [], [], threading.Lock(), threading.Event()
+        self.store, self.faults, self.log = Store(), [], []
+        self.lock, self.released = threading.Lock(), threading.Event()
 
     def __enter__(self):
         hub = self
@@ -74,23 +53,15 @@ class HubServer:
         self.server.server_close()
         self.thread.join()
 
-    def environment(self, home, token=WRITER):
-        """Environment variables of a process that uses this Hub; `home` is its cache, None for the token: none."""
-        found = {
-            "HF_ENDPOINT": self.url,
-            "HF_HOME": str(home),
-            "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_OFFLINE": "0",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            "NO_PROXY": "127.0.0.1",
-        }
-        return found if token is None else found | {"HF_TOKEN": token}
+    def environment(self, home):
+        """Environment variables of a process that uses this Hub and has its cache in `home`."""
+        off = {f"HF_HUB_DISABLE_{name}": "1" for name in ("XET", "TELEMETRY", "PROGRESS_BARS")}
+        place = {"HF_ENDPOINT": self.url, "HF_HOME": str(home), "NO_PROXY": "127.0.0.1"}
+        return off | place | {"HF_HUB_OFFLINE": "0", "OMP_NUM_THREADS": "1"}
 
     def requests(self, pattern=""):
-        """What was asked so far."""
-        with self.lock:
-            return [one for one in self.log if re.search(pattern, one.line)]
+        """What was asked so far, each "METHOD /path"."""
+        return [line for line in list(self.log) if re.search(pattern, line)]
 
     def fault_of(self, line):
         """The fault that is due for a request, counted."""
@@ -101,23 +72,10 @@ class HubServer:
                     return fault
         return None
 
-    def note(self, *values):
-        with self.lock:
-            self.log.append(Logged(*values))
-
-
-class _DroppedError(Exception):
-    """The connection is closed in the middle of a body."""
-
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_of = None
-
-    def __getattr__(self, name):
-        if name.startswith("do_"):  # one way for every method
-            return self._run
-        raise AttributeError(name)
 
     def log_message(self, *arguments):
         pass
@@ -126,65 +84,26 @@ class _Handler(BaseHTTPRequestHandler):
         hub, place = self.server_of, urlsplit(self.path)
         line = f"{self.command} {unquote(place.path)}"
         fault = hub.fault_of(line)
-        token = (self.headers["Authorization"] or "").removeprefix("Bearer ") or None
-        status = 0
-        try:
-            if fault and fault.status is None:
-                hub.note(line, 0, token)
-                hub.released.wait()
-                raise _DroppedError
-            if fault:
-                list(self._body())
-                answer = refused(fault.status, "injected")
-            else:
-                answer = self._answer(place, token)
-            status = answer.status
-            hub.note(line, status, token)
-            self._send(answer)
-        except (_DroppedError, OSError):
-            if not status:
-                hub.note(line, 0, token)
+        hub.log.append(line)
+        if fault and fault.status is None:
+            hub.released.wait()
             self.close_connection = True
+            return
+        body = self.rfile.read(int(self.headers["Content-Length"] or 0))
+        self._send(refused(fault.status, "injected") if fault else self._answer(place, body))
 
-    def _answer(self, place, token):
+    do_GET = do_HEAD = do_POST = do_PUT = _run  # noqa: N815
+
+    def _answer(self, place, body):
         hub = self.server_of
         if self.command == "PUT" and place.path.startswith("/storage/"):
-            return self._store(place.path.rpartition("/")[2])
-        body = b"".join(self._body())
-        user = USERS.get(token)
-        if token is not None and user is None:
+            hub.store.uploads[hashlib.sha256(body).hexdigest()] = body
+            return Answer()
+        token = (self.headers["Authorization"] or "").removeprefix("Bearer ") or None
+        if token not in MAY_WRITE:
             return refused(401, "Invalid credentials in Authorization header")
         # names of repositories and revisions are taken apart before they are unquoted
-        query = parse_qs(place.query)
-        return hub.api.answer(Request(self.command, place.path, query, body, user))
-
-    def _body(self):
-        """Chunks of the body, by length or in chunked encoding."""
-        if self.headers["Transfer-Encoding"] == "chunked":
-            return self._chunked()
-        return self._counted(int(self.headers["Content-Length"] or 0))
-
-    def _counted(self, left):
-        while left > 0:
-            piece = self.rfile.read(min(left, CHUNK))
-            if not piece:
-                raise _DroppedError
-            left -= len(piece)
-            yield piece
-
-    def _chunked(self):
-        while size := int(self.rfile.readline().split(b";")[0] or b"0", 16):
-            yield from self._counted(size)
-            self.rfile.readline()
-        self.rfile.readline()
-
-    def _store(self, oid):
-        """An upload to the storage, kept if it is what it says."""
-        content = b"".join(self._body())
-        if hashlib.sha256(content).hexdigest() != oid:
-            return refused(400, f"other content was sent as {oid}")
-        self.server_of.store.blobs[oid] = content
-        return Answer()
+        return hub.api.answer(Request(self.command, place.path, parse_qs(place.query), body, MAY_WRITE[token]))
 
     def _send(self, answer):
         headers = {"Accept-Ranges": "bytes", "X-Request-Id": f"test-{id(answer):x}", **answer.headers}

@@ -69,5 +69,4 @@ DAMAGE = {
 
 
 def broken(data, kind, seed):
-    """A damaged copy."""
     return DAMAGE[kind](data, np.random.default_rng(seed))

@@ -17,7 +17,10 @@ X265 = "log-level=none:pools=none:frame-threads=1:scenecut=0:"
 
 
 class Spec(NamedTuple):
-    """One test file; `options` go to the encoder, `muxing` to the container."""
+    """One test file; `options` and the attributes `settings` go to the encoder, `muxing` to the container.
+
+    A track of sound and a cover picture come before the video.
+    """
 
     codec: str
     container: str
@@ -29,6 +32,10 @@ class Spec(NamedTuple):
     times: str = "even"
     start: int = 0
     rotation: int = 0
+    rate: int = 10
+    settings: dict | None = None
+    sound: bool = False
+    cover: bool = False
 
 
 def h264(container, gop=12, extra="bframes=3:b-pyramid=normal", **kwargs):
@@ -41,12 +48,10 @@ def hevc(container, gop=12, extra="bframes=3", **kwargs):
     return Spec("libx265", container, options, **kwargs)
 
 
-def vp(codec, gop=12, **kwargs):
-    quick = {"cpu-used": "8", "deadline": "realtime"} if kwargs.pop("live", False) else {"cpu-used": "5"}
-    alt = {"auto-alt-ref": "1", "lag-in-frames": "16"} if "deadline" not in quick else {}
-    return Spec(
-        codec, kwargs.pop("container", "webm"), {"g": str(gop), "b": "200k", "threads": "1", **quick, **alt}, **kwargs
-    )
+def vp(codec, gop=12, *, container="webm", live=False, **kwargs):
+    effort = {"cpu-used": "5", "auto-alt-ref": "1", "lag-in-frames": "16"}
+    effort = {"cpu-used": "8", "deadline": "realtime"} if live else effort
+    return Spec(codec, container, {"g": str(gop), "b": "200k", "threads": "1", **effort}, **kwargs)
 
 
 def av1(container, gop=12, **kwargs):
@@ -122,63 +127,68 @@ def picture(index, width, height, seed=0):
     return array
 
 
-def make(spec):
-    """The file's bytes."""
-    with tempfile.TemporaryDirectory() as folder:
-        # some muxers read again what they wrote, by its name
-        return _write(Path(folder) / "video", spec).read_bytes()
+def make(spec, frames=None):
+    """The file's bytes, of moving patterns or of (F, H, W, 3 or, with alpha, 4)."""
+    if frames is None:
+        frames = [picture(index, *spec.size) for index in range(spec.total)]
+    with tempfile.TemporaryDirectory() as folder:  # some muxers read again what they wrote, by its name
+        target = Path(folder) / "video"
+        with av.open(str(target), "w", format=spec.container, options=spec.muxing or {}) as output:
+            _write(output, spec, frames)
+        return target.read_bytes()
 
 
-def _write(target, spec):
-    ticks = Fraction(1, 1000) if spec.times != "even" else Fraction(1, 10)
-    with av.open(str(target), "w", format=spec.container, options=spec.muxing or {}) as output:
-        stream = output.add_stream(spec.codec, rate=10, options=spec.options or {})
-        stream.width, stream.height = spec.size
-        stream.pix_fmt = spec.pix_fmt
-        stream.codec_context.time_base = ticks
-        if spec.rotation:
-            stream.set_display_rotation(spec.rotation)
-        for index, time in enumerate(frame_times(spec)):
-            frame = av.VideoFrame.from_ndarray(picture(index, *spec.size), format="rgb24")
-            frame.pts, frame.time_base = time, ticks
-            output.mux(stream.encode(frame))
-        output.mux(stream.encode())
-    return target
+def _write(output, spec, frames):
+    ticks = Fraction(1, 1000) if spec.times != "even" else Fraction(1, spec.rate)
+    codec = "pcm_s16le" if spec.container == "mov" else "mp2"
+    sound = output.add_stream(codec, rate=32000) if spec.sound else None
+    cover = output.add_stream("png") if spec.cover else None
+    stream = output.add_stream(spec.codec, rate=spec.rate, options=spec.options or {})
+    stream.width, stream.height, stream.pix_fmt = *spec.size, spec.pix_fmt
+    stream.codec_context.time_base = ticks
+    for key, value in (spec.settings or {}).items():
+        setattr(stream.codec_context, key, value)
+    if spec.rotation:
+        stream.set_display_rotation(spec.rotation)
+    if cover is not None:
+        cover.width, cover.height, cover.pix_fmt = 16, 16, "rgb24"
+        cover.disposition = av.stream.Disposition.attached_pic
+        output.mux(cover.encode(av.VideoFrame.from_ndarray(255 - frames[0][:16, :16].copy(), format="rgb24")))
+        output.mux(cover.encode())
+    if sound is not None:
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 2 * 32000), np.int16), format="s16", layout="stereo")
+        silence.sample_rate = 32000
+        output.mux(sound.encode(silence))
+        output.mux(sound.encode())
+    for array, time in zip(frames, frame_times(spec), strict=True):
+        frame = av.VideoFrame.from_ndarray(array, format="rgba" if array.shape[2] == 4 else "rgb24")
+        frame.pts, frame.time_base = time, ticks
+        output.mux(stream.encode(frame))
+    output.mux(stream.encode())
 
 
-def write_all(folder, names=None):
+def write_all(folder):
     """Write the files and return their paths by name."""
-    paths = {}
-    for name in names or SPECS:
-        paths[name] = folder / name
-        paths[name].write_bytes(make(SPECS[name]))
-    return paths
+    for name, spec in SPECS.items():
+        (folder / name).write_bytes(make(spec))
+    return {name: folder / name for name in SPECS}
 
 
 def remux(data, container, *, muxing=None, shift=0, stretch=1, change=bytes):
-    """The same packets in another container, moved in time by `shift` ticks, `stretch` times apart, their bytes changed."""
+    """The same packets in another container, moved by `shift` ticks, `stretch` times apart, their bytes changed."""
+    return retimed(data, container, lambda tick: tick * stretch + shift, muxing=muxing, content=change)
+
+
+def retimed(data, container, change=int, part=slice(None), *, muxing=None, content=bytes):
+    """Some of the packets in another container, their presentation and decoding times both changed by a function."""
     target = io.BytesIO()
     with av.open(io.BytesIO(data)) as source, av.open(target, "w", format=container, options=muxing or {}) as output:
         stream = output.add_stream_from_template(source.streams.video[0])
-        for old_packet in source.demux(source.streams.video[0]):
-            if not old_packet.size:
-                continue
-            packet = av.Packet(change(bytes(old_packet)))
-            packet.pts = old_packet.pts * stretch + shift
-            packet.dts = None if old_packet.dts is None else old_packet.dts * stretch + shift
-            packet.duration, packet.time_base = old_packet.duration, old_packet.time_base
-            packet.is_keyframe, packet.stream = old_packet.is_keyframe, stream
-            output.mux(packet)
-    return target.getvalue()
-
-
-def retimed(data, container, change=int, part=slice(None)):
-    """Some of the packets in another container, their presentation and decoding times both changed by a function."""
-    target = io.BytesIO()
-    with av.open(io.BytesIO(data)) as source, av.open(target, "w", format=container) as output:
-        stream = output.add_stream_from_template(source.streams.video[0])
-        for packet in [packet for packet in source.demux(source.streams.video[0]) if packet.size][part]:
-            packet.pts, packet.dts, packet.stream = change(packet.pts), change(packet.dts), stream
+        for before in [packet for packet in source.demux(source.streams.video[0]) if packet.size][part]:
+            packet = av.Packet(content(bytes(before)))
+            packet.pts, packet.dts = (None if tick is None else change(tick) for tick in (before.pts, before.dts))
+            packet.duration, packet.time_base = before.duration, before.time_base
+            packet.is_keyframe, packet.stream = before.is_keyframe, stream
             output.mux(packet)
     return target.getvalue()
 

@@ -11,17 +11,15 @@ import numpy as np
 from picture_corpus import LOSSY, PICTURES, scene
 from video_corpus import ANIMATIONS, VIDEOS, WIDE, frames_of, make_video
 
+from gve import build_tiny
+
 LOSSY_VIDEO = 20.0
 
 
 class Sample(NamedTuple):
-    """A file.
+    """A file of a kind ("image" or "video"), and what it `shows`: (H, W, 3) or (F, H, W, 3).
 
-    Attributes:
-        path: Where it lies.
-        kind: "image" or "video".
-        shows: (H, W, 3) or (F, H, W, 3), what is to be seen in it.
-        loss: Grey levels by which a reader may differ from that, on average over the pixels.
+    A reader may differ from that by `loss` grey levels, on average over the pixels.
     """
 
     path: Path
@@ -36,19 +34,16 @@ class Sample(NamedTuple):
 
     @property
     def data(self) -> bytes:
-        """The file's bytes."""
         return self.path.read_bytes()
 
 
-def write_corpus(folder: Path) -> list[Sample]:
-    """Write every file into a folder; the same pictures each time, though some encoders vary by a few bytes.
+def smallest():
+    architecture = {"vision_depth": 1, "vision_hidden": 32, "text_layers": 1, "text_hidden": 32, "heads": 2}
+    return build_tiny(["Find it."], frame_size=48, num_frames=4, vocab_size=300, **architecture)
 
-    Args:
-        folder: An existing one.
 
-    Returns:
-        The files, each of another content.
-    """
+def write_corpus(folder):
+    """Write every file into a folder; the same pictures each time, though some encoders vary by a few bytes."""
     samples = []
     for name, make in PICTURES.items():
         data, shows, loss = make(scene(zlib.crc32(name.encode("utf-8", "surrogateescape"))))
@@ -62,6 +57,6 @@ def write_corpus(folder: Path) -> list[Sample]:
     return samples
 
 
-def _written(path: Path, data: bytes, kind: str, shows: np.ndarray, loss: float) -> Sample:
+def _written(path, data, kind, shows, loss):
     path.write_bytes(data)
     return Sample(path, kind, shows, loss)

@@ -24,11 +24,11 @@ def mixed_rows(tasks):
         (media(video=videos[0]), media(image=image, video=videos[3]), media(video=videos[3])),
         (media(text="green"), media(text="a green square moves 2"), media(image=image)),
     ]
-    model = tasks["t2v"][0]
-    return [
-        model | {"id": f"m{number}", "query": query, "target": target, "negatives": [negative], "query_facts": []}
-        for number, (query, target, negative) in enumerate(sides)
-    ]
+    rows = []
+    for number, (query, target, negative) in enumerate(sides):
+        row = {"id": f"m{number}", "query": query, "target": target, "negatives": [negative], "query_facts": []}
+        rows.append(tasks["t2v"][0] | row)
+    return rows
 
 
 def columns_of(batch):
@@ -36,7 +36,6 @@ def columns_of(batch):
 
 
 def step(model, loss, batch):
-    """The loss and the gradients of one backward."""
     model.zero_grad()
     columns, labels = columns_of(batch)
     value = loss(columns, labels)

@@ -1,6 +1,6 @@
 """Small pictures of every kind that Pillow reads, each with what is to be seen on it.
 
-Shape legend: H height, W width.
+Shape legend: F frames, H height, W width.
 """
 
 import io
@@ -13,6 +13,19 @@ import PIL.Image
 import PIL.PngImagePlugin
 
 EXIF_ORIENTATION = 0x0112
+ODD_NAMES = ("100%25 of [it]{1}*", "why? #1 & 'two'", "two\nlines", "-dash", "caf\u00e9 \u65e5\u672c", "frame_%03d")
+ODD_NAMES += (b"latin caf\xe9".decode("utf-8", "surrogateescape"),)
+TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    1: lambda frames: frames,
+    2: lambda frames: frames[:, :, ::-1],
+    3: lambda frames: frames[:, ::-1, ::-1],
+    4: lambda frames: frames[:, ::-1],
+    5: lambda frames: frames.swapaxes(1, 2),
+    6: lambda frames: np.rot90(frames, -1, (1, 2)),
+    7: lambda frames: frames.swapaxes(1, 2)[:, ::-1, ::-1],
+    8: lambda frames: np.rot90(frames, 1, (1, 2)),
+}
+"""What is to be seen of (F, H, W, 3) stored frames, by the number of the turn in EXIF."""
 LOSSY = 4.0
 """Grey levels by which a lossy file may differ from the picture, on average over its pixels."""
 
@@ -32,12 +45,10 @@ def scene(seed: int, width: int = 48, height: int = 36) -> np.ndarray:
 
 
 def grey_of(rgb: np.ndarray) -> np.ndarray:
-    """(H, W) of the first channel."""
     return np.ascontiguousarray(rgb[..., 0])
 
 
 def as_rgb(grey: np.ndarray) -> np.ndarray:
-    """(H, W, 3) of grey levels."""
     return np.repeat(grey[..., None], 3, axis=2)
 
 
@@ -53,7 +64,6 @@ def on_white(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 
 def saved(image: PIL.Image.Image | np.ndarray, form: str, **options) -> bytes:
-    """The bytes of a file."""
     if isinstance(image, np.ndarray):
         image = PIL.Image.fromarray(image)
     target = io.BytesIO()
@@ -106,8 +116,6 @@ def palette(form: str, *, clear: bool = False, colours: int = 200, **options) ->
 
 
 def deep_grey(form: str, mode: str = "I;16", **options) -> Callable[[np.ndarray], Made]:
-    """Levels of 0 to 65535."""
-
     def make(rgb):
         levels = grey_of(rgb).astype(np.uint16) * 257
         kind = {"I": np.int32, "I;16B": ">u2"}.get(mode, np.uint16)
@@ -122,23 +130,10 @@ def floats(rgb: np.ndarray) -> Made:
     return saved(PIL.Image.fromarray(levels), "TIFF"), as_rgb(grey_of(rgb)), 0.0
 
 
-def ink(form: str, loss: float) -> Callable[[np.ndarray], Made]:
-    return lambda rgb: (saved(PIL.Image.fromarray(rgb).convert("CMYK"), form), rgb, loss)
-
-
 def stored(upright: np.ndarray, orientation: int) -> np.ndarray:
     """How a camera that is held in one of eight ways writes an upright picture."""
-    turned = {
-        1: upright,
-        2: upright[:, ::-1],
-        3: upright[::-1, ::-1],
-        4: upright[::-1],
-        5: upright.swapaxes(0, 1),
-        6: np.rot90(upright, 1),
-        7: upright.swapaxes(0, 1)[::-1, ::-1],
-        8: np.rot90(upright, -1),
-    }
-    return np.ascontiguousarray(turned[orientation])
+    back = {6: 8, 8: 6}.get(orientation, orientation)
+    return np.ascontiguousarray(TURNS[back](upright[None])[0])
 
 
 def held_grey(rgb: np.ndarray) -> Made:
@@ -149,8 +144,6 @@ def held_grey(rgb: np.ndarray) -> Made:
 
 
 def held(form: str, orientation: int, loss: float = LOSSY, **options) -> Callable[[np.ndarray], Made]:
-    """With an EXIF tag that says how the camera was held."""
-
     def make(rgb):
         exif = PIL.Image.Exif()
         exif[EXIF_ORIENTATION] = orientation
@@ -167,8 +160,6 @@ def with_profile(rgb: np.ndarray) -> Made:
 
 
 def first_of(form: str, loss: float = 0.0, **options) -> Callable[[np.ndarray], Made]:
-    """Several pages, the first of which is the picture."""
-
     def make(rgb):
         others = [PIL.Image.fromarray(255 - rgb), PIL.Image.fromarray(rgb[::-1].copy())]
         return saved(rgb, form, save_all=True, append_images=others, **options), rgb, loss
@@ -177,47 +168,14 @@ def first_of(form: str, loss: float = 0.0, **options) -> Callable[[np.ndarray], 
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
-    """One piece of a PNG file."""
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def png(width: int, height: int, depth: int, colour: int, lines: bytes, *, interlaced: bool = False) -> bytes:
-    """A PNG file of unfiltered lines."""
-    head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
-
-
-def _lines(array: np.ndarray) -> bytes:
-    return b"".join(b"\0" + np.ascontiguousarray(line).tobytes() for line in array)
-
-
-def deep_colour(rgb: np.ndarray) -> Made:
-    """16 bits a channel, which Pillow cannot write."""
-    height, width = rgb.shape[:2]
-    return png(width, height, 16, 2, _lines(rgb.astype(">u2") * 257)), rgb, 0.0
-
-
-def interlaced(rgb: np.ndarray) -> Made:
-    """Adam7, which Pillow cannot write."""
-    passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
-    height, width = rgb.shape[:2]
-    lines = b"".join(_lines(rgb[top::down, left::right]) for top, left, down, right in passes)
-    return png(width, height, 8, 2, lines, interlaced=True), rgb, 0.0
-
-
 def one_colour_clear(rgb: np.ndarray) -> Made:
-    """A PNG without alpha, one colour of which is transparent."""
     colour = tuple(int(value) for value in rgb[0, 0])
     seen = rgb.copy()
     seen[(rgb == rgb[0, 0]).all(-1)] = 255
     return saved(rgb, "PNG", transparency=colour), seen, 0.0
-
-
-def photoshop(rgb: np.ndarray) -> Made:
-    """A PSD of one layer, which Pillow cannot write."""
-    height, width = rgb.shape[:2]
-    head = b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, height, width, 8, 3)
-    return head + bytes(12) + bytes(2) + np.moveaxis(rgb, 2, 0).tobytes(), rgb, 0.0
 
 
 def still_apng(rgb: np.ndarray) -> Made:
@@ -230,8 +188,6 @@ def still_apng(rgb: np.ndarray) -> Made:
 
 
 def with_words(words: str) -> Callable[[np.ndarray], Made]:
-    """A PNG with a remark before its picture."""
-
     def make(rgb):
         remark = PIL.PngImagePlugin.PngInfo()
         remark.add_text("Comment", words)
@@ -263,7 +219,7 @@ PICTURES: dict[str, Callable[[np.ndarray], Made]] = {
     "plain.jpg": lossy("JPEG", quality=90),
     **{f"held_{number}.jpg": held("JPEG", number, quality=90) for number in range(1, 9)},
     "grey.jpg": grey("JPEG", LOSSY, quality=90),
-    "ink.jpg": ink("JPEG", LOSSY),
+    "ink.jpg": lossy("JPEG", "CMYK"),
     "progressive.jpg": lossy("JPEG", quality=90, progressive=True),
     "profile.jpg": with_profile,
     "CAMERA.JPG": lossy("JPEG", quality=90),
@@ -277,8 +233,6 @@ PICTURES: dict[str, Callable[[np.ndarray], Made]] = {
     "one_colour_clear.png": one_colour_clear,
     "two_levels.png": two_levels("PNG"),
     "deep_grey.png": deep_grey("PNG"),
-    "deep_colour.png": deep_colour,
-    "interlaced.png": interlaced,
     "held.png": held("PNG", 6, 0.0),
     "still_apng.png": still_apng,
     "remark.png": with_words("acTL " * 4),
@@ -309,7 +263,6 @@ PICTURES: dict[str, Callable[[np.ndarray], Made]] = {
     "plain.tga": exact("TGA"),
     "icon.ico": lambda rgb: (saved(rgb, "ICO", sizes=[rgb.shape[1::-1]]), rgb, 0.0),
     "stream.j2k": exact("JPEG2000", no_jp2=True),
-    "plain.psd": photoshop,
     "plain.pcx": exact("PCX"),
     "plain.qoi": exact("QOI"),
     "dot.png": sized(1, 1),
@@ -322,13 +275,7 @@ PICTURES: dict[str, Callable[[np.ndarray], Made]] = {
     "really_gif.png": palette("GIF"),
     "webp_without_suffix": exact("WEBP", lossless=True),
     "bmp.unknown": exact("BMP"),
-    "100%25 of [it]{1}*.png": exact("PNG"),
-    "why? #1 & 'two'.png": exact("PNG"),
     "photo.jpg?w=100": lossy("JPEG", quality=90),
-    "two\nlines.png": exact("PNG"),
-    "-dash.png": exact("PNG"),
-    "caf\u00e9 \u65e5\u672c.png": exact("PNG"),
-    b"latin caf\xe9.png".decode("utf-8", "surrogateescape"): exact("PNG"),
-    "frame_%03d.png": exact("PNG"),
+    **{f"{name}.png": exact("PNG") for name in ODD_NAMES},
 }
 """Name of the file to how it is made of a scene."""

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import av
 import numpy as np
 from datasets import Dataset
 from PIL import Image
@@ -18,6 +17,7 @@ from uvrb_folder import make_tables, write_uvrb
 from gve import build_tiny, save_embedder
 from gve.hub_datasets.schema import TASKS, media, pair_features
 from gve.hub_datasets.uvrb import SETS, instructions
+from gve.video_writer import encode_mp4
 
 ROOT = Path(__file__).parents[1]
 VIDEOS = (".mp4", ".mkv", ".webm", ".mov")
@@ -25,21 +25,19 @@ IMAGES = (".png", ".jpg", ".jpeg")
 
 
 class Block(NamedTuple):
-    """A fenced block, the heading above it and the line that it begins on."""
+    """A fenced block and the heading above it."""
 
     language: str
     heading: str
-    line: int
     code: str
 
 
 def read_blocks(text):
-    """Every fenced block of a Markdown text."""
     blocks, heading, fence, kept = [], "", None, []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for line in text.splitlines():
         opened = re.match(r"\s*```(\w*)", line)
         if fence is not None and opened:
-            blocks.append(Block(fence, heading, number - len(kept), "\n".join(kept) + "\n"))
+            blocks.append(Block(fence, heading, "\n".join(kept) + "\n"))
             fence = None
         elif opened:
             fence, kept = opened[1], []
@@ -51,27 +49,27 @@ def read_blocks(text):
     return blocks
 
 
-def clip_bytes(folder):
+def python_of(page, heading=None):
+    """All Python of a page, or of what stands under one heading."""
+    blocks = read_blocks(page.read_text(encoding="utf-8"))
+    code = [block.code for block in blocks if block.language == "python" and heading in (None, block.heading)]
+    assert code, f"no Python in {page}"
+    return "".join(code)
+
+
+def clip_bytes():
     """An encoded video of twelve frames: a bright square that moves to the right."""
-    path = folder / "clip.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=12)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for number in range(12):
-            frame = np.zeros((48, 64, 3), dtype=np.uint8)
-            frame[16:32, 4 * number : 4 * number + 16] = 255
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-    content = path.read_bytes()
-    path.unlink()
-    return content
+    frames = np.zeros((12, 48, 64, 3), dtype=np.uint8)
+    for number, frame in enumerate(frames):
+        frame[16:32, 4 * number : 4 * number + 16] = 255
+    return encode_mp4(frames, 12)
 
 
 def build_hub(folder):
     """The repositories that snippets name, as local folders `org/...`."""
     org = folder / "org"
     org.mkdir(parents=True)
-    clip = clip_bytes(folder)
+    clip = clip_bytes()
     save_embedder(org / "gve", *build_tiny(["a square moves to the right", "find the video"]), prompts=instructions())
     (org / "uvrb").mkdir()
     write_uvrb(org / "uvrb", {name: _tables(name, clip) for name in SETS})
@@ -94,18 +92,9 @@ def _write_uvrd(folder, clip):
     """One pair a task."""
     lines = ["---", "configs:"]
     for task in TASKS:
-        row = {
-            "id": "0",
-            "task": task,
-            "kind": "scene",
-            "instruction": "Find the video.",
-            "query": media(text="a square"),
-            "target": media(video=clip),
-            "negatives": [],
-            "group": "",
-            "query_facts": [],
-            "target_facts": [],
-        }
+        row = {"id": "0", "task": task, "kind": "scene", "instruction": "Find the video.", "group": ""}
+        row |= {"query": media(text="a square"), "target": media(video=clip)}
+        row |= {"negatives": [], "query_facts": [], "target_facts": []}
         (folder / task).mkdir(parents=True)
         Dataset.from_list([row], features=pair_features()).to_parquet(folder / task / "train.parquet")
         lines += [f"- config_name: {task}", "  data_files:", f"  - {{split: train, path: {task}/train.parquet}}"]
@@ -133,12 +122,5 @@ def run_snippet(code, folder, clip):
     """Run code as a reader would, in a new interpreter; it sees the package and the folder, and no network."""
     place_media(code, folder, clip)
     offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / ".hf"), "TQDM_DISABLE": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=folder,
-        env=os.environ | offline,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    options = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
+    return subprocess.run([sys.executable, "-c", code], cwd=folder, env=os.environ | offline, **options)

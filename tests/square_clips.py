@@ -2,9 +2,10 @@
 
 import io
 
-import av
 import numpy as np
 import PIL.Image
+
+from gve.video_writer import encode_mp4
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200), "grey": (120, 120, 120)}
 
@@ -18,14 +19,7 @@ def frames_of(colour, speed, number):
 
 
 def mp4_of(frames):
-    file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream("mpeg4", rate=4)
-        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-    return file.getvalue()
+    return encode_mp4(frames, 4)
 
 
 def png_of(frame):

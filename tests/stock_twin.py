@@ -4,7 +4,7 @@ import dataclasses
 import json
 
 import torch
-import transformers
+from safetensors.torch import save_file
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen3VLForConditionalGeneration
 
 STOCK = {"gve": Qwen2_5_VLForConditionalGeneration, "gve_qwen3_vl": Qwen3VLForConditionalGeneration}
@@ -13,7 +13,6 @@ BUDGET = {"min_pixels": 3136, "max_pixels": 12845056}
 
 
 def stock_config(config):
-    """The stock configuration of the same architecture."""
     kind = STOCK[config.model_type].config_class
     names = {field.name for field in dataclasses.fields(kind)} - {"transformers_version", "architectures"}
     kept = {key: value for key, value in config.to_dict().items() if key in names}
@@ -38,11 +37,8 @@ def publish(folder, model, processor, *, prefixes=None, drop_head=False):
     for old, new in prefixes.items():
         tensors = {new + key.removeprefix(old) if key.startswith(old) else key: tensors[key] for key in tensors}
     twin.config.save_pretrained(folder)
-    transformers.modeling_utils.safe_save_file(
-        {key: value.clone().contiguous() for key, value in tensors.items()},
-        folder / "model.safetensors",
-        metadata={"format": "pt"},
-    )
+    tensors = {key: value.clone().contiguous() for key, value in tensors.items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     processor.tokenizer.save_pretrained(folder)
     image = processor.image_processor
     settings = {"image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2_5_VLProcessor", **BUDGET}

@@ -2,15 +2,21 @@
 
 Faults follow a plan: a list of names, one for each call of a request (the name is its X-Request-Id) or, where the plan is
 shared, for each call at all; after that, calls are answered. Names: any HTTP status, slow, drop, bad-json, bad-schema,
-bad-words, length, not-a-completion, error-object, busy-object, refusal, empty, cut-thinking, cut-thinking-apart; and right
-answers in the wrappings of real servers: those of WRAPPINGS.
+bad-words, length, not-a-completion, error-object, busy-object.
 """
 
 import json
 import threading
 import time
 from collections import Counter
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from gve.hub_datasets.vsynflow.endpoint import EndpointCaptioner
+from gve.hub_datasets.vsynflow.engines import InlineEngine
+from gve.hub_datasets.vsynflow.enrichment import Enrichment
+from gve.hub_datasets.vsynflow.flow import Flow
+from gve.hub_datasets.vsynflow.runner import run_flow
 
 WORDS = {
     "1": "A person walks a small brown dog along a quiet street in the morning.",
@@ -18,89 +24,37 @@ WORDS = {
         f"Part {number} shows the street with a brown dog, a person in a red coat and several parked cars."
         for number in range(1, 8)
     ),
-    "3": "A calm everyday scene with a walker and an animal that somebody might look for when wanting a peaceful view "
-    "of town life, gentle movement and soft early light between the houses.".replace("might look", "would look"),
+    "3": "A calm everyday scene with a walker and an animal that somebody would look for when wanting a peaceful view "
+    "of town life, gentle movement and soft early light between the houses.",
     "4": "dog, street, morning, red coat, cars",
     "5": "The dog stops beside a lamp post and turns its head toward the person who holds the lead.",
 }
-QUERIES = {
-    "image-query": "the dog from the image now runs across a snowy field",
-    "clip-query": "what follows the clip, when the dog turns around",
-}
-
-WRAPPINGS = (
-    "null-counts",
-    "float-counts",
-    "no-counts",
-    "parts",
-    "thinking",
-    "thinking-apart",
-    "fence",
-    "prose",
-    "mark",
-)
-LONG_WORDS = "no endpoints that support image input " * 20
+IMAGE_QUERY = "the dog from the image now runs across a snowy field"
+CLIP_QUERY = "what follows the clip, when the dog turns around"
 
 
 def right_answer(body):
     """An answer that passes every rule, by the keys that the schema asks for."""
     form = body.get("response_format")
-    keys = list(form["json_schema"]["schema"]["properties"]) if form else ["1", "2", "3", "4", "5"]
-    if keys == ["query"]:
-        return {"query": QUERIES["clip-query" if "5 to 15 words" in text_of(body) else "image-query"]}
+    if form and list(form["json_schema"]["schema"]["properties"]) == ["query"]:
+        return {"query": CLIP_QUERY if "5 to 15 words" in json.dumps(body) else IMAGE_QUERY}
     return WORDS
-
-
-def text_of(body):
-    content = body["messages"][0]["content"]
-    return content if isinstance(content, str) else content[-1]["text"]
-
-
-def wrapped(text, how):
-    """A right answer as some servers send it."""
-    if how == "parts":
-        half = len(text) // 2
-        return [
-            {"type": "thinking", "thinking": []},
-            *({"type": "text", "text": part} for part in (text[:half], text[half:])),
-        ]
-    around = {
-        "thinking": '<think>\nFirst {"1": "a draft"}, I think.\n</think>\n\n%s',
-        "fence": "```JSON\n%s\n```",
-        "prose": "Here is what you {asked} for:\n```json\n%s\n```\nLet me know if you need more.",
-        "mark": "\ufeff%s",
-    }
-    return around.get(how, "%s") % text
 
 
 class StubEndpoint:
     """The server; use it as a context.
 
     Args:
-        faults: What goes wrong at the first calls of every request; () for nothing.
-        answer: What a whole answer holds, from the request's body.
+        faults: What goes wrong at the first calls of every request, or of all calls together where it is `shared`.
+        latency: Seconds that every call takes; `slow` likewise, of a "slow" one; `retry_after` goes into a 429's header.
         refuses_schema: Whether to answer 400 to a constrained request.
-        retry_after: Seconds in the Retry-After header of a 429; None leaves it out.
-        slow: Seconds that a "slow" call takes.
-        latency: Seconds that every call takes.
-        shared: Whether the plan of faults is that of all calls together.
-        port: Port to listen at; 0 for a free one.
     """
 
     def __init__(
-        self,
-        faults=(),
-        *,
-        answer=right_answer,
-        refuses_schema=False,
-        retry_after=0.01,
-        slow=1.0,
-        latency=0.0,
-        shared=False,
-        port=0,
+        self, faults=(), *, shared=False, port=0, latency=0.0, slow=1.0, retry_after=0.01, refuses_schema=False
     ):
-        self.faults, self.answer, self.refuses_schema = tuple(faults), answer, refuses_schema
-        self.retry_after, self.slow, self.latency, self.shared, self.port = retry_after, slow, latency, shared, port
+        self.faults, self.shared, self.port = tuple(faults), shared, port
+        self.latency, self.slow, self.retry_after, self.refuses_schema = latency, slow, retry_after, refuses_schema
         self.calls = []  # (request id, fault or "ok", body)
         self.headers = []
         self.counts = Counter()
@@ -168,38 +122,25 @@ class StubEndpoint:
         if fault == "not-a-completion":
             return {"choices": []}
         if fault.endswith("-object"):
-            return {"error": {"message": LONG_WORDS} | ({"code": 503} if fault == "busy-object" else {})}
-        right = self.answer(body)
-        text, finish = json.dumps(right), "stop"
-        if fault == "bad-json":
-            text = 'Sure! {"1": "no end'
-        elif fault == "bad-schema":
-            text = json.dumps({"caption": "a dog"})
-        elif fault == "bad-words":
-            text = json.dumps(dict.fromkeys(right, "Perhaps a dog without a lead."))
-        elif fault == "length":
-            text, finish = text[:40], "length"
-        elif fault.startswith("cut-thinking"):
-            text, finish = '<think>The keys are {"1": "", and then', "length"
-        message = {"role": "assistant", "content": wrapped(text, fault)}
-        if fault in ("thinking-apart", "cut-thinking-apart"):
-            message = {"role": "assistant", "content": None, "reasoning_content": text}
-        elif fault in ("refusal", "empty"):
-            message = {"role": "assistant", "content": None, "refusal": "I see a face" if fault == "refusal" else None}
-        counts = {"prompt_tokens": 90, "completion_tokens": 30}
-        usage = {
-            "null-counts": dict.fromkeys(counts),
-            "float-counts": dict.fromkeys(counts, 5.0),
-            "no-counts": None,
+            code = {"code": 503} if fault == "busy-object" else {}
+            return {"error": {"message": "no endpoints that support image input"} | code}
+        right = right_answer(body)
+        texts = {
+            "bad-json": 'Sure! {"1": "no end',
+            "bad-schema": json.dumps({"caption": "a dog"}),
+            "bad-words": json.dumps(dict.fromkeys(right, "Perhaps a dog without a lead.")),
         }
+        text, finish = texts.get(fault, json.dumps(right)), "length" if fault == "length" else "stop"
+        message = {"role": "assistant", "content": text}
+        usage = {"prompt_tokens": 90, "completion_tokens": 30}
         choice = {"index": 0, "message": message, "finish_reason": finish}
-        return {"object": "chat.completion", "choices": [choice], "usage": usage.get(fault, counts)}
+        return {"object": "chat.completion", "choices": [choice], "usage": usage}
 
     def send(self, handler, status, value):
         content = json.dumps(value).encode()
         try:
             handler.send_response(status)
-            if status == 429 and self.retry_after is not None:
+            if status == 429:
                 handler.send_header("Retry-After", str(self.retry_after))
             handler.send_header("Content-Type", "application/json")
             handler.send_header("Content-Length", str(len(content)))
@@ -207,3 +148,11 @@ class StubEndpoint:
             handler.wfile.write(content)
         except OSError:  # the client gave up
             pass
+
+
+def caption(folder, port, **options):
+    """Caption all of it by the server at a port."""
+    given = {"in_flight": 2, "call_seconds": 5.0} | options
+    make = partial(EndpointCaptioner, [f"http://127.0.0.1:{port}/v1"], "stub", **given)
+    the_flow = Flow((Enrichment("stub", num_frames=2),), captioner=make)
+    run_flow(folder, the_flow, InlineEngine(), retry=(folder / "done").exists())

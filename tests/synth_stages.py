@@ -3,11 +3,11 @@
 import hashlib
 import os
 import signal
+import time
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
+from zlib import crc32
 
-import av
 import numpy as np
 import pyarrow as pa
 from PIL import Image
@@ -19,6 +19,7 @@ from gve.hub_datasets.vsynflow.records import make_record
 from gve.hub_datasets.vsynflow.runner import run_flow
 from gve.hub_datasets.vsynflow.shards import make_plan
 from gve.hub_datasets.vsynflow.stages import Context, Expanded, Failed, Kept, Rejected, Stage
+from gve.video_writer import encode_mp4
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,13 @@ class Length(Stage):
     name = "length"
     reads = ("text",)
     columns = {"letters": pa.int64()}  # noqa: RUF012
+    limit_names = ("least",)
     least: int = 3
     log: str = ""
-
-    @property
-    def limits(self):
-        return {"least": self.least}
+    pause: float = 0.0
 
     def run(self, records, context):
+        time.sleep(self.pause)
         _note(self.log, "length", records)
         return [Kept({"letters": len(record["text"])}) for record in records]
 
@@ -51,11 +51,8 @@ class Popular(Stage):
     scope = "corpus"
     reads = ("text",)
     columns = {"count": pa.int64()}  # noqa: RUF012
+    limit_names = ("most",)
     most: int = 1
-
-    @property
-    def limits(self):
-        return {"most": self.most}
 
     def run(self, records, context):
         texts = [record["text"] for record in records]
@@ -73,27 +70,27 @@ class Words(Stage):
     reads = ("text", "letters")
     columns = {"word": pa.string(), "score": pa.float32()}  # noqa: RUF012
     log: str = ""
+    pause: float = 0.0
 
     def run(self, records, context):
         return [self._one(record, context) for record in records]
 
     def _one(self, record, context):
+        time.sleep(self.pause)
         text = record["text"]
         if text.startswith("raise"):
             raise KeyError(text)
         if text.startswith("kill"):
             os.kill(os.getpid(), signal.SIGSEGV)
         if text.startswith("later"):
-            return Kept({"word": text, "score": 0.0}) if self._up() else Failed("endpoint", retryable=True)
+            up = self.log and Path(self.log + ".up").exists()
+            return Kept({"word": text, "score": 0.0}) if up else Failed("endpoint", retryable=True)
         answer = context.journal.get(record["id"])
         if answer is None:
             _note(self.log, "call", [record])
             answer = text.split()
             context.journal.add(record["id"], answer)
         return Expanded({f"w{i}": {"word": word, "score": len(word) / 3} for i, word in enumerate(answer)})
-
-    def _up(self):
-        return bool(self.log) and Path(self.log + ".up").exists()
 
 
 def _note(log, what, records):
@@ -103,13 +100,12 @@ def _note(log, what, records):
 
 
 TEXTS = ["a red ball", "a red ball", "up", "a bl\u00e4ck \u7403 moves", "raise this", "one word more"]
+TABLES = ("manifest", "stages", "kept", "rejected", "failed", "done")
 
 
 def records(texts=TEXTS, count=12):
     for i in range(count):
-        yield make_record(
-            f"v{i:03d}", f"/nowhere/{i}.mp4", f"{texts[i % len(texts)]} {i // 2}", source="s", licence="CC0"
-        )
+        yield record_of(f"/nowhere/{i}.mp4", f"v{i:03d}", f"{texts[i % len(texts)]} {i // 2}")
 
 
 def flow(least=4, most=1, log=""):
@@ -119,14 +115,7 @@ def flow(least=4, most=1, log=""):
 def tables_digest(folder):
     found = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.parts[len(folder.parts)] in (
-            "manifest",
-            "stages",
-            "kept",
-            "rejected",
-            "failed",
-            "done",
-        ):
+        if path.is_file() and path.relative_to(folder).parts[0] in TABLES:
             found.update(str(path.relative_to(folder)).encode() + path.read_bytes())
     return found.hexdigest()
 
@@ -134,6 +123,10 @@ def tables_digest(folder):
 def run(folder, the_flow, engine=None, texts=TEXTS, count=12, **options):
     make_plan(folder, records(texts, count), {"name": "test"}, shard_rows=5)
     return run_flow(folder, the_flow, engine or InlineEngine(), **options)
+
+
+def record_of(path, name="x", text="a title"):
+    return make_record(name, str(path), text, source="s", licence="l")
 
 
 def place_of(path):
@@ -144,29 +137,36 @@ def context_of(folder, **options):
     return Context(folder, "00000-test", Journal(folder / "journal"), **options)
 
 
-def video_file(path, frames, fps=8, crf="20"):
+def verdicts(stage, rows, context):
+    """The code of each row's rejection or failure by a stage; None for a row that is kept."""
+    codes = []
+    for row, outcome in zip(rows, stage.run(rows, context), strict=True):
+        verdict = stage.judge({**row, **outcome.columns}) if isinstance(outcome, Kept) else outcome
+        codes.append(verdict and verdict.code)
+    return codes
+
+
+def video_file(path, frames, fps=8, crf=20):
     """Write frames as an H.264 file; returns its place."""
-    with av.open(str(path), "w", format="mp4") as output:
-        stream = output.add_stream("libx264", rate=fps, options={"preset": "veryfast", "crf": crf, "threads": "1"})
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt, stream.time_base = "yuv420p", Fraction(1, fps)
-        for frame in frames:
-            output.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
-        output.mux(stream.encode())
+    path.write_bytes(encode_mp4(list(map(np.ascontiguousarray, frames)), fps, crf=crf))
     return place_of(path)
 
 
 class Colours:
-    """An encoder of pictures by the colours of their parts: a copy in another size or coding stays near."""
+    """Texts by their words, pictures and videos by the colours of their parts: a copy in another size stays near."""
 
     def __init__(self, folder=""):
         self.folder = folder
 
     def encode_query(self, inputs, **options):
-        return np.ones((len(inputs), 96))
+        return np.stack([self._one(item) for item in inputs])
 
-    def encode_document(self, inputs, **options):
-        return np.stack([np.mean([self._one(frame) for frame in item["video"]], axis=0) for item in inputs])
+    encode_document = encode_query
 
-    def _one(self, frame):
-        return np.asarray(frame.resize((8, 4), Image.Resampling.BOX), np.float32).ravel() - 127
+    def _one(self, item):
+        vector = np.full(104, 1e-3)
+        for word in item.get("text", "").lower().split():
+            vector[96 + crc32(word.encode()) % 8] += 1
+        for frame in item.get("video", [item["image"]] if "image" in item else []):
+            vector[:96] += np.asarray(frame.resize((8, 4), Image.Resampling.BOX), np.float32).ravel() - 127
+        return vector / np.linalg.norm(vector)

@@ -20,13 +20,9 @@ MAY_IMPORT = {
     "model_cards": {"media", "modeling_gve", "encoding", "hub_datasets", "eval"},
 }
 """Layer -> the other layers of ours that it may import: anyone the media layer, nobody below trainers a model."""
-MEDIA = frozenset(
-    {
-        *("av1", "container", "convert", "frames", "image", "index", "media", "scan", "source", "stream", "video"),
-    }
-)
-"""The files modeling_gve/*_gve.py of the media layer, beside the writer, which no model needs."""
+MEDIA = ("av1", "container", "convert", "frames", "image", "index", "media", "scan", "source", "stream", "video")
 MEDIA_MODULES = {f"{name}_gve" for name in MEDIA} | {"video_writer"}
+"""The media layer's files in modeling_gve; no model needs the writer."""
 MEDIA_NAMES = {"read_video", "video_info", "Frames", "Limits", "VideoInfo", "__version__"}
 """Names of the package itself that come from the media layer, or from no layer."""
 FOLDERS = ["modeling_gve", "hub_datasets", "eval", "trainers", "model_cards"]
@@ -101,8 +97,8 @@ def test_import_direction():
 def test_the_rule_sees_what_it_forbids():
     tree = ast.parse("import gve.trainers.losses\nfrom gve import eval\nfrom gve.tiny import x\nimport gve.chat_gve")
     assert set(imported_layers(tree)) == {"trainers", "eval", "tiny", "modeling_gve"}
-    tree = ast.parse("from gve import read_video\nfrom gve.media_gve import media_kind")
-    assert set(imported_layers(tree)) == {"media"}
+    media = ast.parse("from gve import read_video\nfrom gve.media_gve import media_kind")
+    assert set(imported_layers(media)) == {"media"}
 
 
 def test_the_media_layer_stands_alone():
@@ -117,10 +113,8 @@ def test_the_media_layer_stands_alone():
 
 
 def test_commands_are_imported_lazily():
-    tree = tree_of(ROOT / "modeling_gve" / "__main__.py")
-    assert not [
-        node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom) and "gve" in ast.unparse(node)
-    ]
+    for node in tree_of(ROOT / "modeling_gve" / "__main__.py").body:
+        assert not (isinstance(node, ast.Import | ast.ImportFrom) and "gve" in ast.unparse(node)), ast.unparse(node)
 
 
 def test_hub_safe():
@@ -180,17 +174,6 @@ def _folder_of(package, roots):
     return ROOT.joinpath(roots[top], *package.removeprefix(top).strip(".").split("."))
 
 
-def test_commands_exist():
-    main = tree_of(ROOT / "modeling_gve" / "__main__.py")
-    (table,) = [node.value for node in main.body if isinstance(node, ast.Assign) and node.targets[0].id == "COMMANDS"]
-    for command, (module, _) in ast.literal_eval(table).items():
-        path = ROOT.joinpath(*module.split(".")[1:]).with_suffix(".py")
-        assert path.is_file(), f"gve {command}: no {name_of(path)}"
-        functions = {node.name: node for node in tree_of(path).body if isinstance(node, ast.FunctionDef)}
-        assert "main" in functions, f"gve {command}: no main in {name_of(path)}"
-        assert [argument.arg for argument in functions["main"].args.args] == ["argv"]
-
-
 def test_folders_stay_out_of_sys_modules():
     """A second copy under the bare name would have other classes."""
     import gve  # noqa: F401
@@ -214,18 +197,3 @@ def test_texts_are_plain():
         assert not content or content.endswith(b"\n"), name_of(path)
         assert not MACHINE_PATH.findall(content.decode()), name_of(path)
         assert path == Path(__file__) or not REGISTRY.findall(content.decode()), name_of(path)
-
-
-def test_root_holds_nothing_else():
-    """A file at the root is one that a reader looks for there."""
-    known = {
-        "pyproject.toml",
-        "README.md",
-        "CITATION.cff",
-        "CHANGELOG.md",
-        "CONTRIBUTING.md",
-        "LICENSE",
-        "Makefile",
-        "MANIFEST.in",
-    }
-    assert known == {path.name for path in ROOT.iterdir() if path.is_file() and not path.name.startswith(".")}

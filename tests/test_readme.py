@@ -1,4 +1,4 @@
-"""The README's code runs, and its commands, options and links exist."""
+"""The README's commands, options and links exist; its code runs in test_hub_roundtrip."""
 
 import importlib
 import importlib.util
@@ -7,7 +7,7 @@ import shlex
 import tomllib
 
 import pytest
-from snippets import ROOT, build_hub, read_blocks, run_snippet
+from snippets import ROOT, read_blocks
 
 from gve.__main__ import COMMANDS
 
@@ -16,17 +16,7 @@ BLOCKS = read_blocks(README)
 CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
-def python_sections():
-    """Python blocks by heading: what stands under one heading may build on the blocks before it."""
-    sections = {}
-    for block in BLOCKS:
-        if block.language == "python":
-            sections[block.heading] = sections.get(block.heading, "") + block.code
-    return sections
-
-
 def shell_commands():
-    """Words of each simple command in the bash blocks."""
     commands = []
     for block in BLOCKS:
         if block.language in ("bash", "sh", "shell"):
@@ -41,38 +31,11 @@ def shell_commands():
 
 
 def gve_commands():
-    """Arguments of `gve`, however it is called."""
     for words in shell_commands():
         if words[0] == "gve":
             yield words[1:]
         elif words[:3] in (["python", "-m", "gve"], ["python3", "-m", "gve"]):
             yield words[3:]
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("readme")
-    return folder, build_hub(folder)
-
-
-@pytest.mark.parametrize("heading", python_sections())
-def test_python_runs(heading, hub):
-    result = run_snippet(python_sections()[heading], *hub)
-    assert result.returncode == 0, result.stderr[-3000:]
-
-
-def test_the_models_page_runs(hub):
-    blocks = read_blocks((ROOT / "modeling_gve" / "README.md").read_text(encoding="utf-8"))
-    code = [block.code for block in blocks if block.language == "python"]
-    assert code
-    result = run_snippet("".join(code), *hub)
-    assert result.returncode == 0, result.stderr[-3000:]
-
-
-def test_the_three_ways_in_are_shown():
-    code = "\n".join(python_sections().values())
-    for call in ("AutoModel.from_pretrained(", "SentenceTransformer(", "load_dataset("):
-        assert call in code
 
 
 def test_gve_commands_exist():

@@ -15,16 +15,16 @@ import torch
 from accelerate import DistributedType
 from datasets import load_from_disk
 from sentence_transformers import SentenceTransformer
+from short_runs import arguments
 from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
 from gve import lora_config
-from gve.trainers import GVETrainer, GVETrainingArguments
+from gve.trainers import GVETrainer
 
 CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    ["torch.distributed", "gve.trainers", "gve.eval", "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl"]
-)
+PRELOAD = ["torch.distributed", "gve.trainers", "gve.eval", "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl"]
+CONTEXT.set_forkserver_preload(PRELOAD)
 PATIENCE = 120
 
 
@@ -44,7 +44,6 @@ class Run:
     kill: tuple[str, int] | None = None
     resume: bool | str = False
     sgd: bool = False
-    as_on_gpus: bool = True
 
 
 def die():
@@ -84,24 +83,9 @@ class Recorded(GVETrainer):
 
 
 def trainer_of(run):
-    settings = {
-        "num_train_epochs": 2,
-        "per_device_train_batch_size": 4,
-        "num_negatives": {"t2v": 1},
-        "steps_per_epoch": 4,
-        "learning_rate": 1e-3,
-        "warmup_steps": 2,
-        "probe_pairs": 5,
-        "decode_cache_mb": 8,
-        "logging_steps": 1,
-        "save_strategy": "steps",
-        "save_steps": 3,
-        "use_cpu": True,
-        "report_to": "none",
-        "disable_tqdm": True,
-    }
-    args = GVETrainingArguments(output_dir=run.folder, **settings | run.settings)
-    if args.fsdp and run.as_on_gpus:
+    settings = {"num_train_epochs": 2, "warmup_steps": 2, "probe_pairs": 5, "save_strategy": "steps", "save_steps": 3}
+    args = arguments(run.folder, **settings | run.settings)
+    if args.fsdp:
         # accelerate shards on GPUs only and elsewhere runs DDP without a word; all the rest is as on GPUs
         args.distributed_state.distributed_type = DistributedType.MULTI_GPU
     model = SentenceTransformer(run.model, device="cpu", model_kwargs={"dtype": torch.float32})
@@ -131,14 +115,9 @@ def train(run, report):
 def work(function, run, report, rank, world_size, port):
     torch.set_num_threads(1)
     if world_size > 1:
-        os.environ |= {
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": str(world_size),
-            "LOCAL_WORLD_SIZE": str(world_size),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-        }
+        os.environ |= dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))
+        os.environ |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(world_size))
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     try:
         function(run, report)
     except BaseException:

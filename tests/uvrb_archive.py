@@ -33,12 +33,10 @@ def write_archive(folder, name, mini):
         rendered, query = side.render(), {"id": identity}
         if rendered["text"] is not None:
             query["text"] = rendered["text"]
-        if rendered["image"] is not None:
-            save(folder / "images" / f"{identity}.png", rendered["image"]["bytes"])
-            query["image"] = f"{identity}.png"
-        if rendered["video"] is not None:
-            save(folder / "videos" / f"query-{identity}.mp4", rendered["video"]["bytes"])
-            query["video"] = f"videos/query-{identity}.mp4"
+        for kind, place in (("image", f"images/{identity}.png"), ("video", f"videos/query-{identity}.mp4")):
+            if rendered[kind] is not None:
+                save(folder / place, rendered[kind]["bytes"])
+                query[kind] = place.removeprefix("images/")
         queries.append(query)
     instances = []
     for identity, answers in mini.positives.items():

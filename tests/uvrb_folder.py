@@ -43,36 +43,22 @@ def make_tables(name, num_clips=NUM_CLIPS):
     """Rows of each configuration of one set; every clip is asked for once."""
     task = SETS[name]
     ids = [clip_id(name, number) for number in range(num_clips)]
-    queries = []
+    tables = {"corpus": [], "queries": [], "qrels": []}
     for number in range(num_clips):
-        query = {"id": f"q{number}", "text": None, "image": None, "video": None}
-        for modality in task.query_modalities:
-            query[modality] = {
-                "text": f"clip {number}",
-                "image": {"bytes": png(number), "path": None},
-                "video": {"bytes": clip_bytes(number), "path": None},
-            }[modality]
-        queries.append(query)
-    tables = {
-        "corpus": [
-            {"id": identity, "video": {"bytes": clip_bytes(number), "path": None}}
-            for number, identity in enumerate(ids)
-        ],
-        "queries": queries,
-        "qrels": [
-            {"query-id": f"q{number}", "corpus-id": identity, "score": 1} for number, identity in enumerate(ids)
-        ],
-    }
-    if task.pool_size is not None:
-        tables["top_ranked"] = [
-            {"query-id": f"q{number}", "corpus-ids": [ids[(number + step) % num_clips] for step in range(10)]}
-            for number in range(num_clips)
-        ]
+        media = {"text": f"clip {number}", "image": {"bytes": png(number), "path": None}}
+        media["video"] = {"bytes": clip_bytes(number), "path": None}
+        shown = {kind: medium if kind in task.query_modalities else None for kind, medium in media.items()}
+        query = {"id": f"q{number}", **shown}
+        tables["queries"].append(query)
+        tables["corpus"].append({"id": ids[number], "video": media["video"]})
+        tables["qrels"].append({"query-id": query["id"], "corpus-id": ids[number], "score": 1})
+        if task.pool_size is not None:
+            pool = [ids[(number + step) % num_clips] for step in range(10)]
+            tables.setdefault("top_ranked", []).append({"query-id": query["id"], "corpus-ids": pool})
     return tables
 
 
 def write_uvrb(folder, tables_by_set, split="unseen"):
-    """Write parquet files and the README that names their configurations."""
     lines = ["---", "configs:"]
     features = {"corpus": _CORPUS, "queries": _QUERIES, "qrels": _QRELS, "top_ranked": _TOP_RANKED}
     for name, tables in tables_by_set.items():

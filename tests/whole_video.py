@@ -1,7 +1,6 @@
 """All frames of a video, decoded in order with no cleverness at all, and every way to ask held against them."""
 
 import io
-import itertools
 import math
 
 import av
@@ -53,10 +52,8 @@ class Whole:
         if "timestamps" in plan:
             return [self.shown_at(moment) for moment in plan["timestamps"]]
         if "fps" in plan:
-            moments = [
-                k / plan["fps"] for k in itertools.takewhile(lambda k: k / plan["fps"] < duration - 1e-6, range(999))
-            ]
-            moments = moments or [0.0]
+            every = [k / plan["fps"] for k in range(999)]
+            moments = [moment for moment in every if moment < duration - 1e-6] or [0.0]
             if len(moments) > count:
                 moments = [moments[i] for i in uniform_indices(len(moments), count)]
             return [self.shown_at(moment) for moment in moments]

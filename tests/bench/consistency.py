@@ -1,22 +1,20 @@
-"""What the consistency filter finds with a real encoder: wrong titles of the rendered world, by what is wrong in them.
+"""Wrong titles that the consistency filter finds with a real encoder, by what is wrong in them.
 
     python tests/bench/consistency.py --model FOLDER [--videos 1000] [--wrong 0.3] [--seed 0] [--json]
 
-Each video is a clip of two seconds with a weak title of the kind that the raw corpus has; a share of the titles tell
-of another colour, shape, scene or action, or of another clip. The filter refuses the lowest fifth and what is below a
-floor, which is the lowest twentieth of correct titles of another seed. `auc` is the chance that a wrong title scores
-below a correct one. Titles in which the mistake does not show are drawn again.
+Each video is a two-second clip with a weak title like those of the raw corpus. A share of the titles name another
+colour, shape, scene or action, or describe another clip; where the mistake does not show, the title is drawn again. The
+filter rejects the lowest fifth and everything below a floor: the lowest twentieth of correct titles of another seed.
+`auc` is the chance that a wrong title scores below a correct one.
 """
 
-import argparse
 import json
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from common import make_parser, say
 
 from gve.eval.models import load_encoder
 from gve.hub_datasets.vsynflow.journal import Journal
@@ -42,17 +40,15 @@ def mistaken(clip, kind, rng):
     if kind == "action":
         events = []
         for index, action in clip.events:
-            new = action
-            while new == action:
-                new = sample_action(rng, "seen", clip.things[index].shape)
+            while (new := sample_action(rng, "seen", clip.things[index].shape)) == action:
+                pass
             events.append((index, new))
         return replace(clip, events=tuple(events))
     name, values = ("color", tuple(COLORS)) if kind == "colour" else ("shape", SHAPES)
     taken = {getattr(thing, name) for thing in clip.things}
     new = [choice(rng, [value for value in values if value not in taken]) for _ in clip.things]
-    return replace(
-        clip, things=tuple(replace(thing, **{name: value}) for thing, value in zip(clip.things, new, strict=True))
-    )
+    things = (replace(thing, **{name: value}) for thing, value in zip(clip.things, new, strict=True))
+    return replace(clip, things=tuple(things))
 
 
 def titled(clip, kind, seed, number):
@@ -70,7 +66,7 @@ def titled(clip, kind, seed, number):
     raise RuntimeError(f"no title of {clip} shows a wrong {kind}")
 
 
-def corpus(folder, count, wrong, seed) -> Iterator[tuple[dict, str]]:
+def corpus(folder, count, wrong, seed):
     """Records and the kind of their titles."""
     for number in range(count):
         rng = stream(seed, "consistency", number)
@@ -93,12 +89,6 @@ def scored(encoder, count, wrong, seed):
     return [{**row, **outcome.columns} for row, outcome in zip(records, outcomes, strict=True)], np.array(kinds)
 
 
-def auc(low, high):
-    """Chance that a value of the first is below one of the second, ties half."""
-    below = (low[:, None] < high[None]).mean() + 0.5 * (low[:, None] == high[None]).mean()
-    return float(below)
-
-
 def report(records, kinds, floor):
     """Rows of the table: a kind, its titles, its AUC, and the shares refused by quantile, floor and both."""
     scores = np.array([row["similarity"] for row in records])
@@ -112,19 +102,17 @@ def report(records, kinds, floor):
     rows = []
     for kind in (*KINDS, "any", "correct"):
         chosen = wrong if kind == "any" else kinds == kind
-        found = None if kind == "correct" else round(auc(scores[chosen], correct), 3)
+        low, high = scores[chosen, None], correct[None]
+        auc = None if kind == "correct" else round(float((low < high).mean() + 0.5 * (low == high).mean()), 3)
         shares = {name: round(float(gone[chosen].mean()), 3) for name, gone in refused.items()}
-        rows.append({"title": kind, "videos": int(chosen.sum()), "auc": found, **shares})
+        rows.append({"title": kind, "videos": int(chosen.sum()), "auc": auc, **shares})
     precision = {name: round(float(wrong[gone].mean()), 3) if gone.any() else None for name, gone in refused.items()}
     return {"rows": rows, "precision": precision, "floor": round(floor, 4), "wrong": round(float(wrong.mean()), 3)}
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, videos=1000, wrong=0.3, seed=0)
     parser.add_argument("--model", required=True, help="folder or Hub name of an embedder")
-    parser.add_argument("--videos", type=int, default=1000, help="videos of the corpus (default: 1000)")
-    parser.add_argument("--wrong", type=float, default=0.3, help="share of wrong titles (default: 0.3)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the corpus (default: 0)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     given = parser.parse_args()
     encoder = load_encoder(given.model)
@@ -132,15 +120,12 @@ def main():
     floor = float(np.quantile([row["similarity"] for row in records], LOWEST))
     found = report(*scored(encoder, given.videos, given.wrong, given.seed), floor)
     if given.json:
-        sys.stdout.write(json.dumps(found) + "\n")
+        say(json.dumps(found))
         return
-    lines = ["| title | videos | AUC | lowest fifth | floor | both |", "| --- | --- | --- | --- | --- | --- |"]
+    say("| title | videos | AUC | lowest fifth | floor | both |\n| --- | --- | --- | --- | --- | --- |")
     for row in found["rows"]:
-        cells = (row["title"], row["videos"], row["auc"], row["quantile"], row["floor"], row["both"])
-        lines.append(f"| {' | '.join('' if cell is None else str(cell) for cell in cells)} |")
-    precision = (found["precision"][name] for name in ("quantile", "floor", "both"))
-    lines.append(f"| precision | | | {' | '.join(map(str, precision))} |")
-    sys.stdout.write("\n".join(lines) + f"\nfloor {found['floor']}\n")
+        say(f"| {' | '.join('' if cell is None else str(cell) for cell in row.values())} |")
+    say(f"| precision | | | {' | '.join(map(str, found['precision'].values()))} |\nfloor {found['floor']}")
 
 
 if __name__ == "__main__":

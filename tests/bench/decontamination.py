@@ -1,21 +1,20 @@
-"""Which planted copies of test videos and texts each net of the decontamination gate catches, and what it refuses wrongly.
+"""Planted copies of test videos and texts that each net of the decontamination gate catches, and clean ones it rejects.
 
     python tests/bench/decontamination.py --model FOLDER [--videos 400] [--leaks 100]
 
 Test videos are rendered clips of combinations that training never shows; leaks are copies of some of them in seven
-guises, encoded again at a low rate; clean videos are clips of the other combinations. Texts are captions: a leak says
-them again, within a longer text, or tells the same clip in other words.
+guises, encoded again at a low rate; clean videos are clips of the other combinations. Texts are captions: a leak repeats
+them, puts them into a longer text, or describes the same clip in other words.
 """
 
-import argparse
 import json
 import tempfile
-from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import torch
+from common import make_parser, say, write_video
 from PIL import Image
 
 from gve.hub_datasets.vsynflow.decontamination import Decontamination
@@ -29,6 +28,7 @@ from gve.hub_datasets.world.spec import sample_clip
 from gve.hub_datasets.world.video import video_bytes
 
 THRESHOLDS = (0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
+LOW = {"preset": "veryfast", "crf": "28", "threads": "1"}
 GUISES = {
     "re-encoded": lambda frames: frames,
     "letterboxed": lambda frames: [np.pad(frame, ((8, 8), (0, 0), (0, 0))) for frame in frames],
@@ -38,17 +38,6 @@ GUISES = {
     "cropped by 8 %": lambda frames: [frame[2:-2, 2:-2] for frame in frames],
     "brighter by 10 %": lambda frames: [np.clip(frame.astype(int) + 25, 0, 255).astype(np.uint8) for frame in frames],
 }
-
-
-def encode(path, frames, rate, crf="28"):
-    """Write frames as H.264."""
-    with av.open(str(path), "w", format="mp4") as output:
-        stream = output.add_stream("libx264", rate=rate, options={"preset": "veryfast", "crf": crf, "threads": "1"})
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt, stream.time_base = "yuv420p", Fraction(1, rate)
-        for frame in frames:
-            output.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
-        output.mux(stream.encode())
 
 
 def decode(path):
@@ -69,53 +58,37 @@ def render(folder, name, clips):
 
 
 def scores(stage, encoder, rows, folder):
-    """The gate's columns of some records."""
     context = Context(folder, "s", Journal(folder / "journal"), encoder=encoder)
     return [outcome.columns for outcome in stage.run(rows, context)]
 
 
-def row(path, text):
-    return {
-        "id": "r",
-        "origin": "r",
-        "parent": None,
-        "video": place(path),
-        "text": text,
-        "raw_text": text,
-        **measure(place(path)),
-    }
+def row(path, text="a word"):
+    names = {"id": "r", "origin": "r", "parent": None, "text": text, "raw_text": text}
+    return {**names, "video": place(path), **measure(place(path))}
+
+
+def share(hits):
+    return round(float(hits.mean()), 3)
 
 
 def caught(columns):
     """Shares by net: PDQ of frames, and embeddings above each threshold, alone and together."""
     bits = np.array([one["leak_bits"] <= 31 for one in columns])
     nearest = np.array([one["leak_video"] for one in columns])
-    return {
-        "frames": round(float(bits.mean()), 3),
-        "video": {limit: round(float((nearest > limit).mean()), 3) for limit in THRESHOLDS},
-        "either": {limit: round(float((bits | (nearest > limit)).mean()), 3) for limit in THRESHOLDS},
-    }
+    alone = {limit: share(nearest > limit) for limit in THRESHOLDS}
+    either = {limit: share(bits | (nearest > limit)) for limit in THRESHOLDS}
+    return {"frames": share(bits), "video": alone, "either": either}
 
 
 def told(columns):
-    """The same for texts."""
     runs = np.array([one["leak_runs"] > 0 for one in columns])
     nearest = np.array([one["leak_similarity"] for one in columns])
-    return {
-        "text": round(float(runs.mean()), 3),
-        "paraphrase": {limit: round(float((nearest > limit).mean()), 3) for limit in THRESHOLDS},
-    }
-
-
-def show(name, found):
-    print(json.dumps({name: found}), flush=True)  # noqa: T201
+    return {"text": share(runs), "paraphrase": {limit: share(nearest > limit) for limit in THRESHOLDS}}
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, videos=400, leaks=100)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--videos", type=int, default=400)
-    parser.add_argument("--leaks", type=int, default=100)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     named = f"gve.eval.models:load_encoder:{arguments.model}"
@@ -130,17 +103,18 @@ def main():
         marks = folder / "marks.safetensors"
         make_fingerprints("test", items, encoder=encoder, encoder_name=encoder_name(named)).save(marks)
         stage = Decontamination(str(marks), ("text",), encoder_name(named))
-        plain = "a word"
         for guise, change in GUISES.items():
+            rows = []
             for number in range(arguments.leaks):
-                frames, rate = decode(paths[number])
-                encode(folder / "leak.mp4", change(frames), rate)
-                (folder / "leak.mp4").rename(folder / f"leak{number}.mp4")
-            rows = [row(folder / f"leak{number}.mp4", plain) for number in range(arguments.leaks)]
-            show(guise, caught(scores(stage, encoder, rows, folder)))
+                leak, (frames, rate) = folder / f"leak{number}.mp4", decode(paths[number])
+                changed = change(frames)
+                write_video(str(leak), changed, changed[0].shape[1::-1], rate=rate, options=LOW)
+                rows.append(row(leak))
+            say(json.dumps({guise: caught(scores(stage, encoder, rows, folder))}))
         clean = render(folder, "clean", others)
-        show("clean videos", caught(scores(stage, encoder, [row(path, plain) for path in clean], folder)))
-        video = row(clean[0], plain)
+        rows = [row(path) for path in clean]
+        say(json.dumps({"clean videos": caught(scores(stage, encoder, rows, folder))}))
+        video = row(clean[0])
         spoken = {
             "verbatim": texts[: arguments.leaks],
             "within a longer text": [f"Now and then we see {text}, as it was." for text in texts[: arguments.leaks]],
@@ -148,7 +122,8 @@ def main():
             "clean texts": [caption(clip, "detailed", rng).text for clip in others],
         }
         for kind, lines in spoken.items():
-            show(kind, told(scores(stage, encoder, [{**video, "text": line} for line in lines], folder)))
+            rows = [{**video, "text": line} for line in lines]
+            say(json.dumps({kind: told(scores(stage, encoder, rows, folder))}))
 
 
 if __name__ == "__main__":

@@ -3,39 +3,22 @@
     taskset -c 0 python tests/bench/length_split.py
 
 The first table times forwards of one row of each length: the time of the shortest over the time a token takes is
-`packing_gve.OVERHEAD_CPU`. The second times mixed batches as one padded batch, in parts, and row by row, in one process
-and in turns; times are medians, ratios are to the padded batch. Numbers of rows and tokens are those of texts (25 to
-60 tokens) and videos of eight frames at the budget's lower end (300 to 420).
+`packing_gve.OVERHEAD_CPU`. The second times mixed batches as one padded batch, in parts, and row by row, in turns and in
+one process; times are medians, ratios are to the padded batch. Rows are as long as texts (25 to 60 tokens) and videos of
+eight frames at the lower end of the budget (300 to 420).
 """
 
 import platform
-import statistics
-import sys
-import time
-from collections.abc import Callable
 
 import numpy as np
 import torch
 import transformers
+from common import milliseconds, say
 
 import gve
 from gve import embedder_gve
 
-SIZES = {"tiny": (128, 3), "small": (256, 4), "medium": (512, 4)}
-"""Width and layers of the language model."""
-
-
-def say(line: str) -> None:
-    """Print a line at once."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
-def build(hidden: int, layers: int) -> gve.GVEModel:
-    """A model of the given size with sdpa attention."""
-    model, _ = gve.build_tiny(["a red circle"], text_hidden=hidden, text_layers=layers)
-    model.set_attn_implementation("sdpa")
-    return model
+SIZES = {"tiny": (128, 3), "small": (256, 4), "medium": (512, 4)}  # width and layers of the language model
 
 
 def padded(lengths: list[int]) -> dict[str, torch.Tensor]:
@@ -46,24 +29,13 @@ def padded(lengths: list[int]) -> dict[str, torch.Tensor]:
     return {"input_ids": torch.randint(1, 200, mask.shape), "attention_mask": mask}
 
 
-def median(call: Callable[[], object], repeats: int) -> float:
-    """Milliseconds of processor time."""
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        call()
-        times.append((time.process_time() - start) * 1000)
-    return statistics.median(times)
-
-
 @torch.inference_mode()
 def overheads(model: gve.GVEModel) -> tuple[float, float]:
     """Milliseconds of a forward however short, and of each token, by a line through single rows."""
-    lengths = [8, 32, 64, 128, 256]
-    times = []
+    lengths, times = [8, 32, 64, 128, 256], []
     for length in lengths:
         row = padded([length])
-        times.append(median(lambda row=row: model(**row), 15))
+        times.append(milliseconds(lambda row=row: model(**row), 15))
     slope, fixed = np.polyfit(lengths, times, 1)
     return fixed, slope
 
@@ -74,29 +46,27 @@ def compare(model: gve.GVEModel, lengths: list[int], repeats: int) -> tuple[list
     batch = padded(lengths)
     rows = [{key: value[i : i + 1, -length:] for key, value in batch.items()} for i, length in enumerate(lengths)]
     group = embedder_gve.group_by_length
-    parts = []
 
-    def whole() -> object:
+    def whole() -> torch.Tensor:
         embedder_gve.group_by_length = lambda lengths, extra: [np.arange(len(lengths))]
         try:
             return model(**batch).embeddings
         finally:
             embedder_gve.group_by_length = group
 
-    def split() -> object:
+    def split() -> torch.Tensor:
         return model(**batch).embeddings
 
-    def single() -> object:
+    def single() -> torch.Tensor:
         return torch.cat([model(**row).embeddings for row in rows])
 
     assert (whole() - split()).abs().max() <= 2e-6
     parts = group(batch["attention_mask"].sum(1).numpy(), embedder_gve.overhead(torch.device("cpu")))
-    times = np.array([[median(call, 1) for call in (whole, split, single)] for _ in range(repeats)])
+    times = np.array([[milliseconds(call, 1) for call in (whole, split, single)] for _ in range(repeats)])
     return np.median(times, 0).tolist(), len(parts)
 
 
 def main() -> None:
-    """Print both tables."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     draw = np.random.default_rng(0).integers
@@ -109,8 +79,11 @@ def main() -> None:
     }
     say(f"# torch {torch.__version__}, transformers {transformers.__version__}, {platform.machine()}")
     say("model, width, layers: fixed ms, ms a token, tokens of one more batch")
-    models = {name: build(*size) for name, size in SIZES.items()}
+    models = {
+        name: gve.build_tiny(["a red circle"], text_hidden=w, text_layers=n)[0] for name, (w, n) in SIZES.items()
+    }
     for name, model in models.items():
+        model.set_attn_implementation("sdpa")
         fixed, slope = overheads(model)
         say(f"{name} {SIZES[name]}: {fixed:.2f} {slope:.3f} {fixed / slope:.0f}")
     say("model, batch: tokens, padded; ms padded, in parts (parts), row by row; ratios")

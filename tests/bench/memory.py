@@ -1,13 +1,9 @@
-"""Peak memory of training steps against the closed form of `gve.trainers.planning.estimates`, each case in a process of its own.
-
-python tests/bench/memory.py
-"""
+"""Peak memory of training steps against `gve.trainers.planning.estimates`: `python tests/bench/memory.py`."""
 
 import json
-import os
-import resource
-import subprocess
 import sys
+
+from common import in_child, peak, say
 
 CASES = [
     {"name": "full, eager", "eager": True},
@@ -17,13 +13,8 @@ CASES = [
     {"name": "adapters, checkpointing", "rank": 8, "checkpointing": True},
 ]
 ROWS, TOKENS = 16, 128
-HIDDEN, LAYERS = 256, 8
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
-"""Freed blocks go back to the system at once; else glibc keeps them and the peak tells of fragments."""
-
-
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+"""Freed blocks go back to the system at once; otherwise glibc keeps them and the peak shows fragmentation."""
 
 
 def train(case):
@@ -39,7 +30,7 @@ def train(case):
     warm, _ = build_tiny(words)
     warm(input_ids=torch.randint(10, 30, (2, 8)))["embeddings"].sum().backward()  # libraries and kernels are loaded
     before = peak()
-    model, _ = build_tiny(words, text_hidden=HIDDEN, text_layers=LAYERS, heads=4)
+    model, _ = build_tiny(words, text_hidden=256, text_layers=8, heads=4)
     model.train().set_attn_implementation("eager" if case.get("eager") else "sdpa")
     rank = case.get("rank", 0)
     model.visual.requires_grad_(False)
@@ -54,36 +45,23 @@ def train(case):
         torch.nn.functional.cross_entropy(vectors[0] @ vectors[1].T / 0.05, torch.arange(ROWS)).backward()
         optimizer.step()
         optimizer.zero_grad()
-    method = Method(
-        4,
-        rank,
-        freeze_vision=True,
-        checkpointing=case.get("checkpointing", False),
-        eager=case.get("eager", False),
-        on_cpu=True,
-    )
+    eager, checkpointing = case.get("eager", False), case.get("checkpointing", False)
+    method = Method(4, rank, freeze_vision=True, checkpointing=checkpointing, eager=eager, on_cpu=True)
     load = Load(2 * ROWS * TOKENS, 0, ROWS * TOKENS, 0, TOKENS)
-    return peak() - before, memory_bytes(shape_of(model.config, "mid"), method, load)["total"]
+    return peak() - before, memory_bytes(shape_of(model.config, "mid"), method, load)["total"] / 2**20
 
 
 def main():
     if len(sys.argv) > 1:
-        sys.stdout.write(json.dumps(train(json.loads(sys.argv[1]))))
+        say(json.dumps(train(json.loads(sys.argv[1]))))
         return
     for case in CASES:
-        output = subprocess.run(
-            [sys.executable, __file__, json.dumps(case)],
-            check=True,
-            capture_output=True,
-            text=True,
-            env=os.environ | ALLOCATOR,
-        )
-        measured, estimated = json.loads(output.stdout.splitlines()[-1])
-        sys.stdout.write(
-            f"{case['name']:26} measured {measured / 2**20:7.0f} MiB  estimated {estimated / 2**20:7.0f} MiB  "
-            f"ratio {measured / estimated:.2f}\n"
-        )
-        sys.stdout.flush()
+        found, failure = in_child(__file__, json.dumps(case), env=ALLOCATOR)
+        if failure:
+            sys.exit(f"{case['name']} fails: {failure}")
+        measured, estimated = found
+        numbers = f"measured {measured:7.0f} MiB  estimated {estimated:7.0f} MiB  ratio {measured / estimated:.2f}"
+        say(f"{case['name']:26} {numbers}")
 
 
 if __name__ == "__main__":

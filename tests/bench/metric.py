@@ -5,8 +5,6 @@ and each one's recall@1, recall@10 and nDCG@10, which must agree. Every evaluato
 same vectors, one thread each; one that is not installed is passed over with a line. Peers marked "full" rank the whole
 corpus or to depth 1,000; the others stop at depth 100. `--json FILE` keeps the numbers.
 
-The two sizes of the project's note:
-
     python tests/bench/metric.py --queries 10000 --corpus 10000 --dim 64
     python tests/bench/metric.py --queries 14427 --corpus 15000 --dim 2048
 """
@@ -16,27 +14,16 @@ import importlib.metadata
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from common import head, in_child, make_parser, reset_peak, resident, say
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-PEERS = {
-    "gve": ("gve", "exact, no cut"),
-    "product": ("numpy", "the float32 product alone, in blocks: no evaluator"),
-    "argsort": ("numpy", "full, argsort of the score matrix"),
-    "pytrec-1000": ("pytrec-eval-terrier", "full, 1,000 best in dictionaries"),
-    "pytrec-100": ("pytrec-eval-terrier", "100 best in dictionaries"),
-    "ranx-1000": ("ranx", "full, 1,000 best, compiled before"),
-    "ranx-100": ("ranx", "100 best, compiled before"),
-    "st-100": ("sentence-transformers", "InformationRetrievalEvaluator, its own depths, at most 100"),
-    "st-full": ("sentence-transformers", "full, InformationRetrievalEvaluator, map@1000"),
-    "mteb-1000": ("mteb", "full, its default depths, to 1,000"),
-    "mteb-100": ("mteb", "depths to 100"),
-}
+ST = "sentence-transformers"
 
 
 def make_vectors(queries: int, corpus: int, dim: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -76,47 +63,47 @@ def run_argsort(queries, corpus, answers):
 
 
 def best_rows(queries, corpus, depth):
-    """Row numbers and scores of the best, as torch finds them."""
     import torch
 
     asked, rows = torch.from_numpy(queries), torch.from_numpy(corpus)
     depth = min(depth, len(corpus))
     blocks = [(asked[start : start + 512] @ rows.T).topk(depth, dim=1) for start in range(0, len(asked), 512)]
-    return torch.cat([block.indices for block in blocks]).tolist(), torch.cat(
-        [block.values for block in blocks]
-    ).tolist()
+    scores, numbers = (torch.cat(parts).tolist() for parts in zip(*blocks, strict=True))
+    return numbers, scores
+
+
+def relevance(answers):
+    return {f"q{number}": {f"d{row}": 1} for number, row in enumerate(answers.tolist())}
 
 
 def dictionaries(queries, corpus, answers, depth):
-    """Relevance and the best rows with their scores, as trec_eval's kin read them."""
-    rows, scores = best_rows(queries, corpus, depth)
-    relevance = {f"q{number}": {f"d{row}": 1} for number, row in enumerate(answers.tolist())}
+    """Relevance and the best rows with their scores, as trec_eval and its relatives read them."""
     run = {
         f"q{number}": {f"d{row}": score for row, score in zip(*pair, strict=True)}
-        for number, pair in enumerate(zip(rows, scores, strict=True))
+        for number, pair in enumerate(zip(*best_rows(queries, corpus, depth), strict=True))
     }
-    return relevance, run
+    return relevance(answers), run
 
 
 def run_pytrec(queries, corpus, answers, depth):
     import pytrec_eval
 
-    relevance, run = dictionaries(queries, corpus, answers, depth)
+    truth, run = dictionaries(queries, corpus, answers, depth)
     measures = {"recall.1,10", "success.10", "P.1", "ndcg_cut.10", "map", "recip_rank"}
-    result = pytrec_eval.RelevanceEvaluator(relevance, measures).evaluate(run)
+    result = pytrec_eval.RelevanceEvaluator(truth, measures).evaluate(run)
     return [np.mean([row[name] for row in result.values()]) for name in ("recall_1", "recall_10", "ndcg_cut_10")]
 
 
 def run_ranx(queries, corpus, answers, depth):
     from ranx import Qrels, Run, evaluate
 
-    relevance, run = dictionaries(queries, corpus, answers, depth)
+    truth, run = dictionaries(queries, corpus, answers, depth)
     names = ["recall@1", "recall@10", "ndcg@10", "hit_rate@10", "precision@1", "map", "mrr"]
-    result = evaluate(Qrels(relevance), Run(run), names)
+    result = evaluate(Qrels(truth), Run(run), names)
     return [result[name] for name in names[:3]]
 
 
-def run_sentence_transformers(queries, corpus, answers, depth):
+def run_st(queries, corpus, answers, depth):
     import torch
     from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
@@ -150,77 +137,55 @@ def run_mteb(queries, corpus, answers, depth):
     from mteb.models import search_wrappers
 
     search_wrappers.create_dataloader = lambda rows, **options: rows
+    fixed = {"task_metadata": None, "hf_subset": "default", "hf_split": "test", "search_k_offset": 1}
     found = search_wrappers.chunked_full_corpus_search(
         task_corpus=Dataset.from_dict({"id": [f"d{row}" for row in range(len(corpus))]}),
         corpus_chunk_size=50_000,
         query_idx_to_id={number: f"q{number}" for number in range(len(queries))},
         query_embeddings=torch.from_numpy(queries),
-        task_metadata=None,
-        hf_subset="default",
-        hf_split="test",
         top_k=depth,
         encode_kwargs={"show_progress_bar": False},
         encode_fn=lambda rows, **options: torch.from_numpy(corpus),
         similarity_fn=lambda first, second: first @ second.T,
-        search_k_offset=1,
+        **fixed,
     )
     results = {query: {row: score for score, row in heap} for query, heap in found.items()}
-    relevance = {f"q{number}": {f"d{row}": 1} for number, row in enumerate(answers.tolist())}
     depths = [k for k in (1, 3, 5, 10, 20, 100, 1000) if k <= depth]
-    scores = calculate_retrieval_scores(results, relevance, depths)
+    scores = calculate_retrieval_scores(results, relevance(answers), depths)
     return [scores.recall["Recall@1"], scores.recall["Recall@10"], scores.ndcg["NDCG@10"]]
 
 
-RUNNERS = {
-    "gve": run_gve,
-    "product": run_product,
-    "argsort": run_argsort,
-    **{f"pytrec-{k}": lambda *data, k=k: run_pytrec(*data, k) for k in (100, 1000)},
-    **{f"ranx-{k}": lambda *data, k=k: run_ranx(*data, k) for k in (100, 1000)},
-    **{
-        name: lambda *data, k=k: run_sentence_transformers(*data, k)
-        for name, k in (("st-100", 100), ("st-full", 1000))
-    },
-    **{f"mteb-{k}": lambda *data, k=k: run_mteb(*data, k) for k in (100, 1000)},
+PEERS = {
+    "gve": ("gve", "exact, no cut", run_gve),
+    "product": ("numpy", "the float32 product alone, in blocks: no evaluator", run_product),
+    "argsort": ("numpy", "full, argsort of the score matrix", run_argsort),
+    "pytrec-1000": ("pytrec-eval-terrier", "full, 1,000 best in dictionaries", partial(run_pytrec, depth=1000)),
+    "pytrec-100": ("pytrec-eval-terrier", "100 best in dictionaries", partial(run_pytrec, depth=100)),
+    "ranx-1000": ("ranx", "full, 1,000 best, compiled before", partial(run_ranx, depth=1000)),
+    "ranx-100": ("ranx", "100 best, compiled before", partial(run_ranx, depth=100)),
+    "st-100": (ST, "InformationRetrievalEvaluator, its own depths, at most 100", partial(run_st, depth=100)),
+    "st-full": (ST, "full, InformationRetrievalEvaluator, map@1000", partial(run_st, depth=1000)),
+    "mteb-1000": ("mteb", "full, its default depths, to 1,000", partial(run_mteb, depth=1000)),
+    "mteb-100": ("mteb", "depths to 100", partial(run_mteb, depth=100)),
 }
 
 
 def measure(name: str, sizes: tuple[int, int, int]) -> None:
     """Run one evaluator here, after a small run that imports and compiles, and print its numbers as JSON."""
-    run = RUNNERS[name]
+    run = PEERS[name][2]
     run(*make_vectors(64, 64, 8))
     data = make_vectors(*sizes)
-    before = current_memory()
+    before = resident("VmRSS")
     reset_peak()
     start, processor = time.perf_counter(), time.process_time()
     values = run(*data)
     spent, processor = time.perf_counter() - start, time.process_time() - processor
-    memory = peak_memory() - before
+    memory = resident("VmHWM") - before
     values = [None if value is None else round(float(value), 6) for value in values]
-    sys.stdout.write(json.dumps({"seconds": spent, "cpu": processor, "megabytes": memory, "values": values}) + "\n")
-
-
-def status(key: str) -> float:
-    """A line of the process's memory report, in MB."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    (line,) = [line for line in lines if line.startswith(key)]
-    return int(line.split()[1]) / 1024
-
-
-def current_memory() -> float:
-    return status("VmRSS:")
-
-
-def reset_peak() -> None:
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def peak_memory() -> float:
-    return status("VmHWM:")
+    say(json.dumps({"seconds": spent, "cpu": processor, "megabytes": memory, "values": values}))
 
 
 def installed(distribution: str) -> str | None:
-    """Its version, or None."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -229,46 +194,37 @@ def installed(distribution: str) -> str | None:
 
 def compare(names: list[str], sizes: tuple[int, int, int]) -> dict[str, dict]:
     """Every evaluator in a process of its own, limited to one thread."""
-    environment = os.environ | dict.fromkeys(THREADS, "1") | {"HF_HUB_OFFLINE": "1"}
+    environment = dict.fromkeys(THREADS, "1") | {"HF_HUB_OFFLINE": "1"}
+    options = [f"--{name}={size}" for name, size in zip(("queries", "corpus", "dim"), sizes, strict=True)]
     results = {}
     for name in names:
         if installed(PEERS[name][0]) is None:
             sys.stderr.write(f"{name}: {PEERS[name][0]} is not installed; passed over\n")
             continue
-        arguments = [sys.executable, __file__, "--one", name]
-        arguments += [f"--{option}={size}" for option, size in zip(("queries", "corpus", "dim"), sizes, strict=True)]
-        done = subprocess.run(arguments, env=environment, capture_output=True, text=True)
-        if done.returncode:
-            reason = (done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"])[-1]
-            sys.stderr.write(f"{name}: failed ({reason}); passed over\n")
-            continue
-        results[name] = json.loads(done.stdout.splitlines()[-1])
-        sys.stderr.write(f"{name}: {results[name]['seconds']:.1f} s\n")
+        result, failure = in_child(__file__, "--one", name, *options, env=environment)
+        sys.stderr.write(
+            f"{name}: " + (f"failed ({failure}); passed over\n" if failure else f"{result['seconds']:.1f} s\n")
+        )
+        results |= {} if failure else {name: result}
     return results
 
 
 def to_markdown(results: dict[str, dict], sizes: tuple[int, int, int]) -> str:
-    """The table, with ratios to ours."""
     ours = results["gve"]
-    rows = ["| evaluator | version | what | time (s) | time / ours | peak extra (MB) | R@1 | R@10 | nDCG@10 |"]
-    rows.append("|---|---|---|---|---|---|---|---|---|")
+    rows = [head("| evaluator | version | what | time (s) | time / ours | peak extra (MB) | R@1 | R@10 | nDCG@10 |")]
     for name, entry in results.items():
-        distribution, what = PEERS[name]
+        distribution, what, _ = PEERS[name]
         values = " | ".join("-" if value is None else f"{value:.5f}" for value in entry["values"])
         ratio = entry["seconds"] / ours["seconds"]
         cells = [name, f"{distribution} {installed(distribution)}", what, f"{entry['seconds']:.2f}", f"{ratio:.1f}"]
         rows.append(f"| {' | '.join(cells)} | {entry['megabytes']:.0f} | {values} |")
     title = "Q {:,}, N {:,}, D {:,}, float32, one positive a query, one thread".format(*sizes)
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    return f"{title}; {platform.processor() or platform.machine()}, load {load}\n\n" + "\n".join(rows) + "\n"
+    return f"{title}; {platform.processor() or platform.machine()}, load {load}\n\n" + "\n".join(rows)
 
 
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--queries", type=int, default=1000)
-    parser.add_argument("--corpus", type=int, default=1000)
-    parser.add_argument("--dim", type=int, default=64)
+    parser = make_parser(__doc__, queries=1000, corpus=1000, dim=64)
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--one", choices=PEERS, help=argparse.SUPPRESS)
@@ -278,7 +234,7 @@ def main() -> None:
         measure(arguments.one, sizes)
         return
     results = compare(list(dict.fromkeys(["gve", *arguments.peers])), sizes)
-    sys.stdout.write(to_markdown(results, sizes))
+    say(to_markdown(results, sizes))
     if arguments.json:
         arguments.json.write_text(json.dumps({"sizes": sizes, "results": results}, indent=2) + "\n", encoding="utf-8")
 

@@ -1,39 +1,28 @@
 """Hard negatives against other miners: `python tests/bench/mining.py [--rows R --dim D --peers ...] [--json FILE]`.
 
 R queries with a target each, all vectors given, five negatives of the first hundred ranks under a ceiling of .95 of the
-positive's score. Every miner runs in a process of its own, with one thread. Prints a Markdown table: seconds and peak
-memory beside the vectors, both as ratios to ours, and the share of ours that each one finds too.
-
-    python tests/bench/mining.py --rows 20000 --dim 256
+positive's score. Every miner runs in its own process, with one thread. Prints a Markdown table: seconds and peak memory
+beside the vectors, both as ratios to ours, and the share of our negatives that each one finds too.
 """
 
 import argparse
 import importlib.metadata
 import json
-import os
 import platform
-import resource
-import subprocess
-import sys
 import time
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+from common import head, in_child, make_parser, peak, say
 
 COUNT, DEPTH, CEILING = 5, 100, 0.95
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-PEERS = {
-    "gve": ("gve", "exact, scores of float64, ties by number"),
-    "gve-faiss": ("faiss-cpu", "`--index faiss`: all targets to 50,000, cells beyond"),
-    "st": ("sentence-transformers", "mine_hard_negatives of texts whose vectors are given"),
-    "st-faiss": ("sentence-transformers", "the same with use_faiss"),
-    "faiss": ("faiss-cpu", "IndexFlatIP.search alone, then the ceiling"),
-    "st-media": ("sentence-transformers", "mine_hard_negatives of rows as this project has them"),
-}
+ST = "sentence-transformers"
 
 
 def make_vectors(rows: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors of queries and of their targets."""
     rng = np.random.default_rng(0)
     targets = rng.standard_normal((rows, dim), dtype=np.float32)
     targets /= np.linalg.norm(targets, axis=1, keepdims=True)
@@ -42,8 +31,6 @@ def make_vectors(rows: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def run_gve(queries, targets, index="exact"):
-    from types import SimpleNamespace
-
     from gve.trainers.mining.nearest import make_index
     from gve.trainers.mining.negatives import mine_rows
     from gve.trainers.mining.settings import MiningSettings
@@ -67,8 +54,6 @@ def run_st(queries, targets, *, use_faiss=False):
     from sentence_transformers.util import mine_hard_negatives
 
     class Width(torch.nn.Module):
-        """A module that says how wide vectors are."""
-
         def get_embedding_dimension(self):
             return queries.shape[1]
 
@@ -108,10 +93,8 @@ def run_media(queries, targets):
     from sentence_transformers.util import mine_hard_negatives
 
     rows = [{"text": None, "video": {"bytes": b"%d" % number, "path": None}} for number in range(10)]
-    texts = [f"q{number}" for number in range(10)]
-    mine_hard_negatives(
-        Dataset.from_dict({"query": texts, "answer": rows}), SentenceTransformer(modules=[torch.nn.Identity()])
-    )
+    data = Dataset.from_dict({"query": [f"q{number}" for number in range(10)], "answer": rows})
+    mine_hard_negatives(data, SentenceTransformer(modules=[torch.nn.Identity()]))
 
 
 def run_faiss(queries, targets):
@@ -129,45 +112,45 @@ def run_faiss(queries, targets):
     return found
 
 
-RUNS = {
-    "gve": run_gve,
-    "gve-faiss": lambda q, t: run_gve(q, t, "faiss"),
-    "st": run_st,
-    "st-faiss": lambda q, t: run_st(q, t, use_faiss=True),
-    "faiss": run_faiss,
-    "st-media": run_media,
+PEERS = {
+    "gve": ("gve", "exact, scores of float64, ties by number", run_gve),
+    "gve-faiss": (
+        "faiss-cpu",
+        "`--index faiss`: all targets to 50,000, cells beyond",
+        partial(run_gve, index="faiss"),
+    ),
+    "st": (ST, "mine_hard_negatives of texts whose vectors are given", run_st),
+    "st-faiss": (ST, "the same with use_faiss", partial(run_st, use_faiss=True)),
+    "faiss": ("faiss-cpu", "IndexFlatIP.search alone, then the ceiling", run_faiss),
+    "st-media": (ST, "mine_hard_negatives of rows as this project has them", run_media),
 }
 
 
-def work(name: str, rows: int, dim: int, out: Path) -> None:
-    """Measure one miner in this process."""
+def work(name: str, rows: int, dim: int) -> None:
     import sentence_transformers  # noqa: F401 - so that no miner's memory holds an import that others' does not
     import torch
 
     torch.set_num_threads(1)
     queries, targets = make_vectors(rows, dim)
-    RUNS[name](queries[:200], targets[:200])  # compiled and imported
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    started = time.perf_counter()
-    found = RUNS[name](queries, targets)
+    run = PEERS[name][2]
+    run(queries[:200], targets[:200])  # compiled and imported
+    before, started = peak(), time.perf_counter()
+    found = run(queries, targets)
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    np.savez(out, found=found, numbers=[seconds, peak / 1024])
+    say(json.dumps({"seconds": seconds, "mb": peak() - before, "found": found.tolist()}))
 
 
-def measure(name: str, options: argparse.Namespace, folder: Path) -> dict | str:
+def measure(name: str, options: argparse.Namespace) -> dict | str:
     """Seconds, MB and negatives of a miner, or why there are none."""
-    environment = os.environ | dict.fromkeys(THREADS, "1")
-    command = [sys.executable, __file__, "--worker", name, "--rows", str(options.rows), "--dim", str(options.dim)]
+    worker = ("--worker", name, "--rows", options.rows, "--dim", options.dim)
     kept = []
-    for number in range(options.repeats):
-        out = folder / f"{name}-{number}.npz"
-        done = subprocess.run([*command, "--out", str(out)], env=environment, capture_output=True, text=True)
-        if done.returncode:
-            return done.stderr.strip().splitlines()[-1]
-        kept.append(np.load(out))
-    middle = np.median([one["numbers"] for one in kept], axis=0)
-    return {"seconds": middle[0], "mb": middle[1], "found": kept[0]["found"]}
+    for _ in range(options.repeats):
+        result, failure = in_child(__file__, *worker, env=dict.fromkeys(THREADS, "1"))
+        if failure:
+            return failure
+        kept.append(result)
+    middle = {key: float(np.median([one[key] for one in kept])) for key in ("seconds", "mb")}
+    return middle | {"found": np.array(kept[0]["found"])}
 
 
 def overlap(ours: np.ndarray, theirs: np.ndarray) -> float:
@@ -177,34 +160,27 @@ def overlap(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 
 def main() -> None:
-    import tempfile
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=20_000)
-    parser.add_argument("--dim", type=int, default=256)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser = make_parser(__doc__, rows=20_000, dim=256, repeats=3)
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--worker")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        work(options.worker, options.rows, options.dim, options.out)
+        work(options.worker, options.rows, options.dim)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        results = {name: measure(name, options, Path(folder)) for name in dict.fromkeys(["gve", *options.peers])}
+    results = {name: measure(name, options) for name in dict.fromkeys(["gve", *options.peers])}
     ours = results["gve"]
-    version = {name: importlib.metadata.version(package) for name, (package, _) in PEERS.items() if name in results}
-    print(f"{options.rows} rows, width {options.dim}, {platform.machine()}, one thread, median of {options.repeats}\n")  # noqa: T201
-    print("| miner | seconds | ratio | MB | ratio | of ours | what |\n|---|---|---|---|---|---|---|")  # noqa: T201
+    version = {name: importlib.metadata.version(package) for name, (package, *_) in PEERS.items() if name in results}
+    say(f"{options.rows} rows, width {options.dim}, {platform.machine()}, one thread, median of {options.repeats}\n")
+    say(head("| miner | seconds | ratio | MB | ratio | of ours | what |"))
     for name, result in results.items():
         label = f"{name} {version[name]}"
         if isinstance(result, str):
-            print(f"| {label} | - | - | - | - | - | {result} |")  # noqa: T201
+            say(f"| {label} | - | - | - | - | - | {result} |")
             continue
         times, memory = result["seconds"] / ours["seconds"], result["mb"] / max(ours["mb"], 1)
         cells = f"{result['seconds']:.2f} | {times:.2f} | {result['mb']:.0f} | {memory:.2f}"
-        print(f"| {label} | {cells} | {overlap(ours['found'], result['found']):.4f} | {PEERS[name][1]} |")  # noqa: T201
+        say(f"| {label} | {cells} | {overlap(ours['found'], result['found']):.4f} | {PEERS[name][1]} |")
     if options.json:
         kept = {n: r if isinstance(r, str) else {"seconds": r["seconds"], "mb": r["mb"]} for n, r in results.items()}
         options.json.write_text(json.dumps({"versions": version, "results": kept}, indent=1) + "\n")

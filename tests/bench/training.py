@@ -17,25 +17,22 @@ and above what is resident when training begins. Losses are compared step by ste
 import argparse
 import json
 import multiprocessing
-import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import DatasetDict, disable_progress_bars
+from common import make_parser, quiet, reset_peak, resident, save_fixed, say
+from datasets import DatasetDict
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.utils import logging
 
-from gve import build_tiny, lora_config, save_embedder
+from gve import build_tiny, lora_config
 from gve.hub_datasets.schema import TASKS
 from gve.hub_datasets.world.build import build_world
 from gve.hub_datasets.world.texts import training_texts
@@ -43,19 +40,9 @@ from gve.trainers import GVELoss, GVETrainer, GVETrainingArguments, PairCollator
 from gve.trainers.rows import PairRows, build_loader, build_sampler
 from gve.trainers.train import load_tasks
 
-SHAPES = {
-    "tiny": {"text_hidden": 128, "text_layers": 3, "vision_hidden": 96, "vision_depth": 2, "patch": 8, "side": 48},
-    "medium": {
-        "text_hidden": 256,
-        "text_layers": 6,
-        "vision_hidden": 160,
-        "vision_depth": 6,
-        "patch": 14,
-        "side": 112,
-    },
-}
-"""Width and layers of both parts, sides of a patch and of a frame in pixels; 8 frames. In medium the tower's width stands
-to the language model's, and a patch to its pixels, as in the published 3B."""
+SIZES = ("text_hidden", "text_layers", "vision_hidden", "vision_depth", "patch_size", "frame_size")
+SHAPES = {"tiny": (128, 3, 96, 2, 8, 48), "medium": (256, 6, 160, 6, 14, 112)}
+"""In medium the tower's width stands to the language model's, and a patch to its pixels, as in the published 3B."""
 
 OURS = {
     "ours, plain, unshared": {"share_media": False},
@@ -69,18 +56,6 @@ BASE, RIVAL = "ours, plain", "stock cached, rows"
 TEMPERATURE = 0.05
 
 
-@dataclass
-class Found:
-    """What a way took; lists are over the steps of both epochs."""
-
-    losses: list[float]
-    processor: list[float]
-    wall: list[float]
-    peak: float
-    above: float
-    waste: float
-
-
 class Clock(TrainerCallback):
     """Times of steps and, from the beginning of training, the peak of memory."""
 
@@ -89,30 +64,18 @@ class Clock(TrainerCallback):
         self.begun = 0.0
 
     def on_train_begin(self, *args: object, **kwargs: object) -> None:
-        """Forget the peak so far."""
-        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+        reset_peak()
         self.begun = resident("VmRSS")
 
     def on_epoch_begin(self, *args: object, **kwargs: object) -> None:
-        """Begin a list."""
         self.times.append([])
 
     def on_step_end(self, *args: object, **kwargs: object) -> None:
-        """Note the time."""
         self.times[-1].append((time.process_time(), time.perf_counter()))
 
-    def spent(self, which: int) -> list[float]:
-        """Seconds of each step but the first of its epoch, by the processor (0) or the wall (1)."""
-        return [b[which] - a[which] for steps in self.times for a, b in pairwise(steps)]
-
-
-def resident(name: str) -> float:
-    """MiB of memory now (VmRSS) or at most (VmHWM)."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
-
-
-# -- the same for all -------------------------------------------------------------------------------------------------
+    def spent(self, epoch: int, which: int) -> list[float]:
+        """Seconds of each step of an epoch but the first, by the processor (0) or the wall (1)."""
+        return [b[which] - a[which] for a, b in pairwise(self.times[epoch])]
 
 
 def load_model(folder: Path, options: argparse.Namespace) -> SentenceTransformer:
@@ -124,24 +87,16 @@ def load_model(folder: Path, options: argparse.Namespace) -> SentenceTransformer
     return model
 
 
+def run_settings(folder: Path, batch: int) -> dict[str, Any]:
+    quiet = {"save_strategy": "no", "report_to": "none", "disable_tqdm": True, "logging_steps": 1, "use_cpu": True}
+    sizes = {"num_train_epochs": 2, "per_device_train_batch_size": batch}
+    return {"output_dir": str(folder / "run")} | sizes | quiet
+
+
 def common(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Settings that every trainer takes."""
-    return {
-        "output_dir": str(folder / "run"),
-        "num_train_epochs": 2,
-        "learning_rate": 1e-4,
-        "weight_decay": 0.1,
-        "lr_scheduler_type": "constant",
-        "per_device_train_batch_size": options.batch,
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,
-        "save_strategy": "no",
-        "use_cpu": True,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "remove_unused_columns": False,
-        "seed": 0,
-    }
+    optimizer = {"learning_rate": 1e-4, "weight_decay": 0.1, "lr_scheduler_type": "constant"}
+    rest = {"logging_nan_inf_filter": False, "remove_unused_columns": False, "seed": 0}
+    return run_settings(folder, options.batch) | optimizer | rest
 
 
 def settings_of(folder: Path, options: argparse.Namespace, **changes: Any) -> GVETrainingArguments:
@@ -151,38 +106,23 @@ def settings_of(folder: Path, options: argparse.Namespace, **changes: Any) -> GV
     return GVETrainingArguments(**common(folder, options) | mixture | changes)
 
 
-def loader_of(args: GVETrainingArguments, model: SentenceTransformer, tasks: DatasetDict) -> DataLoader:
-    """The batches of ours, as the stock trainers read them: every row with its own media."""
-    collator = PairCollator(model.processor, num_negatives=args.num_negatives)
-    return build_loader(PairRows(tasks), build_sampler(args, tasks), collator, args)
-
-
 def equation(model: nn.Module) -> GVELoss:
-    """The objective of all."""
     return GVELoss(model, temperature=TEMPERATURE, false_negative_margin=0.1)
 
 
-# -- the ways ---------------------------------------------------------------------------------------------------------
-
-
-def ours(name: str, folder: Path, options: argparse.Namespace) -> GVETrainer:
-    """Our trainer."""
-    changes = dict(OURS[name])
-    if "cache_tokens" in changes:
-        changes["cache_tokens"] = options.cache_tokens
-    if "vision_cache_dir" in changes:
-        changes["vision_cache_dir"] = str(folder / "features")
+def ours(
+    name: str, model: SentenceTransformer, folder: Path, options: argparse.Namespace, **changes: Any
+) -> GVETrainer:
+    values = {"cache_tokens": options.cache_tokens, "vision_cache_dir": str(folder / "features")}
+    own = {key: values.get(key, value) for key, value in OURS[name].items()}
     tasks = load_tasks(str(folder / "world" / "uvrd"))
-    return GVETrainer(load_model(folder, options), settings_of(folder, options, **changes), tasks)
+    return GVETrainer(model, settings_of(folder, options, **own, **changes), tasks)
 
 
 class StockCached(CachedMultipleNegativesRankingLoss):
     """The stock machinery, whose own formula takes the hard negatives of all queries and masks nothing."""
 
-    def calculate_loss(
-        self, reps: list[list[Tensor]], labels: Tensor | None = None, *, with_backward: bool = False
-    ) -> Tensor:
-        """Equation 1."""
+    def calculate_loss(self, reps, labels=None, *, with_backward=False):
         loss = equation(self.model).compute_loss_from_embeddings([torch.cat(parts) for parts in reps], labels)
         if with_backward:
             loss.backward()
@@ -195,57 +135,45 @@ class StockCached(CachedMultipleNegativesRankingLoss):
 
 
 class StockTrainer(SentenceTransformerTrainer):
-    """The stock trainer on given batches."""
-
-    batches: DataLoader
-
-    def get_train_dataloader(self) -> DataLoader:
-        """The given ones."""
-        return self.batches
-
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """None: it would embed examples for the card before it trains."""
 
 
 class PlainTrainer(Trainer):
-    """transformers' trainer on given batches."""
-
-    batches: DataLoader
-
-    def get_train_dataloader(self) -> DataLoader:
-        """The given ones."""
-        return self.batches
-
-    def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Tensor:
-        """Equation 1 of all columns."""
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         columns, labels = SentenceTransformerTrainer.collect_features(self, inputs)
         vectors = [model(**column).embeddings for column in columns]
         return equation(model).compute_loss_from_embeddings(vectors, labels)
 
 
-def stock(name: str, folder: Path, options: argparse.Namespace) -> Trainer:
-    """A stock trainer on our batches."""
-    model, args = load_model(folder, options), settings_of(folder, options)
+def stock(name: str, model: SentenceTransformer, folder: Path, options: argparse.Namespace, **changes: Any) -> Trainer:
+    args = settings_of(folder, options, **changes)
     tasks = load_tasks(str(folder / "world" / "uvrd"))
     if STOCK[name] == "plain":
-        trainer = PlainTrainer(model[0].model, TrainingArguments(**common(folder, options)), train_dataset=[0])
+        trainer = PlainTrainer(
+            model[0].model, TrainingArguments(**common(folder, options) | changes), train_dataset=[0]
+        )
     else:
         tokens = options.cache_tokens if STOCK[name] == "tokens" else None
         loss = StockCached(model, mini_batch_size=options.rows, mini_batch_num_tokens=tokens)
-        settings = SentenceTransformerTrainingArguments(**common(folder, options))
+        settings = SentenceTransformerTrainingArguments(**common(folder, options) | changes)
         rows = {task: data.select_columns(["query", "target"]) for task, data in tasks.items()}
         trainer = StockTrainer(model, settings, train_dataset=DatasetDict(rows), loss=loss)
-    trainer.batches = loader_of(args, model, tasks)
+    collator = PairCollator(model.processor, num_negatives=args.num_negatives)  # every row with its own media
+    batches = build_loader(PairRows(tasks), build_sampler(args, tasks), collator, args)
+    trainer.get_train_dataloader = lambda: batches
     return trainer
 
 
-def measure(name: str, folder: Path, options: argparse.Namespace) -> Found:
-    """One way, in this process."""
+def build(name: str, model: SentenceTransformer, folder: Path, options: argparse.Namespace, **changes: Any) -> Trainer:
+    """A trainer on the model; the changes are settings that every trainer has."""
+    return (ours if name in OURS else stock)(name, model, folder, options, **changes)
+
+
+def measure(name: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     quiet()
     torch.set_num_threads(1)
-    trainer = (ours if name in OURS else stock)(name, folder, options)
+    trainer = build(name, load_model(folder, options), folder, options)
     clock, entries = Clock(), []
     trainer.add_callback(clock)
     trainer.log = lambda logs, start=None: entries.append(logs | trainer.loss.pop_meters() if name in OURS else logs)
@@ -253,100 +181,71 @@ def measure(name: str, folder: Path, options: argparse.Namespace) -> Found:
     losses = [entry for entry in entries if "loss" in entry]
     waste = sum(entry.get("padding_waste", 0.0) for entry in losses) / len(losses)
     peak = resident("VmHWM")
-    return Found([entry["loss"] for entry in losses], clock.spent(0), clock.spent(1), peak, peak - clock.begun, waste)
-
-
-# -- the table --------------------------------------------------------------------------------------------------------
-
-
-def quiet() -> None:
-    """No progress bars, no advice."""
-    disable_progress_bars()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    times = {name: clock.spent(0, which) + clock.spent(1, which) for which, name in enumerate(("processor", "wall"))}
+    memory = {"peak": peak, "above": peak - clock.begun, "waste": waste}
+    return {"losses": [entry["loss"] for entry in losses]} | times | memory
 
 
 def make(folder: Path, options: argparse.Namespace) -> None:
     """The world's pairs, as many as an epoch reads, and the untrained embedder."""
-    shape = dict(SHAPES[options.shape])
-    side, patch = shape.pop("side"), shape.pop("patch")
+    shape = dict(zip(SIZES, SHAPES[options.shape], strict=True))
     count = -(-options.steps // len(TASKS)) * options.batch
     pairs = dict.fromkeys(TASKS, count)
     build_world(folder / "world", pairs=pairs, sets=False, raw=0, workers=1, progress=False, num_negatives=1)
-    model, processor = build_tiny(training_texts(0, 2000), frame_size=side, num_frames=8, patch_size=patch, **shape)
-    for settings in (processor.video_processor, processor.image_processor):
-        settings.size = {"shortest_edge": side**2, "longest_edge": side**2}
+    model, processor = build_tiny(training_texts(0, 2000), num_frames=8, **shape)
     if options.train == "adapters":
         model.visual.requires_grad_(False)
-    save_embedder(folder / "model", model, processor)
+    save_fixed(folder / "model", model, processor, shape["frame_size"])
 
 
 def show(*cells: object) -> None:
-    """Print a row at once."""
-    sys.stdout.write(f"{cells[0]!s:<24}" + "".join(f"{cell!s:>14}" for cell in cells[1:]) + "\n")
-    sys.stdout.flush()
+    say(f"{cells[0]!s:<24}" + "".join(f"{cell!s:>14}" for cell in cells[1:]))
 
 
-def report(found: dict[str, Found], options: argparse.Namespace) -> None:
-    """Print the table."""
-    half = options.steps - 1
-    show(
-        "way",
-        "samples/s 1",
-        "samples/s 2",
-        "speed 1",
-        "speed 2",
-        "peak MiB",
-        "above",
-        "above ratio",
-        "loss apart",
-        "waste",
-    )
+def report(found: dict[str, dict[str, Any]], options: argparse.Namespace) -> None:
+    speed_titles = ("samples/s 1", "samples/s 2", "speed 1", "speed 2")
+    show("way", *speed_titles, "peak MiB", "above", "above ratio", "loss apart", "waste")
     rival, base = found.get(RIVAL), found.get(BASE)
+
+    def speeds_of(seen: dict[str, Any]) -> list[float]:
+        half = options.steps - 1
+        return [options.batch * half / sum(part) for part in (seen["processor"][:half], seen["processor"][half:])]
+
     for name, seen in found.items():
-        speeds = [options.batch * half / sum(part) for part in (seen.processor[:half], seen.processor[half:])]
-        ratios = ["-", "-", "-"]
+        speeds, ratios = speeds_of(seen), ["-", "-", "-"]
         if rival:
-            theirs = [options.batch * half / sum(part) for part in (rival.processor[:half], rival.processor[half:])]
-            ratios = [f"{speed / their:.2f}x" for speed, their in zip(speeds, theirs, strict=True)]
-            ratios.append(f"{seen.above / rival.above:.2f}x")
-        apart = max(abs(a - b) for a, b in zip(seen.losses, base.losses, strict=True)) if base else float("nan")
-        memory = (f"{seen.peak:.0f}", f"{seen.above:.0f}", ratios[2])
-        waste = f"{seen.waste:.3f}" if name in OURS else "-"
+            ratios = [f"{speed / their:.2f}x" for speed, their in zip(speeds, speeds_of(rival), strict=True)]
+            ratios.append(f"{seen['above'] / rival['above']:.2f}x")
+        apart = max(abs(a - b) for a, b in zip(seen["losses"], base["losses"], strict=True)) if base else float("nan")
+        memory = (f"{seen['peak']:.0f}", f"{seen['above']:.0f}", ratios[2])
+        waste = f"{seen['waste']:.3f}" if name in OURS else "-"
         show(name, *(f"{speed:.2f}" for speed in speeds), *ratios[:2], *memory, f"{apart:.1e}", waste)
 
 
 def main() -> None:
-    """Run all ways and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, batch=32, steps=28, negatives=1, cache_tokens=1024, rows=8)
     parser.add_argument("--shape", choices=SHAPES, default="medium")
     parser.add_argument("--train", choices=("adapters", "all"), default="adapters")
-    for name, value in {"batch": 32, "steps": 28, "negatives": 1, "cache_tokens": 1024, "rows": 8}.items():
-        parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--only", nargs="+", choices=[*OURS, *STOCK])
     parser.add_argument("--json", type=Path, help="Where to write everything measured.")
     options = parser.parse_args()
-    names = options.only or [
-        name for name in [*OURS, *STOCK] if options.train == "adapters" or not name.endswith("features")
-    ]
+    frozen = options.train == "adapters"
+    names = options.only or [name for name in [*OURS, *STOCK] if frozen or not name.endswith("features")]
     quiet()
-    sys.stdout.write(
-        f"# torch {torch.__version__}, transformers {version('transformers')}, sentence-transformers "
-        f"{version('sentence-transformers')}; {vars(options)}\n"
-    )
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "sentence-transformers"))
+    say(f"# {versions}; {vars(options)}")
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         make(Path(folder), options)
         for name in names:
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 found[name] = pool.apply(measure, (name, Path(folder), options))
-            sys.stdout.write(f"# {name}: {found[name].peak:.0f} MiB, {sum(found[name].processor):.1f} s\n")
-            sys.stdout.flush()
+            say(f"# {name}: {found[name]['peak']:.0f} MiB, {sum(found[name]['processor']):.1f} s")
     report(found, options)
-    for step in range(len(found[names[0]].losses)):
-        show(f"loss of step {step + 1}", *(f"{seen.losses[step]:.6f}" for seen in found.values()))
+    for step in range(len(found[names[0]]["losses"])):
+        show(f"loss of step {step + 1}", *(f"{seen['losses'][step]:.6f}" for seen in found.values()))
     if options.json:
-        options.json.write_text(json.dumps({name: vars(seen) for name, seen in found.items()}), encoding="utf-8")
+        options.json.write_text(json.dumps(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,21 +12,20 @@ step. Losses are those of the last step, bytes those of the files on disk.
 import argparse
 import io
 import statistics
-import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import av
+import common
 import numpy as np
 import torch
 import transformers
-from datasets import Dataset, DatasetDict, disable_progress_bars
+from datasets import Dataset, DatasetDict
 from sentence_transformers import SentenceTransformer
-from transformers import TrainerCallback
-from transformers.utils import logging
+from training import Clock, run_settings
 
-from gve import build_tiny, lora_config, save_embedder
+from gve import build_tiny, lora_config
 from gve.hub_datasets.schema import media, pair_features
 from gve.trainers import GVETrainer, GVETrainingArguments
 
@@ -42,15 +41,7 @@ VARIANTS = {
     "features bfloat16": {"vision_cache_dir": "bfloat16", "vision_cache_dtype": "bfloat16"},
     "features int8": {"vision_cache_dir": "int8", "vision_cache_dtype": "int8"},
 }
-
-
-def show(*cells: object) -> None:
-    """Print a row at once."""
-    sys.stdout.write("  ".join(f"{cell!s:<18}" for cell in cells).rstrip() + "\n")
-    sys.stdout.flush()
-
-
-# -- derived ----------------------------------------------------------------------------------------------------------
+show = partial(common.show, 18)
 
 
 def tower_operations() -> float:
@@ -64,117 +55,65 @@ def tower_operations() -> float:
 
 
 def language_operations(width: int, layers: int, heads: int, inner: int) -> float:
-    """Those of the language model for a video and a few words."""
     tokens = FRAMES // 2 * TOKENS + TEXT
     weights = layers * (2 * width**2 + 2 * width * heads * 128 + 3 * width * inner)
     return tokens * (2 * weights + layers * 4 * width * tokens / 2)
 
 
 def derived() -> None:
-    """Print the first table."""
     show("model", "MB float32", "MB bfloat16", "MB int8", "tower's share", "forward", "adapters", "full LM")
     for name, shape in MODELS.items():
         values = FRAMES // 2 * TOKENS * shape[0]
         sizes = (values * 4, values * 2, values + FRAMES // 2 * TOKENS * 4)
         tower, language = tower_operations(), language_operations(*shape)
-        bounds = ((tower + passes * language) / (passes * language) for passes in (1, 2, 3))
-        show(
-            name,
-            *(f"{size / 1e6:.2f}" for size in sizes),
-            f"{tower / (tower + language):.3f}",
-            *(f"{bound:.2f}x" for bound in bounds),
-        )
+        bounds = [f"{(tower + passes * language) / (passes * language):.2f}x" for passes in (1, 2, 3)]
+        show(name, *(f"{size / 1e6:.2f}" for size in sizes), f"{tower / (tower + language):.3f}", *bounds)
 
 
-# -- measured ---------------------------------------------------------------------------------------------------------
+def video(rng: np.random.Generator, seconds: int) -> bytes:
+    """A moving square on noise, 256 x 256, as H.264."""
+    ground = rng.integers(60, 200, (32, 32, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+    colour, start = rng.integers(0, 255, 3), rng.integers(0, 166)
 
+    def frame(number: int) -> np.ndarray:
+        left, pixels = (start + 3 * number) % 208, ground.copy()
+        pixels[80:128, left : left + 48] = colour
+        return pixels
 
-def video(rng: np.random.Generator, side: tuple[int, int], seconds: int) -> bytes:
-    """A moving square on noise, as H.264."""
-    file, (width, height) = io.BytesIO(), side
-    ground = rng.integers(60, 200, (height // 8, width // 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
-    colour, start = rng.integers(0, 255, 3), rng.integers(0, width - 90)
-    with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=24, options={"crf": "26", "preset": "fast"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for number in range(24 * seconds):
-            frame = ground.copy()
-            left = (start + 3 * number) % (width - 48)
-            frame[80:128, left : left + 48] = colour
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
+    file, options = io.BytesIO(), {"crf": "26", "preset": "fast"}
+    common.write_video(file, map(frame, range(24 * seconds)), (256, 256), rate=24, options=options)
     return file.getvalue()
 
 
 def build_rows(count: int, seconds: int) -> DatasetDict:
-    """Pairs of a text and a video."""
     rng, rows = np.random.default_rng(0), []
     for number in range(count):
         row = {name: [] for name in ("negatives", "query_facts", "target_facts")}
         row |= {"id": f"t2v-{number}", "task": "t2v", "kind": "made", "instruction": "Find the video.", "group": ""}
-        query, target = media(text=f"a square number {number}"), media(video=video(rng, (256, 256), seconds))
+        query, target = media(text=f"a square number {number}"), media(video=video(rng, seconds))
         rows.append(row | {"query": query, "target": target})
     return DatasetDict({"t2v": Dataset.from_list(rows, features=pair_features())})
 
 
-class Clock(TrainerCallback):
-    """Seconds of processor time of each step by epoch."""
-
-    def __init__(self) -> None:
-        self.ends: dict[int, list[float]] = {}
-
-    def on_step_end(self, args: object, state: object, control: object, **kwargs: object) -> None:
-        """Note the time."""
-        epoch = (state.global_step - 1) * state.num_train_epochs // state.max_steps
-        self.ends.setdefault(epoch, []).append(time.process_time())
-
-    def steps(self, epoch: int) -> list[float]:
-        """All but the first, which holds what an epoch begins with."""
-        return np.diff(self.ends[epoch]).tolist()
-
-
 def build_model(folder: Path, arguments: argparse.Namespace) -> None:
     """A model of the shape asked for; its frames have a fixed number of pixels."""
-    model, processor = build_tiny(
-        ["a square number 0123456789", "Find the video."],
-        frame_size=arguments.side,
-        num_frames=FRAMES,
-        text_hidden=arguments.hidden,
-        text_layers=arguments.layers,
-        vision_hidden=arguments.hidden,
-        vision_depth=arguments.depth,
-        patch_size=arguments.patch,
-        vocab_size=400,
-    )
-    for settings in (processor.video_processor, processor.image_processor):
-        settings.size = {"shortest_edge": arguments.side**2, "longest_edge": arguments.side**2}
+    language = {"text_hidden": arguments.hidden, "text_layers": arguments.layers, "vocab_size": 400}
+    tower = {"vision_hidden": arguments.hidden, "vision_depth": arguments.depth, "patch_size": arguments.patch}
+    frames = {"frame_size": arguments.side, "num_frames": FRAMES}
+    model, processor = build_tiny(["a square number 0123456789", "Find the video."], **frames, **language, **tower)
     model.set_attn_implementation("sdpa")
-    save_embedder(folder, model, processor)
+    common.save_fixed(folder, model, processor, arguments.side)
 
 
-def run(
-    folder: Path, rows: DatasetDict, changes: dict[str, str | int], arguments: argparse.Namespace
-) -> tuple[Clock, float]:
+def run(folder: Path, rows: DatasetDict, changes: dict[str, Any], arguments: argparse.Namespace):
     """Train with adapters on the language model; the clock and the last loss."""
     torch.manual_seed(0)
     embedder = SentenceTransformer(str(folder / "model"), device="cpu", model_kwargs={"attn_implementation": "sdpa"})
     embedder.add_adapter(lora_config(r=8, lora_alpha=16))
     clock = Clock()
     places = {name: str(folder / value) if name.endswith("_dir") else value for name, value in changes.items()}
-    args = GVETrainingArguments(
-        output_dir=str(folder / "run"),
-        num_train_epochs=2,
-        per_device_train_batch_size=arguments.batch,
-        schedule="uniform",
-        probe_pairs=2,
-        learning_rate=1e-3,
-        logging_steps=1,
-        save_strategy="no",
-        use_cpu=True,
-        report_to="none",
-        disable_tqdm=True,
-        **places,
-    )
+    settings = run_settings(folder, arguments.batch) | places
+    args = GVETrainingArguments(**settings, schedule="uniform", probe_pairs=2, learning_rate=1e-3)
     trainer = GVETrainer(embedder, args, rows, callbacks=[clock])
     trainer.log = lambda logs, start=None: trainer.state.log_history.append(logs)
     trainer.train()
@@ -182,7 +121,6 @@ def run(
 
 
 def measured(arguments: argparse.Namespace) -> None:
-    """Print the second table."""
     rows = build_rows(arguments.videos, arguments.seconds)
     mean = statistics.mean(len(row["target"]["video"]["bytes"]) for row in rows["t2v"])
     show(f"# {arguments.videos} videos of {mean / 1e3:.0f} kB, batch {arguments.batch}, {arguments.hidden} wide")
@@ -193,7 +131,7 @@ def measured(arguments: argparse.Namespace) -> None:
         base = None
         for name, changes in VARIANTS.items():
             clock, loss = run(Path(folder), rows, changes, arguments)
-            times = [statistics.median(clock.steps(epoch)) for epoch in (0, 1)]
+            times = [statistics.median(clock.spent(epoch, 0)) for epoch in (0, 1)]
             base = base or times[1]
             place = next((Path(folder) / value for key, value in changes.items() if key.endswith("_dir")), None)
             size = sum(path.stat().st_size for path in place.rglob("*.safetensors")) if place else 0
@@ -202,15 +140,9 @@ def measured(arguments: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Print both tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sizes = {"hidden": 256, "layers": 6, "depth": 6, "side": 112, "patch": 8, "batch": 8, "videos": 32, "seconds": 4}
-    for name, value in sizes.items():
-        parser.add_argument(f"--{name}", type=int, default=value)
-    arguments = parser.parse_args()
-    disable_progress_bars()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    arguments = common.make_parser(__doc__, **sizes).parse_args()
+    common.quiet()
     torch.set_num_threads(1)
     show(f"# torch {torch.__version__}, transformers {transformers.__version__}")
     derived()

@@ -3,19 +3,16 @@
     python tests/bench/vsynflow.py overhead [--records 20000]
     python tests/bench/vsynflow.py world FOLDER [--videos 500] [--kills 20] [--ray]
 
-`overhead`: CPU per record of planning, three trivial stages and the final tables, without decoding or captions, and the
-memory of each.
-`world`: a rendered raw corpus, in which one file of twenty-five is broken in one of five ways, goes through all stages
-under every engine; the bytes must be the same, also after the run was killed (SIGKILL of its process group) at random
-instants; precision and recall of the filters by what is known of each file.
+`overhead`: CPU and memory per record of planning, three trivial stages and the final tables, without media or captions.
+`world`: a rendered raw corpus, with one file in twenty-five broken in one of five ways, goes through all stages under
+every engine. The bytes must be the same, also after kills (SIGKILL of the process group) at random instants; precision
+and recall of the filters follow from what is known of each file.
 """
 
-import argparse
 import hashlib
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -28,6 +25,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from common import make_parser, peak, say
 
 from gve.hub_datasets.files import write_json
 from gve.hub_datasets.vsynflow.engines import InlineEngine
@@ -44,8 +42,6 @@ TABLES = ("manifest", "stages", "kept", "rejected", "failed", "done")
 
 
 class Trivial(Stage):
-    """Adds a number."""
-
     def __init__(self, name):
         self.name, self.columns, self.reads = name, {name: pa.int64()}, ("text",)
 
@@ -55,73 +51,54 @@ class Trivial(Stage):
 
 def overhead(count):
     """Milliseconds of CPU a record, and the growth of memory."""
-    peak = {"start": peak_mb()}
+    parts, peaks = {}, {"start": int(peak())}
     with tempfile.TemporaryDirectory() as folder:
-        table = Path(folder) / "manifest.parquet"
-        pq.write_table(
-            pa.table({"video": [f"{i}.mp4" for i in range(count)], "text": [f"text {i}" for i in range(count)]}), table
-        )
+        table, run = Path(folder) / "manifest.parquet", Path(folder) / "run"
+        columns = {"video": [f"{i}.mp4" for i in range(count)], "text": [f"text {i}" for i in range(count)]}
+        pq.write_table(pa.table(columns), table)
         source = RawCorpus("manifest", str(table), "bench", "CC0")
-        run = Path(folder) / "run"
-        start = time.process_time()
-        make_plan(run, read_corpus(source, run), asdict(source))
-        planned = time.process_time()
-        peak["plan"] = peak_mb()
-        run_flow(run, Flow(tuple(Trivial(name) for name in "abc")), InlineEngine())
-        ran = time.process_time()
-        peak["run"] = peak_mb()
-        verify_run(run)
-        verified = time.process_time()
-        peak["verify"] = peak_mb()
-    parts = {"plan": planned - start, "run": ran - planned, "verify": verified - ran}
-    return {
-        "ms_per_record": {name: round(seconds / count * 1e3, 4) for name, seconds in parts.items()},
-        "plan_seconds": round(parts["plan"], 1),
-        "peak_mb": peak,
-    }
-
-
-def peak_mb():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-
-
-def broken(content, number):
-    """A file in one of five broken states, and the name of the state."""
-    middle = len(content) // 2
-    states = {
-        "empty": b"",
-        "cut": content[:middle],  # the index of an mp4 is at its end
-        "text": b"this is no video\n" * 40,
-        "zeroed": content[: len(content) // 8] + bytes(len(content) * 6 // 8) + content[-(len(content) // 8) :],
-        "no header": bytes(64) + content[64:],
-    }
-    name = list(states)[number % len(states)]
-    return name, states[name]
+        works = {
+            "plan": lambda: make_plan(run, read_corpus(source, run), asdict(source)),
+            "run": lambda: run_flow(run, Flow(tuple(Trivial(name) for name in "abc")), InlineEngine()),
+            "verify": lambda: verify_run(run),
+        }
+        for name, work in works.items():
+            start = time.process_time()
+            work()
+            parts[name], peaks[name] = time.process_time() - start, int(peak())
+    per_record = {name: round(seconds / count * 1e3, 4) for name, seconds in parts.items()}
+    return {"ms_per_record": per_record, "plan_seconds": round(parts["plan"], 1), "peak_mb": peaks}
 
 
 def break_some(raw):
-    """Break one file of some; returns what was done to each."""
-    note = raw / "broken.json"
+    """Break one file in twenty-five, in turn in one of five ways; returns what was done to each."""
+    note, states = raw / "broken.json", {}
     if note.exists():
         return json.loads(note.read_text())
-    states = {}
     for number, path in enumerate(sorted((raw / "videos").glob("*.mp4"))[::BROKEN_EVERY]):
-        states[path.name], content = broken(path.read_bytes(), number)
-        path.write_bytes(content)
+        content = path.read_bytes()
+        eighth, middle = len(content) // 8, len(content) // 2
+        broken = {
+            "empty": b"",
+            "cut": content[:middle],  # the index of an mp4 is at its end
+            "text": b"this is no video\n" * 40,
+            "zeroed": content[:eighth] + bytes(len(content) * 6 // 8) + content[-eighth:],
+            "no header": bytes(64) + content[64:],
+        }
+        states[path.name] = list(broken)[number % len(broken)]
+        path.write_bytes(broken[states[path.name]])
     note.write_text(json.dumps(states))
     return states
 
 
 def prepare(folder, videos):
-    """Render the corpus and plan the run."""
     raw, run = folder / "raw", folder / "run"
     write_raw_videos(raw, videos, 0, 0, videos)
     write_titles(raw, videos, 0)
     break_some(raw)
     shutil.rmtree(run, ignore_errors=True)
-    source = RawCorpus(
-        "manifest", str(raw / "titles.csv"), "world", "CC0-1.0", None, "file", "title", media=str(raw / "videos")
-    )
+    names = ("manifest", str(raw / "titles.csv"), "world", "CC0-1.0", None, "file", "title")
+    source = RawCorpus(*names, media=str(raw / "videos"))
     make_plan(run, read_corpus(source, run), asdict(source), shard_rows=32)
     write_json(run / "config.json", {"profile": "world", "captioner": {"kind": "world", "folder": str(raw)}})
     return run
@@ -188,16 +165,13 @@ def filters(folder):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, records=20000, videos=500, kills=20)
     parser.add_argument("what", choices=("overhead", "world"))
     parser.add_argument("folder", type=Path, nargs="?")
-    parser.add_argument("--records", type=int, default=20000)
-    parser.add_argument("--videos", type=int, default=500)
-    parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--ray", action="store_true")
     arguments = parser.parse_args()
     if arguments.what == "overhead":
-        print(json.dumps({"records": arguments.records, **overhead(arguments.records)}))  # noqa: T201
+        say(json.dumps({"records": arguments.records, **overhead(arguments.records)}))
         return
     digests, seconds = {}, {}
     for engine in ("inline", "processes", *(["ray"] if arguments.ray else [])):
@@ -206,17 +180,12 @@ def main():
         subprocess.run(command(run, engine), check=True, stdout=subprocess.DEVNULL)
         digests[engine], seconds[engine] = tables_digest(run), round(time.time() - start, 1)
         told = {"engine": engine, "seconds": seconds[engine], "videos_per_second": arguments.videos / seconds[engine]}
-        print(json.dumps({**told, "digest": digests[engine][:16]}), flush=True)  # noqa: T201
+        say(json.dumps({**told, "digest": digests[engine][:16]}))
     calls = journal_size(run)
-    print(json.dumps(filters(arguments.folder)), flush=True)  # noqa: T201
+    say(json.dumps(filters(arguments.folder)))
     digest, after, verdict = killed(arguments.folder, arguments.videos, arguments.kills, seconds["processes"] / 4 + 5)
-    report = {
-        "kills": arguments.kills,
-        "same": {digest} == set(digests.values()),
-        "repeated": after - calls,
-        "errors": verdict.errors,
-    }
-    print(json.dumps(report))  # noqa: T201
+    same = {digest} == set(digests.values())
+    say(json.dumps({"kills": arguments.kills, "same": same, "repeated": after - calls, "errors": verdict.errors}))
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ def own_cache(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory):
     """An untrained embedder as saved."""
-    folder = tmp_path_factory.mktemp("tiny")
-    gve.save_embedder(folder, *gve.build_tiny(["a red circle moves left", "a blue box"]))
+    folder = tmp_path_factory.mktemp("tiny") / "tiny"
+    gve.save_embedder(folder, *gve.build_tiny(["a red ball moves left", "find it"], frame_size=32, num_frames=2))
     return folder
 
 

@@ -11,7 +11,6 @@ from uvrb_folder import GROUPED, NUM_CLIPS, WordEncoder, make_tables, write_uvrb
 
 from gve.eval.benchmark import SCHEMA, run_benchmark
 from gve.eval.models import VideoSetting
-from gve.eval.store import EmbeddingStore
 from gve.hub_datasets.uvrb import SETS
 
 
@@ -49,24 +48,17 @@ def test_collapsed_encoder_is_at_chance(uvrb):
     assert report["sets"]["MSRVTT"]["tied_queries"] == 1.0
 
 
-def test_group_blind_encoder_is_at_chance_within_groups(uvrb):
-    report = run_benchmark(WordEncoder(see=lambda number: number // 4), uvrb, sets=["crb-s", "CRB-T"])
-    for entry in report["sets"].values():
-        assert entry["score"] == pytest.approx(0.25)
-        assert entry["in_group"]["score"] == pytest.approx(0.25)
-        assert entry["in_group"]["chance"] == pytest.approx(0.25)
-        assert entry["in_group"]["group_size"] == 4
-        assert entry["in_group"]["above_chance"] is False
-    assert report["abilities"]["S"] is None
-    assert report["averages"] == {"AVG-D": None, "AVG-A": None}
-
-
-def test_group_members_told_apart(uvrb):
-    report = run_benchmark(WordEncoder(see=lambda number: number % 4), uvrb, sets=["crb-s"])
-    entry = report["sets"]["CRB-S"]
+def test_in_group_scores_need_the_members_told_apart(uvrb):
+    blind = run_benchmark(WordEncoder(see=lambda number: number // 4), uvrb, sets=["crb-s", "CRB-T"])
+    for entry in blind["sets"].values():
+        group = entry["in_group"]
+        assert [entry["score"], group["score"], group["chance"]] == [pytest.approx(0.25)] * 3
+        assert (group["group_size"], group["above_chance"]) == (4, False)
+    assert blind["abilities"]["S"] is None
+    assert blind["averages"] == {"AVG-D": None, "AVG-A": None}
+    entry = run_benchmark(WordEncoder(see=lambda number: number % 4), uvrb, sets=["crb-s"])["sets"]["CRB-S"]
     assert entry["score"] == pytest.approx(1 / 3)  # three groups look alike
-    assert entry["in_group"]["score"] == 1.0
-    assert entry["in_group"]["above_chance"] is True
+    assert (entry["in_group"]["score"], entry["in_group"]["above_chance"]) == (1.0, True)
 
 
 def test_partly_right_encoder_has_the_binomial_error(uvrb):
@@ -82,33 +74,20 @@ def test_partly_right_encoder_has_the_binomial_error(uvrb):
 
 
 def test_errors_of_averages_add_in_squares(uvrb):
-    encoder = WordEncoder(see=lambda number: number % 5)
-    report = run_benchmark(encoder, uvrb, sets=["ms-ti", "ms-tv"])
+    report = run_benchmark(WordEncoder(see=lambda number: number % 5), uvrb, sets=["ms-ti", "ms-tv"])
     first, second = (report["sets"][name]["standard_error"] for name in ("MS-TI", "MS-TV"))
     assert report["abilities"]["CMP"]["standard_error"] == pytest.approx(math.sqrt(first**2 + second**2) / 2)
     assert {name for name, entry in report["abilities"].items() if entry} == {"CMP"}
 
 
-def test_data_are_checked_before_anything_is_encoded(tmp_path):
-    tables = {name: make_tables(name) for name in ("MSRVTT", "DiDeMo")}
-    del tables["DiDeMo"]["qrels"][0]
-    encoder = WordEncoder()
-    with pytest.raises(ValueError, match="didemo-qrels: query 'q0' has no positive"):
-        run_benchmark(encoder, write_uvrb(tmp_path, tables), sets=["msrvtt", "didemo"])
-    assert encoder.calls == []
-
-
 def test_intervals_plain_rule_and_conditions(uvrb):
-    encoder = WordEncoder(see=lambda number: number // 2)
-    report = run_benchmark(encoder, uvrb, batch_size=5, model="words")
+    report = run_benchmark(WordEncoder(see=lambda number: number // 2), uvrb, batch_size=5, model="words")
     for entry in [*report["sets"].values(), *report["abilities"].values(), *report["averages"].values()]:
         low, high = entry["interval"]
         assert 0 <= low <= entry["score"] <= high <= 1
     assert report["model"] == "words"
     assert report["plain"]["averages"]["AVG-D"] == report["averages"]["AVG-D"]
-    fine = [
-        report["sets"][name]["score"] for name in ("CRB-S", "VDC-O", "CRB-T", "CMRB", "DREAM-E", "LoVR-TH", "PEV-K")
-    ]
+    fine = [report["sets"][name]["score"] for name, task in SETS.items() if "FG" in task.abilities]
     assert report["plain"]["abilities"]["FG"]["score"] == pytest.approx(np.mean(fine))
     assert report["settings"] == {"num_frames": None, "frame_tokens": None, "batch_size": 5}
     assert report["throughput"]["rows"] == 2 * 16 * NUM_CLIPS
@@ -117,48 +96,15 @@ def test_intervals_plain_rule_and_conditions(uvrb):
     assert len(report["sets"]["CMRB"]["per_query"]) == NUM_CLIPS
 
 
-def test_a_killed_run_goes_on(uvrb, tmp_path):
-    whole = run_benchmark(WordEncoder(), uvrb, sets=["msrvtt", "crb-s"])
-    killed = WordEncoder()
-    answer = killed.encode_query
-
-    def stop(inputs, **options):
-        if options["prompt"] == SETS["CRB-S"].instruction:
-            raise KeyboardInterrupt
-        return answer(inputs, **options)
-
-    killed.encode_query = stop
-    with pytest.raises(KeyboardInterrupt):
-        run_benchmark(killed, uvrb, sets=["msrvtt", "crb-s"], store=EmbeddingStore(tmp_path, {"model": "m"}))
-    again = WordEncoder()
-    report = run_benchmark(again, uvrb, sets=["msrvtt", "crb-s"], store=EmbeddingStore(tmp_path, {"model": "m"}))
-    assert report["sets"] == whole["sets"]
-    assert [role for role, _, _ in again.calls] == ["query"]  # all else was kept
-    third = WordEncoder()
-    run_benchmark(third, uvrb, sets=["crb-s"], store=EmbeddingStore(tmp_path, {"model": "m"}))
-    assert third.calls == []
-
-
-def test_own_instructions_for_every_set_or_none(uvrb):
-    encoder = WordEncoder()
-    with pytest.raises(ValueError, match="instructions: none for CRB-S; one for every set is needed"):
-        run_benchmark(encoder, uvrb, sets=["msrvtt", "crb-s"], instructions={"msrvtt": "Find."})
-    with pytest.raises(ValueError, match="unknown set 'MSR-VTT'; nearest: msrvtt"):
-        run_benchmark(encoder, uvrb, sets=["msrvtt"], instructions={"MSR-VTT": "Find."})
-    assert encoder.calls == []
-    report = run_benchmark(encoder, uvrb, sets=["msrvtt"], instructions={"MSRVTT": "Find."})
-    assert encoder.calls[-1][2]["prompt"] == report["sets"]["MSRVTT"]["instruction"] == "Find."
-
-
-def test_settings_that_an_encoder_does_not_have(uvrb):
-    encoder = WordEncoder()
-    with pytest.raises(ValueError, match="--frames, --tokens: WordEncoder has no such settings"):
-        run_benchmark(encoder, uvrb, sets=["msrvtt"], settings=[VideoSetting(), VideoSetting(num_frames=16)])
-    with pytest.raises(ValueError, match="--tokens: must be at least 1, got 0"):
-        VideoSetting(frame_tokens=0).options(encoder)
-    with pytest.raises(ValueError, match="settings: got none"):
-        run_benchmark(encoder, uvrb, sets=["msrvtt"], settings=[])
-    assert encoder.calls == []
+def test_own_instructions_and_long_texts_arrive_whole(tmp_path):
+    tables, encoder = make_tables("LoVR-V"), WordEncoder()
+    for query in tables["queries"]:
+        query["text"] += " word" * 17_364
+    folder = write_uvrb(tmp_path, {"LoVR-V": tables})
+    report = run_benchmark(encoder, folder, sets=["lovr-v"], instructions={"LoVR-V": "Find."})
+    ((_, texts, options),) = [call for call in encoder.calls if call[0] == "query"]
+    assert [len(text.split()) for text in texts] == [17_366] * NUM_CLIPS  # the model's tokenizer cuts, nothing else
+    assert options["prompt"] == report["sets"]["LoVR-V"]["instruction"] == "Find."
 
 
 def without_video(path, row, video):
@@ -169,18 +115,22 @@ def without_video(path, row, video):
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
 
 
-def test_missing_media_are_named_before_anything_is_encoded(tmp_path):
+def test_nothing_is_encoded_before_settings_and_media_are_checked(uvrb, tmp_path):
     encoder = WordEncoder()
-    folder = write_uvrb(tmp_path / "a", {"LoVR-C2V": make_tables("LoVR-C2V")})
-    without_video(folder / "lovr-c2v-corpus" / "unseen.parquet", 3, {"bytes": None, "path": "nowhere.mp4"})
-    with pytest.raises(ValueError, match=r"lovr-c2v-corpus: row 3 \(id 'c3'\) has no video: no file 'nowhere.mp4'"):
-        run_benchmark(encoder, folder, sets=["lovr-c2v"])
-    folder = write_uvrb(tmp_path / "b", {"LoVR-C2V": make_tables("LoVR-C2V")})
-    without_video(folder / "lovr-c2v-queries" / "unseen.parquet", 1, {"bytes": b"", "path": None})
-    with pytest.raises(ValueError, match=r"lovr-c2v-queries: row 1 \(id 'q1'\) has no video: neither bytes nor path"):
-        run_benchmark(encoder, folder, sets=["lovr-c2v"])
-    tables = {"MS-TI": make_tables("MS-TI")}
-    del tables["MS-TI"]["top_ranked"]
-    with pytest.raises(ValueError, match="cannot read split 'unseen' of configuration 'ms-ti-top_ranked'"):
-        run_benchmark(encoder, write_uvrb(tmp_path / "c", tables), sets=["ms-ti"])
+    for settings, message in (([], "settings: got none"), ([VideoSetting(frame_tokens=0)], "--tokens: .* got 0")):
+        with pytest.raises(ValueError, match=message):
+            run_benchmark(encoder, uvrb, sets=["msrvtt"], settings=settings)
+    for kind, row, video, message in (
+        (
+            "corpus",
+            3,
+            {"bytes": None, "path": "nowhere.mp4"},
+            r"row 3 \(id 'c3'\) has no video: no file 'nowhere.mp4'",
+        ),
+        ("queries", 1, {"bytes": b"", "path": None}, r"row 1 \(id 'q1'\) has no video: neither bytes nor path"),
+    ):
+        folder = write_uvrb(tmp_path / kind, {"LoVR-C2V": make_tables("LoVR-C2V")})
+        without_video(folder / f"lovr-c2v-{kind}" / "unseen.parquet", row, video)
+        with pytest.raises(ValueError, match=f"lovr-c2v-{kind}: {message}"):
+            run_benchmark(encoder, folder, sets=["lovr-c2v"])
     assert encoder.calls == []

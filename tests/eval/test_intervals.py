@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from gve.eval.compare import compare_reports
 from gve.eval.video_retrieval import intervals
@@ -10,10 +11,8 @@ from gve.eval.video_retrieval.intervals import bootstrap_interval, interval, rep
 
 def compared(first, second):
     """The only row of a comparison of two reports with these scores by query."""
-    reports = [
-        {"sets": {"MSRVTT": {"metric": "m", "queries_digest": "d", "score": np.mean(one), "per_query": one}}}
-        for one in (first, second)
-    ]
+    common = {"metric": "m", "queries_digest": "d"}
+    reports = [{"sets": {"MSRVTT": common | {"score": np.mean(one), "per_query": one}}} for one in (first, second)]
     (row,) = compare_reports(*reports)
     return row
 
@@ -24,7 +23,6 @@ def test_replicates_have_the_mean_and_error_of_the_sample(monkeypatch):
     assert drawn.shape == (4000,)
     assert drawn.mean() == pytest.approx(scores.mean(), abs=1e-3)
     assert drawn.std() == pytest.approx(scores.std() / np.sqrt(300), rel=0.05)
-    np.testing.assert_array_equal(drawn, replicates(scores, samples=4000, seed=1))
     assert not np.array_equal(drawn, replicates(scores, samples=4000, seed=(1, 1)))
     monkeypatch.setattr(intervals, "_CELLS", 700)
     np.testing.assert_array_equal(drawn, replicates(scores, samples=4000, seed=1))  # blocks change nothing
@@ -36,37 +34,21 @@ def test_interval_of_a_share_is_binomial():
     assert (low, high) == (pytest.approx(0.3 - reach, abs=0.011), pytest.approx(0.3 + reach, abs=0.011))
     narrow = bootstrap_interval([1.0] * 30 + [0.0] * 70, samples=5000, level=0.5)
     assert low < narrow[0] < 0.3 < narrow[1] < high
-
-
-def test_coverage():
-    """Of 200 samples, about 95 % have the true mean in their interval."""
-    rng = np.random.default_rng(2)
-    inside = 0
-    for number in range(200):
-        low, high = bootstrap_interval(rng.random(120) < 0.4, samples=400, seed=number)
-        inside += low <= 0.4 <= high
-    assert 0.90 <= inside / 200 <= 0.99
-
-
-def test_certain_scores_and_medians():
     assert bootstrap_interval([1.0, 1.0, 1.0]) == (1.0, 1.0)
-    assert bootstrap_interval([0.25]) == (0.25, 0.25)
-    ranks = np.array([1.0] * 60 + [np.inf] * 40)
-    assert bootstrap_interval(ranks, statistic="median") == (1.0, 1.0)
+    assert bootstrap_interval(torch.tensor([0.25]).bfloat16()) == (0.25, 0.25)
+    assert bootstrap_interval([1.0] * 60 + [np.inf] * 40, statistic="median") == (1.0, 1.0)
     assert bootstrap_interval(np.arange(101.0), statistic="median", samples=3000)[0] == pytest.approx(35, abs=8)
 
 
 def test_pairing_sees_what_separate_intervals_do_not():
-    rng = np.random.default_rng(3)
-    first = (rng.random(400) < 0.5).astype(float)
+    first = (np.random.default_rng(3).random(400) < 0.5).astype(float)
     second = first.copy()
     second[np.flatnonzero(first == 0)[:16]] = 1  # better on 16 queries, worse on none
-    result = compared(first, second)
+    result, back = compared(first, second), compared(second, first)
     assert result["difference"] == pytest.approx(0.04)
     assert 0 < result["interval"][0] < 0.04 < result["interval"][1]
     assert result["p_value"] < 0.01
     assert bootstrap_interval(first)[1] > bootstrap_interval(second)[0]
-    back = compared(second, first)
     assert (back["difference"], back["interval"][0]) == pytest.approx((-result["difference"], -result["interval"][1]))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gve.eval.analysis import FAMILIES, correlation_matrix, paper_models
-from gve.eval.averages import AVERAGE_NAMES, aggregate
+from gve.eval.averages import aggregate
 from gve.hub_datasets.uvrb import ABILITIES, SETS
 from gve.hub_datasets.uvrb.tasks import ABILITY_NAMES
 
@@ -19,27 +19,12 @@ PAPER = json.loads((GOLDEN / "uvrb_paper.json").read_text())
 MODELS = {model.name: model for model in paper_models()}
 PARTITION = ("CG", "S", "T", "PR", "LC", "CMP", "VIS")  # every set is in exactly one
 
-CELLS = {
-    "GME-2B AVG-A": 0.516,
-    "GME-2B S": 0.717,
-    "InternVideo2-6B T": 0.401,
-    "UniME-7B T": 0.397,
-    "VLM2Vec-V2 CG": 0.486,
-    "VLM2Vec-V2 TXT": 0.583,
-    "VLM2Vec-V2 AVG-D": 0.506,
-    "VLM2Vec-V2 AVG-A": 0.535,
-}
+CELLS = {"GME-2B AVG-A": 0.516, "GME-2B S": 0.717, "InternVideo2-6B T": 0.401, "UniME-7B T": 0.397}
+CELLS |= {"VLM2Vec-V2 CG": 0.486, "VLM2Vec-V2 TXT": 0.583, "VLM2Vec-V2 AVG-D": 0.506, "VLM2Vec-V2 AVG-A": 0.535}
 """The cells of Tables 1 and 2 that do not follow from Table 1, with the value that does."""
 
-CLAIMS = {
-    ("MSRVTT", "AVG-D", "all"): -0.11,
-    ("FG", "LC", "all"): 0.84,
-    ("S", "T", "all"): 0.39,
-    ("T", "FG", "all"): 0.61,
-    ("S", "FG", "all"): 0.85,
-    ("VIS", "AVG-D", "all"): 0.14,
-    ("LanguageBind", "AVG"): None,
-}
+CLAIMS = {("MSRVTT", "AVG-D", "all"): -0.11, ("VIS", "AVG-D", "all"): 0.14, ("LanguageBind", "AVG"): None}
+CLAIMS |= {("FG", "LC", "all"): 0.84, ("S", "T", "all"): 0.39, ("T", "FG", "all"): 0.61, ("S", "FG", "all"): 0.85}
 """The numbers in the text that do not follow from the tables, with the value that does."""
 
 
@@ -60,9 +45,8 @@ def differences(rule):
 
 def figure7_scores(family="all"):
     """The models of Figure 7: the baselines, and GVE-i of Table 3 in place of GVE."""
-    rows = {
-        name: PAPER["table3"].get(name) or MODELS[name].scores | printed(name) for name in PAPER["figure7"]["models"]
-    }
+    names = PAPER["figure7"]["models"]
+    rows = {name: PAPER["table3"].get(name) or MODELS[name].scores | printed(name) for name in names}
     families = {name: MODELS[name].family if name in MODELS else "MLLM" for name in rows}
     return {name: row for name, row in rows.items() if family in ("all", families[name])}
 
@@ -82,8 +66,7 @@ def figure7_matches(statistic="spearman"):
 def test_shipped_tables_equal_those_typed_a_second_time():
     assert PAPER["table2"] == TYPED_AGAIN["table2"]
     for name, row in TYPED_AGAIN["table1"].items():
-        assert MODELS[name].scores == {one: row[one] for one in SETS}
-        assert list(MODELS[name].scores) == list(SETS)
+        assert list(MODELS[name].scores.items()) == [(one, row[one]) for one in SETS]
     assert list(MODELS) == list(TYPED_AGAIN["table1"]) and len(MODELS) == 16
 
 
@@ -94,17 +77,14 @@ def test_168_of_176_cells_of_tables_1_and_2():
 
 def test_table_3():
     for name, row in PAPER["table3"].items():
-        fine = {"S": ("CRB-S", "VDC-O"), "T": ("CRB-T", "CMRB")}
         scores = {one: row[ability] for ability in PARTITION for one in ABILITIES[ability]}
-        assert all(set(ABILITIES[ability]) == set(sets) for ability, sets in fine.items())
         values = aggregate(scores, rounded=True)  # every set at its ability's value
         for average in ("FG", "TXT", "AVG-A"):
             assert values[average] == row[average], (name, average)
         assert values["AVG-D"] == pytest.approx(row["AVG-D"], abs=0.0015), name  # from rounded parts
     for model in ("GVE-3B", "GVE-7B"):  # the same models as in Tables 1 and 2
-        assert {name: PAPER["table3"][model][name] for name in ABILITY_NAMES} == {
-            name: PAPER["table2"][model][name] for name in ABILITY_NAMES
-        }
+        third, second = PAPER["table3"][model], PAPER["table2"][model]
+        assert [third[name] for name in ABILITY_NAMES] == [second[name] for name in ABILITY_NAMES]
 
 
 def test_108_of_108_numbers_of_figure_7_by_spearman(monkeypatch):
@@ -136,12 +116,3 @@ def test_claims_of_the_text():
     (cell,) = [claim for claim in PAPER["claims"] if claim["kind"] == "cell"]
     holders = [model for model, row in PAPER["table2"].items() if row[cell["column"]] == cell["printed"]]
     assert (cell["model"], holders) == ("Unite-7B", ["UniME-7B"])
-
-
-def test_one_higher_cell_repairs_a_row():
-    """Any of three cells of VLM2Vec-V2 in Table 1, 0.037 higher, gives all four printed values."""
-    for name in ("MSRVTT", "DiDeMo", "CRB-G"):
-        scores = dict(MODELS["VLM2Vec-V2"].scores)
-        scores[name] = round(scores[name] + 0.037, 3)
-        wanted = {key: printed("VLM2Vec-V2")[key] for key in (*ABILITY_NAMES, *AVERAGE_NAMES)}
-        assert aggregate(scores, rounded=True) == wanted

@@ -1,10 +1,15 @@
-"""Tables of a hand-made report."""
+"""Tables and charts of a hand-made report."""
 
 import json
 from pathlib import Path
 
+import numpy as np
+import pytest
+from PIL import Image
+
 from gve.eval.averages import aggregate
-from gve.eval.report import to_markdown, to_table
+from gve.eval.charts import draw_radar, draw_scaling
+from gve.eval.report import to_markdown, to_table, write_report
 from gve.hub_datasets.uvrb import SETS
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "uvrb_tables.json").read_text())
@@ -13,36 +18,28 @@ GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "uvrb_tables.json").
 def make_report(model):
     """A report with the paper's scores of a model; its averages unrounded."""
     scores = {name: GOLDEN["table1"][model][name] for name in SETS}
-    common = {
-        "chance": 0.01,
-        "standard_error": 0.0125,
-        "chance_error": 0.004,
-        "above_chance": True,
-        "interval": [0.4, 0.5],
-    }
-    sets = {
-        name: {
-            "metric": SETS[name].metric,
-            "abilities": list(SETS[name].abilities),
-            "score": score,
-            "num_queries": SETS[name].official_queries,
-            "num_candidates": SETS[name].official_corpus,
-            "in_group": None,
-            **common,
-        }
-        for name, score in scores.items()
-    }
+    common = {"chance": 0.01, "standard_error": 0.0125, "chance_error": 0.004, "above_chance": True}
+    common["interval"] = [0.4, 0.5]
+    sets = {}
+    for name, task in SETS.items():
+        sizes = {"num_queries": task.official_queries, "num_candidates": task.official_corpus}
+        entry = {"metric": task.metric, "abilities": list(task.abilities), "score": scores[name], "in_group": None}
+        sets[name] = entry | sizes | common
     values = {name: {"score": value, **common} for name, value in aggregate(scores).items()}
     averages = {name: values.pop(name) for name in ("AVG-D", "AVG-A")}
-    return {
-        "schema": "gve-report/1",
-        "model": model,
-        "source": "uvrb",
-        "split": "test",
-        "sets": sets,
-        "abilities": values,
-        "averages": averages,
-    }
+    parts = {"sets": sets, "abilities": values, "averages": averages}
+    return {"schema": "gve-report/1", "model": model, "source": "uvrb", "split": "test"} | parts
+
+
+def make_curve():
+    """A report over frames and tokens, the second setting with the scores of the smaller model."""
+    report = make_report("GVE-7B")
+    points = [(4, 8, "GVE-7B"), (2, 8, "GVE-3B")]
+    report["scaling"] = [
+        {"num_frames": frames, "frame_tokens": tokens, "throughput": {"encode_seconds": 1.23}} | make_report(model)
+        for frames, tokens, model in points
+    ]
+    return report
 
 
 def test_markdown_shows_the_papers_numbers():
@@ -53,16 +50,14 @@ def test_markdown_shows_the_papers_numbers():
         assert f"| {name} | {value:.3f} | 0.013 | 0.400 - 0.500 | 0.010 | yes |" in text
 
 
-def test_table_is_aligned():
-    lines = to_table(make_report("GVE-3B")).splitlines()
-    sets = lines[:17]
-    column = sets[0].index("score")
-    assert [line[column : column + 5] for line in sets[1:3]] == [
-        "0.431",
-        f"{GOLDEN['table1']['GVE-3B']['DiDeMo']:.3f}",
-    ]
+def test_table_is_aligned_and_has_the_plain_rule_beside():
+    lines = to_table(make_report("GVE-7B")).splitlines()
+    scores, column = GOLDEN["table1"]["GVE-7B"], lines[0].index("score")
+    assert [line[column : column + 5] for line in lines[1:17]] == [f"{scores[name]:.3f}" for name in SETS]
     assert lines[17] == ""
-    assert lines[18].split() == ["ability", "score", "SE", "95", "%", "chance", "above", "chance", "plain"]
+    fine = np.mean([scores[name] for name, task in SETS.items() if "FG" in task.abilities])
+    row = next(line for line in lines if line.startswith("FG "))
+    assert f"{fine:.3f}" == row.split()[-1] != row.split()[1]
 
 
 def test_missing_sets_are_dashes_and_groups_have_rows():
@@ -70,15 +65,8 @@ def test_missing_sets_are_dashes_and_groups_have_rows():
     for name in ("MS-TI", "MS-TV"):
         del report["sets"][name]
     report["abilities"]["CMP"] = report["averages"]["AVG-A"] = report["averages"]["AVG-D"] = None
-    report["sets"]["CRB-S"]["in_group"] = {
-        "metric": "precision@1",
-        "score": 0.25,
-        "standard_error": 0.04,
-        "chance": 0.25,
-        "num_queries": 128,
-        "group_size": 4.0,
-        "above_chance": False,
-    }
+    group = {"metric": "precision@1", "score": 0.25, "standard_error": 0.04, "chance": 0.25, "num_queries": 128}
+    report["sets"]["CRB-S"]["in_group"] = group | {"group_size": 4.0, "above_chance": False}
     text = to_markdown(report)
     assert "| CMP | - | - | - | - | - | - |" in text
     assert "| AVG-D | - | - | - | - | - | - |" in text
@@ -86,9 +74,22 @@ def test_missing_sets_are_dashes_and_groups_have_rows():
     assert "MS-TI" not in text
 
 
-def test_plain_rule_stands_beside():
-    scores = GOLDEN["table1"]["GVE-7B"]
-    fine = [scores[name] for name, task in SETS.items() if "FG" in task.abilities]
-    row = next(line for line in to_table(make_report("GVE-7B")).splitlines() if line.startswith("FG "))
-    assert row.split()[-1] == f"{sum(fine) / len(fine):.3f}"
-    assert row.split()[-1] != row.split()[1]
+def test_every_file_is_written(tmp_path):
+    report = make_curve()
+    written = write_report(report, tmp_path)
+    assert [path.name for path in written] == ["report.json", "report.md", "bars.png", "radar.png", "scaling.png"]
+    for path in written[2:]:
+        assert np.asarray(Image.open(path)).std() > 10
+    text = written[1].read_text()
+    assert "| frames | tokens a frame | TXT |" in text
+    assert f"| 2 | 8 | {GOLDEN['table2']['GVE-3B']['TXT']:.3f} |" in text
+
+
+def test_what_cannot_be_drawn_is_refused(tmp_path):
+    report = make_curve()
+    with pytest.raises(ValueError, match="scaling: 1 settings; at least two"):
+        draw_scaling(report | {"scaling": report["scaling"][:1]}, tmp_path / "s.png")
+    report["abilities"] = {name: report["abilities"][name] for name in ("LC", "CMP")}
+    with pytest.raises(ValueError, match=r"radar: 2 abilities have all their sets \(CMP, LC\); at least 3"):
+        draw_radar(report, tmp_path / "radar.png")
+    assert not list(tmp_path.iterdir())

@@ -35,9 +35,10 @@ def test_blocks_change_nothing(monkeypatch):
 
 def test_errors():
     eye = np.eye(3)
-    with pytest.raises(ValueError, match="k: 0"):
-        top_k(eye, eye, 0)
-    with pytest.raises(ValueError, match=r"shapes \(3, 3\) and \(3, 2\)"):
-        top_k(eye, eye[:, :2], 1)
-    with pytest.raises(ValueError, match="nan or infinity"):
-        top_k(eye, np.where(eye, np.nan, eye), 1)
+    for corpus, k, message in (
+        (eye, 0, "k: 0"),
+        (eye[:, :2], 1, r"shapes \(3, 3\) and \(3, 2\)"),
+        (np.where(eye, np.nan, eye), 1, "nan or infinity"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            top_k(eye, corpus, k)

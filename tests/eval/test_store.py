@@ -9,9 +9,9 @@ import pytest
 from colour_encoder import ColourEncoder
 from PIL import Image
 from safetensors import safe_open
-from safetensors.numpy import load, save, save_file
+from safetensors.numpy import save_file
 
-from gve.eval import encode, store
+from gve.eval import encode
 from gve.eval.encode import embed_files, embed_shard
 from gve.eval.store import (
     INDEX,
@@ -57,36 +57,24 @@ def test_broken_files_and_other_widths_are_refused(tmp_path):
         EmbeddingStore(tmp_path, {"model": "a"})
 
 
-def test_embeddings_survive_the_file(tmp_path):
+def test_embeddings_survive_the_file_and_others_are_refused(tmp_path):
+    path = tmp_path / "x.safetensors"
     vectors = np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)
     kept = FileEmbeddings(["a.mp4", "\u00fc.png"], vectors, ["1:2", "3:4"], {"c.mp4": "why"}, "org/model", "f" * 32)
-    save_embeddings(kept, tmp_path / "emb.safetensors")
-    read = load_embeddings(tmp_path / "emb.safetensors")
+    save_embeddings(kept, path)
+    read = load_embeddings(path)
     np.testing.assert_array_equal(read.vectors, vectors)
-    assert (read.paths, read.stamps, read.skipped) == (kept.paths, kept.stamps, kept.skipped)
-    assert (read.model, read.fingerprint) == (kept.model, kept.fingerprint)
-    with safe_open(tmp_path / "emb.safetensors", framework="numpy") as stored:
+    assert vars(read) | {"vectors": None} == vars(kept) | {"vectors": None}
+    with safe_open(path, framework="numpy") as stored:
         assert list(stored.keys()) == ["embeddings"]
-
-
-def test_other_files_are_refused(tmp_path):
-    path = tmp_path / "x.safetensors"
     for write, message in (
-        (lambda: None, "not a readable safetensors file"),
+        (path.unlink, "not a readable safetensors file"),
         (lambda: path.write_text("hello"), "not a readable safetensors file"),
         (lambda: save_file({"weight": np.zeros(2, np.float32)}, path), r"schema .*got None"),
     ):
         write()
         with pytest.raises(ValueError, match=message):
             load_embeddings(path)
-
-
-def test_bytes_do_not_depend_on_the_process():
-    """safetensors orders the names in its header anew each time; ours are sorted."""
-    tensors = {"embeddings": np.arange(6, dtype=np.float32).reshape(2, 3)}
-    made = {store._canonical(save(tensors, {name: name for name in "abcdefghij"})) for _ in range(8)}
-    assert len(made) == 1
-    assert np.array_equal(load(made.pop())["embeddings"], tensors["embeddings"])
 
 
 @pytest.fixture
@@ -103,7 +91,7 @@ def pictures(tmp_path):
 
 def shards_of(out, pictures, **changes):
     options = {"model": "m", "fingerprint": "f", "settings": {"batch_size": 2}, "shard_size": 3} | changes
-    return ShardFolder(out, pictures.iterdir(), **options)
+    return ShardFolder(out, options.pop("paths", pictures.iterdir()), **options)
 
 
 def make(shards, encoder=None):
@@ -141,9 +129,8 @@ def test_shards_hold_what_one_file_would(pictures, tmp_path, monkeypatch):
 def test_shards_follow_from_the_sorted_files(pictures, tmp_path):
     paths = list(pictures.iterdir())
     one = shards_of(tmp_path / "out", pictures)
-    options = {"model": "m", "fingerprint": "f", "settings": {"batch_size": 2}, "shard_size": 3}
     for shuffled in (paths[::-1], [*paths, *paths]):
-        other = ShardFolder(tmp_path / "out", shuffled, **options)
+        other = shards_of(tmp_path / "out", pictures, paths=shuffled)
         assert [other.job(number) for number in range(4)] == [one.job(number) for number in range(4)]
     assert len(one) == 4 and one.job(3).files == [str(pictures / "09.png"), str(pictures / "10.png")]
 
@@ -177,15 +164,14 @@ def killed_at(event, shards):
 
 
 def test_killed_at_any_instant_it_ends_in_the_same_bytes(pictures, tmp_path):
-    whole = tmp_path / "whole"
+    whole, out = tmp_path / "whole", tmp_path / "out"
     make(shards_of(whole, pictures))
-    out = tmp_path / "out"
-    event, kills = 0, 0
-    while killed_at(event, shards_of(out, pictures)):
+    kills = 0
+    while killed_at(kills % 5, shards_of(out, pictures)):
         assert INDEX not in contents(out)  # it comes last, so it says that the job is complete
         made = {name: content for name, content in contents(out).items() if not name.endswith(".tmp")}
         assert made.items() <= contents(whole).items()  # a file under its name is whole
-        event, kills = (event + 1) % 5, kills + 1
+        kills += 1
         assert kills < 200
     assert contents(out) == contents(whole) and kills >= 5
 
@@ -217,15 +203,13 @@ def test_another_job_is_refused(pictures, tmp_path):
     for changes, match in (
         ({"fingerprint": "g", "model": "n"}, "made by 'm' with other weights than 'n'"),
         ({"settings": {"batch_size": 4}}, r"made of other settings .*choose another folder"),
+        ({"paths": [*pictures.iterdir(), pictures / "000.png"]}, "made of other files"),
         ({"shard_size": 4}, "not one of this job's 3 shards"),
         ({"shard_size": 0}, r"shard_size: .*got 0"),
     ):
         with pytest.raises(ValueError, match=match):
             shards_of(out, pictures, **changes).pending()
-    (pictures / "00.png").rename(pictures / "000.png")
-    with pytest.raises(ValueError, match="made of other files"):
-        shards_of(out, pictures).pending()
-    with pytest.raises(ValueError, match=r"is a folder that holds '00\d*\.png'"):
+    with pytest.raises(ValueError, match=r"is a folder that holds '00\.png'"):
         shards_of(pictures, pictures)
     for index, match in (("{}", r"schema .*got None"), ("no", "not JSON")):
         (out / INDEX).write_text(index)
@@ -234,9 +218,8 @@ def test_another_job_is_refused(pictures, tmp_path):
 
 
 def test_a_shard_without_any_vector(pictures, tmp_path):
-    for path in pictures.iterdir():
-        if path.name < "03":
-            path.write_bytes(b"no picture")
+    for number in range(3):
+        (pictures / f"{number:02d}.png").write_bytes(b"no picture")
     index = make(shards_of(tmp_path / "out", pictures))
     found = load_embeddings(tmp_path / "out")
     assert index["shards"][0]["embedded"] == 0 and found.vectors.shape == (7, 3) and len(found.skipped) == 4

@@ -26,34 +26,39 @@ def metric():
 
 
 @pytest.fixture(scope="module")
-def data():
+def arrays():
     rng = np.random.default_rng(3)
     queries = rng.standard_normal((12, 8)).astype(np.float32)
-    corpus = rng.standard_normal((40, 8)).astype(np.float32)
+    return {"query_embeddings": queries, "corpus_embeddings": rng.standard_normal((40, 8)).astype(np.float32)}
+
+
+@pytest.fixture(scope="module")
+def rows():
+    rng = np.random.default_rng(4)
     positives = [sorted(rng.choice(40, size=rng.integers(1, 4), replace=False).tolist()) for _ in range(12)]
-    return queries, corpus, positives
+    return {"predictions": list(range(12)), "references": positives}
 
 
-def test_equals_ranking(metric, data):
-    queries, corpus, positives = data
-    result = metric.compute(
-        predictions=range(12), references=positives, query_embeddings=queries, corpus_embeddings=corpus, ks=(1, 7)
-    )
-    counts = count_ranks(queries, corpus, positives)
+def test_equals_ranking_at_once_and_in_batches(metric, arrays, rows):
+    result = metric.compute(**rows, **arrays, ks=(1, 7))
+    counts = count_ranks(*arrays.values(), rows["references"])
     named = ("recall@1", "recall@7", "hit@7", "precision@1", "precision@7", "ndcg@1", "ndcg@10", "map", "mrr")
     for name in (*named, "mean_rank"):
         assert result[name] == pytest.approx(per_query(counts, name).mean()), name
     assert result["median_rank"] == np.median(per_query(counts, "median_rank"))
     assert (result["num_queries"], result["tied_queries"]) == (12, 0.0)
     assert "intervals" not in result
+    for part in (slice(5), slice(5, 12)):
+        metric.add_batch(**{name: values[part] for name, values in rows.items()})
+    assert metric.compute(**arrays, ks=(1, 7)) == result
 
 
-def test_embeddings_scores_and_ranked_ids_agree(metric, data):
-    queries, corpus, positives = data
-    scores = score_block(queries, corpus)
-    rows = {"predictions": list(range(12)), "references": positives}
-    whole = metric.compute(**rows, query_embeddings=queries, corpus_embeddings=corpus)
+def test_embeddings_scores_and_ranked_ids_agree(metric, arrays, rows):
+    scores, positives = score_block(*arrays.values()), rows["references"]
+    whole = metric.compute(**rows, **arrays)
     assert metric.compute(**rows, scores=scores) == whole
+    tensors = {name: torch.from_numpy(part).requires_grad_() for name, part in arrays.items()}
+    assert metric.compute(**rows, **tensors) == metric.compute(**rows, scores=torch.from_numpy(scores)) == whole
     order = np.argsort(-scores, axis=1)
     assert metric.compute(predictions=order.tolist(), references=positives) == whole
     names = [[f"clip-{row:02}" for row in ids] for ids in order.tolist()]
@@ -64,82 +69,43 @@ def test_embeddings_scores_and_ranked_ids_agree(metric, data):
     assert cut["tied_queries"] > 0
 
 
-def test_tensors_of_any_kind_are_taken(metric, data):
-    queries, corpus = (torch.from_numpy(part).bfloat16() for part in data[:2])
-    rows = {"predictions": list(range(12)), "references": data[2], "per_query": True, "confidence": 0.9}
-    wide = {"query_embeddings": queries.float().numpy(), "corpus_embeddings": corpus.float().numpy()}
-    narrow = {"query_embeddings": queries.requires_grad_(), "corpus_embeddings": corpus}
-    assert metric.compute(**rows, **narrow) == metric.compute(**rows, **wide)
-    scores = torch.from_numpy(score_block(*data[:2])).half()
-    assert metric.compute(**rows, scores=scores) == metric.compute(**rows, scores=scores.double().numpy())
-    found = torch.rand(12, generator=torch.Generator().manual_seed(0)).bfloat16()
-    assert bootstrap_interval(found) == bootstrap_interval(found.double().numpy())
-
-
-def test_predictions_choose_rows_and_their_pools(metric, data):
-    queries, corpus, positives = data
-    pools = [sorted({*rows, *range(5)}) for rows in positives]
+def test_predictions_choose_rows_and_their_pools(metric, arrays, rows):
+    queries, corpus = arrays.values()
+    pools = [sorted({*answers, *range(5)}) for answers in rows["references"]]
     chosen = [7, 2]
-    rows = {"predictions": chosen, "references": [positives[row] for row in chosen], "per_query": True}
-    result = metric.compute(**rows, query_embeddings=queries, corpus_embeddings=corpus, candidates=pools)
-    counts = count_ranks(queries[chosen], corpus, [positives[row] for row in chosen], [pools[row] for row in chosen])
+    some = {"predictions": chosen, "references": [rows["references"][row] for row in chosen], "per_query": True}
+    result = metric.compute(**some, **arrays, candidates=pools)
+    counts = count_ranks(queries[chosen], corpus, some["references"], [pools[row] for row in chosen])
     assert result["per_query"]["recall@1"] == per_query(counts, "recall@1").tolist()
     assert result["per_query"]["mrr"] == per_query(counts, "mrr").tolist()
-    scores = score_block(queries, corpus)
-    by_scores = [row[pool] for row, pool in zip(scores, pools, strict=True)]
-    assert metric.compute(**rows, scores=by_scores, candidates=pools) == result
+    by_scores = [row[pool] for row, pool in zip(score_block(queries, corpus), pools, strict=True)]
+    assert metric.compute(**some, scores=by_scores, candidates=pools) == result
 
 
-def test_intervals_and_truncation(metric, data):
-    queries, corpus, positives = data
-    rows = {"predictions": range(12), "references": positives}
-    arrays = {"query_embeddings": queries, "corpus_embeddings": corpus}
-    result = metric.compute(**rows, **arrays, truncate_dim=3, confidence=0.9, samples=500, seed=7, per_query=True)
-    counts = count_ranks(queries, corpus, positives, truncate_dim=3)
-    assert result["per_query"]["mrr"] == per_query(counts, "mrr").tolist()
-    values = result["per_query"]
-    wanted = bootstrap_interval(values["mrr"], level=0.9, samples=500, seed=7)
-    assert result["intervals"]["mrr"] == wanted
-    assert wanted[0] < result["mrr"] < wanted[1]
-    median = bootstrap_interval(values["median_rank"], level=0.9, samples=500, seed=7, statistic="median")
-    assert result["intervals"]["median_rank"] == median
-    assert result["intervals"].keys() == values.keys()
+def test_intervals_and_truncation(metric, arrays, rows):
+    options = {"samples": 500, "seed": 7}
+    result = metric.compute(**rows, **arrays, truncate_dim=3, confidence=0.9, per_query=True, **options)
+    counts = count_ranks(*arrays.values(), rows["references"], truncate_dim=3)
+    values, intervals = result["per_query"], result["intervals"]
+    assert values["mrr"] == per_query(counts, "mrr").tolist()
+    assert intervals["mrr"] == bootstrap_interval(values["mrr"], level=0.9, **options)
+    assert intervals["mrr"][0] < result["mrr"] < intervals["mrr"][1]
+    median = bootstrap_interval(values["median_rank"], level=0.9, statistic="median", **options)
+    assert intervals["median_rank"] == median
+    assert intervals.keys() == values.keys()
 
 
-def test_batches_add_up(metric, data):
-    queries, corpus, positives = data
-    whole = metric.compute(
-        predictions=range(12), references=positives, query_embeddings=queries, corpus_embeddings=corpus
-    )
-    metric.add_batch(predictions=range(5), references=positives[:5])
-    metric.add_batch(predictions=range(5, 12), references=positives[5:])
-    assert metric.compute(query_embeddings=queries, corpus_embeddings=corpus) == whole
-
-
-def test_ties_are_reported(metric):
-    result = metric.compute(
-        predictions=[0, 1],
-        references=[[0], [1]],
-        query_embeddings=np.ones((2, 3)),
-        corpus_embeddings=np.ones((4, 3)),
-    )
-    assert (result["tied_queries"], result["recall@1"]) == (1.0, 0.25)
-
-
-def test_errors_name_the_argument(data):
-    queries, corpus, positives = data
+def test_errors_name_the_argument(arrays, rows):
     fresh = evaluate.load(str(FOLDER), keep_in_memory=True)
-    arrays = {"query_embeddings": queries, "corpus_embeddings": corpus}
-    rows = {"predictions": range(12), "references": positives}
-    scores = score_block(queries, corpus)
+    scores, lists = score_block(*arrays.values()), {"predictions": [[1]], "references": [[1]]}
     for options, message in (
         (rows, "predictions: row numbers without embeddings or scores"),
-        (rows | {"query_embeddings": queries}, "query_embeddings, corpus_embeddings: got one without the other"),
+        (rows | {"corpus_embeddings": scores}, "query_embeddings, corpus_embeddings: got one without the other"),
         (rows | arrays | {"scores": scores}, "query_embeddings, corpus_embeddings: got one"),
         (rows | {"scores": scores, "truncate_dim": 3}, "truncate_dim: not accepted"),
-        (arrays | {"predictions": [[1]], "references": [[1]]}, "predictions: lists of ids with embeddings"),
-        ({"predictions": [[1]], "references": [[1]], "candidates": [[1]]}, "candidates: not accepted"),
-        (arrays | {"predictions": range(1, 13), "references": positives}, r"predictions: a row outside 0\.\.11"),
+        (arrays | lists, "predictions: lists of ids with embeddings"),
+        (lists | {"candidates": [[1]]}, "candidates: not accepted"),
+        (rows | arrays | {"predictions": range(1, 13)}, r"predictions: a row outside 0\.\.11"),
         (rows | arrays | {"candidates": [[0]]}, "candidates: 1 lists for 12 rows"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -161,29 +127,27 @@ def test_the_core_needs_numpy_alone():
     assert done.stdout.splitlines() == ["1.0 (1.0, 1.0)", "[]"]
 
 
-def test_the_space_scores_files(tmp_path, data, monkeypatch):
-    queries, corpus, positives = data
+def test_the_space_scores_files(tmp_path, arrays, rows, monkeypatch):
     space = tmp_path / "app"  # a Space's folder has another name
     shutil.copytree(FOLDER, space)
     monkeypatch.setattr(app, "__file__", str(space / "app.py"))
-    np.save(tmp_path / "queries.npy", queries)
-    np.save(tmp_path / "corpus.npy", corpus)
-    paths = str(tmp_path / "queries.npy"), str(tmp_path / "corpus.npy")
-    result = app.score(*paths, json.dumps(positives), 0)
-    counts = count_ranks(queries, corpus, positives)
+    paths = [str(tmp_path / f"{name}.npy") for name in arrays]
+    for path, array in zip(paths, arrays.values(), strict=True):
+        np.save(path, array)
+    answers = json.dumps(rows["references"])
+    result = app.score(*paths, answers, 0)
+    counts = count_ranks(*arrays.values(), rows["references"])
     assert result["recall@5"] == pytest.approx(per_query(counts, "recall@5").mean())
     assert len(result["intervals"]["recall@5"]) == 2
-    assert app.score(*paths, json.dumps(positives), 2)["mrr"] != result["mrr"]
+    assert app.score(*paths, answers, 2)["mrr"] != result["mrr"]
     with pytest.raises(ValueError, match="references: query 0 has no rows"):
         app.score(*paths, "[[]]")
 
 
 def test_the_space_is_described():
     card = (FOLDER / "README.md").read_text()
-    assert "sdk: gradio\n" in card
-    assert "app_file: app.py\n" in card
-    for heading in ("Metric Description", "How to Use", "Inputs", "Output Values", "Limitations and Bias", "Citation"):
-        assert f"# {heading}\n" in card
+    for line in ("sdk: gradio", "app_file: app.py", "# How to Use", "# Output Values", "# Limitations and Bias"):
+        assert f"{line}\n" in card
     listed = {line.partition(">")[0] for line in (FOLDER / "requirements.txt").read_text().split()}
     assert listed == {"evaluate", "datasets", "numpy"}
     pytest.importorskip("gradio")

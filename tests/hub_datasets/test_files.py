@@ -1,5 +1,3 @@
-"""Atomic writing: a file is whole or absent, whatever happens to its writer."""
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest

@@ -1,6 +1,13 @@
 import pytest
 from conversion import build, run
+from hub_server import HubServer
 from stock_twin import publish
+
+
+@pytest.fixture(scope="module")
+def hub():
+    with HubServer() as hub:
+        yield hub
 
 
 @pytest.fixture(scope="session")
@@ -16,13 +23,11 @@ def published(tiny, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def ours(published, tmp_path_factory):
-    """The published folder, converted, and what the command said."""
     target = tmp_path_factory.mktemp("converted") / "ours"
     return target, run([published, target])
 
 
 @pytest.fixture(scope="session")
 def stock(ours, tmp_path_factory):
-    """Ours, exported."""
     target = tmp_path_factory.mktemp("converted") / "stock"
     return target, run([ours[0], target, "--to", "stock"])

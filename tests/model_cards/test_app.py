@@ -1,5 +1,3 @@
-"""The search page without a browser: what it answers, what it shows, and its export as a Space."""
-
 import html
 import json
 import os
@@ -47,15 +45,12 @@ def ask(catalogue, tmp_path, text, files=(), count=2):
     return answer(catalogue, {"text": text, "files": [str(file) for file in files]}, count, None, tmp_path)
 
 
-def test_the_nearest_come_first_with_their_scores(catalogue, tmp_path):
+def test_the_nearest_come_first_by_the_instruction_of_the_querys_parts(catalogue, tmp_path):
     page = ask(catalogue, tmp_path, "something green")
     names = re.findall(r'title="([^"]+)"', page)
     assert names[0] == "green &amp; more.mp4" and len(names) == 2
     assert '<span class="gve-score">1.000</span>' in page and page.count("<video ") == 2
     assert SETS["MSRVTT"].instruction in page
-
-
-def test_a_composed_query_uses_the_instruction_of_its_parts(catalogue, tmp_path):
     Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
     assert "image + text query" in ask(catalogue, tmp_path, "the same in blue", [tmp_path / "a.png"])
     assert default_instruction({"text": "", "video": ""}) == SETS["MS-TV"].instruction
@@ -96,7 +91,6 @@ def test_a_name_of_any_bytes_is_shown_escaped_and_its_file_is_served(catalogue, 
 
 
 def test_what_browsers_play_is_told_by_content(tmp_path):
-    """By its container, codec and pixels, and by the type under which a server sends a file of that name."""
     for source, name, kept in (
         ("h264_gop12.mp4", b"a.mp4", True),
         ("h264_10bit.mkv", b"b.mp4", False),
@@ -144,8 +138,7 @@ def test_a_demo_becomes_a_space(tmp_path, catalogue, capsys):
         ([tmp_path, "--name", "org/gve"], "--name: given without --space"),
         ([tmp_path / "none"], "does not exist"),
     ):
-        assert main([str(one) for one in arguments]) == 2
-        assert message in capsys.readouterr().err
+        assert main([str(one) for one in arguments]) == 2 and message in capsys.readouterr().err
     videos = demo / "data" / "uvrb" / "videos"
     videos.mkdir(parents=True)
     for path in catalogue.paths:

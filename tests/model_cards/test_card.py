@@ -1,5 +1,3 @@
-"""Cards: the metadata are valid, and every number comes from the folder or the report."""
-
 import copy
 import json
 import re
@@ -22,25 +20,16 @@ from gve.model_cards.training import read_training
 
 SCORED = ("msrvtt", "cmrb", "crb-s")
 OPTIONS = {"license": "apache-2.0", "base_model": "org/base"}
-HISTORY = {
-    "9": {"sigma": 0.1, "probabilities": {"t2v": 0.5, "i2v": 0.5}, "scores": {}},
-    "10": {"sigma": 1.0, "probabilities": {"t2v": 0.7312, "i2v": 0.2688}, "scores": {}},
-}
+HISTORY = {"9": {"sigma": 0.1, "probabilities": {"t2v": 0.5, "i2v": 0.5}, "scores": {}}}
+HISTORY |= {"10": {"sigma": 1.0, "probabilities": {"t2v": 0.7312, "i2v": 0.2688}, "scores": {}}}
 CURRICULUM = {"CurriculumCallback": {"args": {}, "attributes": {"history": HISTORY}}}
 STATE = {"global_step": 1100, "stateful_callbacks": CURRICULUM}
 RUN = {"tasks": {"t2v": {"rows": 640}, "i2v": {"rows": 360}}, "weights": {"trained": 1000, "parameters": 1130016}}
-RECORD = {
-    "schema": "gve-training/1",
-    "base_model": "org/start",
-    "data": ["org/uvrd", "own pairs"],
-    "tasks": {"t2v": 640, "i2v": 360},
-    "steps": 1100,
-    "seconds": 5400.0,
-    "resumed": False,
-    "processes": 2,
-    "device": "a card",
-    "versions": {"python": "3.11.0", "torch": "2.13.0"},
-}
+RECORD = {"schema": "gve-training/1", "base_model": "org/start", "data": ["org/uvrd", "own pairs"], "steps": 1100}
+RECORD |= {"tasks": {"t2v": 640, "i2v": 360}, "seconds": 5400.0, "resumed": False, "processes": 2}
+RECORD |= {"device": "a card", "versions": {"python": "3.11.0", "torch": "2.13.0"}}
+DEMO = {"schema": "gve-demo/1", "minutes": 15.0, "seed": 0, "facts": {"lessons": 120}}
+DEMO |= {"stages": {"world": 30.0, "train": 60.0, "queries": 10.0}}
 
 
 @pytest.fixture(scope="module")
@@ -84,21 +73,6 @@ def card_of(folder, report=None, **changes):
     return render_model_card(folder, report, **{**OPTIONS, **changes})
 
 
-def test_metadata(model, report):
-    card = ModelCard(card_of(model, report, name="org/gve"))
-    assert (card.data.license, card.data.base_model, card.data.model_name) == ("apache-2.0", "org/base", "org/gve")
-    assert card.data.library_name == "sentence-transformers"
-    assert card.data.pipeline_tag == "feature-extraction"
-    found = {result.dataset_config: result for result in card.data.eval_results}
-    assert set(found) == {f"{slug}-queries" for slug in SCORED}
-    for entry, slug in zip(report["sets"].values(), SCORED, strict=True):
-        result = found[f"{slug}-queries"]
-        assert result.metric_value == pytest.approx(entry["score"], abs=5e-5)
-        assert (result.metric_type, result.dataset_split) == (entry["metric"], "unseen")
-    bare = ModelCard(card_of(model))
-    assert bare.data.eval_results is None and "model-index" not in bare.content and "has not been scored" in bare.text
-
-
 def test_numbers_follow_the_report(model, report):
     card = card_of(model, report)
     changed = copy.deepcopy(report)
@@ -112,13 +86,9 @@ def test_numbers_follow_the_report(model, report):
     assert "\n".join(tables[:5]) in card
     at_chance = [name for name, entry in report["sets"].items() if not entry["above_chance"]]
     assert at_chance and f"two standard errors: {', '.join(at_chance)}." in card
-
-
-def test_averages_enter_only_when_complete(model, report):
-    assert "AVG-A" not in ModelCard(card_of(model, report)).data.to_yaml()
-    changed = copy.deepcopy(report)
-    changed["averages"]["AVG-A"] = dict.fromkeys(("score", "chance", "standard_error", "chance_error"), 0.25)
-    changed["averages"]["AVG-A"]["above_chance"] = True
+    assert "AVG-A" not in ModelCard(card).data.to_yaml(), "an average enters only when complete"
+    average = dict.fromkeys(("score", "chance", "standard_error", "chance_error"), 0.25) | {"above_chance": True}
+    changed["averages"]["AVG-A"] = average
     results = ModelCard(card_of(model, changed)).data.eval_results
     found = [(result.dataset_config, result.metric_value) for result in results if result.metric_type == "avg-a"]
     assert found == [(None, 0.25)]
@@ -155,8 +125,7 @@ def test_training(trained, model):
         assert line in card
     assert "TOKEN" not in card
     data = ModelCard(card).data
-    assert (data.base_model, data.datasets) == ("org/start", ["org/uvrd"])
-    assert read_training(model) is None
+    assert (data.base_model, data.datasets) == ("org/start", ["org/uvrd"]) and read_training(model) is None
     assert "the weights of org/base in another layout" in card_of(model)
     # as `gve demo` leaves it: settings and states lie with the checkpoints
     (trained / "training_args.json").rename(trained / "checkpoint-1100" / "training_args.json")
@@ -196,20 +165,35 @@ def test_missing_facts_are_named(trained, model):
 
 
 def test_a_report_of_other_weights_or_in_part(model, report):
-    with pytest.raises(ValueError, match=r"--report: made by other weights \(0123, not \w+\)"):
-        card_of(model, {**report, "fingerprint": "0123"})
-    for part, message in (("fingerprint", "has no fingerprint"), ("settings", "report: has no settings")):
-        with pytest.raises(ValueError, match=message):
-            card_of(model, {key: value for key, value in report.items() if key != part})
     bare = copy.deepcopy(report)
     del bare["sets"]["CMRB"]["interval"]
-    with pytest.raises(ValueError, match="report: has no interval of CMRB"):
-        card_of(model, bare)
+    for other, message in (
+        (report | {"fingerprint": "0123"}, r"--report: made by other weights \(0123, not \w+\)"),
+        ({key: value for key, value in report.items() if key != "fingerprint"}, "has no fingerprint"),
+        ({key: value for key, value in report.items() if key != "settings"}, "report: has no settings"),
+        (bare, "report: has no interval of CMRB"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            card_of(model, other)
 
 
-def test_settings_and_intervals_survive_the_metadata(model, report):
+def test_metadata_hold_the_report_and_no_local_path(model, report):
     card = card_of(model, report, name="org/gve")
-    told = {one.dataset_name: one for one in ModelCard(card).data.eval_results}
+    data = ModelCard(card).data
+    assert (data.license, data.base_model, data.model_name) == ("apache-2.0", "org/base", "org/gve")
+    assert (data.library_name, data.pipeline_tag) == ("sentence-transformers", "feature-extraction")
+    found = {result.dataset_config: result for result in data.eval_results}
+    assert set(found) == {f"{slug}-queries" for slug in SCORED}
+    for entry, slug in zip(report["sets"].values(), SCORED, strict=True):
+        result = found[f"{slug}-queries"]
+        assert result.metric_value == pytest.approx(entry["score"], abs=5e-5)
+        assert (result.metric_type, result.dataset_split) == (entry["metric"], "unseen")
+    bare = ModelCard(card_of(model))
+    assert bare.data.eval_results is None and "model-index" not in bare.content and "has not been scored" in bare.text
+    assert card == card_of(model, copy.deepcopy(report), name="org/gve") and card.isascii()
+    assert not [unwanted for unwanted in (str(model.parent), report["source"], "{{", "{%") if unwanted in card]
+    assert "`org/uvrb`" in card_of(model, {**report, "source": "org/uvrb"})
+    told = {one.dataset_name: one for one in data.eval_results}
     for one in eval_results({**report, "source": told["UVRB MSRVTT"].dataset_type}):
         assert told[one.dataset_name] == one
     entry, one = report["sets"]["CRB-S"], told["UVRB CRB-S"]
@@ -220,40 +204,26 @@ def test_settings_and_intervals_survive_the_metadata(model, report):
     assert re.search(rf"^\| CRB-S \|.*\| {low} - {high} \|", card, flags=re.MULTILINE)
 
 
-def test_no_local_path_and_no_gap(model, report):
-    card = card_of(model, report)
-    assert card == card_of(model, copy.deepcopy(report)) and card.isascii()
-    for unwanted in (str(model.parent), report["source"], "{{", "{%"):
-        assert unwanted not in card
-    assert "`org/uvrb`" in card_of(model, {**report, "source": "org/uvrb"})
-
-
 def test_snippets_run(hub, model, report):
-    blocks = [
-        block.code for block in read_blocks(card_of(model, report, name="org/gve")) if block.language == "python"
-    ]
-    assert len(blocks) == 2
-    result = run_snippet("".join(blocks), *hub)
+    blocks = read_blocks(card_of(model, report, name="org/gve"))
+    code = [block.code for block in blocks if block.language == "python"]
+    assert len(code) == 2
+    result = run_snippet("".join(code), *hub)
     assert result.returncode == 0, result.stderr[-3000:]
 
 
-def test_command(model, report, tmp_path, capsys):
-    (tmp_path / "report.json").write_text(json.dumps(report))
-    options = ["--report", str(tmp_path / "report.json"), "--license", "apache-2.0", "--base-model", "org/base"]
-    assert main([str(model), *options]) == 0
-    shown = capsys.readouterr().out
-    assert main([str(model), *options, "--out", str(tmp_path / "README.md")]) == 0
-    assert capsys.readouterr().out == ""
-    assert (tmp_path / "README.md").read_text() == shown
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "report.json"]
-
-
-def test_bad_usage(model, tmp_path, monkeypatch, capsys):
+def test_command(model, report, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    whole = [str(model), "--license", "mit", "--base-model", "org/base"]
+    assert main([*whole, "--report", "report.json"]) == 0
+    shown = capsys.readouterr().out
+    assert main([*whole, "--report", "report.json", "--out", "README.md"]) == 0
+    assert capsys.readouterr().out == "" and (tmp_path / "README.md").read_text() == shown
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "report.json"]
     classes = json.dumps({"schema": SCHEMA, "sets": {"UCF101": {}}})
     for name, content in (("broken.json", "{"), ("list.json", "[]"), ("other.json", "{}"), ("classes.json", classes)):
         (tmp_path / name).write_text(content)
-    whole = [str(model), "--license", "mit", "--base-model", "org/base"]
     for arguments, message in (
         (["absent"], "config.json"),
         ([*whole, "--report", "absent.json"], "absent.json"),
@@ -269,26 +239,14 @@ def test_bad_usage(model, tmp_path, monkeypatch, capsys):
         assert message in captured.err and captured.err.count("\n") == 1 and captured.out == ""
 
 
-@pytest.fixture
-def demo(model, trained, report, tmp_path):
-    """A folder as `gve demo` leaves one."""
-    root = tmp_path / "demo"
-    (root / "training").mkdir(parents=True)
-    (root / "model").symlink_to(model)
-    (root / "training" / "checkpoints").symlink_to(trained)
-    record = RECORD | {"base_model": None, "resumed": True}
-    (trained / "training_record.json").write_text(json.dumps(record))
-    (root / "report.json").write_text(json.dumps(report))
-    write_state(root, {"world": 30.0, "train": 60.0, "queries": 10.0})
-    return root
-
-
-def write_state(root, stages, schema="gve-demo/1"):
-    state = {"schema": schema, "minutes": 15.0, "seed": 0, "stages": stages, "facts": {"lessons": 120}}
-    (root / "demo.json").write_text(json.dumps(state))
-
-
-def test_a_demo_lacks_the_licence_only(demo, report, monkeypatch, capsys):
+def test_a_demo_lacks_the_licence_only(model, trained, report, tmp_path, monkeypatch, capsys):
+    demo = tmp_path / "demo"
+    (demo / "training").mkdir(parents=True)
+    (demo / "model").symlink_to(model)
+    (demo / "training" / "checkpoints").symlink_to(trained)
+    told = {"training_record": RECORD | {"base_model": None, "resumed": True}, "report": report, "demo": DEMO}
+    for folder, name in ((trained, "training_record"), (demo, "report"), (demo, "demo")):
+        (folder / f"{name}.json").write_text(json.dumps(told[name]))
     assert main([str(demo), "--license", "apache-2.0", "--name", "org/gve"]) == 0
     card = ModelCard(capsys.readouterr().out)
     with HubServer() as hub:
@@ -304,10 +262,9 @@ def test_a_demo_lacks_the_licence_only(demo, report, monkeypatch, capsys):
         "do not use it on real videos",
     ):
         assert text in card.text, text
-    for stages, schema, message in (
-        ({"world": 30.0}, "gve-demo/1", "is not finished. Go on with `gve demo --out ... --resume`"),
-        ({"queries": 1.0}, "gve-demo/0", "is not of gve-demo/1"),
+    for change, message in (
+        ({"stages": {"world": 30.0}}, "is not finished. Go on with `gve demo --out ... --resume`"),
+        ({"schema": "gve-demo/0"}, "is not of gve-demo/1"),
     ):
-        write_state(demo, stages, schema)
-        assert main([str(demo), "--license", "mit"]) == 2
-        assert message in capsys.readouterr().err
+        (demo / "demo.json").write_text(json.dumps(DEMO | change))
+        assert main([str(demo), "--license", "mit"]) == 2 and message in capsys.readouterr().err

@@ -1,5 +1,3 @@
-"""`gve convert`: published checkpoints to ours, and nothing written when something is wrong."""
-
 import json
 import shutil
 import types
@@ -89,9 +87,8 @@ def test_an_adapter_is_merged(published, tiny, tmp_path):
     twin = stock_twin(tiny[0])
     adapted = get_peft_model(twin, LoraConfig(r=4, target_modules=LORA_TARGETS, init_lora_weights=False))
     adapted.save_pretrained(tmp_path / "adapter")
-    summary = run(
-        [published, tmp_path / "ours", "--adapter", tmp_path / "adapter", "--position-mode", "stock"], check=False
-    )
+    flags = ["--adapter", tmp_path / "adapter", "--position-mode", "stock"]
+    summary = run([published, tmp_path / "ours", *flags], check=False)
     assert summary["adapter"] == str(tmp_path / "adapter")
     batch = tiny[1].prepare(samples())
     with torch.no_grad():
@@ -101,18 +98,18 @@ def test_an_adapter_is_merged(published, tiny, tmp_path):
     assert not (tmp_path / "ours" / "adapter_config.json").exists()
 
 
-def test_targets_that_are_refused(published, ours, tmp_path, capsys):
-    source = shutil.copytree(published, tmp_path / "source")
-    for target in (source, source / "inside", tmp_path):
+def test_what_a_target_may_be(published, ours, tmp_path, capsys):
+    source = shutil.copytree(published, tmp_path / "a" / "source")
+    for target in (source, source / "inside", tmp_path / "a"):
         assert "lie one in the other" in refused([source, target], capsys)
-    (tmp_path / "file").touch()
-    assert "is a file" in refused([source, tmp_path / "file"], capsys)
+    shutil.rmtree(tmp_path / "a")
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").touch()
+    assert "is a file" in refused([published, tmp_path / "notes" / "a.txt"], capsys)
     for force in ([], ["--force"]):
-        assert "holds other files" in refused([source, tmp_path / "notes", *force], capsys)
-    assert "use --force to replace it" in refused([source, ours[0]], capsys)
-    assert (tmp_path / "notes" / "a.txt").exists()
+        assert "holds other files" in refused([published, tmp_path / "notes", *force], capsys)
+    assert "use --force to replace it" in refused([published, ours[0]], capsys)
+    assert [path.name for path in tmp_path.rglob("*")] == ["notes", "a.txt"]
 
 
 def test_force_replaces_a_model(published, ours, tmp_path):

@@ -1,5 +1,3 @@
-"""Both pages in headless Chromium: a query is typed, hits are seen, a video plays; nothing is asked of other machines."""
-
 import json
 
 import numpy as np
@@ -16,7 +14,6 @@ skip_without_browser()
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, tiny):
-    """A model and three videos."""
     root = tmp_path_factory.mktemp("page")
     save_embedder(root / "model", *tiny)
     (root / "videos").mkdir()
@@ -37,8 +34,7 @@ def test_a_typed_query_shows_hits_that_play(folder):
         playing = "[...document.querySelectorAll('.gve-hit video')].filter(v => v.currentTime > 0.2).length"
         assert wait(page, playing) >= 1
         scores = page.execute_script("return [...document.querySelectorAll('.gve-score')].map(s => +s.textContent)")
-        assert scores == sorted(scores, reverse=True)
-        assert foreign_requests(page) == []
+        assert scores == sorted(scores, reverse=True) and foreign_requests(page) == []
     assert "Traceback" not in "".join(lines)
 
 

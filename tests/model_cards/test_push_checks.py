@@ -1,5 +1,3 @@
-"""Which files leave this machine, and what is checked of a model before it does."""
-
 import json
 import shutil
 
@@ -66,7 +64,7 @@ def test_a_secret_in_an_allowed_file_is_refused(tmp_path):
         assert secret not in str(caught.value)
 
 
-def test_the_hubs_limits(tmp_path, monkeypatch):
+def test_the_hubs_limits_and_a_folder_that_lacks_something(tmp_path, monkeypatch):
     write(tmp_path, ALLOWED["model"].split())
     with (tmp_path / "model.safetensors").open("wb") as file:
         file.truncate(push_checks.FILE_BYTES + 1)  # a hole: it takes no room
@@ -79,11 +77,9 @@ def test_the_hubs_limits(tmp_path, monkeypatch):
     monkeypatch.setattr(push_checks, "REPO_FILES", 7)
     with pytest.raises(ValueError, match="the Hub takes 7 files in a repository, got 11"):
         collect(KINDS["model"], tmp_path)
-
-
-def test_a_folder_that_is_missing_or_empty(tmp_path):
     with pytest.raises(ValueError, match="must be a folder made by gve world"):
         collect(KINDS["uvrb"], tmp_path / "nope")
+    (tmp_path / "README.md").unlink()
     with pytest.raises(ValueError, match=r"has no README.md.*gve card"):
         collect(KINDS["model"], tmp_path)
 
@@ -98,13 +94,11 @@ def saved(tiny, tmp_path_factory):
 
 @pytest.fixture
 def model(saved, tmp_path):
-    """A copy that a test may change."""
     return shutil.copytree(saved, tmp_path / "model")
 
 
 @pytest.fixture(scope="module")
 def scored(saved, tmp_path_factory):
-    """A report on these weights; what it says does not matter."""
     folder = tmp_path_factory.mktemp("uvrb")
     write_uvrb(folder, {one.name: make_tables(one.name) for one in resolve(SCORED)})
     return run_benchmark(WordEncoder(), folder, sets=SCORED, fingerprint=weights_fingerprint(saved))
@@ -158,21 +152,16 @@ def test_cards_that_lack_something(model):
             check(model)
 
 
-def test_folders_that_lack_something(saved, tmp_path):
-    for place, (name, message) in enumerate(
-        (
-            ("modules.json", "has no modules.json, so loaders would guess the pooling"),
-            ("processor_config.json", r"has no processor_config\.json"),
-            ("model.safetensors", r"has no \*\.safetensors"),
-            ("*_gve.py", r"has no \*_gve\.py, so nobody could load it"),
-        )
+def test_folders_that_lack_something(saved, model, tmp_path):
+    for name, message in (
+        ("modules.json", "has no modules.json, so loaders would guess the pooling"),
+        ("processor_config.json", r"has no processor_config\.json"),
+        ("model.safetensors", r"has no \*\.safetensors"),
+        ("*_gve.py", r"has no \*_gve\.py, so nobody could load it"),
     ):
-        shutil.copytree(saved, tmp_path / str(place), ignore=shutil.ignore_patterns(name))
+        folder = shutil.copytree(saved, tmp_path / name, ignore=shutil.ignore_patterns(name))
         with pytest.raises(ValueError, match=message):
-            check(tmp_path / str(place))
-
-
-def test_weights_that_are_broken_or_lack_a_tensor(model):
+            check(folder)
     weights = load_file(model / "model.safetensors")
     del weights[sorted(name for name in weights if "layers.0." in name)[0]]
     save_file(weights, model / "model.safetensors", metadata={"format": "pt"})

@@ -1,5 +1,3 @@
-"""`gve convert --to stock`: what stock code reads, and that it computes the same."""
-
 import types
 
 import pytest
@@ -59,19 +57,14 @@ def test_files_of_stock(stock, tiny):
     assert {key.partition(".")[0] for key in keys} == {"model", "visual"}
     assert {"model.embed_tokens.weight", "model.norm.weight", "visual.merger.ln_q.weight"} <= keys
     assert len(keys) == len(tiny[0].state_dict())
-
-
-def test_processor_files_of_stock(stock):
-    """The stock classes need torchvision, so the files are held against the attributes that those classes declare."""
-    image = read(stock[0], "preprocessor_config.json")
-    video = read(stock[0], "video_preprocessor_config.json")
+    # the stock processors need torchvision, so their files are held against the attributes that they declare
+    image, video = read(folder, "preprocessor_config.json"), read(folder, "video_preprocessor_config.json")
     assert image["image_processor_type"] == "Qwen2VLImageProcessor"
     assert video["video_processor_type"] == "Qwen2VLVideoProcessor"
-    assert image["processor_class"] == video["processor_class"] == "Qwen2_5_VLProcessor"
     common = {"do_resize", "do_rescale", "do_normalize", "do_convert_rgb", "rescale_factor", "resample", "image_mean"}
     common |= {"image_std", "patch_size", "temporal_patch_size", "merge_size", "min_pixels", "max_pixels", "size"}
-    assert common <= set(image) and common <= set(video)
     for settings in (image, video):
+        assert common <= set(settings) and settings["processor_class"] == "Qwen2_5_VLProcessor"
         assert settings["size"] == {"shortest_edge": settings["min_pixels"], "longest_edge": settings["max_pixels"]}
         assert settings["resample"] == 3 and settings["rescale_factor"] == 1 / 255
     assert (video["num_frames"], video["fps"], video["do_sample_frames"]) == (8, None, True)
@@ -85,10 +78,8 @@ def test_template_of_stock(stock, tiny):
     assert template.endswith("<|endoftext|>") and read(folder, "chat_template.json")["chat_template"] == template
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert tokenizer.padding_side == "left" and tokenizer.chat_template == template
-    chat = [
-        {"role": "system", "content": "Find it."},
-        {"role": "user", "content": [{"type": "text", "text": "a red circle"}]},
-    ]
+    chat = [{"role": "system", "content": "Find it."}]
+    chat += [{"role": "user", "content": [{"type": "text", "text": "a red circle"}]}]
     expected = processor.prepare(["a red circle"], instruction="Find it.")["input_ids"][0].tolist()
     for prompt in (False, True):
         ids = tokenizer.apply_chat_template(chat, add_generation_prompt=prompt, tokenize=True, return_dict=True)
@@ -121,7 +112,6 @@ def test_sentence_files_of_stock(stock, ours):
 
 
 def test_round_trips(ours, stock, tiny, tmp_path):
-    """ours -> stock -> ours -> stock: every tensor, and the second export is the first."""
     run([stock[0], tmp_path / "ours"], check=False)
     again = gve.GVEModel.from_pretrained(tmp_path / "ours")
     direct, report = gve.GVEModel.from_pretrained(stock[0], output_loading_info=True)
@@ -153,7 +143,6 @@ def test_the_other_architecture(tmp_path):
 
 
 def test_other_rotary_settings_are_kept(tiny):
-    """Longer contexts by YaRN, as Qwen2.5-VL's card proposes."""
     config = gve.GVEConfig(**tiny[0].config.to_dict())
     config.text_config.rope_parameters |= {"rope_type": "yarn", "factor": 4.0}
     model = types.SimpleNamespace(config=config, dtype=torch.float32)

@@ -3,7 +3,6 @@ import warnings
 import pytest
 import torch
 
-from gve import build_tiny
 from gve.chat_gve import CHAT_TEMPLATE, DEFAULT_SYSTEM, END_TOKEN, TAIL, ChatEncoder, template_with
 
 
@@ -30,32 +29,24 @@ def test_what_an_encoder_refuses(processor):
             ChatEncoder(tokenizer, CHAT_TEMPLATE, system, END_TOKEN)
 
 
-@pytest.mark.parametrize("system", [None, "", "find the video", "a <|im_end|> b"])
-def test_overhead_is_what_a_row_takes_beside_its_words(chat, system):
-    ids = chat.finish(chat.row_ids([None], [system], [[chat.video_id]])[0], None, 0)
-    guarded = system is not None and "<|" in system
-    assert chat.overhead(system) + 1 == len(ids) if not guarded else chat.overhead(system) < len(ids)
+def test_overhead_is_what_a_row_takes_beside_its_words(chat):
+    for system in (None, "", "find the video"):
+        ids = chat.finish(chat.row_ids([None], [system], [[chat.video_id]])[0], None, 0)
+        assert chat.overhead(system) + 1 == len(ids)
 
 
-@pytest.mark.parametrize("limit", [28, 29, 60])
-def test_ten_thousand_words_are_cut_and_counted(processor, chat, limit):
+@pytest.mark.parametrize("limit", [28, 60])
+def test_ten_thousand_words_are_cut_and_counted(processor, limit):
     text = "a red circle moves " * 2500
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        whole = processor.prepare([text], max_length=10**6)["input_ids"][0].tolist()
+        whole = processor.prepare([text], max_length=10**6)["input_ids"].shape[1]
         processor.prepare(["short", "a red circle"], max_length=60)
-    with pytest.warns(
-        UserWarning, match=rf"cut to {limit} tokens: inputs\[1\] lost {len(whole) - limit} tokens of its"
-    ):
-        ids = processor.prepare(["a", text], max_length=limit)["input_ids"][1].tolist()
-    tail = [*chat.encode(TAIL), chat.end_id]
-    assert len(ids) == limit and ids[-len(tail) :] == tail and ids[: limit - len(tail)] == whole[: limit - len(tail)]
-    with pytest.warns(UserWarning, match=rf"inputs\[0\] lost {len(whole) - limit} tokens"):
-        processor(
-            text=processor.apply_chat_template([[{"role": "user", "content": text}]]),
-            truncation=True,
-            max_length=limit,
-        )
+    with pytest.warns(UserWarning, match=rf"cut to {limit} tokens: inputs\[1\] lost {whole - limit} tokens of its"):
+        assert processor.prepare(["a", text], max_length=limit)["input_ids"].shape[1] == limit
+    chat = processor.apply_chat_template([[{"role": "user", "content": text}]])
+    with pytest.warns(UserWarning, match=rf"inputs\[0\] lost {whole - limit} tokens"):
+        processor(text=chat, truncation=True, max_length=limit)
 
 
 def test_many_cut_rows_are_one_warning(processor):
@@ -75,19 +66,16 @@ def test_control_tokens_and_markers_stay_words(processor, chat, text):
     assert torch.equal(processor.prepare([plain])["input_ids"][0], torch.tensor(ids))
 
 
-def test_another_default_system(tmp_path):
-    _, processor = build_tiny(["a"])
+def test_another_default_system(processor, tmp_path):
     cls = type(processor)
     parts = (processor.image_processor, processor.tokenizer, processor.video_processor)
     other = cls(*parts, default_system="Represent it.")
-    assert (
-        other.prepare(["a"])["input_ids"].tolist()
-        == processor.prepare(["a"], instruction="Represent it.")["input_ids"].tolist()
-    )
+    expected = processor.prepare(["a"], instruction="Represent it.")["input_ids"]
+    assert torch.equal(other.prepare(["a"])["input_ids"], expected)
     assert "Represent it." in other.apply_chat_template([{"role": "user", "content": "a"}])
     other.save_pretrained(tmp_path)
     assert cls.from_pretrained(tmp_path).default_system == "Represent it."
-    assert cls.from_pretrained(tmp_path, default_system="Other.").prepare(["a"])["input_ids"].shape != (1, 0)
+    assert cls.from_pretrained(tmp_path, default_system="Other.").default_system == "Other."
     with pytest.raises(ValueError, match="chat_template: got another one than the embedder's; accepted is None"):
         cls(*parts, chat_template="{{ messages }}")
     with pytest.raises(ValueError, match="chat_template: got another one"):

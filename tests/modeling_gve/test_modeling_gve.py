@@ -42,9 +42,6 @@ def test_embeddings_are_unit_rows_at_the_end_token(both, seen):
     last = out.last_hidden_state[:, -1]
     assert torch.allclose(out.embeddings, last / last.norm(dim=-1, keepdim=True), atol=1e-6)
     assert torch.equal(both(**seen, return_dict=False)[0], out.embeddings)
-
-
-def test_normalize_off_gives_the_hidden_state(both, seen):
     raw = copy.deepcopy(both)
     raw.config.normalize = False
     out = raw(**seen)
@@ -84,30 +81,30 @@ def test_padding_side_does_not_matter(model, processor, rows, mode, attention):
         assert (embed(other, padded(batch, sides, extra=7)) - expected).abs().max() <= 1e-6, sides[:2]
 
 
-@pytest.mark.parametrize("dim", [1, 5, 128])
-def test_first_dimensions(both, seen, dim, tmp_path):
-    whole = embed(both, seen)
-    expected = torch.nn.functional.normalize(whole[:, :dim], dim=-1)
-    with torch.no_grad():
-        cut = both(**seen, truncate_dim=dim).embeddings
-    assert cut.shape == (len(whole), dim) and (cut - expected).abs().max() <= 1e-6
-    small = copy.deepcopy(both)
-    small.config.truncate_dim = dim
-    assert torch.equal(embed(small, seen), cut)
-    assert small(**seen, truncate_dim=2).embeddings.shape[1] == 2  # the call's goes before the configuration's
+def test_first_dimensions(both, seen, tmp_path):
+    whole, small = embed(both, seen), copy.deepcopy(both)
+    for dim in (1, 128, 5):
+        expected = torch.nn.functional.normalize(whole[:, :dim], dim=-1)
+        with torch.no_grad():
+            cut = both(**seen, truncate_dim=dim).embeddings
+        assert cut.shape == (len(whole), dim) and (cut - expected).abs().max() <= 1e-6
+        small.config.truncate_dim = dim
+        assert torch.equal(embed(small, seen), cut)
+    with torch.no_grad():  # the call's goes before the configuration's
+        assert small(**seen, truncate_dim=2).embeddings.shape[1] == 2
     small.save_pretrained(tmp_path)
     again = AutoModel.from_pretrained(tmp_path, attn_implementation="eager")
-    assert again.config.truncate_dim == dim and torch.equal(embed(again, seen), cut)
+    assert again.config.truncate_dim == 5 and torch.equal(embed(again, seen), cut)
 
 
-@pytest.mark.parametrize("dim", [0, -1, 129, 2.0])
-def test_impossible_dimensions_are_refused_before_anything_runs(model, batch, dim, monkeypatch):
+def test_impossible_dimensions_are_refused_before_anything_runs(model, batch, monkeypatch):
     monkeypatch.setattr(Qwen2_5_VLModel, "forward", lambda *args, **kwargs: pytest.fail("the backbone ran"))
-    with pytest.raises(ValueError, match=f"truncate_dim: got {dim}; accepted are 1 to 128, the model's width"):
-        model(**batch, truncate_dim=dim)
     late = copy.deepcopy(model)
-    late.config.truncate_dim = dim if isinstance(dim, int) else 0
-    with pytest.raises(ValueError, match="truncate_dim: got"):
+    for dim in (0, -1, 129, 2.0):
+        with pytest.raises(ValueError, match=f"truncate_dim: got {dim}; accepted are 1 to 128, the model's width"):
+            model(**batch, truncate_dim=dim)
+    late.config.truncate_dim = 0
+    with pytest.raises(ValueError, match="truncate_dim: got 0"):
         late(**batch)
 
 
@@ -116,39 +113,24 @@ def test_token_types_are_rebuilt(both, seen):
     assert torch.equal(embed(both, without), embed(both, seen))
 
 
-@pytest.mark.parametrize("mode", ["mrope", "stock", "sequential"])
-def test_position_modes_against_stock_qwen(model, batch, mode):
-    """The stock model, given the mode's positions or none, and pooled by hand."""
-    ours = copy.deepcopy(model)
-    ours.config.position_mode = mode
+def test_position_modes_against_stock_qwen(model, batch):
+    """The stock model, given the mode's positions or none, and pooled by hand; no two modes agree."""
     stock = Qwen2_5_VLModel(copy.deepcopy(model.config)).eval()
     stock.load_state_dict(model.state_dict())
-    mask = batch["attention_mask"]
-    positions = {
-        "stock": None,
-        "sequential": (mask.cumsum(-1) - 1).clamp(min=0)[None].expand(3, -1, -1),
-        "mrope": model.get_rope_index(
-            batch["input_ids"],
-            batch["mm_token_type_ids"],
-            batch["image_grid_thw"],
-            batch["video_grid_thw"],
-            batch["second_per_grid_ts"],
-            mask,
-        )[0],
-    }[mode]
-    with torch.no_grad():
-        hidden = stock(**batch, position_ids=positions, use_cache=False).last_hidden_state[:, -1]
-    expected = torch.nn.functional.normalize(hidden, dim=-1)
-    assert (embed(ours, batch) - expected).abs().max() <= 1e-6
-
-
-def test_position_modes_differ(model, batch):
+    ours, mask = copy.deepcopy(model), batch["attention_mask"]
+    names = ("input_ids", "mm_token_type_ids", "image_grid_thw", "video_grid_thw", "second_per_grid_ts")
     vectors = []
-    for mode in ("mrope", "stock", "sequential"):
-        other = copy.deepcopy(model)
-        other.config.position_mode = mode
-        vectors.append(embed(other, batch)[0])
-    assert all((a - b).abs().max() > 1e-4 for a, b in ((vectors[0], vectors[1]), (vectors[1], vectors[2])))
+    for mode, positions in (
+        ("stock", None),
+        ("mrope", model.get_rope_index(*(batch[name] for name in names), mask)[0]),
+        ("sequential", (mask.cumsum(-1) - 1).clamp(min=0)[None].expand(3, -1, -1)),
+    ):
+        ours.config.position_mode = mode
+        with torch.no_grad():
+            hidden = stock(**batch, position_ids=positions, use_cache=False).last_hidden_state[:, -1]
+        vectors.append(embed(ours, batch))
+        assert (vectors[-1] - torch.nn.functional.normalize(hidden, dim=-1)).abs().max() <= 1e-6, mode
+    assert all((vectors[one] - vectors[other])[0].abs().max() > 1e-4 for one, other in ((0, 1), (1, 2), (0, 2)))
 
 
 def test_every_parameter_gets_a_gradient(both, seen):

@@ -1,6 +1,7 @@
 """How often a file is opened on its way to a vector: once to plan and once to read."""
 
 import sys
+from pathlib import Path
 
 import av
 import pytest
@@ -9,7 +10,6 @@ from sentence_transformers import SentenceTransformer
 
 import gve
 from gve.eval.encode import embed_files, encode_rows
-from gve.frames_gve import look
 
 WATCHED = []
 
@@ -37,38 +37,34 @@ def opened(monkeypatch):
     WATCHED.clear()
 
 
-@pytest.fixture(scope="module")
-def folder(tiny, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("saved")
-    gve.save_embedder(folder, *tiny)
-    return str(folder)
-
-
-@pytest.mark.parametrize("name", ["a.mp4", "b.webm", "i.png"])
-def test_twice_from_a_path_to_a_vector(folder, media, opened, name):
-    path = media / name
-    kind = "image" if name == "i.png" else "video"
-    ours, plain = gve.GVESentenceTransformer(folder, device="cpu"), SentenceTransformer(folder, device="cpu")
+@torch.no_grad()
+def test_twice_from_a_path_to_a_vector(folder, media, opened):
+    ours, plain = (kind(str(folder), device="cpu") for kind in (gve.GVESentenceTransformer, SentenceTransformer))
     model = ours.transformers_model
-    with torch.no_grad():
-        ways = {
-            "a bare path": lambda: ours.encode([str(path)]),
-            "a dict": lambda: ours.encode([{kind: str(path)}]),
-            "sentence-transformers": lambda: plain.encode([str(path)]),
-            "the processor": lambda: model(**ours.processor.prepare([path])),
-            "gve encode": lambda: embed_files(ours, [path], progress=False),
-            "gve eval": lambda: encode_rows(ours, [{kind: str(path)}], role="document", progress=False),
-        }
+    ways = {
+        "a bare path": lambda path, kind: ours.encode([path]),
+        "a dict": lambda path, kind: ours.encode([{kind: path}]),
+        "sentence-transformers": lambda path, kind: plain.encode([path]),
+        "the processor": lambda path, kind: model(**ours.processor.prepare([Path(path)])),
+        "gve encode": lambda path, kind: embed_files(ours, [Path(path)], progress=False),
+        "gve eval": lambda path, kind: encode_rows(ours, [{kind: path}], role="document", progress=False),
+    }
+    for name, kind in (("a.mp4", "video"), ("b.webm", "video"), ("i.png", "image")):
         for way, encode in ways.items():
             opened.clear()
-            encode()
-            assert opened.count(str(path)) <= 2, way
+            encode(str(media / name), kind)
+            assert 1 <= opened.count(str(media / name)) <= 2, (name, way)
 
 
-def test_planned_inputs_are_opened_once_more(tiny, media, opened):
-    processor = tiny[1]
-    plan = processor.plan([str(media / "a.mp4")])[0]
-    assert opened.count(str(media / "a.mp4")) == 1
+def test_planned_inputs_are_opened_once_more(processor, media, opened):
+    path = str(media / "a.mp4")
+    (plan,) = processor.plan([path])
+    assert opened.count(path) == 1
     processor.prepare([plan.row])
-    assert opened.count(str(media / "a.mp4")) == 2
-    assert look(media / "a.mp4").size == (48, 64)
+    assert opened.count(path) == 2
+
+
+@pytest.mark.parametrize("plan", [{}, {"fps": 2.0}])
+def test_a_path_is_read_in_one_opening(media, opened, plan):
+    gve.read_video(media / "a.mp4", **plan)
+    assert opened.count(str(media / "a.mp4")) == 1

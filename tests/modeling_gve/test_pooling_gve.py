@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from gve.configuration_gve import check_dim
 from gve.embedder_gve import last_token_index, last_token_pool, truncate, unit
 
 
@@ -14,7 +13,7 @@ def test_last_token_of_left_right_and_full_rows():
 
 
 def test_unit_is_float32_and_exact_in_bfloat16():
-    rows = torch.randn(64, 512, dtype=torch.bfloat16)
+    rows = torch.randn(64, 512, generator=torch.manual_seed(0)).bfloat16()
     normed = unit(rows)
     assert normed.dtype == torch.float32
     assert torch.allclose(normed.norm(dim=-1), torch.ones(64), atol=1e-6)
@@ -26,12 +25,6 @@ def test_truncate_keeps_the_first_dimensions():
     rows = torch.arange(6.0).view(2, 3)
     assert truncate(rows, 2).tolist() == [[0, 1], [3, 4]]
     assert truncate(rows, None) is rows and torch.equal(truncate(rows, 3), rows)
-
-
-@pytest.mark.parametrize("dim", [0, -3, 4, 1.5, "2"])
-def test_truncate_refuses_other_widths(dim):
-    with pytest.raises(ValueError, match=f"truncate_dim: got {dim}; accepted are 1 to 3"):
-        truncate(torch.zeros(2, 3), dim)
-    with pytest.raises(ValueError, match=f"truncate_dim: got {dim}"):
-        check_dim(dim, 3)
-    check_dim(None, 3)
+    for dim in (0, -3, 4, 1.5, "2"):
+        with pytest.raises(ValueError, match=f"truncate_dim: got {dim}; accepted are 1 to 3"):
+            truncate(rows, dim)

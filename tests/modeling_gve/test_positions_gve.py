@@ -28,24 +28,18 @@ def slow_positions(row, merge, tokens_per_second):
     return np.array(out).T.reshape(3, -1)
 
 
+sides = (st.sampled_from([2, 4, 6]), st.sampled_from([2, 4]))
 segments = st.one_of(
     st.tuples(st.just("text"), st.integers(1, 6)),
-    st.tuples(
-        st.just("image"), st.tuples(st.just(1), st.sampled_from([2, 4, 6]), st.sampled_from([2, 4])), st.just(1.0)
-    ),
-    st.tuples(
-        st.just("video"),
-        st.tuples(st.integers(1, 5), st.sampled_from([2, 4, 6]), st.sampled_from([2, 4])),
-        st.floats(0, 12, width=32),
-    ),
+    st.tuples(st.just("image"), st.tuples(st.just(1), *sides), st.just(1.0)),
+    st.tuples(st.just("video"), st.tuples(st.integers(1, 5), *sides), st.floats(0, 12, width=32)),
 )
 # every image or video stands between its start and end tokens
 batches = st.lists(st.lists(segments, min_size=1, max_size=3), min_size=1, max_size=4)
 
 
 def batch_of(rows, left):
-    """Types, mask, grids and seconds of a padded batch, and the rows with their separators; `left` holds the rows
-    that are padded on the left."""
+    """Types, mask, grids, seconds and rows with separators of a batch; the rows in `left` are padded on the left."""
     spaced = [[("text", 1), *(part for s in row for part in (s, ("text", 1)))] for row in rows]
     images = [s[1] for row in spaced for s in row if s[0] == "image"]
     videos = [s[1] for row in spaced for s in row if s[0] == "video"]
@@ -80,15 +74,8 @@ def test_positions_follow_the_rule(rows, left):
 
 def call(model, rows):
     types, mask, images, videos, seconds, _ = batch_of(rows, range(len(rows)))
-    ids = torch.tensor(types)
-    return (
-        ids,
-        torch.tensor(types),
-        torch.tensor(images) if images else None,
-        torch.tensor(videos) if videos else None,
-        torch.tensor(seconds) if videos else None,
-        torch.tensor(mask),
-    )
+    media = [torch.tensor(values) if values else None for values in (images, videos, seconds)]
+    return torch.tensor(types), torch.tensor(types), *media, torch.tensor(mask)
 
 
 @settings(max_examples=40, deadline=None)
@@ -104,8 +91,7 @@ def test_short_videos_agree_with_the_installed_transformers(model, rows):
 
 
 def test_text_after_a_long_video_goes_on_after_its_last_moment(model):
-    rows = [[("video", (4, 6, 6), 5.0)]]
-    args = call(model, rows)
+    args = call(model, [[("video", (4, 6, 6), 5.0)]])
     ours, stock = model.get_rope_index(*args)[0], Qwen2_5_VLModel.get_rope_index(model, *args)[0]
     last = args[-1][0].nonzero().max()
     assert ours[0, 0].tolist()[-1] == 1 + 30 + 1
@@ -113,13 +99,8 @@ def test_text_after_a_long_video_goes_on_after_its_last_moment(model):
 
 
 def test_a_grid_that_does_not_fit_is_refused():
+    types, mask = np.array([[0, 2, 2, 2, 0]]), np.ones((1, 5))
     with pytest.raises(ValueError, match="video_grid_thw: 4 tokens expected where input_ids hold 3"):
         mrope_positions(
-            np.array([[0, 2, 2, 2, 0]]),
-            np.ones((1, 5)),
-            image_grids=[],
-            video_grids=[(1, 4, 4)],
-            seconds=None,
-            merge=2,
-            tokens_per_second=2,
+            types, mask, image_grids=[], video_grids=[(1, 4, 4)], seconds=None, merge=2, tokens_per_second=2
         )

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from gve.chat_gve import DEFAULT_SYSTEM
 
 QUERY = "Find the video according to the text description."
+PICTURES = [PIL.Image.new("RGB", size, "teal") for size in ((32, 32), (90, 33), (16, 70))]
+CLIPS = [np.random.default_rng(0).integers(0, 255, (count, 40, 56, 3), dtype=np.uint8) for count in (1, 5, 12)]
 
 
 @pytest.mark.parametrize("system", [None, QUERY, "a <|im_end|> in the <|video_pad|> instruction"])
@@ -24,19 +26,8 @@ controls = st.sampled_from(
     ["<|im_end|>", "<|endoftext|>", "<|video_pad|>", "<|im_start|>user\n", "\n", " ", "\U000f0000"]
 )
 texts = st.lists(st.one_of(words, controls), max_size=4).map("".join)
-
-
-@settings(max_examples=60, deadline=None)
-@given(texts, texts, st.booleans())
-def test_prepare_equals_the_template_for_any_text(processor, text, system, with_image):
-    row = {"text": text} | ({"image": PIL.Image.new("RGB", (32, 32))} if with_image else {})
-    assert_same(processor.prepare([row], instruction=system), rendered(processor, [row], system))
-
-
-PICTURES = [PIL.Image.new("RGB", size, "teal") for size in ((32, 32), (90, 33), (16, 70))]
-CLIPS = [np.random.default_rng(0).integers(0, 255, (count, 40, 56, 3), dtype=np.uint8) for count in (1, 5, 12)]
 mixes = st.fixed_dictionaries(
-    {"text": st.sampled_from(["a red circle", "blue", "<|im_end|> and\n more"])},
+    {"text": texts},
     optional={
         "image": st.one_of(st.none(), st.lists(st.sampled_from(PICTURES), min_size=1, max_size=3)),
         "video": st.one_of(st.none(), st.lists(st.sampled_from(CLIPS), min_size=1, max_size=2)),
@@ -44,8 +35,8 @@ mixes = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.lists(mixes, min_size=1, max_size=4), st.sampled_from([None, QUERY]))
+@settings(max_examples=80, deadline=None)
+@given(st.lists(mixes, min_size=1, max_size=4), st.one_of(st.none(), texts))
 def test_any_mix_of_rows(processor, rows, system):
     out = processor.prepare(rows, instruction=system)
     for name, kind in (("image_grid_thw", 1), ("video_grid_thw", 2)):
@@ -75,21 +66,19 @@ def test_the_chat_by_hand(processor, media):
 
 
 def test_missing_instructions_are_the_default_one(processor):
-    default = processor.prepare(["a"], instruction=DEFAULT_SYSTEM)
+    default = processor.prepare(["a"], instruction=DEFAULT_SYSTEM)["input_ids"]
     for instruction in (None, "", [None], [""]):
-        assert torch.equal(processor.prepare(["a"], instruction=instruction)["input_ids"], default["input_ids"])
+        assert torch.equal(processor.prepare(["a"], instruction=instruction)["input_ids"], default)
     two = processor.prepare(["a", "a"], instruction=[QUERY, None])["attention_mask"].sum(-1)
-    assert two[0] != two[1]
+    assert two[0] != two[1] == default.shape[1]
     with pytest.raises(ValueError, match="instruction: got 1 for 2 inputs"):
         processor.prepare(["a", "b"], instruction=["x"])
 
 
 @pytest.mark.parametrize("limit", [30, 40, 60])
-@pytest.mark.parametrize("with_media", [False, True])
-def test_only_the_text_is_cut(processor, media, limit, with_media):
-    row = {"text": "a red circle moves to the left of a blue box " * 20}
-    if with_media:
-        row["image"] = PIL.Image.new("RGB", (32, 32))
+@pytest.mark.parametrize("media", [{}, {"image": PICTURES[0]}])
+def test_only_the_text_is_cut(processor, limit, media):
+    row = {"text": "a red circle moves to the left of a blue box " * 20} | media
     whole = processor.prepare([row])["input_ids"][0].tolist()
     cut = processor.prepare([row], max_length=limit)
     ids = cut["input_ids"][0].tolist()
@@ -100,15 +89,11 @@ def test_only_the_text_is_cut(processor, media, limit, with_media):
 
 
 def test_too_little_room_is_an_error_with_the_numbers(processor, media):
-    row = {"video": str(media / "a.mp4"), "text": "words"}
-    with pytest.raises(
-        ValueError, match=r"max_length: got 40, but inputs\[1\] takes \d+ tokens without its text, 24 of"
-    ):
-        processor.prepare(["a", row], max_length=40)
+    """As test_plan_gve has it of `prepare`."""
     with pytest.raises(
         ValueError, match=r"max_length: got 40, but inputs\[0\] takes \d+ tokens without its text, 24 of"
     ):
-        rendered(processor, [row], max_length=40)
+        rendered(processor, [{"video": str(media / "a.mp4"), "text": "words"}], max_length=40)
     with pytest.raises(ValueError, match="max_length: got 10"):
         processor.prepare(["a"], instruction="a red circle " * 30, max_length=10)
 
@@ -117,22 +102,30 @@ def test_calls_without_tensors_or_padding(processor):
     out = processor(text=["<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n", "a red circle"])
     assert [row[-1] for row in out["input_ids"]] == [processor.chat.end_id] * 2
     assert [len(row) for row in out["attention_mask"]] == [len(row) for row in out["input_ids"]]
-    one = processor(text="a", return_tensors="pt")
-    assert one["input_ids"].shape == (1, 2)
+    assert processor(text="a", return_tensors="pt")["input_ids"].shape == (1, 2)
     wide = processor(text=["a", "b"], padding="max_length", max_length=16, padding_side="right", return_tensors="pt")
     assert wide["input_ids"].shape == (2, 16) and wide["attention_mask"][:, 0].tolist() == [1, 1]
-    assert processor(text=["a", "b c"], padding=True, pad_to_multiple_of=8, return_tensors="pt")[
-        "input_ids"
-    ].shape == (2, 8)
+    padded = processor(text=["a", "b c"], padding=True, pad_to_multiple_of=8, return_tensors="pt")
+    assert padded["input_ids"].shape == (2, 8)
     # an end token that is already there is not doubled
     assert processor(text="a<|endoftext|>")["input_ids"][0].count(processor.chat.end_id) == 1
 
 
-def test_placeholders_and_media_must_agree(processor):
-    with pytest.raises(ValueError, match=r"videos: got 0, but the text has 1"):
-        processor(text="<|video_pad|>")
-    with pytest.raises(ValueError, match="audio"):
-        processor(text="a", audio=[1])
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        ({"text": "<|video_pad|>"}, "videos: got 0, but the text has 1"),
+        ({"text": "a", "audio": [1]}, "audio"),
+        ({"text": ["a", " "]}, r"inputs\[1\]: got an empty chat"),
+        ({"text": "<|image_pad|>" * 2, "images": [PICTURES[0], 3]}, r"images\[1\]: got int"),
+    ],
+)
+def test_refused_calls(processor, call, match):
+    with pytest.raises(ValueError, match=match):
+        processor(**call)
+    for conversation in ([], "words", None):
+        with pytest.raises(ValueError, match="conversation: got no chat"):
+            processor.apply_chat_template(conversation)
 
 
 def test_columns_of_datasets(processor, media):
@@ -158,13 +151,7 @@ def test_chats_are_rows(processor, media):
     assert_same(processor.prepare([told]), plain)
     assert processor.prepare([told, "a"], instruction=[None, QUERY])["input_ids"].shape[0] == 2
     for chats in ([told], told):
-        out = processor.apply_chat_template(
-            chats,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            processor_kwargs={"text_kwargs": {"padding": True}},
-        )
+        out = processor.apply_chat_template(chats, tokenize=True, return_dict=True, return_tensors="pt")
         assert_same(out, plain)
     with pytest.raises(ValueError, match=r"instruction: got one for inputs\[0\], which has a system message"):
         processor.prepare([told], instruction=QUERY)
@@ -180,13 +167,9 @@ def test_chats_are_rows(processor, media):
         ({"video": "cut.mp4"}, ValueError, r"inputs\[1\]\['video'\]: '.*cut.mp4': "),
         ({"image": "cut.png"}, ValueError, r"inputs\[1\]\['image'\]: '.*cut.png' cannot be read"),
         ({"video": "i.png"}, ValueError, r"inputs\[1\]\['video'\]: got the image"),
-        ({"video": PICTURES[0]}, ValueError, r"inputs\[1\]\['video'\]: got an image"),
         ({"image": "a.mp4"}, ValueError, r"inputs\[1\]\['image'\]: got the video"),
-        ({"video": np.zeros((3, 3, 64, 3))}, ValueError, r"inputs\[1\]\['video'\]: .*reads as"),
-        ({"video": np.zeros((0, 8, 8, 3))}, ValueError, r"inputs\[1\]\['video'\]: .*zero frames"),
         ({"video": np.full((2, 8, 8, 3), 3.0)}, ValueError, r"inputs\[1\]\['video'\]: got floats from 3"),
         ({"image": np.full((8, 8, 3), np.nan)}, ValueError, r"inputs\[1\]\['image'\]: .*NaN"),
-        ({"image": 4}, ValueError, r"inputs\[1\]\['image'\]: got int"),
         ({"text": None}, ValueError, r"inputs\[1\]: got no text"),
     ],
 )
@@ -195,21 +178,13 @@ def test_both_ways_name_the_input_and_the_file(processor, media, tmp_path, row, 
         data = (media / name).read_bytes()
         (tmp_path / name).write_bytes(data)
         (tmp_path / f"cut{Path(name).suffix}").write_bytes(data[: len(data) // 2])
-    row = {
-        kind: str(tmp_path / value) if kind != "text" and isinstance(value, str) and "gone" not in value else value
-        for kind, value in row.items()
-    }
+    ((kind, value),) = row.items()
+    if isinstance(value, str) and "gone" not in value:
+        row = {kind: str(tmp_path / value)}
     for call in (processor.prepare, lambda rows: rendered(processor, rows)):
         with pytest.raises(error, match=match) as caught:
             call([{"text": "fine", "image": PICTURES[0], "video": CLIPS[1]}, row])
         assert type(caught.value) is error
-    with pytest.raises(ValueError, match=r"inputs\[1\]: got an empty chat"):
-        processor(text=["a", " "])
-    with pytest.raises(ValueError, match=r"images\[1\]: got int"):
-        processor(text="<|image_pad|>" * 2, images=[PICTURES[0], 3])
-    for conversation in ([], "words", None):
-        with pytest.raises(ValueError, match="conversation: got no chat"):
-            processor.apply_chat_template(conversation)
 
 
 SIZES = [{"shortest_edge": 256, "longest_edge": 4 * 256}, {"shortest_edge": 12 * 256, "longest_edge": 20 * 256}]
@@ -217,24 +192,17 @@ SIZES = [{"shortest_edge": 256, "longest_edge": 4 * 256}, {"shortest_edge": 12 *
 
 @pytest.mark.parametrize("size", SIZES)
 def test_sizes_of_one_call(processor, media, size):
-    rows = [{"text": "a", "image": str(media / "i.png"), "video": str(media / "a.mp4")}]
-    out = processor.prepare(rows, num_frames=3, video_size=size, image_size=size)
+    row = {"text": "a", "image": str(media / "i.png"), "video": str(media / "a.mp4")}
+    out = processor.prepare([row], num_frames=3, video_size=size, image_size=size)
     assert out["video_grid_thw"][0, 0] == 2
     for name in ("video_grid_thw", "image_grid_thw"):
         assert size["shortest_edge"] <= out[name][0, 1:].prod() * 64 <= size["longest_edge"]
+    options = {"images_kwargs": {"size": size}, "videos_kwargs": {"num_frames": 3, "size": size}}
     theirs = processor.apply_chat_template(
-        [chat(rows[0])],
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-        processor_kwargs={
-            "text_kwargs": {"padding": True},
-            "images_kwargs": {"size": size},
-            "videos_kwargs": {"num_frames": 3, "size": size},
-        },
+        [chat(row)], tokenize=True, return_dict=True, return_tensors="pt", processor_kwargs=options
     )
     assert_same(out, theirs)
-    assert processor.prepare(rows)["video_grid_thw"][0, 0] == 4  # nothing stays
+    assert processor.prepare([row])["video_grid_thw"][0, 0] == 4  # nothing stays
 
 
 @pytest.mark.parametrize(
@@ -242,10 +210,7 @@ def test_sizes_of_one_call(processor, media, size):
     [
         ({"num_frames": 0}, "num_frames: got 0"),
         ({"video_size": {"shortest_edge": 2000, "longest_edge": 1000}}, "video_size: got shortest_edge 2000"),
-        (
-            {"video_size": {"shortest_edge": 1, "longest_edge": 255}},
-            "video_size: got longest_edge 255; .*one token, 256",
-        ),
+        ({"video_size": {"shortest_edge": 1, "longest_edge": 255}}, "video_size: got longest_edge 255; .*token, 256"),
         ({"image_size": {"longest_edge": 255}}, "image_size: got .*pass both"),
         ({"image_size": {"shortest_edge": 1, "longest_edge": 255}}, "image_size: got longest_edge 255"),
     ],
@@ -256,14 +221,15 @@ def test_refused_options(processor, options, match):
             call(["a"], **options)
 
 
-def test_refused_options_in_a_rendered_chat(processor):
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"videos_kwargs": {"size": SIZES[0] | {"longest_edge": 255}}}, "longest_edge 255"),
+        ({"images_kwargs": {"size": SIZES[0] | {"longest_edge": 255}}}, "longest_edge 255"),
+        ({"videos_kwargs": {"fps": 2.0}}, "fps: got 2.0 for videos"),
+    ],
+)
+def test_refused_options_in_a_rendered_chat(processor, options, match):
     row = {"video": CLIPS[0], "image": PICTURES[0]}
-    for name, options, match in (
-        ("videos_kwargs", {"size": SIZES[0] | {"longest_edge": 255}}, "longest_edge 255"),
-        ("images_kwargs", {"size": SIZES[0] | {"longest_edge": 255}}, "longest_edge 255"),
-        ("videos_kwargs", {"fps": 2.0}, "fps: got 2.0 for videos"),
-    ):
-        with pytest.raises(ValueError, match=match):
-            processor.apply_chat_template(
-                [chat(row)], tokenize=True, return_dict=True, processor_kwargs={name: options}
-            )
+    with pytest.raises(ValueError, match=match):
+        processor.apply_chat_template([chat(row)], tokenize=True, return_dict=True, processor_kwargs=options)

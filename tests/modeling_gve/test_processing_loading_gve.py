@@ -1,5 +1,4 @@
 import json
-import shutil
 
 import numpy as np
 import PIL.Image
@@ -11,53 +10,36 @@ from gve import GVEProcessor
 from gve.chat_gve import CHAT_TEMPLATE
 from gve.tiny import build_tokenizer
 
-QUERY = "Find the video according to the text description."
-PICTURES = [PIL.Image.new("RGB", size, "teal") for size in ((32, 32), (90, 33))]
-CLIP = np.random.default_rng(0).integers(0, 255, (12, 40, 56, 3), dtype=np.uint8)
-SIZES = [{"shortest_edge": 256, "longest_edge": 4 * 256}, {"shortest_edge": 12 * 256, "longest_edge": 20 * 256}]
-
-
-def test_round_trip(processor, tmp_path, rows):
-    processor.save_pretrained(tmp_path)
-    again = AutoProcessor.from_pretrained(tmp_path)
-    assert type(again) is GVEProcessor and again.tokenizer.padding_side == "left"
-    assert_same(again.prepare(rows, instruction=QUERY), processor.prepare(rows, instruction=QUERY))
-
 
 def test_wrong_parts_are_refused(processor):
     with pytest.raises(TypeError, match="video_processor: got Qwen2VLImageProcessorPil"):
         GVEProcessor(processor.image_processor, processor.tokenizer, processor.image_processor)
 
 
-@pytest.fixture(scope="module")
-def published(tmp_path_factory):
+def publish(folder):
     """A folder as Qwen2.5-VL's are published: no processor_config.json, a budget for chats, a template of its own."""
-    folder = tmp_path_factory.mktemp("published")
     tokenizer = build_tokenizer(["a red circle"])
     tokenizer.padding_side = "right"
     tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
     tokenizer.save_pretrained(folder)
-    preprocessor = {
+    settings = {"image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2_5_VLProcessor"}
+    settings |= {
         "min_pixels": 3136,
         "max_pixels": 12845056,
         "patch_size": 14,
         "temporal_patch_size": 2,
         "merge_size": 2,
-        "image_mean": [0.48145466, 0.4578275, 0.40821073],
-        "image_std": [0.26862954, 0.26130258, 0.27577711],
-        "image_processor_type": "Qwen2VLImageProcessor",
-        "processor_class": "Qwen2_5_VLProcessor",
     }
-    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
-    return folder
+    settings |= {"image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
 
 
-@pytest.mark.parametrize("extra", [{}, {"chat_template.json": '{"chat_template": "{{ messages }}"}'}])
-def test_a_published_folder_gets_the_embedders_settings(published, tmp_path, extra):
-    folder = shutil.copytree(published, tmp_path / "folder")
-    for name, content in extra.items():
-        (folder / name).write_text(content)
-    processor = GVEProcessor.from_pretrained(folder)
+@pytest.mark.parametrize("own_template", [False, True])
+def test_a_published_folder_gets_the_embedders_settings(tmp_path, own_template):
+    publish(tmp_path)
+    if own_template:
+        (tmp_path / "chat_template.json").write_text('{"chat_template": "{{ messages }}"}')
+    processor = GVEProcessor.from_pretrained(tmp_path)
     sizes = [dict(part.size) for part in (processor.image_processor, processor.video_processor)]
     limits = [(size["shortest_edge"] // 784, size["longest_edge"] // 784) for size in sizes]
     assert limits == [(4, 256), (4, 200)] and processor.video_processor.num_frames == 8
@@ -69,11 +51,12 @@ def test_a_published_folder_gets_the_embedders_settings(published, tmp_path, ext
     out = processor.prepare(rows)
     assert out["image_grid_thw"].tolist() == [[1, 32, 32]] and out["video_grid_thw"].tolist() == [[4, 28, 28]]
     assert_same(out, rendered(processor, rows))
-    assert GVEProcessor.from_pretrained(folder, num_frames=4).video_processor.num_frames == 4
+    assert GVEProcessor.from_pretrained(tmp_path, num_frames=4).video_processor.num_frames == 4
     processor.image_processor.size = {"shortest_edge": 3136, "longest_edge": 9 * 784}
-    processor.video_processor.num_frames = 4
+    processor.video_processor.num_frames, processor.video_processor.seconds_per_frame = 4, 0.5
     processor.save_pretrained(tmp_path / "ours")
     again = AutoProcessor.from_pretrained(tmp_path / "ours")
-    assert again.prepare(rows)["video_grid_thw"].tolist() == [[2, 28, 28]]
+    assert type(again) is GVEProcessor and again.prepare(rows)["video_grid_thw"].tolist() == [[2, 28, 28]]
     assert_same(again.prepare(rows), processor.prepare(rows))
+    assert again.video_processor.seconds_per_frame == 0.5
     assert "min_pixels" not in (tmp_path / "ours" / "processor_config.json").read_text()

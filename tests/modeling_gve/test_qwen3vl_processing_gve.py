@@ -5,43 +5,28 @@ from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
-import PIL.Image
 import pytest
 import torch
-from chats import vectors
+from chats import far, vectors
 from sentence_transformers import SentenceTransformer
-from transformers import Qwen2VLImageProcessorPil, Qwen3VLProcessor
+from transformers import Qwen3VLProcessor
 from transformers.video_utils import VideoMetadata
 
 import gve
-from gve import GVEQwen3VLProcessor, GVEVideoProcessor
+from gve import GVEQwen3VLProcessor
 from gve.processing_qwen3vl_gve import QWEN3VL_SYSTEM
 from gve.video_gve import uniform_indices
 from gve.video_processing_gve import DecodedVideo
 
-TEXTS = ("a red circle moves to the left of a blue box", "Find the video according to the text description.")
-
 
 @pytest.fixture(scope="module")
 def tiny():
-    return gve.build_tiny(TEXTS, family="qwen3_vl")
-
-
-@pytest.fixture(scope="module")
-def model(tiny):
-    return tiny[0]
+    return gve.build_tiny(["a red circle"], family="qwen3_vl")
 
 
 @pytest.fixture(scope="module")
 def processor(tiny):
     return tiny[1]
-
-
-@pytest.fixture(scope="module")
-def folder(tiny, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("qwen3vl")
-    gve.save_embedder(folder, *tiny)
-    return folder
 
 
 def stock_self(processor):
@@ -53,6 +38,7 @@ def stock_self(processor):
         video_token="<|video_pad|>",
         vision_start_token="<|vision_start|>",
         vision_end_token="<|vision_end|>",
+        all_special_multimodal_tokens=["<|image_pad|>", "<|video_pad|>"],
         _calculate_timestamps=partial(Qwen3VLProcessor._calculate_timestamps, None),
     )
 
@@ -64,20 +50,9 @@ def stock_video(processor, grid, indices, fps):
 
 
 def stock_image(processor, grid):
-    placeholders = Qwen3VLProcessor.replace_image_token(
-        stock_self(processor), {"image_grid_thw": torch.tensor([grid])}, 0
-    )
+    inputs = {"image_grid_thw": torch.tensor([grid])}
+    placeholders = Qwen3VLProcessor.replace_image_token(stock_self(processor), inputs, 0)
     return f"<|vision_start|>{placeholders}<|vision_end|>"
-
-
-def stock_expansion(text, video):
-    """What transformers makes of a rendered chat with one video."""
-    stand_in = SimpleNamespace(
-        all_special_multimodal_tokens=["<|image_pad|>", "<|video_pad|>"],
-        image_token="<|image_pad|>",
-        video_token="<|video_pad|>",
-    )
-    return Qwen3VLProcessor.get_text_with_replacements(stand_in, [text], [], [video], [])[0][0]
 
 
 def chat(media, text="", system=QWEN3VL_SYSTEM):
@@ -91,7 +66,9 @@ def row_of(batch, index=0):
     return batch["input_ids"][index, batch["attention_mask"][index].bool()].tolist()
 
 
-# -- token ids --------------------------------------------------------------------------------------------------------
+def called(processor, content):
+    messages = [{"role": "user", "content": content}]
+    return row_of(processor.apply_chat_template(messages, tokenize=True, return_dict=True, return_tensors="pt"))
 
 
 def test_ids_of_files_are_those_of_the_stock_rules(processor, media):
@@ -137,14 +114,12 @@ def test_outer_delimiters_as_newer_transformers_writes_them(processor, media):
     row = {"video": str(media / "a.mp4"), "text": "red"}
     batch = newer.prepare([row])
     video = stock_video(processor, batch["video_grid_thw"][0].tolist(), uniform_indices(16, 8), 8.0)
-    expected = stock_expansion(chat("<|vision_start|><|video_pad|><|vision_end|>", "red"), video)
+    text = chat("<|vision_start|><|video_pad|><|vision_end|>", "red")
+    (expected,), _ = Qwen3VLProcessor.get_text_with_replacements(stock_self(processor), [text], [], [video], [])
     assert "user\n<|vision_start|><0.1 seconds><|vision_start|><|video_pad|>" in expected
     assert row_of(batch) == processor.tokenizer(expected)["input_ids"]
     content = [{"type": "video", "video": row["video"]}, {"type": "text", "text": "red"}]
-    called = newer.apply_chat_template(
-        [{"role": "user", "content": content}], tokenize=True, return_dict=True, return_tensors="pt"
-    )
-    assert row_of(called) == row_of(batch)
+    assert called(newer, content) == row_of(batch)
     assert len(row_of(processor.prepare([row]))) == len(row_of(batch)) - 2
 
 
@@ -156,86 +131,43 @@ def test_a_row_that_quotes_control_tokens_keeps_its_times(processor, media, word
     quoted = row_of(processor.prepare([{"video": clip, "text": text}]))
     end = len(plain) - plain[::-1].index(processor.chat.vision_end_id)
     assert quoted[:end] == plain[:end] and processor.chat.vision_end_id not in quoted[end:]
-    called = processor.apply_chat_template(
-        [{"role": "user", "content": [{"type": "video", "video": clip}, {"type": "text", "text": text}]}],
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-    )
-    assert row_of(called) == quoted and words in processor.tokenizer.decode(quoted[end:])
-
-
-# -- pixels -----------------------------------------------------------------------------------------------------------
-
-
-def test_a_frame_and_an_image_are_the_same_patches(processor):
-    pixels = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
-    batch = processor.prepare([{"video": pixels[None]}, {"image": PIL.Image.fromarray(pixels)}])
-    assert batch["video_grid_thw"].tolist() == batch["image_grid_thw"].tolist() == [[1, 6, 6]]
-    assert (batch["pixel_values_videos"] - batch["pixel_values"]).abs().max() <= 1e-6
-
-
-def test_patches_of_sixteen_pixels():
-    """As published: a token is 32 x 32 pixels, and its budget follows."""
-    texts, video = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}, GVEVideoProcessor(patch_size=16)
-    assert video.size == {"shortest_edge": 4 * 32 * 32, "longest_edge": 200 * 32 * 32}
-    tokenizer = gve.build_tiny(TEXTS, family="qwen3_vl")[1].tokenizer
-    size = {"shortest_edge": 4 * 32 * 32, "longest_edge": 256 * 32 * 32}
-    image = Qwen2VLImageProcessorPil(patch_size=16, size=size, **texts)
-    processor = GVEQwen3VLProcessor(image, tokenizer, GVEVideoProcessor(patch_size=16, **texts))
-    batch = processor.prepare([{"video": np.zeros((2, 320, 480, 3), np.uint8)}])
-    assert batch["video_grid_thw"].tolist() == [[1, 20, 30]]
-    assert row_of(batch).count(processor.chat.video_id) == 10 * 15
+    content = [{"type": "video", "video": clip}, {"type": "text", "text": text}]
+    assert called(processor, content) == quoted and words in processor.tokenizer.decode(quoted[end:])
 
 
 def test_plans_are_exact_for_what_is_seen(processor, media):
-    rows = [
-        {"video": str(media / "a.mp4")},
-        {"video": str(media / "short.mp4"), "image": str(media / "i.png")},
-        {"image": str(media / "i.png")},
-    ]
+    clip, short, image = (str(media / name) for name in ("a.mp4", "short.mp4", "i.png"))
+    rows = [{"video": clip}, {"video": short, "image": image}, {"image": image}]
     batch = processor.prepare(rows)
     types = batch["mm_token_type_ids"]
     for index, plan in enumerate(processor.plan(rows)):
         assert plan.vision == int((types[index] > 0).sum())
         assert plan.tokens == len(row_of(batch, index))  # times below ten seconds
-    assert [plan.tokens for plan in processor.plan(rows[:1], num_frames=4)] == [
-        len(row_of(processor.prepare(rows[:1], num_frames=4)))
-    ]
+    (fewer,) = processor.plan(rows[:1], num_frames=4)
+    assert fewer.tokens == len(row_of(processor.prepare(rows[:1], num_frames=4)))
 
 
 def test_a_published_folder_keeps_its_patches_and_takes_our_budgets(processor, media, tmp_path):
     """As Qwen3-VL ships: a video processor whose size is that of a whole video, and a chat template of its own."""
-    shared = {"patch_size": 16, "temporal_patch_size": 2, "merge_size": 2}
-    pixels = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
-    files = {
-        "preprocessor_config.json": {
-            "size": {"longest_edge": 16777216, "shortest_edge": 65536},
-            "processor_class": "Qwen3VLProcessor",
-            "image_processor_type": "Qwen2VLImageProcessorFast",
-        },
-        "video_preprocessor_config.json": {
-            "size": {"longest_edge": 25165824, "shortest_edge": 4096},
-            "processor_class": "Qwen3VLProcessor",
-            "video_processor_type": "Qwen3VLVideoProcessor",
-        },
-    }
-    for name, own in files.items():
-        (tmp_path / name).write_text(json.dumps(own | shared | pixels))
+    shared = {"patch_size": 16, "temporal_patch_size": 2, "merge_size": 2, "processor_class": "Qwen3VLProcessor"}
+    shared |= {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
+    image = {"size": {"longest_edge": 16777216, "shortest_edge": 65536}}
+    image |= {"image_processor_type": "Qwen2VLImageProcessorFast"}
+    video = {"size": {"longest_edge": 25165824, "shortest_edge": 4096}}
+    video |= {"video_processor_type": "Qwen3VLVideoProcessor"}
+    for name, own in (("preprocessor_config", image), ("video_preprocessor_config", video)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(own | shared))
     processor.tokenizer.save_pretrained(tmp_path)
     (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
     loaded = GVEQwen3VLProcessor.from_pretrained(tmp_path)
     assert loaded.default_system == QWEN3VL_SYSTEM and not loaded.outer_delimiters
-    assert (loaded.image_processor.patch_size, loaded.video_processor.patch_size) == (16, 16)
+    assert loaded.image_processor.patch_size == loaded.video_processor.patch_size == 16  # a token is 32 x 32 pixels
     assert loaded.video_processor.size == {"shortest_edge": 4 * 32 * 32, "longest_edge": 200 * 32 * 32}
     assert dict(loaded.image_processor.size) == {"shortest_edge": 4 * 32 * 32, "longest_edge": 256 * 32 * 32}
     assert loaded.video_processor.num_frames == 8 and loaded.video_processor.image_mean == [0.5] * 3
     batch = loaded.prepare([{"video": str(media / "short.mp4"), "text": "a box"}])
     video = stock_video(loaded, batch["video_grid_thw"][0].tolist(), uniform_indices(3, 8), 8.0)
     assert row_of(batch) == loaded.tokenizer(chat(video, "a box"))["input_ids"]
-
-
-# -- ways in ----------------------------------------------------------------------------------------------------------
 
 
 def test_saving_keeps_the_settings(processor, media, tmp_path):
@@ -247,20 +179,16 @@ def test_saving_keeps_the_settings(processor, media, tmp_path):
     assert list(again.image_processor.image_mean) == again.video_processor.image_std == [0.5] * 3
     assert (again.image_processor.patch_size, again.video_processor.patch_size) == (8, 8)
     row = {"video": str(media / "a.mp4")}
-    assert row_of(again.prepare([row])) == row_of(custom.prepare([row]))
-    assert "Describe it." in again.tokenizer.decode(row_of(again.prepare([row])))
+    ids = row_of(again.prepare([row]))
+    assert ids == row_of(custom.prepare([row])) and "Describe it." in again.tokenizer.decode(ids)
 
 
-def test_sentence_transformers_gives_the_same_vectors(folder, model, processor, rows):
-    sentence = SentenceTransformer(str(folder), device="cpu")
-    # it wants metadata for all videos of a call or for none
-    timed = [row for row in rows if isinstance(row, dict) and isinstance(row.get("video"), dict)]
-    plain = [row for row in rows if not any(row is other for other in timed)]
-    assert timed
-    for part in (plain, timed):
-        assert np.abs(sentence.encode(part) - vectors(model, processor, part)).max() <= 1e-6
-    ours = gve.GVESentenceTransformer(str(folder), device="cpu")
-    assert np.abs(ours.encode(rows) - vectors(model, processor, rows)).max() <= 1e-6
-    asked = sentence.encode_query(plain[:4], prompt="Find a red thing.")
-    assert np.abs(asked - vectors(model, processor, plain[:4], instruction="Find a red thing.")).max() <= 1e-6
-    assert np.abs(sentence.encode_document(plain[:4]) - vectors(model, processor, plain[:4])).max() <= 1e-6
+def test_sentence_transformers_gives_the_same_vectors(tiny, rows, tmp_path):
+    gve.save_embedder(tmp_path, *tiny)
+    sentence = SentenceTransformer(str(tmp_path), device="cpu")
+    timed = [isinstance(row, dict) and isinstance(row.get("video"), dict) for row in rows]
+    for each in (True, False):  # it wants metadata for all videos of a call or for none
+        plain = [row for row, told in zip(rows, timed, strict=True) if told is each]
+        assert far(sentence.encode(plain), vectors(*tiny, plain)) <= 1e-6
+    assert far(sentence.encode_query(plain, prompt="Find it."), vectors(*tiny, plain, instruction="Find it.")) <= 1e-6
+    assert far(gve.GVESentenceTransformer(str(tmp_path), device="cpu").encode(rows), vectors(*tiny, rows)) <= 1e-6

@@ -2,14 +2,13 @@
 
 import io
 import itertools
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import av
 import numpy as np
 import PIL.Image
 import pytest
-from make_videos import SPECS, frame_times, h264, hevc, make, old, picture, remux, vp, write_all
+from make_videos import SPECS, h264, hevc, make, old, picture, remux, vp, write_all
 from whole_video import PLANS, Whole, check
 
 from gve.index_gve import UnreliableError
@@ -81,11 +80,9 @@ def test_only_the_needed_packets_are_decoded(files):
 
 
 def test_unwanted_pictures_that_nothing_refers_to_are_skipped(files, monkeypatch):
-    """The result is that of decoding every packet; the decoder is only told to leave some out."""
     with_skips = read_video(files["h264_gop250.mp4"], timestamps=[2.0, 3.9])
     monkeypatch.setattr("gve.index_gve.SKIPS_BY_PACKET", frozenset())
-    without = read_video(files["h264_gop250.mp4"], timestamps=[2.0, 3.9])
-    assert np.array_equal(with_skips.frames, without.frames)
+    assert np.array_equal(with_skips.frames, read_video(files["h264_gop250.mp4"], timestamps=[2.0, 3.9]).frames)
 
 
 def test_reading_many_at_once_gives_the_same(files):
@@ -101,14 +98,8 @@ def test_sizes_follow_the_upright_picture(files):
     upright = read_video(files["h264_rotated.mp4"], 2)
     assert upright.frames.shape == (2, 96, 64, 3)
     assert read_video(files["h264_rotated.mp4"], 2, (40, 20)).frames.shape == (2, 40, 20, 3)
-    seen = []
-
-    def rule(height, width):
-        seen.append((height, width))
-        return height // 2, width // 2
-
-    small = read_video(files["h264_rotated.mp4"], 2, rule)
-    assert set(seen) == {(96, 64)} and small.frames.shape == (2, 48, 32, 3)
+    small = read_video(files["h264_rotated.mp4"], 2, lambda height, width: (height // 2, width // 2))
+    assert small.frames.shape == (2, 48, 32, 3)
     assert np.array_equal(small.frames, resize_frames(upright.frames, 48, 32))
     with pytest.raises(ValueError, match=r"size: got \(0, 5\)"):
         read_video(files["h264_rotated.mp4"], 2, (0, 5))
@@ -116,8 +107,7 @@ def test_sizes_follow_the_upright_picture(files):
 
 @pytest.mark.parametrize("name", ["h264_rotated.mp4", "h264_10bit.mkv", "h264_444.mp4"])
 def test_the_fast_resize_stays_near_the_exact_one(name, files):
-    exact = read_video(files[name], 4, lambda h, w: (h // 2, w // 2))
-    fast = read_video(files[name], 4, lambda h, w: (h // 2, w // 2), resize="fast")
+    exact, fast = (read_video(files[name], 4, lambda h, w: (h // 2, w // 2), resize=way) for way in ("exact", "fast"))
     assert fast.frames.shape == exact.frames.shape
     difference = fast.frames.astype(int) - exact.frames
     assert np.abs(difference).mean() < 3 and abs(difference.mean()) < 2
@@ -133,7 +123,7 @@ def test_an_edit_list_hides_frames():
     assert len(Whole(trimmed)) < 30
 
 
-def test_pixels_stay_as_stored(files):
+def test_pixels_stay_as_stored():
     """The shape of a pixel is reported and not applied."""
     target = io.BytesIO()
     with av.open(target, "w", format="mp4") as output:
@@ -161,14 +151,15 @@ def test_hidden_packets_are_no_frames(files):
     check(data, data, {"8": PLANS["8"], "48": PLANS["48"]})
 
 
-def test_moving_webp_pictures(tmp_path):
+def test_moving_webp_pictures():
     pages = [PIL.Image.new("RGB", (64, 48), (40 * i, 0, 0)) for i in range(5)]
-    pages[0].save(tmp_path / "a.webp", save_all=True, append_images=pages[1:], duration=[100, 200, 300, 400, 500])
-    clip = read_video(tmp_path / "a.webp", timestamps=[0, 0.15, 0.99, 1.2])
+    file = io.BytesIO()
+    pages[0].save(file, "WEBP", save_all=True, append_images=pages[1:], duration=[100, 200, 300, 400, 500])
+    clip = read_video(file.getvalue(), timestamps=[0, 0.15, 0.99, 1.2])
     assert clip.indices == [0, 1, 3, 4] and clip.duration == pytest.approx(1.5)
-    assert read_video(tmp_path / "a.webp", 3, (24, 32)).frames.shape == (3, 24, 32, 3)
-    assert read_video(tmp_path / "a.webp", 9, fps=2.0).indices == [0, 2, 4]
-    info = video_info(tmp_path / "a.webp")
+    small = read_video(file.getvalue(), 9, (24, 32), fps=2.0)
+    assert small.indices == [0, 2, 4] and small.frames.shape == (3, 24, 32, 3)
+    info = video_info(file.getvalue())
     assert (info.total, info.exact, info.width, info.height) == (5, True, 64, 48)
 
 
@@ -204,26 +195,13 @@ def test_arguments_that_contradict(arguments, message, files):
         read_video(files["h264_gop12.mp4"], **arguments)
 
 
-def test_the_files_are_what_they_claim(files):
-    """The encoders really made the structures that the tests are about."""
-    whole = Whole(files["h264_vfr.mp4"].read_bytes())
-    ticks = frame_times(SPECS["h264_vfr.mp4"])
-    assert whole.times == pytest.approx([(tick - ticks[0]) / 1000 for tick in ticks], abs=1e-3)
-    for name in ("h264_opengop.mp4", "hevc_opengop.mp4"):
-        with av.open(str(files[name])) as source:
-            packets = [packet for packet in source.demux(video=0) if packet.size]
-        keys = [place for place, packet in enumerate(packets) if packet.is_keyframe]
-        assert len(keys) > 2 and any(packet.pts < packets[keys[1]].pts for packet in packets[keys[1] :])
-    assert len({zlib.crc32(frame.tobytes()) for frame in whole.frames}) == 30
-
-
 GROUPS = list(itertools.product((5, 12, 250), (0, 2, 4)))
 
 
 @pytest.mark.slow
 def test_the_large_matrix():
     """Every codec x group length x frames between references x container, all plans, 160 x 96."""
-    size, tried = (160, 96), 0
+    size = (160, 96)
     makers = [h264(c, g, f"bframes={b}", size=size) for c in ("mp4", "matroska", "mpegts", "flv") for g, b in GROUPS]
     makers += [hevc(c, g, f"bframes={b}", size=size) for c in ("mp4", "matroska", "mpegts") for g, b in GROUPS]
     makers += [vp(c, g, size=size) for c in ("libvpx", "libvpx-vp9") for g in (5, 30, 250)]
@@ -234,5 +212,3 @@ def test_the_large_matrix():
         for times in ("even", "uneven") if timed else ("even",):
             data = make(spec._replace(times=times, total=60))
             check(data, data, PLANS, name=str(spec), limits=Limits(timeout=60))
-            tried += 1
-    assert tried >= 100

@@ -11,7 +11,7 @@ from gve import GVEModel
 
 
 def loss_of(vectors):
-    """Each row against the next: any loss through every row will do."""
+    """Each row against the next."""
     return torch.nn.functional.cross_entropy(vectors @ vectors.roll(1, 0).T / 0.1, torch.arange(len(vectors)))
 
 
@@ -61,13 +61,8 @@ def train(source, output, batches, *, steps, resume=None):
 
 def test_trainer_resumes_to_the_bit(model, processor, tmp_path):
     """From an old-layout checkpoint, whose names transformers would write back and then fail to read."""
-    state = model.state_dict()
-    old = {
-        f"model.{key.removeprefix('language_model.')}" if key.startswith("language_model.") else key: value.clone()
-        for key, value in state.items()
-    }
-    source = tmp_path / "source"
-    source.mkdir()
+    state, source = model.state_dict(), tmp_path / "source"
+    old = {key.replace("language_model.", "model.", 1): value.clone() for key, value in state.items()}
     model.config.save_pretrained(source)
     save_file(old, source / "model.safetensors", {"format": "pt"})
     texts = ["a red circle", "a blue box", "a small green star", "the camera pans right"]
@@ -75,9 +70,7 @@ def test_trainer_resumes_to_the_bit(model, processor, tmp_path):
     uninterrupted = train(source, tmp_path / "one", batches, steps=4)
     checkpoint = tmp_path / "one" / "checkpoint-2"
     halfway = load_file(checkpoint / "model.safetensors")
-    name = "language_model.norm.weight"
+    name = "language_model.layers.0.mlp.up_proj.weight"
     assert set(halfway) == set(state) and not torch.equal(halfway[name], uninterrupted[name])
     resumed = train(source, tmp_path / "two", batches, steps=4, resume=str(checkpoint))
     assert max((resumed[key] - uninterrupted[key]).abs().max().item() for key in state) == 0.0
-    touched = [key for key in state if not torch.equal(resumed[key], state[key])]
-    assert any(key.startswith("language_model.layers.0") for key in touched)

@@ -28,36 +28,27 @@ def test_an_image_twice_is_the_patches_of_that_image(reader):
     assert torch.allclose(out["pixel_values_videos"], expected["pixel_values"], atol=1e-6)
 
 
-def test_budgets_follow_the_patch_size():
-    assert GVEVideoProcessor().size == {"shortest_edge": 4 * 28**2, "longest_edge": 200 * 28**2}
+def test_budgets_follow_the_patch_size(reader):
+    assert reader.size == {"shortest_edge": 4 * 28**2, "longest_edge": 200 * 28**2}
     assert GVEVideoProcessor(patch_size=8).size == {"shortest_edge": 4 * 16**2, "longest_edge": 200 * 16**2}
-
-
-def test_frames_stay_below_200_tokens(reader):
     _, height, width = reader(noise(2, 1080, 1920))["video_grid_thw"][0].tolist()
     assert 150 < height * width / 4 <= 200
 
 
-@pytest.mark.parametrize(("fps", "seconds"), [(1.0, 2.0), (4.0, 0.5), (0.5, 4.0)])
-def test_clock_of_arrays_with_a_rate(reader, fps, seconds):
-    video = {"array": noise(8), "video_metadata": {"fps": fps, "total_num_frames": 8}}
-    assert reader(video)["second_per_grid_ts"].tolist() == [seconds]
-    # as transformers' own: 8 frames taken out of 10 seconds
-    video = {"array": noise(8), "video_metadata": {"fps": 30.0, "total_num_frames": 300, "frames_indices": range(8)}}
-    assert reader(video)["second_per_grid_ts"].tolist() == [2.5]
-
-
-def test_clock_of_bare_arrays_is_one_frame_a_second(reader):
-    assert reader(noise(8))["second_per_grid_ts"].tolist() == [2.0]
-    assert reader(noise(16))["second_per_grid_ts"].tolist() == [4.0]  # 8 taken out of 16 seconds
+def test_clocks(reader, encoded):
+    """Seconds of two frames: from a rate, else one frame a second, else from the length of the file."""
+    # as transformers has it: 8 frames taken out of 10 seconds
+    sampled = {"fps": 30.0, "total_num_frames": 300, "frames_indices": range(8)}
+    slow = [0, 100, 200, 300, 400, 500, 600, 9000]
+    for video, seconds in (
+        *(({"array": noise(8), "video_metadata": {"fps": fps}}, 2 / fps) for fps in (1.0, 4.0, 0.5)),
+        ({"array": noise(8), "video_metadata": sampled}, 2.5),
+        *((noise(8), 2.0), (noise(16), 4.0)),  # 8 taken out of 16 seconds
+        *((encoded(total=16, rate=8), 0.5), (encoded(total=3, rate=8), 3 / 8 / 8 * 2)),
+    ):
+        assert reader(video)["second_per_grid_ts"].tolist() == [pytest.approx(seconds)]
+    assert reader(encoded(total=8, times=slow))["second_per_grid_ts"][0] > 2.2
     assert GVEVideoProcessor(seconds_per_frame=0.25)(noise(8))["second_per_grid_ts"].tolist() == [0.5]
-
-
-def test_clock_of_files_is_their_length(reader, encoded):
-    assert reader(encoded(total=16, rate=8))["second_per_grid_ts"].tolist() == [0.5]
-    assert reader(encoded(total=3, rate=8))["second_per_grid_ts"].tolist() == [pytest.approx(3 / 8 / 8 * 2)]
-    slow = encoded(total=8, times=[0, 100, 200, 300, 400, 500, 600, 9000])
-    assert reader(slow)["second_per_grid_ts"][0] > 2.2
 
 
 def test_kept_frames_give_what_the_file_gives(reader, encoded):
@@ -99,10 +90,8 @@ def test_every_form_of_frames(reader, tmp_path):
         assert out["second_per_grid_ts"].tolist() == [2.0]
     grey = frames[..., :1]
     assert torch.equal(reader(grey)["pixel_values_videos"], reader(np.repeat(grey, 3, -1))["pixel_values_videos"])
-    assert torch.equal(
-        reader(torch.zeros(2, 8, 8, 3, dtype=torch.bfloat16))["pixel_values_videos"],
-        reader(np.zeros((2, 8, 8, 3), np.uint8))["pixel_values_videos"],
-    )
+    dark = [torch.zeros(2, 8, 8, 3, dtype=torch.bfloat16), np.zeros((2, 8, 8, 3), np.uint8)]
+    assert torch.equal(*(reader(frames)["pixel_values_videos"] for frames in dark))
 
 
 def test_only_the_sampled_frames_are_opened(reader, tmp_path):
@@ -129,9 +118,8 @@ def test_a_layout_that_is_told(reader):
 
 def test_upright_frames(reader, tmp_path):
     image = PIL.Image.new("RGB", (40, 20))
-    exif = image.getexif()
-    exif[0x0112] = 6
-    image.save(tmp_path / "f.jpg", exif=exif)
+    image.getexif()[0x0112] = 6
+    image.save(tmp_path / "f.jpg", exif=image.getexif())
     assert reader.load([tmp_path / "f.jpg"] * 2).frames.shape == (2, 40, 20, 3)
 
 
@@ -159,18 +147,15 @@ PICTURE = PIL.Image.new("RGB", (8, 8))
     [
         (np.zeros((2, 5, 5, 4), np.uint8), r"shape \(2, 5, 5, 4\); accepted are 1 or 3 channels"),
         (np.zeros((3, 3, 64, 3), np.uint8), r"reads as THWC and as TCHW; .*\{'frames': x, 'layout': 'TCHW'\}"),
-        (torch.zeros(8, 1, 64, 3), "reads as THWC and as TCHW"),
         ({"frames": np.zeros((3, 3, 64, 8)), "layout": "THWC"}, "accepted are 1 or 3 channels"),
         ({"frames": np.zeros((3, 3, 64, 8)), "layout": "CHWT"}, "layout: got 'CHWT'"),
         (np.zeros((5, 5), np.uint8), r"shape \(5, 5\); accepted are THWC and TCHW"),
         (np.zeros((0, 5, 5, 3), np.uint8), "zero frames"),
         ({"frames": []}, "zero frames"),
-        ({"frames": np.zeros((0, 5, 5, 3)), "timestamps": []}, "zero frames"),
         (Frames(np.zeros((0, 5, 5, 3), np.uint8), [], 0.0), "zero frames"),
         (np.zeros((2, 0, 5, 3), np.uint8), "no pixels"),
         (np.zeros((2, 5, 5, 3), np.int32), "of type int32; accepted are uint8 and floats"),
         (np.full((2, 5, 5, 3), 1.5), "floats from 1.5 to 1.5"),
-        (torch.full((2, 5, 5, 3), float("nan")), "NaN or infinite"),
         (np.full((2, 5, 5, 3), -np.inf, np.float32), "NaN or infinite"),
         (MIXED, r"\(H, W, C\) and \(C, H, W\) in one list"),
         ([PICTURE, PIL.Image.new("RGB", (9, 8))], r"different sizes, \(8, 8\) and \(9, 8\)"),
@@ -179,7 +164,6 @@ PICTURE = PIL.Image.new("RGB", (8, 8))
         ({"frames": [PICTURE, "gone.png"]}, "frame 1: got 'gone.png'"),
         ({"frames": 3}, "frames of type int"),
         ({"frames": [PICTURE], "rate": 3}, r"a dict of \['frames', 'rate'\]"),
-        ({"text": 3}, r"a dict of \['text'\]"),
         ({"bytes": None, "path": None}, "one of them must be set"),
         (3, r"videos\[0\]: got int"),
         (np.zeros((2, 1000, 4, 3), np.uint8), "4 x 1000 pixels"),
@@ -189,9 +173,7 @@ PICTURE = PIL.Image.new("RGB", (8, 8))
         ({"frames": [PICTURE] * 2, "timestamps": [0, 1], "fps": 1.0}, "got timestamps and fps"),
         ({"frames": [PICTURE] * 2, "timestamps": [0, 1], "duration": -1.0}, "duration: got -1.0"),
         ({"frames": [PICTURE] * 2, "fps": 0}, "fps: got 0; accepted are numbers above 0"),
-        ({"frames": [PICTURE] * 2, "fps": -2.0}, "fps: got -2.0"),
         ({"frames": [PICTURE] * 2, "fps": "2"}, "fps: got '2'"),
-        ({"array": noise(2), "video_metadata": {"fps": 0.0}}, "fps: got 0.0"),
         ({"array": noise(2), "video_metadata": {"fps": float("nan")}}, "fps: got nan"),
         (Frames(noise(2), [0.0], 1.0), "timestamps: got 1 for 2 frames"),
     ],
@@ -205,16 +187,8 @@ def test_refused_forms(reader, video, match):
 def test_images_are_no_videos(reader, media, tmp_path):
     data = (media / "i.png").read_bytes()
     (tmp_path / "named.mp4").write_bytes(data)
-    for video in (
-        *(
-            media / "i.png",
-            str(media / "i.png"),
-            data,
-            io.BytesIO(data),
-            tmp_path / "named.mp4",
-        ),
-        {"bytes": data, "path": None},
-    ):
+    stored = {"bytes": data, "path": None}
+    for video in (media / "i.png", str(media / "i.png"), data, io.BytesIO(data), tmp_path / "named.mp4", stored):
         with pytest.raises(ValueError, match=r"got the image .* accepted is a video"):
             reader.load(video)
     with pytest.raises(ValueError, match="video: got an image; accepted is a video"):
@@ -234,7 +208,6 @@ def test_refused_settings(reader):
     for size, match in (
         ({"shortest_edge": 3136, "longest_edge": 1000}, "shortest_edge 3136 and longest_edge 1000"),
         ({"shortest_edge": 1, "longest_edge": 783}, "longest_edge 783; accepted is at least one token, 784 pixels"),
-        ({"shortest_edge": 0, "longest_edge": 1000}, "shortest_edge 0"),
         ({"longest_edge": 1000}, "pass both"),
         ({"height": 28, "width": 28}, "pass both"),
         ({"shortest_edge": 784.0, "longest_edge": 1e4}, "pass both"),
@@ -243,18 +216,11 @@ def test_refused_settings(reader):
             reader(noise(2), size=size)
         with pytest.raises(ValueError, match=match):
             GVEVideoProcessor(size=size)
-    with pytest.raises(ValueError, match="got 1 entries for 2 videos"):
-        reader([noise(2), noise(2)], video_metadata=[None])
-    with pytest.raises(ValueError, match=r"fps: got 2.0 for videos; accepted are num_frames"):
-        reader(noise(2), fps=2.0)
-    with pytest.raises(ValueError, match="do_resize: got False"):
-        reader(noise(2), do_resize=False)
-    with pytest.raises(ValueError, match="videos: got an empty list"):
-        reader([])
-
-
-def test_round_trip(tmp_path):
-    GVEVideoProcessor(num_frames=4, patch_size=8, seconds_per_frame=0.5).save_pretrained(tmp_path)
-    again = GVEVideoProcessor.from_pretrained(tmp_path)
-    assert (again.num_frames, again.patch_size, again.seconds_per_frame) == (4, 8, 0.5)
-    assert again.size["longest_edge"] == 200 * 16**2
+    for video, options, match in (
+        ([noise(2)] * 2, {"video_metadata": [None]}, "got 1 entries for 2 videos"),
+        (noise(2), {"fps": 2.0}, "fps: got 2.0 for videos; accepted are num_frames"),
+        (noise(2), {"do_resize": False}, "do_resize: got False"),
+        ([], {}, "videos: got an empty list"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            reader(video, **options)

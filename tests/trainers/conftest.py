@@ -13,44 +13,26 @@ SPEEDS = (0, 2, 4)
 WORDS = [f"a {colour} square moves {speed}" for colour in COLOURS for speed in SPEEDS]
 
 
-def row(task, number, query, target, *, negatives=(), group="", query_facts=(), target_facts=()):
-    return {
-        "id": f"{task}-{number}",
-        "task": task,
-        "kind": "made",
-        "instruction": "Find the video." if number % 2 else "Find the video that shows this.",
-        "query": query,
-        "target": target,
-        "negatives": list(negatives),
-        "group": group,
-        "query_facts": list(query_facts),
-        "target_facts": list(target_facts),
-    }
+def row(task, number, query, target, **changes):
+    instruction = "Find the video." if number % 2 else "Find the video that shows this."
+    made = {"id": f"{task}-{number}", "task": task, "kind": "made", "instruction": instruction, "query": query}
+    empty = {"negatives": [], "group": "", "query_facts": [], "target_facts": []}
+    return made | {"target": target} | empty | changes
 
 
 def make_tasks():
     rows = {"t2t": [], "t2v": [], "i2v": []}
     names = [(colour, speed) for colour in COLOURS for speed in SPEEDS]
     clips = [frames_of(colour, speed, number) for number, (colour, speed) in enumerate(names)]
-    videos = [mp4_of(clip) for clip in clips]
+    videos = [media(video=mp4_of(clip)) for clip in clips]
     for number, (colour, speed) in enumerate(names):
-        facts = [number // len(SPEEDS), 100 + speed]
-        words = media(text=WORDS[number])
+        words, facts = media(text=WORDS[number]), [number // len(SPEEDS), 100 + speed]
         rows["t2t"].append(row("t2t", number, words, media(text=f"{colour} square {speed}")))
-        group = f"g{number // 2}" if number < 4 else ""
-        rows["t2v"].append(
-            row(
-                "t2v",
-                number,
-                words if number % 3 else media(text=f"a {colour} square"),
-                media(video=videos[number]),
-                negatives=[media(video=videos[(number + 1) % 12])],
-                group=group,
-                query_facts=facts if number % 3 else facts[:1],
-                target_facts=facts,
-            )
-        )
-        rows["i2v"].append(row("i2v", number, media(image=png_of(clips[number][0])), media(video=videos[number])))
+        rows["i2v"].append(row("i2v", number, media(image=png_of(clips[number][0])), videos[number]))
+        stated = {"query_facts": facts if number % 3 else facts[:1], "target_facts": facts}
+        stated |= {"group": f"g{number // 2}" if number < 4 else "", "negatives": [videos[(number + 1) % 12]]}
+        query = words if number % 3 else media(text=f"a {colour} square")
+        rows["t2v"].append(row("t2v", number, query, videos[number], **stated))
     return DatasetDict({task: Dataset.from_list(made, features=pair_features()) for task, made in rows.items()})
 
 
@@ -63,16 +45,9 @@ def tasks():
 def embedder_folder(tmp_path_factory):
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("embedder")
-    model, processor = build_tiny(
-        [*WORDS, "Find the video that shows this."],
-        frame_size=32,
-        num_frames=4,
-        vocab_size=320,
-        vision_depth=1,
-        vision_hidden=32,
-        text_layers=2,
-        text_hidden=64,
-    )
+    size = {"frame_size": 32, "num_frames": 4, "vocab_size": 320}
+    size |= {"vision_depth": 1, "vision_hidden": 32, "text_layers": 2, "text_hidden": 64}
+    model, processor = build_tiny([*WORDS, "Find the video that shows this."], **size)
     save_embedder(folder, model, processor)
     return folder
 

@@ -1,10 +1,12 @@
-"""The loss by closed form, by a slow oracle, and its masks one by one."""
-
 import math
 
 import pytest
 import torch
+from sentence_transformers import SentenceTransformer
+from short_runs import arguments
 
+from gve.trainers import GVETrainer
+from gve.trainers.contrast import Widths
 from gve.trainers.losses import GVELoss, info_nce
 
 
@@ -59,23 +61,19 @@ def test_its_gradient_equals_finite_differences():
     parts = [part.double() for part in (unit(3, 4), unit(3, 4, seed=1), unit(3, 1, 4, seed=2))]
     matches = torch.zeros(3, 3, dtype=torch.bool)
     matches[0, 2] = True
-    live = parts[0].clone().requires_grad_()
+    live, step = parts[0].clone().requires_grad_(), 1e-5
     info_nce(live, parts[1], parts[2], temperature=0.5, matches=matches).backward()
-    step = 1e-5
-    for i in range(3):
-        for j in range(4):
-            shift = torch.zeros_like(live)
-            shift[i, j] = step
-            up, down = (oracle(live.detach() + s, parts[1], parts[2], 0.5, matches, None) for s in (shift, -shift))
-            assert live.grad[i, j].item() == pytest.approx((up - down) / (2 * step), abs=2e-5)
+    for place in range(12):
+        shift = step * torch.eye(12, dtype=torch.float64)[place].view(3, 4)
+        up, down = (oracle(live.detach() + s, parts[1], parts[2], 0.5, matches, None) for s in (shift, -shift))
+        assert live.grad.flatten()[place].item() == pytest.approx((up - down) / (2 * step), abs=2e-5)
 
 
 def test_everything_masked_costs_nothing_and_has_a_finite_gradient():
     queries = unit(3, 4).requires_grad_()
     loss = info_nce(queries, unit(3, 4, seed=1), temperature=0.03, matches=torch.ones(3, 3, dtype=torch.bool))
     loss.backward()
-    assert loss.item() == pytest.approx(0.0, abs=1e-6)
-    assert torch.isfinite(queries.grad).all()
+    assert loss.item() == pytest.approx(0.0, abs=1e-6) and queries.grad.isfinite().all()
 
 
 class Stub(torch.nn.Module):
@@ -101,3 +99,44 @@ def test_bf16_embeddings_are_scored_in_fp32():
     loss = info_nce(queries, targets, temperature=0.03)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(info_nce(queries.float(), targets.float(), temperature=0.03).item())
+
+
+def test_several_widths_cost_their_weighted_mean():
+    queries, targets, negatives = unit(5, 8), unit(5, 8, seed=1), unit(5, 2, 8, seed=2)
+    labels = torch.zeros(5, 5, dtype=torch.bool)
+    labels[0, 3] = True
+    loss = GVELoss(Stub(), temperature=0.1, matryoshka_dims=[2, 4], matryoshka_weights=[3.0, 0.5])
+    got = loss([{"vector": v} for v in (queries, targets, negatives[:, 0], negatives[:, 1])], labels)
+    total = 0.0
+    for dim, weight in ((8, 1.0), (2, 3.0), (4, 0.5)):
+        parts = [torch.nn.functional.normalize(part[..., :dim], dim=-1) for part in (queries, targets, negatives)]
+        total += weight * info_nce(*parts, temperature=0.1, matches=labels)
+    assert got.item() == pytest.approx(total.item() / 4.5, rel=1e-6)
+
+
+def test_widths_that_do_not_fit_are_refused():
+    for dims, weights, message in (
+        ([4, 4], None, r"matryoshka_dims: got \[4, 4\]; different widths"),
+        ([0], None, r"matryoshka_dims: got \[0\]"),
+        ([2, 4], [1.0], r"matryoshka_weights: got \[1.0\] for 2 widths"),
+        ([2], [0.0], r"matryoshka_weights: got \[0.0\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Widths(dims, weights)
+    loss = GVELoss(Stub(), matryoshka_dims=[8])
+    with pytest.raises(ValueError, match="matryoshka_dims: got 8 for embeddings of width 8"):
+        loss([{"vector": unit(2, 8)}, {"vector": unit(2, 8, seed=1)}])
+
+
+def test_a_trained_model_is_cut_as_it_was_trained(tmp_path, load, tasks):
+    narrow = {"matryoshka_dims": [8], "matryoshka_weights": [4.0], "cache_tokens": 200}
+    args = arguments(tmp_path, max_steps=2, per_device_train_batch_size=6, schedule="uniform", **narrow)
+    trainer = GVETrainer(load(), args, {"t2t": tasks["t2t"]})
+    trainer.train()
+    trainer.save_model()
+    cut = SentenceTransformer(str(tmp_path), device="cpu", truncate_dim=8)
+    texts = [side["text"] for side in tasks["t2t"][:6]["query"]]
+    vectors = cut.encode_document(texts, normalize_embeddings=True, convert_to_tensor=True)
+    full = trainer.model.encode_document(texts, convert_to_tensor=True)
+    assert vectors.shape == (6, 8)
+    assert torch.allclose(vectors, torch.nn.functional.normalize(full[:, :8], dim=-1), atol=1e-6)

@@ -1,5 +1,3 @@
-"""The combined optimizer: equal to its parts, exact on resume, and a citizen of the usual training loop."""
-
 import copy
 import io
 
@@ -14,16 +12,8 @@ SETTINGS = {"learning_rate": 1e-2, "muon_learning_rate": 2e-2, "weight_decay": 0
 
 def network(dtype=torch.float32):
     torch.manual_seed(0)
-    parts = nn.ModuleDict(
-        {
-            "embed_tokens": nn.Embedding(11, 8),
-            "patch": nn.Conv3d(1, 8, 2),
-            "hidden": nn.Linear(8, 6),
-            "norm": nn.LayerNorm(6),
-            "out": nn.Linear(6, 4, bias=False),
-        }
-    )
-    return parts.to(dtype)
+    parts = {"embed_tokens": nn.Embedding(11, 8), "patch": nn.Conv3d(1, 8, 2), "hidden": nn.Linear(8, 6)}
+    return nn.ModuleDict(parts | {"norm": nn.LayerNorm(6), "out": nn.Linear(6, 4, bias=False)}).to(dtype)
 
 
 def gradients(model, seed):
@@ -32,25 +22,28 @@ def gradients(model, seed):
         parameter.grad = torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
 
 
+def same(model, twin):
+    pairs = zip(model.parameters(), twin.parameters(), strict=True)
+    return all(torch.equal(got, expected.to(got.dtype)) for got, expected in pairs)
+
+
 def test_each_parameter_is_stepped_by_the_right_optimizer():
     model, twin = network(), network()
-    muon = [twin.hidden.weight, twin.out.weight]
     decayed = [twin.embed_tokens.weight, twin.patch.weight]
     plain = [twin.patch.bias, twin.hidden.bias, twin.norm.weight, twin.norm.bias]
+    adam = {"lr": 1e-2, "betas": (0.9, 0.98), "fused": True}
     peers = [
-        torch.optim.Muon(muon, lr=2e-2, weight_decay=0.1, adjust_lr_fn="original"),
-        torch.optim.AdamW(decayed, lr=1e-2, weight_decay=0.1, betas=(0.9, 0.98), fused=True),
-        torch.optim.AdamW(plain, lr=1e-2, weight_decay=0.0, betas=(0.9, 0.98), fused=True),
+        torch.optim.Muon([twin.hidden.weight, twin.out.weight], lr=2e-2, weight_decay=0.1, adjust_lr_fn="original"),
+        torch.optim.AdamW(decayed, weight_decay=0.1, **adam),
+        torch.optim.AdamW(plain, weight_decay=0.0, **adam),
     ]
     ours = build_optimizer(model, **SETTINGS)
     for seed in range(3):
         gradients(model, seed)
         gradients(twin, seed)
-        ours.step()
-        for peer in peers:
-            peer.step()
-    for got, expected in zip(model.parameters(), twin.parameters(), strict=True):
-        assert torch.equal(got, expected)
+        for optimizer in (ours, *peers):
+            optimizer.step()
+    assert same(model, twin)
 
 
 def test_bf16_parameters_follow_fp32_masters():
@@ -58,12 +51,11 @@ def test_bf16_parameters_follow_fp32_masters():
     ours, peer = build_optimizer(model, **SETTINGS), build_optimizer(twin, **SETTINGS)
     for seed in range(4):
         gradients(model, seed)
-        for parameter, same in zip(twin.parameters(), model.parameters(), strict=True):
-            parameter.grad = same.grad.float()
+        for parameter, source in zip(twin.parameters(), model.parameters(), strict=True):
+            parameter.grad = source.grad.float()
         ours.step()
         peer.step()
-    for got, expected in zip(model.parameters(), twin.parameters(), strict=True):
-        assert torch.equal(got, expected.bfloat16())
+    assert same(model, twin)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -88,19 +80,18 @@ def test_a_saved_and_loaded_optimizer_goes_on_to_the_bit(dtype):
             gradients(part, seed)
             stepper.step()
             rate.step()
-    for got, expected in zip(twin.parameters(), model.parameters(), strict=True):
-        assert torch.equal(got, expected)
+    assert same(twin, model)
 
 
 def test_schedules_and_clipping_reach_the_parts():
     model = network(torch.bfloat16)
     optimizer = build_optimizer(model, **SETTINGS)
     torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.0)
-    before = [parameter.clone() for parameter in model.parameters()]
+    before = copy.deepcopy(model)
     gradients(model, 0)
     assert nn.utils.clip_grad_norm_(model.parameters(), 1.0) > 1
     optimizer.step()
-    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert same(before, model)
     optimizer.zero_grad()
     assert all(parameter.grad is None for parameter in model.parameters())
 

@@ -1,10 +1,10 @@
-"""Alignment scores by hand, and two embedders that must agree when they are one."""
-
 import numpy as np
 import pytest
 import torch
 
-from gve.trainers.encoders import OutsideEncoder
+from gve.trainers.collator import PairCollator
+from gve.trainers.encoders import LiveEncoder, OutsideEncoder
+from gve.trainers.media.vision_cache import VisionCache, open_store
 from gve.trainers.prober import Prober, task_scores
 from gve.trainers.processes import share
 
@@ -18,18 +18,13 @@ def test_scores_by_hand():
     assert scores.score == pytest.approx((1 + 0.6 + 0.8) / 3)
     assert scores.centred == pytest.approx(scores.score - (0.8 + 0 + 0 + 1 + 0.6 + 0.96) / 6)
     assert scores.accuracy == pytest.approx(1 / 3)
-
-    same = torch.ones(5, 1)  # a collapsed model
-    scores = task_scores(same, same)
-    assert (scores.score, scores.centred, scores.accuracy) == (1.0, 0.0, 0.0)
-
-
-def test_true_matches_are_no_rivals():
     matches = torch.zeros(3, 3, dtype=torch.bool)
-    matches[1, 2] = matches[2, 1] = True
+    matches[1, 2] = matches[2, 1] = True  # true matches are no rivals
     scores = task_scores(QUERIES, TARGETS, matches)
     assert scores.accuracy == 1.0
     assert scores.centred == pytest.approx(scores.score - (0.8 + 0 + 0 + 0.6) / 4)
+    scores = task_scores(torch.ones(5, 1), torch.ones(5, 1))  # a collapsed model
+    assert (scores.score, scores.centred, scores.accuracy) == (1.0, 0.0, 0.0)
 
 
 def test_the_draw_is_fixed_and_bounded(tasks):
@@ -49,13 +44,8 @@ class Given:
     """A prober that answers with whatever it was made with."""
 
     def __init__(self, queries, documents):
-        self.queries, self.documents = queries, documents
-
-    def encode_query(self, inputs, **kwargs):
-        return self.queries(len(inputs))
-
-    def encode_document(self, inputs, **kwargs):
-        return self.documents(len(inputs))
+        self.encode_query = lambda inputs, **kwargs: queries(len(inputs))
+        self.encode_document = lambda inputs, **kwargs: documents(len(inputs))
 
 
 def numbers(*shape, value=1.0):
@@ -70,17 +60,14 @@ def numbers(*shape, value=1.0):
 
 
 def test_what_a_prober_may_not_give(tasks):
+    three, row = numbers(3), "prober Given: t2t document row"
     for queries, documents, message in (
         (numbers(4), numbers(4, 1), r"prober Given: encoder: .*returned shape \(4, 4, 1\)"),
-        (numbers(3), lambda count: np.ones((count - 1, 3)), r"prober Given: encoder: .*returned shape \(3, 3\)"),
+        (three, lambda count: np.ones((count - 1, 3)), r"prober Given: encoder: .*returned shape \(3, 3\)"),
         (numbers(4), numbers(5), "prober: got 4 dimensions for the queries of t2t and 5 for its targets"),
-        (
-            numbers(3),
-            numbers(3, value=np.nan),
-            r"prober Given: t2t document row 1 \(id 't2t-\d'\): .* nan or infinity",
-        ),
-        (numbers(3), numbers(3, value=np.inf), "prober Given: t2t document row 1 .* nan or infinity"),
-        (numbers(3), lambda count: np.zeros((count, 3)), "prober Given: t2t document row 0 .* zeros"),
+        (three, numbers(3, value=np.nan), rf"{row} 1 \(id 't2t-\d'\): .* nan or infinity"),
+        (three, numbers(3, value=np.inf), f"{row} 1 .* nan or infinity"),
+        (three, lambda count: np.zeros((count, 3)), f"{row} 0 .* zeros"),
     ):
         with pytest.raises(ValueError, match=message):
             Prober({"t2t": tasks["t2t"]}, pairs=4, progress=False)(OutsideEncoder(Given(queries, documents)))
@@ -90,3 +77,35 @@ def test_a_prober_may_have_any_width(tasks):
     given = Given(*[lambda count: np.eye(4, 7, dtype=np.float32)[:count]] * 2)
     rows = tasks["t2t"].filter(lambda row: row["instruction"] == "Find the video.")
     assert Prober({"t2t": rows}, pairs=4, progress=False)(OutsideEncoder(given))["t2t"].score == pytest.approx(1.0)
+
+
+def test_live_weights_leave_no_trace_and_agree_with_any_encoder(embedder, tasks, tmp_path):
+    rows = tasks["t2v"].to_list()[:5]
+    collator = PairCollator(embedder.processor)
+    embedder.train()
+    state = torch.get_rng_state()
+    live = LiveEncoder(embedder, collator, batch_size=2)
+    for side in ("query", "target"):
+        found = live(rows, side)
+        assert embedder.training and torch.equal(state, torch.get_rng_state())
+        assert np.linalg.norm(found, axis=1) == pytest.approx(1.0, abs=1e-6)
+        assert found == pytest.approx(OutsideEncoder(embedder, batch_size=2)(rows, side), abs=1e-5)
+        embedder.train()
+    inner = embedder[0].model
+    inner.visual.requires_grad_(False)
+    store = open_store(inner, embedder.processor, tmp_path / "features")
+    cached = LiveEncoder(
+        embedder,
+        PairCollator(embedder.processor, store=store),
+        cache=VisionCache(inner, store, embedder.processor.video_processor.normalise),
+    )
+    for _ in range(2):
+        assert cached(rows, "target") == pytest.approx(live(rows, "target"), abs=1e-5)
+
+
+def test_weights_that_are_no_numbers_are_named(embedder, tasks):
+    with torch.no_grad():
+        for value in embedder.parameters():
+            value.fill_(torch.nan)
+    with pytest.raises(ValueError, match="weights: the query of row 't2v-0' of t2v became nan or infinity"):
+        LiveEncoder(embedder, PairCollator(embedder.processor))(tasks["t2v"].to_list()[:2], "query")

@@ -1,5 +1,3 @@
-"""The sampler by properties: exact batches, whole groups, no target twice, fair turns, and a pure function."""
-
 from collections import Counter
 
 import numpy as np
@@ -23,16 +21,12 @@ def task_indexes(draw):
     return TaskIndex(groups, targets)
 
 
-def sampler_of(indexes, sizes, **kwargs):
-    return PyramidBatchSampler(indexes, sizes, **kwargs)
-
-
 @settings(max_examples=60, deadline=None)
 @given(task_indexes(), task_indexes(), st.sampled_from([4, 7, 8]), st.sampled_from([1, 2]), st.integers(0, 5))
 def test_batches_are_exact_and_hold_whole_groups_of_different_targets(first, second, size, world, seed):
     indexes, sizes = {"t2v": first, "v2v": second}, {"t2v": size, "v2v": 4}
     ranks = [
-        list(sampler_of(indexes, sizes, seed=seed, steps_per_epoch=25, rank=rank, world_size=world))
+        list(PyramidBatchSampler(indexes, sizes, seed=seed, steps_per_epoch=25, rank=rank, world_size=world))
         for rank in range(world)
     ]
     assert [len(batches) for batches in ranks] == [25] * world
@@ -43,8 +37,7 @@ def test_batches_are_exact_and_hold_whole_groups_of_different_targets(first, sec
         rows = [[row - offset for row in batch] for batch in step]
         assert all(len(batch) == (size if task == 0 else 4) for batch in rows)
         flat = [row for batch in rows for row in batch]
-        assert min(flat) >= 0
-        assert max(flat) < len(index.targets)  # one task a step, on every process
+        assert 0 <= min(flat) <= max(flat) < len(index.targets)  # one task a step, on every process
         assert len({int(index.targets[row]) for row in flat}) == len(flat)
         for batch in rows:
             counts = Counter(int(index.groups[row]) for row in batch if index.groups[row] >= 0)
@@ -55,7 +48,7 @@ def test_batches_are_exact_and_hold_whole_groups_of_different_targets(first, sec
 @given(task_indexes(), st.sampled_from([4, 8, 12]))
 def test_every_row_gets_its_turn(index, size):
     rows = len(index.targets)
-    batches = list(sampler_of({"t2v": index}, {"t2v": size}, steps_per_epoch=5 * rows // size))
+    batches = list(PyramidBatchSampler({"t2v": index}, {"t2v": size}, steps_per_epoch=5 * rows // size))
     counts = np.zeros(rows, dtype=int)
     for batch in batches:
         counts[batch] += 1
@@ -65,23 +58,28 @@ def test_every_row_gets_its_turn(index, size):
 @given(st.integers(2, 30), st.integers(1, 6), st.integers(0, 9))
 def test_nothing_repeats_before_all_rows_were_seen(rows, size, seed):
     size = min(size, rows)
-    stream = sampler_of({"t2v": TaskIndex.plain(rows)}, {"t2v": size}, seed=seed, steps_per_epoch=rows // size)
+    stream = PyramidBatchSampler(
+        {"t2v": TaskIndex.plain(rows)}, {"t2v": size}, seed=seed, steps_per_epoch=rows // size
+    )
     first = [row for batch in stream for row in batch]
     assert len(set(first)) == len(first)
 
 
-def test_epochs_continue_the_stream_of_a_task():
-    sampler = sampler_of({"t2v": TaskIndex.plain(12)}, {"t2v": 4}, steps_per_epoch=2)
+def test_epochs_continue_the_stream_of_a_task_and_default_to_the_full_batches_of_the_data():
+    assert (len(two_tasks()), len(two_tasks(world_size=2))) == (40 // 8 + 24 // 4, 40 // 16 + 24 // 8)
+    sampler = PyramidBatchSampler({"t2v": TaskIndex.plain(12)}, {"t2v": 4}, steps_per_epoch=2)
     seen = []
     for epoch in range(3):
         sampler.set_epoch(epoch)
         seen += [row for batch in sampler for row in batch]
-    whole = sampler_of({"t2v": TaskIndex.plain(12)}, {"t2v": 4}, steps_per_epoch=6)
+    whole = PyramidBatchSampler({"t2v": TaskIndex.plain(12)}, {"t2v": 4}, steps_per_epoch=6)
     assert seen == [row for batch in whole for row in batch]
 
 
 def two_tasks(**kwargs):
-    return sampler_of({"t2v": TaskIndex.plain(40), "v2v": TaskIndex.plain(24)}, {"t2v": 8, "v2v": 4}, **kwargs)
+    return PyramidBatchSampler(
+        {"t2v": TaskIndex.plain(40), "v2v": TaskIndex.plain(24)}, {"t2v": 8, "v2v": 4}, **kwargs
+    )
 
 
 def test_it_is_a_pure_function_of_seed_probabilities_and_epoch():
@@ -101,7 +99,9 @@ def test_it_is_a_pure_function_of_seed_probabilities_and_epoch():
 def test_an_epoch_holds_the_probabilities_to_within_one_step(weights, steps, epoch):
     names = ["a", "b", "c"]
     probabilities = np.array(weights) / sum(weights)
-    sampler = sampler_of({n: TaskIndex.plain(4) for n in names}, dict.fromkeys(names, 2), steps_per_epoch=steps)
+    sampler = PyramidBatchSampler(
+        {n: TaskIndex.plain(4) for n in names}, dict.fromkeys(names, 2), steps_per_epoch=steps
+    )
     sampler.set_probabilities(epoch, dict(zip(names, probabilities, strict=True)))
     counts = np.bincount(sampler.schedule(epoch), minlength=3)
     assert counts.sum() == steps
@@ -112,17 +112,11 @@ def test_each_step_follows_the_probabilities():
     names, probabilities = ["a", "b", "c"], np.array([0.61, 0.3, 0.09])
     counts = np.zeros((5, 3))
     for seed in range(3000):
-        sampler = sampler_of(
-            {n: TaskIndex.plain(2) for n in names}, dict.fromkeys(names, 2), steps_per_epoch=5, seed=seed
-        )
+        indexes = {name: TaskIndex.plain(2) for name in names}
+        sampler = PyramidBatchSampler(indexes, dict.fromkeys(names, 2), steps_per_epoch=5, seed=seed)
         sampler.set_probabilities(0, dict(zip(names, probabilities, strict=True)))
         counts[np.arange(5), sampler.schedule(0)] += 1
     assert np.abs(counts / 3000 - probabilities).max() < 4 * np.sqrt(0.25 / 3000)
-
-
-def test_length_defaults_to_the_full_batches_of_the_data():
-    assert len(two_tasks()) == 40 // 8 + 24 // 4
-    assert len(two_tasks(world_size=2)) == 40 // 16 + 24 // 8
 
 
 def test_what_cannot_fill_a_batch_is_refused():
@@ -135,9 +129,9 @@ def test_what_cannot_fill_a_batch_is_refused():
         (TaskIndex(np.array([0, 0, -1, -1]), np.array([7, 7, 1, 2])), 2, "share a target"),
     ):
         with pytest.raises(ValueError, match=message):
-            sampler_of({"t2v": index}, {"t2v": size})
+            PyramidBatchSampler({"t2v": index}, {"t2v": size})
     starving = TaskIndex(np.concatenate([np.repeat(np.arange(30), 4), [-1, -1]]), np.arange(122))
     with pytest.raises(ValueError, match="within two passes"):
-        list(sampler_of({"t2v": starving}, {"t2v": 6}, steps_per_epoch=40))
+        list(PyramidBatchSampler({"t2v": starving}, {"t2v": 6}, steps_per_epoch=40))
     with pytest.raises(ValueError, match="steps_per_epoch: got 0"):
         two_tasks(steps_per_epoch=0)

@@ -101,25 +101,12 @@ def test_unknown_and_missing_settings_are_named(tmp_path):
         read_recipe("no")
 
 
-def test_data_that_are_missing_are_refused(tmp_path, capsys):
+def test_missing_data_and_recipes_for_more_devices_are_refused(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     for where in (tmp_path / "nowhere", tmp_path / "empty"):
-        words = [
-            "--model",
-            "m",
-            "--data",
-            str(where),
-            "--use_cpu",
-            "--bf16",
-            "false",
-            "--output",
-            str(tmp_path / "run"),
-        ]
-        assert main(words) == 2
+        words = ["--model", "m", "--data", str(where), "--use_cpu", "--bf16", "false"]
+        assert main([*words, "--output", str(tmp_path / "run")]) == 2
         assert f"gve train: data: cannot read '{where}'" in capsys.readouterr().err
-
-
-def test_a_recipe_for_more_devices_is_refused_with_the_numbers(tmp_path, capsys):
     assert main(["gve-3b", "--model", "m", "--data", "d", "--use_cpu", "--output", str(tmp_path)]) == 2
     printed = capsys.readouterr().err
     assert "the recipe is for 32 processes of 64 rows (2048 a step); this run has 1 (64 a step)" in printed
@@ -143,18 +130,16 @@ def test_data_is_read_by_config(folder, tasks):
 
 def test_a_short_run_leaves_an_embedder(small, folder, embedder_folder, tmp_path):
     out = tmp_path / "out"
-    assert (
-        main([*small, "--output", str(out), "--max_steps", "3", "--save_strategy", "no", "--logging_steps", "1"]) == 0
-    )
+    flags = ["--output", str(out), "--max_steps", "3", "--save_strategy", "no", "--logging_steps", "1"]
+    assert main([*small, *flags]) == 0
     before, after = SentenceTransformer(str(embedder_folder)), SentenceTransformer(str(out))
     assert (out / "trainer_state.json").is_file() and (out / "curves" / "tasks.png").is_file()
     assert after.encode(["a red square"]).shape == (1, 64)
     assert abs(after.encode(["a red square"]) - before.encode(["a red square"])).max() > 1e-4
     facts = read_training(out)  # all that its card needs
     assert facts.missing() == [] and facts.steps == 3 and facts.rows == {"t2t": 12, "t2v": 12, "i2v": 12}
-    record = facts.record
-    assert record["data"] == [folder.name] and record["base_model"] == embedder_folder.name
-    assert record["seconds"] > 0 and not record["resumed"] and record["device"].startswith("CPU (")
+    assert (facts.record["data"], facts.record["base_model"]) == ([folder.name], embedder_folder.name)
+    assert facts.record["seconds"] > 0 and not facts.record["resumed"]
 
 
 def test_freezing_and_adapters_leave_the_language_layers(embedder_folder, tmp_path):
@@ -172,7 +157,6 @@ def test_freezing_and_adapters_leave_the_language_layers(embedder_folder, tmp_pa
 
 @pytest.fixture(scope="module")
 def uvrb(tmp_path_factory, tasks):
-    """Two sets of real clips."""
     tables = {"corpus": [], "queries": [], "qrels": []}
     for row in tasks["t2v"]:
         identity = row["id"]
@@ -189,8 +173,7 @@ def test_the_benchmark_is_scored_while_training(small, uvrb, tmp_path):
     assert main([*small, "--output", str(out), "--uvrb", str(uvrb), *flags.split()]) == 0
     state = json.loads((out / "trainer_state.json").read_text())
     scored = [entry for entry in state["log_history"] if "eval_mean" in entry]
-    assert [entry["step"] for entry in scored] == [2, 4]
-    assert all({"eval_msrvtt", "eval_didemo"} <= entry.keys() for entry in scored)
+    assert [entry["step"] for entry in scored if {"eval_msrvtt", "eval_didemo"} <= entry.keys()] == [2, 4]
     assert state["best_metric"] == max(entry["eval_mean"] for entry in scored)
     assert (out / "curves" / "evaluation.png").is_file()
 

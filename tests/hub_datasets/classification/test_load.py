@@ -1,5 +1,3 @@
-"""Classification tasks: the table, the three layouts of a folder, and what is refused."""
-
 import logging
 import os
 
@@ -15,25 +13,17 @@ TASK = CLASSIFICATION["UCF101"]
 ROW = {"video": "clips/Wave.mp4", "candidates": ["a hand waves", "bread is cut"], "answer": 0}
 
 
-def test_the_table():
+def test_the_table_and_names_of_classes():
+    words = {"brush_hair": "brush hair", "ApplyEyeMakeup": "apply eye makeup", "TVWatching": "tv watching"}
+    words |= {"playing American football": "playing American football", "cereals": "cereals"}
+    words |= {"Putting [something] into [something]": "Putting something into something"}
+    assert {name: label_words(name) for name in words} == words
     assert [task.num_classes for task in CLASSIFICATION.values()] == [700, 101, 51, 174, 10]
     assert not set(CLASSIFICATION) & set(SETS)
     for task in CLASSIFICATION.values():
         assert "{label}" in task.template and task.instruction.endswith(".") and task.source.homepage
         assert (task.metric, task.abilities, task.query_modalities) == ("precision@1", (), ("video",))
     assert len({task.instruction for task in (*CLASSIFICATION.values(), *SETS.values())}) == 21
-
-
-def test_names_of_classes_become_words():
-    for name, words in {
-        "brush_hair": "brush hair",
-        "ApplyEyeMakeup": "apply eye makeup",
-        "TVWatching": "tv watching",
-        "cereals": "cereals",
-        "playing American football": "playing American football",
-        "Putting [something] into [something]": "Putting something into something",
-    }.items():
-        assert label_words(name) == words
 
 
 def test_a_folder_for_each_class(tmp_path, caplog):
@@ -57,16 +47,6 @@ def test_linked_folders_are_followed(tmp_path):
         *("BrushHair/0.mp4", "BrushHair/1.mp4", "Juggle/0.mp4", "Wave/0.mp4", "Wave/1.mp4", "Wave/more/0.mp4"),
         *("cut_bread/0.mp4", "cut_bread/1.mp4"),
     ]
-
-
-def test_a_name_that_is_not_utf8_is_refused_by_its_name(tmp_path):
-    root = write_folders(tmp_path / "ucf")
-    try:
-        (root / "Wave" / os.fsdecode(b"caf\xe9.mp4")).write_bytes(clip(COLOURS["Wave"]))
-    except OSError:
-        pytest.skip("the file system takes UTF-8 alone")
-    with pytest.raises(ValueError, match="has a name that is not UTF-8"):
-        load_folder(root, TASK)
 
 
 def test_labels_in_a_file_and_classes_without_videos(tmp_path):
@@ -93,9 +73,7 @@ def test_candidates_of_each_query(tmp_path):
 def test_refuses_folders(tmp_path):
     with pytest.raises(ValueError, match=r"ucf101: got '.*nowhere', which is not a folder"):
         load_folder(tmp_path / "nowhere", TASK)
-    with pytest.raises(
-        ValueError, match=r"ucf101: .* has no class with a video; it must have a folder for each class"
-    ):
+    with pytest.raises(ValueError, match=r"ucf101: .* has no class with a video; it must have a folder for each"):
         load_folder(tmp_path, TASK)
     root = write_folders(tmp_path / "ucf")
     with pytest.raises(ValueError, match=r"has 3 classes; UCF101 has 101\. Add the missing"):
@@ -118,10 +96,7 @@ def test_videos_are_known_by_what_they_hold(tmp_path):
     frames[0].save(root / "Wave" / "still.mp4", format="PNG")
     with pytest.raises(ValueError, match=r"still\.mp4 is not a video \("):
         load_folder(root, TASK)
-
-
-def test_refuses_files_that_are_not_videos(tmp_path):
-    root = write_folders(tmp_path, each=1)
+    (root / "Wave" / "still.mp4").unlink()
     for name, content in (("notes.txt", b"red"), ("broken.mp4", b"no video at all"), ("empty.mp4", b"")):
         (root / "Wave" / name).write_bytes(content)
         with pytest.raises(ValueError, match=f"{name} is not a video"):
@@ -131,54 +106,47 @@ def test_refuses_files_that_are_not_videos(tmp_path):
             load_folder(root, TASK)
         for path in (name, "x.mp4"):
             (root / "Wave" / path).unlink()
+    name = os.fsdecode(b"caf\xe9.mp4")
+    try:
+        (root / "Wave" / name).write_bytes(clip(COLOURS["Wave"]))
+    except OSError:
+        pytest.skip("the file system takes UTF-8 alone")
+    with pytest.raises(ValueError, match="has a name that is not UTF-8"):
+        load_folder(root, TASK)
 
 
-@pytest.mark.parametrize(
-    ("pairs", "header", "message"),
-    [
+def test_refuses_labels(tmp_path):
+    root = write_flat(tmp_path)
+    (root / "classes.txt").write_text("Wave\n")
+    for pairs, header, message in (
         ([("clips/Wave.mp4", "Wave")], "file,label", r"labels\.csv must have .*got \['file', 'label'\]"),
         ([("clips/Wave.mp4", "")], "path,label", r"labels\.csv line 2 lacks a path or a label"),
         ([("clips/Wave.mp4", "Sing")], "path,label", "label 'Sing' is not in classes.txt"),
         ([("clips/None.mp4", "Wave")], "path,label", r"clips/None\.mp4 is not a file"),
         ([("clips/Wave.mp4", "Wave")] * 2, "path,label", r"video 'clips/Wave\.mp4' appears more than once"),
         ([], "path,label", "has no class with a video"),
-    ],
-)
-def test_refuses_labels(tmp_path, pairs, header, message):
+    ):
+        write_labels(root, pairs, header)
+        with pytest.raises(ValueError, match=message):
+            load_folder(root, TASK)
+
+
+def test_refuses_queries(tmp_path):
     root = write_flat(tmp_path)
-    (root / "classes.txt").write_text("Wave\n")
-    write_labels(root, pairs, header)
-    with pytest.raises(ValueError, match=message):
-        load_folder(root, TASK)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"answer": 2}, r"queries\.jsonl entry 1: answer must be an index from 0 to 1, got 2"),
-        ({"answer": True}, "0 to 1, got True"),
-        ({"candidates": ["one", "one"]}, "a candidate appears twice"),
-        ({"candidates": "one"}, "must be a list of texts"),
-        ({"video": 3}, "video must be a path, got 3"),
-        ({"id": [1]}, r"entry 1: got the id \[1\]"),
-        ({"video": "clips/None.mp4"}, "is not a file"),
-    ],
-)
-def test_refuses_queries(tmp_path, change, message):
-    root = write_flat(tmp_path)
-    write_queries(root, [{**ROW, **change}])
-    with pytest.raises(ValueError, match=message):
-        load_folder(root, TASK)
-
-
-def test_refuses_files_of_queries(tmp_path):
-    root = write_flat(tmp_path)
-    write_queries(root, [])
-    with pytest.raises(ValueError, match=r"queries\.jsonl is empty"):
-        load_folder(root, TASK)
-    write_queries(root, [{"video": "clips/Wave.mp4"}])
-    with pytest.raises(ValueError, match="video, candidates and answer are required"):
-        load_folder(root, TASK)
+    for rows, message in (
+        ([ROW | {"answer": 2}], r"queries\.jsonl entry 1: answer must be an index from 0 to 1, got 2"),
+        ([ROW | {"answer": True}], "0 to 1, got True"),
+        ([ROW | {"candidates": ["one", "one"]}], "a candidate appears twice"),
+        ([ROW | {"candidates": "one"}], "must be a list of texts"),
+        ([ROW | {"video": 3}], "video must be a path, got 3"),
+        ([ROW | {"id": [1]}], r"entry 1: got the id \[1\]"),
+        ([ROW | {"video": "clips/None.mp4"}], "is not a file"),
+        ([], r"queries\.jsonl is empty"),
+        ([{"video": "clips/Wave.mp4"}], "video, candidates and answer are required"),
+    ):
+        write_queries(root, rows)
+        with pytest.raises(ValueError, match=message):
+            load_folder(root, TASK)
     (root / "queries.jsonl").write_text("{")
     with pytest.raises(ValueError, match="entry 1: not JSON"):
         load_folder(root, TASK)

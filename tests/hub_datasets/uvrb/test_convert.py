@@ -1,5 +1,3 @@
-"""A look-alike of all sixteen archives is converted, read by every reader, interrupted, and broken in every way."""
-
 import json
 import multiprocessing
 import os
@@ -7,7 +5,6 @@ import re
 import shutil
 import signal
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,7 +40,6 @@ def converted(archives, tmp_path_factory):
 
 @pytest.fixture
 def broken(archives, tmp_path):
-    """A copy of two archives, to break."""
     for name in ("MSRVTT", "MS-TI"):
         shutil.copytree(archives / name, tmp_path / "src" / name)
     return tmp_path / "src"
@@ -78,9 +74,8 @@ def test_every_set_is_read_by_our_loader(archives, converted):
         assert (data.pools is not None) == (task.pool_size is not None)
         if data.pools is not None:
             assert {len(pool) for pool in data.pools} == {10}
-        assert all(
-            entry["stored"] == entry["found"] for key in ("queries", "corpus") for entry in [report["sets"][name][key]]
-        )
+        for key in ("queries", "corpus"):
+            assert report["sets"][name][key]["stored"] == report["sets"][name][key]["found"]
 
 
 def test_videos_are_the_sources_frames_and_are_stored_once(archives, converted):
@@ -98,23 +93,19 @@ def test_videos_are_the_sources_frames_and_are_stored_once(archives, converted):
     assert report["corpus_videos"] == len(distinct)
 
 
-def test_load_dataset_reads_every_configuration(converted):
+def test_load_dataset_and_mteb_read_every_configuration(converted):
     target, _ = converted
     everything = load_dataset(str(target), split="test")
     assert set(everything["set"]) == set(SETS)
     assert len(everything) == sum(entry["queries"]["stored"] for entry in converted[1]["sets"].values())
     one = load_dataset(str(target), "ms-ti", split="test")[0]
-    assert one["instruction"] == SETS["MS-TI"].instruction
-    assert set(one["positives"]) < set(one["candidates"])
+    assert one["instruction"] == SETS["MS-TI"].instruction and set(one["positives"]) < set(one["candidates"])
     assert one["image"].size == (48, 48)
     queries = load_dataset(str(target), "msrvtt-queries", split="test")
     assert queries.column_names == ["id", "text"]
-
-
-def test_mteb_reads_it(converted):
     loaders = pytest.importorskip("mteb.abstasks.retrieval_dataset_loaders")
     for slug in ("msrvtt", "ms-tv"):
-        split = loaders.RetrievalDatasetLoader(str(converted[0]), "main", split="test", config=slug).load()
+        split = loaders.RetrievalDatasetLoader(str(target), "main", split="test", config=slug).load()
         assert len(split["queries"]) == len(split["relevant_docs"])
         assert (split["top_ranked"] is not None) == (slug == "ms-tv")
 
@@ -127,16 +118,11 @@ def test_a_second_run_changes_nothing(archives, converted, monkeypatch):
     assert contents(target) == before
 
 
-def _convert(source, target):
-    convert(Path(source), Path(target), leniency=ANY, workers=1, progress=False)
-
-
-def test_killed_at_any_moment_it_goes_on(archives, converted, tmp_path):
-    """Killed three times, it ends in the same bytes as a run that was not."""
-    target = tmp_path / "killed"
+def test_killed_at_any_moment_it_goes_on_in_two_processes_to_the_same_bytes(archives, converted, tmp_path):
+    target, options = tmp_path / "killed", {"leniency": ANY, "progress": False}
     context = multiprocessing.get_context("fork")
     for files in (2, 6, 10):
-        process = context.Process(target=_convert, args=(archives, target))
+        process = context.Process(target=convert, args=(archives, target), kwargs=options | {"workers": 1})
         process.start()
         for _ in range(3000):
             if not process.is_alive() or len(list(target.rglob("*.parquet"))) >= files:
@@ -146,15 +132,8 @@ def test_killed_at_any_moment_it_goes_on(archives, converted, tmp_path):
         process.join()
     (target / "msrvtt-queries").mkdir(exist_ok=True)
     (target / "msrvtt-queries" / "00000-0.parquet.7.tmp").write_bytes(b"half")
-    _convert(archives, target)
+    convert(archives, target, workers=2, **options)
     assert contents(target) == contents(converted[0])
-
-
-def test_several_processes_give_the_same_bytes(archives, tmp_path):
-    options = {"sets": ["crb-s", "crb-t"], "leniency": ANY, "progress": False}
-    for workers in (1, 2):
-        convert(archives, tmp_path / str(workers), workers=workers, **options)
-    assert contents(tmp_path / "1") == contents(tmp_path / "2")
 
 
 def edit(source, name, table, change):
@@ -162,11 +141,6 @@ def edit(source, name, table, change):
     rows = read_jsonl(folder, table)
     change(rows)
     write_jsonl(folder, table, rows)
-
-
-def without_pools(rows):
-    for row in rows:
-        row.pop("neg")
 
 
 DAMAGES = {
@@ -178,7 +152,7 @@ DAMAGES = {
     "MSRVTT: queries.jsonl, line 3: text '  ' of query 'q002'": lambda rows: rows[2].update(text="  "),
     "MSRVTT: queries.jsonl, line 3: not JSON (NaN is not JSON)": lambda rows: rows[2].update(text=float("nan")),
     "MSRVTT: corpus.jsonl, line 1: video None": lambda rows: rows[0].update(video=None),
-    "MS-TI: instances.jsonl: 3 of 3 queries have no candidates": without_pools,
+    "MS-TI: instances.jsonl: 3 of 3 queries have no candidates": lambda rows: [row.pop("neg") for row in rows],
 }
 
 
@@ -189,8 +163,7 @@ def test_what_is_wrong_in_the_jsonl_stops_it(broken, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         run(broken)
     report = json.loads((broken.parent / "out" / "report.json").read_text())
-    assert not report["complete"]
-    assert name in {problem["set"] for problem in report["problems"]}
+    assert not report["complete"] and name in {problem["set"] for problem in report["problems"]}
     assert not list((broken.parent / "out").rglob("*.parquet"))
 
 
@@ -227,15 +200,12 @@ def test_pools_may_be_written_in_other_ways_or_left_out(broken):
             row["candidates"] = [{"id": one} for one in sorted([*row.pop("neg"), *row["pos"]])]
 
     edit(broken, "MS-TI", "instances", as_candidates)
-    before = (broken.parent / "out" / "ms-ti-top_ranked" / "test.parquet").read_bytes()
+    pools = broken.parent / "out" / "ms-ti-top_ranked" / "test.parquet"
+    before = pools.read_bytes()
     run(broken, sets=["ms-ti"])
-    assert (broken.parent / "out" / "ms-ti-top_ranked" / "test.parquet").read_bytes() == before
+    assert pools.read_bytes() == before
 
-    def without(rows):
-        for row in rows:
-            del row["candidates"]
-
-    edit(broken, "MS-TI", "instances", without)
+    edit(broken, "MS-TI", "instances", lambda rows: [row.pop("candidates") for row in rows])
     report = run(broken, sets=["ms-ti"], leniency=Leniency(any_counts=True, without_pools=True))
     assert report["sets"]["MS-TI"]["pools"] is False
     with pytest.raises(ValueError, match="ms-ti-top_ranked"):
@@ -244,16 +214,13 @@ def test_pools_may_be_written_in_other_ways_or_left_out(broken):
 
 def test_a_missing_video_stops_it_or_is_left_out(broken):
     next(iter(sorted((jsonl_of(broken, "MSRVTT") / "videos").iterdir()))).unlink()
-    with pytest.raises(
-        ValueError, match=r"MSRVTT: corpus.jsonl, line 1: video 'videos/msrvtt-c000.mp4' of 'c000' is missing"
-    ):
+    with pytest.raises(ValueError, match=r"MSRVTT: corpus.jsonl, line 1: video .*c000.mp4' of 'c000' is missing"):
         run(broken)
     report = run(broken, leniency=Leniency(any_counts=True, allow_missing=True))
     entry = report["sets"]["MSRVTT"]
     assert (entry["corpus"]["found"], entry["corpus"]["stored"], entry["queries"]["stored"]) == (4, 3, 3)
     data = load_set(broken.parent / "out", "msrvtt", "test")
-    assert "c000" not in data.corpus_ids
-    assert len(data.query_ids) == 3
+    assert "c000" not in data.corpus_ids and len(data.query_ids) == 3
 
 
 def test_a_corrupt_video_costs_its_set_until_it_is_repaired(broken):
@@ -264,16 +231,13 @@ def test_a_corrupt_video_costs_its_set_until_it_is_repaired(broken):
     assert not report["complete"]
     assert (report["sets"]["MSRVTT"]["published"], report["sets"]["MS-TI"]["published"]) == (False, True)
     (problem,) = [problem for problem in report["problems"] if problem["kind"] == "media"]
-    assert problem["where"] == "corpus 'c001'"
-    assert "msrvtt-c001.mp4" in problem["what"]
+    assert problem["where"] == "corpus 'c001'" and "msrvtt-c001.mp4" in problem["what"]
     with pytest.raises(ValueError, match="msrvtt-corpus"):
         load_set(broken.parent / "out", "msrvtt", "test")
-    lenient = run(broken, leniency=Leniency(any_counts=True, allow_missing=True))
-    assert lenient["complete"]
+    assert run(broken, leniency=Leniency(any_counts=True, allow_missing=True))["complete"]
     assert len(load_set(broken.parent / "out", "msrvtt", "test").corpus) == 3
     path.write_bytes(whole)
-    assert run(broken)["complete"]
-    assert len(load_set(broken.parent / "out", "msrvtt", "test").corpus) == 4
+    assert run(broken)["complete"] and len(load_set(broken.parent / "out", "msrvtt", "test").corpus) == 4
     assert not list((broken.parent / "out").rglob("*.broken.json"))
 
 

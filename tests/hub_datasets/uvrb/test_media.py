@@ -1,5 +1,3 @@
-"""Media of the archives: found under any name, sampled, stored with their times."""
-
 import io
 
 import av
@@ -30,22 +28,16 @@ def test_stored_frames_are_those_of_the_source_at_the_same_times(video, kind, er
     again = read_video(stored.content, 8)
     assert again.frames.shape == source.frames.shape
     assert again.timestamps == pytest.approx(source.timestamps, abs=1e-3)
-    assert stored.timestamps == source.timestamps
-    assert again.duration == pytest.approx(source.duration, abs=1e-3)
+    assert stored.timestamps == source.timestamps and again.duration == pytest.approx(source.duration, abs=1e-3)
     assert np.abs(again.frames.astype(int) - source.frames).mean() < error
     assert store_video(video, FrameSettings(format=kind, quality=95)) == stored  # the same bytes again
     if kind == "jpeg":  # a video for any reader
         with av.open(io.BytesIO(stored.content)) as container:
             assert len(list(container.decode(video=0))) == 8
-
-
-def test_a_short_video_keeps_what_it_has(tmp_path):
-    path = tmp_path / "short.mp4"
-    path.write_bytes(encode_mp4(np.full((3, 48, 48, 3), 90, np.uint8), 2))
-    stored = store_video(path, FrameSettings(frames=8))
-    assert stored.timestamps == [0.0, 0.5, 1.0]
-    np.testing.assert_array_equal(read_video(stored.content, 8).timestamps, read_video(path, 8).timestamps)
-    assert stored.duration == pytest.approx(1.5)
+    video.write_bytes(encode_mp4(np.full((3, 48, 48, 3), 90, np.uint8), 2))  # shorter: it keeps what it has
+    stored = store_video(video, FrameSettings())
+    assert (stored.timestamps, stored.duration) == ([0.0, 0.5, 1.0], pytest.approx(1.5))
+    np.testing.assert_array_equal(read_video(stored.content, 8).timestamps, read_video(video, 8).timestamps)
 
 
 def test_large_frames_shrink_to_the_budget():
@@ -55,13 +47,10 @@ def test_large_frames_shrink_to_the_budget():
 
 
 def test_a_folder_of_frames(tmp_path):
-    folder = tmp_path / "clip"
-    folder.mkdir()
     for number in range(20):  # not padded: 10 comes after 9
-        Image.new("RGB", (32, 32), (number * 12, 0, 0)).save(folder / f"{number}.png")
-    stored = store_video(folder, FrameSettings(frames=4, quality=95, frames_fps=2.0))
-    assert stored.timestamps == [0.0, 3.0, 6.5, 9.5]
-    assert stored.duration == 10.0
+        Image.new("RGB", (32, 32), (number * 12, 0, 0)).save(tmp_path / f"{number}.png")
+    stored = store_video(tmp_path, FrameSettings(frames=4, quality=95, frames_fps=2.0))
+    assert (stored.timestamps, stored.duration) == ([0.0, 3.0, 6.5, 9.5], 10.0)
     reds = read_video(stored.content, 4).frames[:, 16, 16, 0]
     assert np.abs(reds.astype(int) - np.array([0, 72, 156, 228])).max() < 8
 
@@ -80,12 +69,10 @@ def test_names_with_and_without_folders_and_suffixes(tmp_path):
     assert index.video("b.mp4") is None  # which of the two
     assert index.video("c.mp4") == index.video("c") == tmp_path / "videos_frames" / "c"
     assert index.video("part0/d.1") == tmp_path / "videos_frames" / "part0" / "d.1"
-    assert index.video("z.mp4") is None
-    assert index.image("a.png") == tmp_path / "images" / "a.png"
+    assert index.video("z.mp4") is None and index.image("a.png") == tmp_path / "images" / "a.png"
 
 
 def test_files_are_what_they_hold(tmp_path):
-    """Whatever their suffix, in linked folders, and moving pictures are videos."""
     inside, outside = tmp_path / "archive" / "videos", tmp_path / "elsewhere"
     inside.mkdir(parents=True)
     outside.mkdir()
@@ -102,8 +89,7 @@ def test_files_are_what_they_hold(tmp_path):
     (inside / "notes.txt").write_text("words")
     index = MediaIndex(tmp_path / "archive")
     for name, path in {"plain": inside / "plain", "old.mp4": tmp_path / "archive" / "linked" / "old.MTS"}.items():
-        assert index.video(name) == path
-        assert store_video(path, FrameSettings()).timestamps == [0.0, 0.5, 1.0]
+        assert index.video(name) == path and store_video(path, FrameSettings()).timestamps == [0.0, 0.5, 1.0]
     assert index.video("moves") == inside / "moves.gif" and index.image("moves") is None
     assert store_video(inside / "moves.gif", FrameSettings()).duration == pytest.approx(1.5)
     for name in ("still.gif", "photo.jpg", "named.mp4"):
@@ -112,18 +98,14 @@ def test_files_are_what_they_hold(tmp_path):
 
 
 def test_a_folder_of_transparent_and_turned_frames(tmp_path):
-    """As every reader of ours opens them: white beneath transparency, upright."""
-    for number in range(2):
-        Image.new("RGBA", (32, 32), (255, 0, 0, 0)).save(tmp_path / f"{number}.png")
+    Image.new("RGBA", (32, 32), (255, 0, 0, 0)).save(tmp_path / "0.png")
     stored = store_video(tmp_path, FrameSettings(frames=2, quality=95))
     assert read_video(stored.content, 1).frames.min() > 250
     exif = Image.Exif()
     exif[0x0112] = 6
-    for number in range(2):
-        Image.new("RGB", (40, 20)).save(tmp_path / f"{number}.png", exif=exif)
+    Image.new("RGB", (40, 20)).save(tmp_path / "0.png", exif=exif)
     assert read_video(store_video(tmp_path, FrameSettings(frames=2)).content, 1).frames.shape == (1, 40, 20, 3)
-    for number in range(2):
-        (tmp_path / f"{number}.png").unlink()
+    (tmp_path / "0.png").unlink()
     with pytest.raises(ValueError, match="no picture in it"):
         store_video(tmp_path, FrameSettings())
 

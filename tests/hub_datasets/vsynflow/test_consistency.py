@@ -2,13 +2,11 @@
 
 import numpy as np
 import pytest
-from synth_stages import context_of
+from synth_stages import context_of, place_of, record_of, verdicts
 
-from gve.hub_datasets.vsynflow.enrichment import check_captioner
 from gve.hub_datasets.vsynflow.extension.mining import Mining
 from gve.hub_datasets.vsynflow.quality.consistency import Consistency, Similarity
 from gve.hub_datasets.vsynflow.quality.measure import sample_frames
-from gve.hub_datasets.vsynflow.records import make_record
 from gve.hub_datasets.vsynflow.stages import Failed, Kept, Rejected, SetupError
 from gve.hub_datasets.vsynflow.work import run_stage
 from gve.hub_datasets.world.captions import clip_facts
@@ -21,10 +19,7 @@ WRONG = (3, 8, 12, 17)
 
 
 class Oracle:
-    """No model: it looks up which rendered clip the frames are of, and which clip's facts a caption stands for.
-
-    Vectors are facts: those of the clip that is shown, and those that the caption states.
-    """
+    """Vectors of facts: those of the rendered clip that the frames are of, and those that a caption states."""
 
     def __init__(self, shown, facts):
         self.shown, self.facts = shown, facts
@@ -58,28 +53,23 @@ def world(tmp_path_factory):
         path = folder / f"{number}.mp4"
         path.write_bytes(video_bytes((clip,)))
         told = (number + 1) % COUNT if number in WRONG else number
-        record = make_record(str(number), str(path), str(told), source="s", licence="l")
-        records.append({**record, "duration": 2.0})
+        record = record_of(path, str(number), str(told)) | {"duration": 2.0}
+        records.append(record)
         shown[picture(sample_frames(record["video"], [0.5], SIDE)[0])] = number
     return records, Oracle(shown, [sorted(clip_facts(clip)) for clip in clips])
 
 
-@pytest.fixture
-def context(tmp_path, world):
-    return context_of(tmp_path, encoder=world[1])
-
-
-def refused(stage, records, context):
-    outcomes = stage.run(records, context)
-    judged = [stage.judge({**row, **outcome.columns}) for row, outcome in zip(records, outcomes, strict=True)]
-    return {int(row["id"]) for row, verdict in zip(records, judged, strict=True) if verdict is not None}
-
-
-@pytest.fixture
-def scored(world, context):
-    records, _ = world
-    outcomes = Similarity("oracle", FRAMES).run(records, context)
+@pytest.fixture(scope="module")
+def scored(world, tmp_path_factory):
+    records, oracle = world
+    outcomes = Similarity("oracle", FRAMES).run(records, context_of(tmp_path_factory.mktemp("s"), encoder=oracle))
     return [{**record, **outcome.columns} for record, outcome in zip(records, outcomes, strict=True)]
+
+
+def refused(stage, rows, folder):
+    codes = verdicts(stage, rows, context_of(folder))
+    assert set(codes) <= {"inconsistent", None}
+    return {int(row["id"]) for row, code in zip(rows, codes, strict=True) if code}
 
 
 def test_scores_are_the_shares_of_common_facts(world, scored):
@@ -91,33 +81,27 @@ def test_scores_are_the_shares_of_common_facts(world, scored):
     assert [row["similarity"] == 1.0 for row in scored] == [number not in WRONG for number in range(COUNT)]
 
 
-@pytest.mark.parametrize(
-    ("share", "expected"), [(0.0, 0), (0.04, 0), (0.05, 1), (0.1, 2), (0.2, 4), (0.5, 4), (0.99, 4)]
-)
-def test_the_quantile_refuses_that_share_at_most(scored, context, share, expected):
+def test_the_quantile_refuses_that_share_at_most(scored, tmp_path):
     """The four wrong ones are the lowest; the rest are equal, and go together or not at all."""
-    found = refused(Consistency(share), scored, context)
-    assert len(found) == expected and found <= set(WRONG)
+    for share, expected in ((0.0, 0), (0.04, 0), (0.05, 1), (0.1, 2), (0.2, 4), (0.5, 4), (0.99, 4)):
+        found = refused(Consistency(share), scored, tmp_path)
+        assert len(found) == expected and found <= set(WRONG), share
 
 
-def test_the_floor_refuses_whatever_the_share(scored, context):
-    assert refused(Consistency(0.0, 0.999), scored, context) == set(WRONG)
+def test_the_floor_refuses_whatever_the_share(scored, tmp_path):
+    assert refused(Consistency(0.0, 0.999), scored, tmp_path) == set(WRONG)
+    assert refused(Consistency(0.05, 0.999), scored, tmp_path) == set(WRONG)
     lowest = sorted(row["similarity"] for row in scored)
-    assert refused(Consistency(0.0, lowest[0]), scored, context) == set(), "the floor itself is kept"
-    assert len(refused(Consistency(0.0, lowest[2]), scored, context)) == 2
-    assert refused(Consistency(0.05, 0.999), scored, context) == set(WRONG)
-    stage = Consistency(0.0, 0.999)
-    (outcome, *_) = stage.run(scored, context)
-    wrong = scored[WRONG[0]]
-    assert stage.judge({**wrong, **outcome.columns}) == Rejected("inconsistent", wrong["similarity"])
+    assert refused(Consistency(0.0, lowest[0]), scored, tmp_path) == set(), "the floor itself is kept"
+    assert len(refused(Consistency(0.0, lowest[2]), scored, tmp_path)) == 2
+    wrong = scored[WRONG[0]] | {"similarity_rank": 1.0}
+    assert Consistency(0.0, 0.999).judge(wrong) == Rejected("inconsistent", wrong["similarity"])
 
 
-def test_few_records_and_equal_scores_are_not_refused(context):
-    one = [{"id": "0", "similarity": 0.1}]
-    assert refused(Consistency(), one, context) == set()
+def test_few_records_and_equal_scores_are_not_refused(tmp_path):
     equal = [{"id": str(number), "similarity": 0.5} for number in range(10)]
-    assert refused(Consistency(), equal, context) == set()
-    assert Consistency().run([], context) == []
+    for rows in (equal, equal[:1], []):
+        assert refused(Consistency(), rows, tmp_path) == set()
 
 
 def test_a_score_that_is_no_number_fails_its_record(world, tmp_path):
@@ -129,7 +113,7 @@ def test_a_score_that_is_no_number_fails_its_record(world, tmp_path):
             return np.array([[1.0, np.nan if number == 1 else 0.0] for number in range(len(inputs))])
 
     context = context_of(tmp_path, encoder=Broken())
-    absent = {**world[0][0], "video": {"path": "absent.mp4", "offset": None, "size": None}}
+    absent = {**world[0][0], "video": place_of("absent.mp4")}
     outcomes = Similarity("broken", 1).run([world[0][0], world[0][1], absent], context)
     assert outcomes[0] == Kept({"similarity": pytest.approx(0.707107)})
     assert outcomes[1:] == [Failed("no number", False), Failed("undecodable", False)]
@@ -142,5 +126,3 @@ def test_what_is_set_up_wrongly_ends_the_run_in_every_stage(world, tmp_path):
     record = dict.fromkeys(Mining.reads) | {"id": "a", "origin": "a", "parent": None}
     with pytest.raises(SetupError, match="encoder: got none, but this stage was made for 'x'"):
         run_stage(Mining("x"), [record], context)
-    with pytest.raises(SetupError, match="captioner must be 'x'"):
-        check_captioner(context, "x")

@@ -1,6 +1,5 @@
 import gzip
 import io
-import json
 import os
 import tarfile
 import time
@@ -9,7 +8,6 @@ from dataclasses import asdict
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import Dataset, Features, Value, Video
 from PIL import Image
 
 from gve.hub_datasets.vsynflow.quality.duplicates import Duplicates
@@ -41,51 +39,6 @@ def test_folder(tmp_path):
     assert {(row["source"], row["licence"], row["parent"]) for row in rows} == {("test", "CC0", None)}
 
 
-@pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_manifest(tmp_path, suffix):
-    table = pa.table(
-        {"name": ["x", "y"], "file": ["v/1.mp4", "v/2.mp4"], "title": ["eins, zwei", None], "licence": ["BY", ""]}
-    )
-    path = tmp_path / f"titles.{suffix}"
-    if suffix == "csv":
-        path.write_text('name,file,title,licence\nx,v/1.mp4,"eins, zwei",BY\ny,v/2.mp4,,\n')
-    else:
-        pq.write_table(table, path)
-    rows = read(tmp_path, "manifest", path, id_column="name", video_column="file", text_column="title")
-    assert [(row["id"], row["text"], row["licence"]) for row in rows] == [("x", "eins, zwei", "BY"), ("y", "", "CC0")]
-    assert rows[0]["video"]["path"] == str((tmp_path / "v/1.mp4").resolve())
-    with pytest.raises(ValueError, match="column 'video' is not in row 0"):
-        read(tmp_path, "manifest", path)
-
-
-def test_webdataset_members_are_read_in_place(tmp_path):
-    with tarfile.open(tmp_path / "a.tar", "w") as archive:
-        for name, content in (
-            ("k/1.mp4", b"first"),
-            ("k/1.txt", b"one"),
-            ("k/2.json", json.dumps({"text": "two"}).encode()),
-            ("k/2.mp4", b"second"),
-        ):
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    rows = read(tmp_path, "webdataset", tmp_path)
-    assert [(row["id"], row["text"], read_place(row["video"])) for row in rows] == [
-        ("a.tar/k/1", "one", b"first"),
-        ("a.tar/k/2", "two", b"second"),
-    ]
-
-
-def test_dataset_videos_are_written_once(tmp_path):
-    features = Features({"video": Video(decode=False), "text": Value("string")})
-    rows = {"video": [{"bytes": b"same", "path": None}] * 2, "text": ["a", "b"]}
-    (tmp_path / "data").mkdir()
-    Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "data" / "train.parquet")
-    found = read(tmp_path, "dataset", tmp_path / "data")
-    assert [read_place(row["video"]) for row in found] == [b"same", b"same"]
-    assert len([path for path in (tmp_path / "run" / "media").rglob("*") if path.is_file()]) == 1
-
-
 def test_a_folder_is_read_by_content_and_what_is_passed_over_is_counted(tmp_path, caplog):
     corpus = tmp_path / "corpus"
     corpus.mkdir()
@@ -100,17 +53,12 @@ def test_a_folder_is_read_by_content_and_what_is_passed_over_is_counted(tmp_path
     (corpus / "6.pdf").write_bytes(b"")
     (corpus / "00001.TXT").write_bytes("\ufeffa box\n".encode("utf-16-le"))
     (corpus / os.fsdecode(b"7\xe9.mts")).write_bytes(transport)
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "8.avi").write_bytes(b"RIFF    AVI ")
-    (corpus / "linked").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "elsewhere" / "back").symlink_to(corpus)
     rows = read(tmp_path, "folder", corpus)
-    assert [row["id"] for row in rows] == ["00001.MTS", "1.m2ts", "2 without suffix", "5.gif", "linked/8.avi"]
-    assert [row["text"] for row in rows] == ["a box", "", "", "", ""]
+    assert [row["id"] for row in rows] == ["00001.MTS", "1.m2ts", "2 without suffix", "5.gif"]
+    assert [row["text"] for row in rows] == ["a box", "", "", ""]
     assert "7\\udce9.mts': its name is not UTF-8" in caplog.text
     assert caplog.records[-1].getMessage().endswith(".mp4 (1), .gif (1), .pdf (1), no UTF-8 (1)")
-    plan = make_plan(tmp_path / "run", rows, {})
-    assert plan.rows == 5
+    assert make_plan(tmp_path / "run", rows, {}).rows == 4
 
 
 @pytest.mark.parametrize("kind", ["folder", "manifest", "webdataset"])
@@ -128,28 +76,31 @@ def test_a_corpus_without_videos_is_refused(tmp_path, kind):
     assert not (tmp_path / "run" / "plan.json").exists()
 
 
-def test_webdataset_of_any_suffix_and_case(tmp_path):
+def test_webdataset_members_are_read_in_place_whatever_their_suffix_and_case(tmp_path):
     moving = io.BytesIO()
     Image.new("RGB", (4, 4)).save(moving, "GIF", save_all=True, append_images=[Image.new("RGB", (4, 4), "red")])
     content = {
-        "1.MTS": b"first",
-        "1.TXT": b"one",
-        "1.jpg": b"\xff\xd8\xff",
-        "2.gif": moving.getvalue(),
+        "k/1.MTS": b"first",
+        "k/1.TXT": b"one",
+        "k/1.jpg": b"\xff\xd8\xff",
         "2.json": b'{"text": ["two", "a two", "two two"]}',
+        "2.gif": moving.getvalue(),
         os.fsdecode(b"3\xe9.mp4"): b"third",
+        "4.mp4": b"fourth",
     }
-    with tarfile.open(tmp_path / "A.TAR", "w") as archive:
+    path = tmp_path / "A.TAR"
+    with tarfile.open(path, "w") as archive:
         for name, data in content.items():
             member = tarfile.TarInfo(name)
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
     rows = read(tmp_path, "webdataset", tmp_path)
     assert [(row["id"], row["text"], read_place(row["video"])) for row in rows] == [
-        ("A.TAR/1", "one", b"first"),
+        ("A.TAR/k/1", "one", b"first"),
         ("A.TAR/2", "two", moving.getvalue()),
+        ("A.TAR/4", "", b"fourth"),
     ]
-    (tmp_path / "A.TAR").write_bytes(gzip.compress((tmp_path / "A.TAR").read_bytes()))
+    path.write_bytes(gzip.compress(path.read_bytes()))
     with pytest.raises(ValueError, match="cannot be read as a plain tar file"):
         read(tmp_path, "webdataset", tmp_path)
 
@@ -173,25 +124,23 @@ def test_of_several_captions_the_typical_one_is_planned_and_all_are_fingerprinte
 
 
 def test_what_is_not_there_is_said(tmp_path):
-    with pytest.raises(ValueError, match="nowhere does not exist"):
-        read(tmp_path, "folder", tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="folder, manifest, webdataset, dataset, got"):
-        read(tmp_path, "zip", tmp_path)
-    with pytest.raises(ValueError, match=r"path: got '.*\\udce9', which is not UTF-8"):
-        read(tmp_path, "folder", tmp_path / os.fsdecode(b"\xe9"))
+    for kind, path, match in (
+        ("folder", tmp_path / "nowhere", "nowhere does not exist"),
+        ("zip", tmp_path, "folder, manifest, webdataset, dataset, got"),
+        ("folder", tmp_path / os.fsdecode(b"\xe9"), r"path: got '.*\\udce9', which is not UTF-8"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            read(tmp_path, kind, path)
     (tmp_path / "m.csv").write_text(f"video,text\n{'x' * 999}.mp4,a\n{'x' * 999}.mp4,b\n")
     with pytest.raises(ValueError, match="twice") as caught:
         make_plan(tmp_path / "run", read(tmp_path, "manifest", tmp_path / "m.csv"), {})
     assert len(str(caught.value)) < 400
 
 
-def test_a_manifest_of_100k_rows_is_planned_in_seconds(tmp_path):
-    rows = range(100_000)
-    pq.write_table(
-        pa.table({"video": [f"v/{i}.mp4" for i in rows], "text": [f"text {i}" for i in rows]}), tmp_path / "m.parquet"
-    )
-    source = RawCorpus("manifest", str(tmp_path / "m.parquet"), "test", "CC0")
+def test_a_large_manifest_is_planned_in_seconds(tmp_path):
+    columns = {"video": [f"v/{i}.mp4" for i in range(30_000)], "text": [f"text {i}" for i in range(30_000)]}
+    pq.write_table(pa.table(columns), tmp_path / "m.parquet")
     start = time.process_time()
-    plan = make_plan(tmp_path / "run", read_corpus(source, tmp_path / "run"), asdict(source))
-    assert plan.rows == 100_000
-    assert time.process_time() - start < 10
+    plan = make_plan(tmp_path / "run", read(tmp_path, "manifest", tmp_path / "m.parquet"), {})
+    assert plan.rows == 30_000
+    assert time.process_time() - start < 4

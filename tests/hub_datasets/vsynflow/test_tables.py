@@ -22,8 +22,8 @@ def read(path, kind="manifest", **options):
     return list(read_corpus(source, path.parent / "run"))
 
 
-def texts(path, **options):
-    return [(row["id"], row["text"]) for row in read(path, **options)]
+def texts(rows):
+    return [(row["id"], row["text"]) for row in rows]
 
 
 def csv_text(separator=","):
@@ -42,9 +42,9 @@ def arrow_bytes():
     return sink.getvalue().to_pybytes()
 
 
-def parquet_bytes(table=TABLE):
+def parquet_bytes():
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
+    pq.write_table(TABLE, sink)
     return sink.getvalue().to_pybytes()
 
 
@@ -69,7 +69,7 @@ def parquet_bytes(table=TABLE):
 def test_every_usual_table_gives_the_same_rows(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     rows = read(tmp_path / name)
-    assert [(row["id"], row["text"]) for row in rows] == [(row["id"], row["text"]) for row in ROWS]
+    assert texts(rows) == texts(ROWS)
     assert [row["video"]["path"] for row in rows] == [str(tmp_path / row["video"]) for row in ROWS]
 
 
@@ -78,7 +78,7 @@ def test_another_encoding_is_named_by_line_and_read_when_given(tmp_path):
         (tmp_path / name).write_bytes(content.encode("latin-1"))
         with pytest.raises(ValueError, match=rf"is not utf-8 text in line {2 if name == 't.csv' else 1}.*--encoding"):
             read(tmp_path / name)
-        assert texts(tmp_path / name, encoding="cp1252") == [(row["id"], row["text"]) for row in ROWS]
+        assert texts(read(tmp_path / name, encoding="cp1252")) == texts(ROWS)
     with pytest.raises(ValueError, match=r"encoding must .*got 'klingon'"):
         read(tmp_path / "t.csv", encoding="klingon")
 
@@ -132,26 +132,18 @@ def test_cells_of_other_types_are_refused_by_row(tmp_path, row, match):
 
 
 def test_numbers_and_what_is_missing(tmp_path):
-    table = pa.table(
-        {
-            "id": [1.0, 2.0, 3.0],
-            "video": ["1.mp4", "file:///somewhere/2.mp4", "https://example.org/3.mp4"],
-            "text": [float("nan")] * 3,
-            "license": [4, None, 0],
-        }
-    )
-    pq.write_table(table, tmp_path / "t.parquet")
+    columns = {
+        "id": [1.0, 2.0, 3.0],
+        "video": ["1.mp4", "file:///somewhere/2.mp4", "https://example.org/3.mp4"],
+        "text": [float("nan")] * 3,
+        "license": [4, None, 0],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
     rows = read(tmp_path / "t.parquet")
-    assert [(row["id"], row["text"], row["licence"]) for row in rows] == [
-        ("1", "", "4"),
-        ("2", "", "CC0"),
-        ("3", "", "CC0"),
-    ]
-    assert [row["video"]["path"] for row in rows] == [
-        str(tmp_path / "1.mp4"),
-        "/somewhere/2.mp4",
-        "https://example.org/3.mp4",
-    ]
+    assert texts(rows) == [("1", ""), ("2", ""), ("3", "")]
+    assert [row["licence"] for row in rows] == ["4", "CC0", "CC0"]
+    places = [str(tmp_path / "1.mp4"), "/somewhere/2.mp4", "https://example.org/3.mp4"]
+    assert [row["video"]["path"] for row in rows] == places
 
 
 EMBEDDED = {
@@ -175,8 +167,7 @@ def test_videos_in_a_table_are_written_out_once(tmp_path, kind, form):
     rows = read(path, kind, id_column=None)
     assert [read_place(row["video"]) for row in rows] == [b"one", b"two", b"one"]
     assert [row["id"] for row in rows] == ["00000000", "00000001", "00000002"]
-    run = path.parent / "run"
-    assert len([path for path in (run / "media").rglob("*") if path.is_file()]) == 2
+    assert sum(file.is_file() for file in (path.parent / "run" / "media").rglob("*")) == 2
 
 
 def test_plan_says_what_is_wrong_with_a_table(tmp_path, capsys):

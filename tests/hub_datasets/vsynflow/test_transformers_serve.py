@@ -12,17 +12,9 @@ import urllib.request
 import numpy as np
 import pytest
 import torch
+import transformers
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import (
-    CLIPImageProcessorPil,
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LlavaProcessor,
-    PreTrainedTokenizerFast,
-)
 
 from gve.hub_datasets.vsynflow.captioner import Request, Turn
 from gve.hub_datasets.vsynflow.endpoint import EndpointCaptioner
@@ -41,19 +33,19 @@ def save_model(folder):
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE({letter: number for number, letter in enumerate(letters)}, []))
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>")
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>")
     fast.add_special_tokens({"additional_special_tokens": ["<image>"]})
     sizes = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2}
-    vision = CLIPVisionConfig(num_hidden_layers=2, image_size=16, patch_size=8, **sizes)
-    text = LlamaConfig(vocab_size=len(fast), max_position_embeddings=1024, num_hidden_layers=1, **sizes)
+    vision = transformers.CLIPVisionConfig(num_hidden_layers=2, image_size=16, patch_size=8, **sizes)
+    text = transformers.LlamaConfig(vocab_size=len(fast), max_position_embeddings=1024, num_hidden_layers=1, **sizes)
     number = fast.convert_tokens_to_ids("<image>")
     torch.manual_seed(0)
-    LlavaForConditionalGeneration(
-        LlavaConfig(vision_config=vision, text_config=text, image_token_id=number)
+    transformers.LlavaForConditionalGeneration(
+        transformers.LlavaConfig(vision_config=vision, text_config=text, image_token_id=number)
     ).save_pretrained(folder)
-    pictures = CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+    pictures = transformers.CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
     select = {"vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
-    LlavaProcessor(pictures, fast, patch_size=8, chat_template=TEMPLATE, **select).save_pretrained(folder)
+    transformers.LlavaProcessor(pictures, fast, patch_size=8, chat_template=TEMPLATE, **select).save_pretrained(folder)
 
 
 @pytest.fixture

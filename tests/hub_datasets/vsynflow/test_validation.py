@@ -6,30 +6,18 @@ from collections import Counter
 import pytest
 from stub_endpoint import WORDS
 
-from gve.hub_datasets.vsynflow.prompts import (
-    CLIP_QUERY,
-    FRAME_CAPTIONS,
-    FRAME_STYLES,
-    IMAGE_QUERY,
-    PROMPTS,
-    VIDEO_CAPTIONS,
-    VIDEO_STYLES,
-    caption_text,
-    clip_query_text,
-    draw_profile,
-    image_query_text,
-)
+from gve.hub_datasets.vsynflow import prompts
 from gve.hub_datasets.vsynflow.validation import check_captions, check_query, correction, parse_texts
 
 
 def codes(texts, kind="video"):
-    schema = PROMPTS[kind].schema
+    schema = prompts.PROMPTS[kind].schema
     answer = texts if isinstance(texts, str) else json.dumps(texts)
     return {(violation.code, violation.key) for violation in check_captions(answer, schema, kind).violations}
 
 
 def query_codes(text, reference="image"):
-    schema = (IMAGE_QUERY if reference == "image" else CLIP_QUERY).schema
+    schema = (prompts.IMAGE_QUERY if reference == "image" else prompts.CLIP_QUERY).schema
     return {violation.code for violation in check_query(json.dumps({"query": text}), schema, reference).violations}
 
 
@@ -41,7 +29,7 @@ def test_a_right_answer_passes():
 @pytest.mark.parametrize(
     "answer",
     [
-        "<think>\n\n</think>\n\n%s",
+        '<think>\nFirst {"1": "a draft"}.\n</think>\n\n%s',
         "I look at {frames}.\n</think>%s",
         "<think>No end, but then %s",
         "[THINK]hm[/THINK]%s",
@@ -57,9 +45,11 @@ def test_what_stands_around_an_answer_is_taken_off(answer):
     assert codes(answer.replace("%s", json.dumps(WORDS))) == set()
 
 
-def test_marks_of_thoughts_within_a_caption_stay():
-    caption = "A person writes </think> with chalk on a wide and dark green board."
-    assert parse_texts(json.dumps({"1": caption}), VIDEO_CAPTIONS.schema).texts == {"1": caption}
+def test_spaces_are_tidied_and_marks_of_thoughts_within_a_caption_stay():
+    caption = "A person  writes </think> with chalk on a wide and dark green board. "
+    found = parse_texts(json.dumps({"1": caption}), prompts.VIDEO_CAPTIONS.schema).texts
+    assert found == {"1": " ".join(caption.split())}
+    assert parse_texts('{"1": "a dog \\ud83d"}', prompts.VIDEO_CAPTIONS.schema).texts == {"1": "a dog ?"}
 
 
 @pytest.mark.parametrize(
@@ -72,11 +62,7 @@ def test_marks_of_thoughts_within_a_caption_stay():
         ("5", "A person walks a dog without a lead along the long street.", "absence"),
         ("5", "There is no car in this part of the long quiet street.", "absence"),
         ("5", "A person who is probably tired walks along the long quiet street.", "speculation"),
-        (
-            "5",
-            "Eine Person \u0433\u0443\u043b\u044f\u0435\u0442 \u0441 \u0441\u043e\u0431\u0430\u043a\u043e\u0439 \u043f\u043e \u0443\u043b\u0438\u0446\u0435 \u0443\u0442\u0440\u043e\u043c \u0441\u0435\u0433\u043e\u0434\u043d\u044f \u0434\u043e\u043b\u0433\u043e",
-            "english",
-        ),
+        ("5", "A person walks " + "\u0433\u0443\u043b\u044f\u0435\u0442 " * 6, "english"),
         ("5", WORDS["1"], "alike"),
         ("5", "The dog stops beside a lamp post.\nIt turns its head toward the person there.", "paragraph"),
         ("5", "x", "schema"),
@@ -115,12 +101,6 @@ def test_a_caption_over_all():
     assert ("lengths", "") in codes(long)
 
 
-def test_spaces_are_tidied():
-    assert parse_texts('{"query": "  the   image  in motion "}', IMAGE_QUERY.schema).texts == {
-        "query": "the image in motion"
-    }
-
-
 @pytest.mark.parametrize(
     ("text", "reference", "code"),
     [
@@ -140,33 +120,39 @@ def test_rules_of_composed_queries(text, reference, code):
 
 
 def test_the_repair_turn_names_what_is_wrong():
-    checked = check_captions(json.dumps({**WORDS, "1": "A dog runs fast here."}), VIDEO_CAPTIONS.schema, "video")
+    checked = check_captions(
+        json.dumps({**WORDS, "1": "A dog runs fast here."}), prompts.VIDEO_CAPTIONS.schema, "video"
+    )
     assert '"1": 5 words came, 10 to 25 are wanted' in correction(checked.violations)
 
 
 def test_prompts_hold_what_was_drawn():
-    profile = draw_profile("v1", "video", 0)
-    text = caption_text(VIDEO_CAPTIONS, VIDEO_STYLES, profile, "a weak {title}", "8 frames")
+    profile = prompts.draw_profile("v1", "video", 0)
+    text = prompts.caption_text(prompts.VIDEO_CAPTIONS, prompts.VIDEO_STYLES, profile, "a weak {title}", "8 frames")
     assert "a weak {title}" in text and "8 frames in order" in text and profile.readability in text
     assert '- "2", 80 to 200 words' in text and '"2" has more than 100' in text
-    profile = draw_profile("v1", "frame", 0)
-    assert '"2", 50 to 200 words' in caption_text(FRAME_CAPTIONS, FRAME_STYLES, profile, "a", "a frame")
-    assert '{"query": "..."}' in image_query_text("told", 8) and "5 to 15 words" in clip_query_text("told", 4, 8)
-    assert len({prompt.label for prompt in PROMPTS.values()}) == 4
+    profile = prompts.draw_profile("v1", "frame", 0)
+    assert '"2", 50 to 200 words' in prompts.caption_text(
+        prompts.FRAME_CAPTIONS, prompts.FRAME_STYLES, profile, "a", "a frame"
+    )
+    assert '{"query": "..."}' in prompts.image_query_text("told", 8) and "5 to 15 words" in prompts.clip_query_text(
+        "told", 4, 8
+    )
+    assert len({prompt.label for prompt in prompts.PROMPTS.values()}) == 4
 
 
 def test_a_slot_without_value():
     with pytest.raises(ValueError, match=r"values of prompt video/1 must be .*got caption"):
-        VIDEO_CAPTIONS.fill(caption="a")
+        prompts.VIDEO_CAPTIONS.fill(caption="a")
 
 
 def test_profiles_have_the_paper_shares_and_repeat():
-    drawn = [draw_profile(f"v{number}", "video", 0) for number in range(600)]
+    drawn = [prompts.draw_profile(f"v{number}", "video", 0) for number in range(600)]
     counts = Counter(emphasis for profile in drawn for emphasis in profile.emphases)
     total = sum(counts.values())
     for name, share in {"spatial": 0.3, "temporal": 0.6, "other": 0.1}.items():
         assert abs(counts[name] / total - share) < 0.04  # five standard deviations are 0.045
     assert len({profile.chosen for profile in drawn}) == 5 and len({profile.readability for profile in drawn}) == 4
-    assert drawn[:9] == [draw_profile(f"v{number}", "video", 0) for number in range(9)]
-    assert drawn[0] != draw_profile("v0", "video", 1)
-    assert "temporal" not in {e for n in range(50) for e in draw_profile(f"v{n}", "frame", 0).emphases}
+    assert drawn[:9] == [prompts.draw_profile(f"v{number}", "video", 0) for number in range(9)]
+    assert drawn[0] != prompts.draw_profile("v0", "video", 1)
+    assert "temporal" not in {e for n in range(50) for e in prompts.draw_profile(f"v{n}", "frame", 0).emphases}

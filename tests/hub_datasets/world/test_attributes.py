@@ -25,6 +25,10 @@ def test_labels_of_a_known_clip():
     assert [told[f"{half}_actor"] for half in ("first", "second")] == ["blue", "red"]  # by time
     assert [told[f"{half}_action"] for half in ("first", "second")] == ["jump", "grow"]
     assert [told[f"{half}_camera"] for half in ("first", "second")] == ["static", "in"]
+    stated = named(clip_labels(CLIP, STATED["camera"]))
+    assert {name for name, value in stated.items() if value} == {"first_camera", "second_camera"}
+    with pytest.raises(ValueError, match="must show two things, got 1"):
+        clip_labels(replace(CLIP, things=(RED,)))
 
 
 def test_labels_do_not_depend_on_which_thing_comes_first():
@@ -34,11 +38,6 @@ def test_labels_do_not_depend_on_which_thing_comes_first():
         events = tuple((1 - index, action) for index, action in clip.events)
         turned = replace(clip, things=clip.things[::-1], relation=INVERSE[clip.relation], events=events)
         assert clip_labels(clip) == clip_labels(turned)
-
-
-def test_an_input_labels_only_what_it_tells():
-    labels = named(clip_labels(CLIP, STATED["camera"]))
-    assert {name for name, value in labels.items() if value} == {"first_camera", "second_camera"}
 
 
 def test_texts_of_a_kind_tell_the_attributes_stated():
@@ -56,8 +55,3 @@ def test_texts_of_a_kind_tell_the_attributes_stated():
         for attribute, other in changes.items():
             if attribute in STATED[kind]:
                 assert texts.isdisjoint(caption(other, kind, rng).text for _ in range(300))
-
-
-def test_a_clip_of_one_thing_is_refused():
-    with pytest.raises(ValueError, match="must show two things, got 1"):
-        clip_labels(replace(CLIP, things=(RED,)))

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gve.hub_datasets.world.captions import CLIP_KINDS, answers, caption, clip_facts, fact, image_caption
-from gve.hub_datasets.world.spec import RELATIONS, held_out, held_out_action, sample_clip, telling
-from gve.hub_datasets.world.variants import GROUPED_KINDS, MODIFICATIONS, group, modify
+from gve.hub_datasets.world.spec import RELATIONS, sample_clip, telling
+from gve.hub_datasets.world.variants import MODIFICATIONS, group, modify
 
 seeds = st.integers(0, 10**6)
 
@@ -16,9 +16,8 @@ def test_a_clip_answers_every_text_about_it(seed, split, kind):
     rng = np.random.default_rng(seed)
     clip = sample_clip(rng, split)
     told = caption(clip, kind, rng)
-    assert told.facts
-    assert answers(told.facts, clip_facts(clip))
-    assert answers(image_caption(clip, rng).facts, clip_facts(clip))
+    assert told.facts and telling(clip.events)
+    assert answers(told.facts, clip_facts(clip)) and answers(image_caption(clip, rng).facts, clip_facts(clip))
 
 
 @settings(max_examples=60, deadline=None)
@@ -28,27 +27,6 @@ def test_a_detailed_text_is_not_answered_once_anything_is_modified(seed, modific
     clip = sample_clip(rng, "seen")
     changed = modify(clip, modification, rng, "seen")
     assert not answers(caption(clip, "detailed", rng).facts, clip_facts(changed))
-
-
-@settings(max_examples=60, deadline=None)
-@given(seed=seeds)
-def test_splits_share_no_combination_of_colour_and_shape(seed):
-    rng = np.random.default_rng(seed)
-    for split in ("seen", "unseen"):
-        clip = sample_clip(rng, split)
-        assert all(held_out(t.color, t.shape) == (split == "unseen") for t in clip.things)
-        assert telling(clip.events)
-    seen = sample_clip(rng, "seen")
-    assert not any(held_out_action(seen.things[i].shape, action) for i, action in seen.events)
-
-
-@pytest.mark.parametrize("kind", GROUPED_KINDS)
-def test_groups_are_four_different_clips_of_the_same_split(kind):
-    rng = np.random.default_rng(1)
-    for _ in range(20):
-        clips = group(kind, rng, "seen")
-        assert len({clip_facts(clip) for clip in clips}) == 4
-        assert not any(held_out(t.color, t.shape) for clip in clips for t in clip.things)
 
 
 def test_a_relation_group_shows_all_relations():
@@ -62,8 +40,7 @@ def test_a_relation_group_shows_all_relations():
 
 
 def test_facts_are_the_same_numbers_everywhere():
-    assert fact("scene", "snow") == 2830873245640683583
-    assert fact("scene", "snow") != fact("scene", "city")
+    assert fact("scene", "snow") == 2830873245640683583 and fact("scene", "snow") != fact("scene", "city")
     assert 0 <= fact("thing", "red ring") < 2**63
 
 

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,15 +17,15 @@ def plain(events=((0, "left"), (1, "grow")), camera=("static", "static"), style=
 def test_any_time_and_size_gives_the_same_bytes_twice(seed, size, times):
     clip = sample_clip(np.random.default_rng(seed), "seen")
     frames = render(clip, times, size=size)
-    assert frames.shape == (len(times), size, size, 3)
-    assert frames.dtype == np.uint8
+    assert frames.shape == (len(times), size, size, 3) and frames.dtype == np.uint8
     assert np.array_equal(frames, render(clip, times, size=size))
 
 
-def test_a_frame_does_not_depend_on_the_others():
-    clip = plain()
+def test_a_frame_does_not_depend_on_the_others_nor_a_clip_of_a_long_video():
+    clip, night = plain(), plain(scene="night")
     together, alone = render(clip, frame_times(16)), [render(clip, [t])[0] for t in frame_times(16)]
     assert np.array_equal(together, np.stack(alone))
+    assert np.array_equal(render_long([clip, night], 4, size=32)[4:], render(night, frame_times(4), size=32))
 
 
 def centre(frame, color):
@@ -39,6 +37,8 @@ def test_things_stand_where_the_clip_says():
     frame = render(plain(), [0.0], size=96)[0]
     assert centre(frame, "red") == pytest.approx((0.4, 0.4), abs=0.02)
     assert centre(frame, "blue") == pytest.approx((0.75, 0.75), abs=0.02)
+    frame = render(plain(events=((0, "vanish"), (1, "left"))), [0.9], size=96)[0]
+    assert not (np.abs(frame.astype(int) - COLORS["red"]).sum(-1) < 60).any()
 
 
 @pytest.mark.parametrize(("action", "dx", "dy"), [("left", -1, 0), ("right", 1, 0), ("up", 0, -1), ("down", 0, 1)])
@@ -47,11 +47,6 @@ def test_moves_go_their_way_in_their_half(action, dx, dy):
     start, middle, end = (np.array(centre(frame, "red")) for frame in frames)
     assert np.abs(middle - start).max() < 0.01
     assert end - start == pytest.approx(0.25 * np.array([dx, dy]), abs=0.05)
-
-
-def test_vanished_things_stay_away():
-    frame = render(plain(events=((0, "vanish"), (1, "left"))), [0.9], size=96)[0]
-    assert not (np.abs(frame.astype(int) - COLORS["red"]).sum(-1) < 60).any()
 
 
 def test_every_action_camera_scene_and_style_shows():
@@ -69,9 +64,3 @@ def test_shapes_hold_their_centre_or_not_and_never_the_far_corner():
     for shape in SHAPES:
         assert (inside(shape, np.zeros(1), np.zeros(1))[0] > 0) == (shape != "ring")
         assert inside(shape, np.full(1, 1.2), np.full(1, 1.2))[0] < 0
-
-
-def test_long_videos_are_their_clips_one_after_another():
-    clips = [plain(), replace(plain(), scene="night")]
-    frames = render_long(clips, 4, size=32)
-    assert np.array_equal(frames[4:], render(clips[1], frame_times(4), size=32))

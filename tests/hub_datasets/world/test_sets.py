@@ -4,10 +4,9 @@ from gve.hub_datasets.uvrb.tasks import SETS
 from gve.hub_datasets.world import captions
 from gve.hub_datasets.world.captions import SCENE_WORDS, SHAPE_WORDS, answers, clip_facts, event_fact, fact
 from gve.hub_datasets.world.sets import BASE_KINDS, DEFAULT_SIZES, Sizes, base_clips, build_sets, expected_score
-from gve.hub_datasets.world.spec import held_out
+from gve.hub_datasets.world.spec import SPLITS, held_out
 from gve.hub_datasets.world.variants import action_facts, content_fact
 
-SPLITS = ("seen", "unseen")
 CHANCE = {"CRB-S": 1 / 128, "CRB-T": 1 / 128, "CMRB": 10 / 96, "LoVR-TH": 10 / 80, "MS-TI": 0.1, "MS-TV": 0.1}
 
 
@@ -21,51 +20,35 @@ def sets(split):
     return build_sets(split, 0)
 
 
-def corpus_facts(mini):
-    return {name: clip_facts(clips[0]) for name, clips in mini.corpus.items()}
-
-
-def test_all_sixteen_sets_with_their_chance_levels(sets):
+def test_all_sixteen_sets_hold_what_the_table_asks_for(sets, split):
     assert list(sets) == list(SETS)
     for name, mini in sets.items():
-        summary = mini.summary()
-        assert summary["chance"] == round(CHANCE.get(name, 1 / 64), 4)
+        assert mini.summary()["chance"] == round(CHANCE.get(name, 1 / 64), 4)
         assert set(mini.positives) == set(mini.queries)
-
-
-def test_queries_hold_what_the_table_asks_for(sets):
-    for mini in sets.values():
         for side in mini.queries.values():
             held = {"text": side.text is not None, "image": side.picture is not None, "video": bool(side.clips)}
-            assert tuple(sorted(k for k, v in held.items() if v)) == tuple(sorted(mini.task.query_modalities))
-
-
-def test_split_decides_the_combinations(sets, split):
-    for mini in sets.values():
-        for clips in mini.corpus.values():
-            things = [thing for clip in clips for thing in clip.things]
-            assert all(held_out(thing.color, thing.shape) == (split == "unseen") for thing in things)
+            assert {kind for kind, present in held.items() if present} == set(mini.task.query_modalities)
+        things = [thing for clips in mini.corpus.values() for clip in clips for thing in clip.things]
+        assert all(held_out(thing.color, thing.shape) == (split == "unseen") for thing in things)
 
 
 def parse_event(text):
-    """The statements of an event's text, read back from its words."""
     shapes = {word: shape for shape, words in SHAPE_WORDS.items() for word in words}
     scenes = {words: scene for scene, options in SCENE_WORDS.items() for words in options}
-    scene = next((scenes[words] for words in scenes if text.endswith(" " + words)), None)
-    if scene:
-        text = text.removesuffix(next(words for words in scenes if text.endswith(" " + words))).strip()
+    ending = next((words for words in scenes if text.endswith(" " + words)), "")
+    text = text.removesuffix(ending).strip()
     color, rest = text.removeprefix("a ").split(" ", 1)
     word = next(word for word in sorted(shapes, key=len, reverse=True) if rest.startswith(word + " "))
     told = rest.removeprefix(word).strip()
     action = next(action for action, words in captions.ACTION_WORDS.items() if told in words)
     facts = {fact("event", f"{color} {shapes[word]}", action)}
-    return facts | ({fact("scene", scene)} if scene else set())
+    return facts | ({fact("scene", scenes[ending])} if ending else set())
 
 
 def test_each_event_text_is_answered_by_its_clip_only(sets):
     mini = sets["DREAM-E"]
     assert len(mini.queries) == 2 * len(mini.corpus)
-    truth = corpus_facts(mini)
+    truth = {name: clip_facts(clips[0]) for name, clips in mini.corpus.items()}
     for name, side in mini.queries.items():
         found = tuple(key for key, facts in truth.items() if answers(parse_event(side.text), facts))
         assert found == mini.positives[name]
@@ -103,8 +86,7 @@ def test_twin_groups(sets, name):
         events = [(clip.things[i].name, action) for i, action in clip.events]
         things = (clip.things[0].name, clip.relation, clip.things[1].name, clip.scene, *(t.size for t in clip.things))
         asked.append(things if name == "CRB-S" else tuple(events))
-    assert len(set(asked)) == len(asked)
-    assert list(mini.positives.values()) == [(key,) for key in mini.corpus]
+    assert len(set(asked)) == len(asked) and list(mini.positives.values()) == [(key,) for key in mini.corpus]
 
 
 @pytest.mark.parametrize(("name", "label"), [("CMRB", "camera"), ("LoVR-TH", "theme")])
@@ -128,7 +110,7 @@ def test_long_videos_are_told_apart(sets):
         assert tuple(found) == clip.positives[name]
 
 
-def test_image_pools_have_one_answer(sets):
+def test_pools_have_one_answer(sets):
     mini = sets["MS-TI"]
     places = set()
     for name, side in mini.queries.items():
@@ -139,18 +121,13 @@ def test_image_pools_have_one_answer(sets):
         pool = mini.pools[name]
         truth = {key: clip_facts(mini.corpus[key][0]) for key in pool}
         assert [key for key in pool if answers(facts, truth[key])] == [right]
-        assert sum(fact("thing", thing.name) in true for true in truth.values()) >= 4
-        assert len(set(pool)) == 10
+        assert sum(fact("thing", thing.name) in true for true in truth.values()) >= 4 and len(set(pool)) == 10
         places.add(pool.index(right))
     assert len(places) == 10
-
-
-def test_video_pools_hold_the_reference_and_one_answer(sets):
     mini = sets["MS-TV"]
     for name, side in mini.queries.items():
         contents = [content_fact(mini.corpus[key][0]) for key in mini.pools[name]]
-        assert len(set(contents)) == 10
-        assert content_fact(side.clips[0]) in contents
+        assert len(set(contents)) == 10 and content_fact(side.clips[0]) in contents
         assert content_fact(mini.corpus[mini.positives[name][0]][0]) != content_fact(side.clips[0])
 
 
@@ -158,20 +135,12 @@ def test_seeds_and_sizes():
     small = Sizes(base=6, groups=2, programs=3, themes=4, longs=3, composed=4)
     first = build_sets("unseen", 1, small)
     build_sets.cache_clear()
-    assert build_sets("unseen", 1, small) == first
-    assert build_sets("unseen", 2, small) != first
-    assert first["CRB-S"].summary()["candidates"] == 8
-    assert first["CMRB"].summary()["positives"] == 3
-
-
-def test_other_seeds_have_room_for_the_default_and_not_for_too_many():
+    assert build_sets("unseen", 1, small) == first and build_sets("unseen", 2, small) != first
+    assert first["CRB-S"].summary()["candidates"] == 8 and first["CMRB"].summary()["positives"] == 3
     for seed in range(1, 4):
         assert len(base_clips("unseen", seed, DEFAULT_SIZES.base)) == DEFAULT_SIZES.base
     with pytest.raises(ValueError, match="Ask for fewer"):
         base_clips("unseen", 0, 700)
-
-
-def test_expected_scores():
     scores = [("recall@10", 80, 2, 0.125), ("recall@10", 8, 2, 1), ("precision@1", 10, 1, 0.1)]
     for metric, candidates, positives, score in scores:
         assert expected_score(metric, candidates=candidates, positives=positives) == score

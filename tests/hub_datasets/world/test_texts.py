@@ -4,22 +4,13 @@ from gve.hub_datasets.world.spec import COLORS
 from gve.hub_datasets.world.texts import RICHER, instructions, training_texts
 
 
-def test_training_texts_hold_every_instruction_and_every_word():
+def test_training_texts_hold_every_instruction_and_word_repeat_and_may_be_cut():
     texts = list(training_texts(0, 800))
-    assert len(texts) == 800
-    assert {task.instruction for task in SETS.values()} <= set(texts)
+    assert len(texts) == 800 and {task.instruction for task in SETS.values()} <= set(texts)
     told = " ".join(texts)
     tables = (CAMERA_WORDS, SCENE_WORDS, STYLE_WORDS)
     words = [word for table in tables for options in table.values() for word in options]
     assert [word for word in (*COLORS, *ACTION_KEYWORDS.values(), *words) if word not in told] == []
-
-
-def test_training_texts_repeat_and_may_be_cut():
-    texts = list(training_texts(1, 100))
-    assert list(training_texts(1, 60)) == texts[:60]
-    assert list(training_texts(1, 3)) == instructions()[:3]
-    assert list(training_texts(2, 100)) != texts
-
-
-def test_richer_kinds_are_longer_kinds():
+    assert list(training_texts(0, 60)) == texts[:60] and list(training_texts(1, 3)) == instructions()[:3]
+    assert list(training_texts(2, 800)) != texts
     assert all(kind not in targets for kind, targets in RICHER.items())

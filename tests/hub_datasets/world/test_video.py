@@ -21,24 +21,17 @@ def decode(content):
         return np.stack(frames), float(stream.average_rate), float(stream.duration * stream.time_base)
 
 
-def test_clip_is_sixteen_frames_in_two_seconds_and_near_its_source():
+def test_clips_are_sixteen_frames_in_two_seconds_and_long_videos_their_clips_one_after_another():
     errors = []
     for clip in clips(12):
         frames, rate, seconds = decode(video_bytes((clip,)))
-        assert frames.shape == (16, 48, 48, 3)
-        assert (rate, seconds) == (8, 2)
+        assert frames.shape == (16, 48, 48, 3) and (rate, seconds) == (8, 2)
         errors.append(np.abs(frames.astype(int) - render(clip, frame_times(16))).mean())
     assert np.mean(errors) < 6
-
-
-def test_long_video_shows_its_clips_one_after_another():
     parts = clips(4)
     frames, rate, seconds = decode(video_bytes(parts))
     assert (len(frames), rate, seconds) == (32, 4, 8)
-    source = render_long(parts, 8)
-    assert np.abs(frames.astype(int) - source).mean() < 6
-    seen_by_reader = np.linspace(0, 31, 8).round().astype(int) // 8
-    assert seen_by_reader.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert np.abs(frames.astype(int) - render_long(parts, 8)).mean() < 6
 
 
 def test_bytes_repeat_and_pictures_are_lossless():

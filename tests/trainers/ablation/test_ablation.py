@@ -1,5 +1,3 @@
-"""The statistics by hand, the arms by properties, and a whole study at toy size, interrupted once."""
-
 import json
 
 import numpy as np
@@ -20,9 +18,6 @@ def test_difference_of_known_numbers():
     assert (found.low, found.high) == (pytest.approx(0.2 - half), pytest.approx(0.2 + half))
     assert not found.excludes_zero
     assert paired_difference([0.5, 0.51, 0.52], [0.3, 0.31, 0.32]).excludes_zero
-
-
-def test_too_few_seeds_are_refused():
     for values, baseline in (([0.1], [0.2]), ([0.1, 0.2], [0.2])):
         with pytest.raises(ValueError, match="Run the missing seeds"):
             paired_difference(values, baseline)
@@ -38,21 +33,17 @@ def test_arms_name_schedules_that_exist():
         chosen(["nonsense"])
 
 
-def rows(name, count, group_size=1):
-    ids = [f"{name}-{i}" for i in range(count)]
-    groups = [f"g{i // group_size}" if group_size > 1 else "" for i in range(count)]
-    return Dataset.from_dict({"id": ids, "group": groups})
+def rows(name, groups):
+    return Dataset.from_dict({"id": [f"{name}-{number}" for number in range(len(groups))], "group": groups})
 
 
 def test_a_share_keeps_whole_groups_and_depends_on_the_seed():
-    sources = {"t2v-twins": rows("a", 400, 4), COLLECTED: rows("b", 100)}
-    kept = sources_of(BY_NAME["data-30"], sources, seed=1)
+    sources = {"t2v-twins": rows("a", [f"g{number // 4}" for number in range(400)]), COLLECTED: rows("b", [""] * 100)}
+    kept, again, other = (sources_of(BY_NAME["data-30"], sources, seed=seed) for seed in (1, 1, 2))
     names = kept["t2v-twins"]["group"]
-    assert len(names) == 120
-    assert all(names.count(name) == 4 for name in names)
+    assert len(names) == 120 and all(names.count(name) == 4 for name in names)
     assert len(kept[COLLECTED]) == 30
-    assert kept[COLLECTED]["id"] == sources_of(BY_NAME["data-30"], sources, seed=1)[COLLECTED]["id"]
-    assert kept[COLLECTED]["id"] != sources_of(BY_NAME["data-30"], sources, seed=2)[COLLECTED]["id"]
+    assert kept[COLLECTED]["id"] == again[COLLECTED]["id"] != other[COLLECTED]["id"]
     assert set(sources_of(BY_NAME["collected"], sources, seed=1)) == {COLLECTED}
 
 

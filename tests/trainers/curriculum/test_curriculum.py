@@ -1,5 +1,3 @@
-"""The pyramid's arithmetic against hand-made numbers, and the bounds by properties."""
-
 import json
 import math
 
@@ -48,18 +46,13 @@ def test_water_filling_by_hand():
     assert bound_probabilities([1, 0, 0], cap=0.5) == pytest.approx([0.5, 0.25, 0.25])
 
 
-@given(
-    st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=9),
-    st.floats(0.0, 1.0),
-    st.floats(0.0, 1.0),
-)
+@given(st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=9), st.floats(0.0, 1.0), st.floats(0.0, 1.0))
 def test_bounds_hold_and_untouched_ratios_stay(weights, cap_share, floor_share):
     count = len(weights)
     cap, floor = 1 / count + cap_share * (1 - 1 / count), floor_share / count
     got = bound_probabilities(weights, cap=cap, floor=floor)
     assert got.sum() == pytest.approx(1, abs=1e-12)
-    assert got.min() >= floor - 1e-9
-    assert got.max() <= cap + 1e-9
+    assert floor - 1e-9 <= got.min() <= got.max() <= cap + 1e-9
     assert (np.diff(got[np.argsort(weights)]) >= -1e-9).all()  # the order of the tasks survives
     free = (got > floor + 1e-6) & (got < cap - 1e-6)
     ratios = got[free] / np.array(weights)[free]
@@ -76,17 +69,20 @@ def test_history_survives_json_to_the_bit(values, epoch):
 
 def test_priors_weigh_every_schedule_and_the_epoch_without_a_prober():
     scores = {"t2i": TaskScores(0.9, 0.2, 0.5), "t2v": TaskScores(0.4, 0.1, 0.5)}
-    sizes = {"t2i": 5, "t2v": 9}
-    plain = Schedule("pyramid", num_epochs=2).epoch(1, sizes, scores).probabilities
-    weighed = Schedule("pyramid", num_epochs=2, priors={"t2v": 3.0}).epoch(1, sizes, scores).probabilities
-    assert weighed["t2v"] / weighed["t2i"] == pytest.approx(3 * plain["t2v"] / plain["t2i"])
-    assert sum(weighed.values()) == pytest.approx(1)
-    first = Schedule("pyramid", num_epochs=2, priors={"t2v": 3.0}).epoch(0, sizes, {}).probabilities
-    assert first == {"t2i": 0.25, "t2v": 0.75}
-    uniform = Schedule("uniform", priors={"t2v": 3.0}).epoch(0, sizes, {}).probabilities
-    assert uniform == {"t2i": 0.25, "t2v": 0.75}
-    by_rows = Schedule("proportional", priors={"t2v": 3.0}).epoch(0, sizes, {}).probabilities
-    assert by_rows["t2v"] / by_rows["t2i"] == pytest.approx(3 * 9 / 5)
+
+    def odds(name, epoch, scores, **priors):
+        schedule = Schedule(name, num_epochs=2, priors=priors)
+        chances = schedule.epoch(epoch, {"t2i": 5, "t2v": 9}, scores).probabilities
+        assert sum(chances.values()) == pytest.approx(1)
+        return chances["t2v"] / chances["t2i"]
+
+    for name, epoch, known in (
+        ("pyramid", 1, scores),
+        ("pyramid", 0, {}),
+        ("uniform", 0, {}),
+        ("proportional", 0, {}),
+    ):
+        assert odds(name, epoch, known, t2v=3.0) == pytest.approx(3 * odds(name, epoch, known))
 
 
 def scores_of(**measured):

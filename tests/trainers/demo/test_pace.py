@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from gve.trainers.demo import pace
-from gve.trainers.demo.pace import Deadline, falling_rate
 
 
 @pytest.fixture
@@ -14,15 +13,10 @@ def clock(monkeypatch):
     return now
 
 
-def start(seconds, lines):
-    deadline = Deadline(seconds, lines.append)
-    deadline.on_train_begin(None, None, None)
-    return deadline
-
-
 def test_deadline_stops_only_when_the_time_is_up_before_the_last_step(clock):
-    lines = []
-    deadline, control = start(10, lines), SimpleNamespace(should_training_stop=False)
+    lines, control = [], SimpleNamespace(should_training_stop=False)
+    deadline = pace.Deadline(10, lines.append)
+    deadline.on_train_begin(None, None, None)
     for passed, step, stops in ((9, 3, False), (2, 9, False), (0, 3, True)):  # of 9 steps and 10 seconds
         clock.seconds += passed
         deadline.on_step_end(None, SimpleNamespace(global_step=step, max_steps=9), control)
@@ -31,13 +25,12 @@ def test_deadline_stops_only_when_the_time_is_up_before_the_last_step(clock):
 
 
 def test_rate_falls_with_the_steps_or_with_the_time(clock):
-    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
-    deadline = start(1000, [])
-    rate = falling_rate(optimizer, 100, deadline, warmup=10).lr_lambdas[0]
+    optimizer, deadline = torch.optim.SGD([torch.zeros(1)], lr=1.0), pace.Deadline(1000, print)
+    deadline.on_train_begin(None, None, None)
+    rate = pace.falling_rate(optimizer, 100, deadline, warmup=10).lr_lambdas[0]
     assert [rate(step) for step in (0, 50, 100)] == pytest.approx([0.1, 0.5, 0])
-    late = falling_rate(optimizer, 100, deadline, warmup=10, plateau=0.6, least=0.05).lr_lambdas[0]
+    late = pace.falling_rate(optimizer, 100, deadline, warmup=10, plateau=0.6, least=0.05).lr_lambdas[0]
     assert [late(step) for step in (60, 80, 100)] == pytest.approx([1, 0.525, 0.05])
-    clock.seconds += 750
-    assert rate(50) == pytest.approx(0.1464, abs=1e-4)
-    clock.seconds += 500
-    assert rate(50) == pytest.approx(0)
+    for passed, expected in ((750, 0.1464), (500, 0.0)):
+        clock.seconds += passed
+        assert rate(50) == pytest.approx(expected, abs=1e-4)

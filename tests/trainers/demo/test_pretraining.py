@@ -7,8 +7,15 @@ from torch import nn
 from gve.hub_datasets.world.attributes import ATTRIBUTES, MOVING, UNSTATED
 from gve.hub_datasets.world.texts import training_texts
 from gve.tiny import build_tiny
-from gve.trainers.demo import pretraining
-from gve.trainers.demo.pretraining import IMAGE_EVERY, MOTION_WEIGHT, Course, FactReader, Lessons, pretrain
+from gve.trainers.demo.pretraining import (
+    IMAGE_EVERY,
+    MOTION_WEIGHT,
+    Course,
+    FactReader,
+    Lessons,
+    lesson_seconds,
+    pretrain,
+)
 
 
 def make():
@@ -20,17 +27,11 @@ def tiny():
     return make()
 
 
-def test_a_lesson_is_a_pure_function_of_its_number(tiny):
-    _, processor = tiny
-    once, again = (Lessons(processor, 9, seed=3, size=8) for _ in range(2))
-    first, second = once[5], again[5]
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[key], second[key]) for key in first)
-    assert not torch.equal(first["video_labels"], once[6]["video_labels"])
-
-
-def test_every_fourth_lesson_asks_about_frames(tiny):
-    lessons = Lessons(tiny[1], 9, seed=0, size=8)
+def test_lessons_are_pure_functions_of_their_number_and_every_fourth_asks_about_frames(tiny):
+    lessons, again = (Lessons(tiny[1], 9, seed=3, size=8) for _ in range(2))
+    first, second = lessons[5], again[5]
+    assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+    assert not torch.equal(first["video_labels"], lessons[6]["video_labels"])
     for step in range(1, 6):
         batch = lessons[step]
         assert ("image_labels" in batch) == (step % IMAGE_EVERY == 0)
@@ -42,14 +43,10 @@ def test_every_fourth_lesson_asks_about_frames(tiny):
 def test_loss_of_silent_classifiers_is_one_attribute_each(tiny):
     """Uniform answers cost log C, which is 1 in units of log C, times the weight; what is not told costs nothing."""
     reader = FactReader(tiny[0])
-    for head in reader.heads.values():
-        nn.init.zeros_(head.weight)
-        nn.init.zeros_(head.bias)
-    labels = torch.zeros(4, len(ATTRIBUTES), dtype=torch.long)
-    vectors = torch.randn(4, 128)
-    still, moving = len(ATTRIBUTES) - len(MOVING), len(MOVING)
-    assert (still, moving) == (5, 6)
-    expected = (still + MOTION_WEIGHT * moving) / len(ATTRIBUTES)
+    for parameter in reader.heads.parameters():
+        nn.init.zeros_(parameter)
+    labels, vectors = torch.zeros(4, len(ATTRIBUTES), dtype=torch.long), torch.randn(4, 128)
+    expected = (len(ATTRIBUTES) - len(MOVING) + MOTION_WEIGHT * len(MOVING)) / len(ATTRIBUTES)
     assert reader.score(vectors, labels).item() == pytest.approx(expected, abs=1e-6)
     labels[:, 2:] = UNSTATED
     assert reader.score(vectors, labels).item() == pytest.approx(2 / len(ATTRIBUTES), abs=1e-6)
@@ -58,28 +55,21 @@ def test_loss_of_silent_classifiers_is_one_attribute_each(tiny):
 def test_a_few_lessons_teach_scenes_and_a_finished_course_is_not_run_again(tmp_path, capsys):
     model, processor = make()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    lines = []
-    lessons, right = pretrain(model, processor, Course(tmp_path / "lessons", 24, math.inf, 0), lines.append)
+    assert lesson_seconds(model, processor, lessons=1) > 0
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    lines, course = [], Course(tmp_path / "lessons", 24, math.inf, 0)
+    lessons, right = pretrain(model, processor, course, lines.append)
     assert lessons == 24 and set(right) == set(ATTRIBUTES)
     assert capsys.readouterr().out == ""  # the log goes beside the bar
     assert right["scene"] > 0.3  # of 8 scenes
     assert all(not torch.equal(before[name], value) for name, value in model.state_dict().items())
-    taught = model.state_dict()
     again, _ = make()
-    pretrain(again, processor, Course(tmp_path / "lessons", 24, math.inf, 0), lines.append)
-    assert all(torch.equal(taught[name], value) for name, value in again.state_dict().items())
+    pretrain(again, processor, course, lines.append)
+    assert all(torch.equal(again.state_dict()[name], value) for name, value in model.state_dict().items())
 
 
 def test_time_ends_a_course_early_and_the_lessons_given_are_counted_and_saved(tmp_path):
-    model, processor = make()
     lines = []
-    learnt = pretrain(model, processor, Course(tmp_path / "lessons", 24, 1e-3, 0), lines.append)
+    learnt = pretrain(*make(), Course(tmp_path / "lessons", 24, 1e-3, 0), lines.append)
     assert learnt.lessons == 1 and lines == ["  the time is up at step 1 of 24; training ends here"]
     assert [path.name for path in (tmp_path / "lessons").iterdir()] == ["checkpoint-1"]
-
-
-def test_time_of_a_lesson_is_measured_and_weights_stay(tiny):
-    model, processor = tiny
-    before = [parameter.clone() for parameter in model.parameters()]
-    assert pretraining.lesson_seconds(model, processor, lessons=1) > 0
-    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))

@@ -1,14 +1,17 @@
 """The cached loss against the plain one: the same loss, the same gradients, whatever is trained and however it is cut."""
 
-import copy
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from mixed_batch import OPTIONS, adapted, columns_of, distance, mixed_rows, step
 
 from gve.trainers import CachedGVELoss, GVELoss, GVETrainingArguments, PairCollator
 from gve.trainers.gradcache.loss import TwoPasses, build_loss
+from gve.trainers.gradcache.tower import MOST_PADDING, chunk_media, chunk_rows
 from gve.trainers.media.batch_media import Batch
 
 
@@ -32,18 +35,16 @@ def prepare(tasks, embedder):
 def test_gradients_are_those_of_the_plain_loss(embedder, prepare, trained, cache_tokens, share):
     model = adapted(embedder, 0.0) if trained == "adapters" else embedder.train()
     if trained in ("language", "vision"):
-        visual = [name.startswith("visual.") for name, _ in model[0].model.named_parameters()]
-        for (_, parameter), seen in zip(model[0].model.named_parameters(), visual, strict=True):
-            parameter.requires_grad_(seen == (trained == "vision"))
+        for name, parameter in model[0].model.named_parameters():
+            parameter.requires_grad_(name.startswith("visual.") == (trained == "vision"))
     expected = step(model, GVELoss(model, **OPTIONS), prepare(share=False))
-    losses = [CachedGVELoss(model, cache_tokens=cache_tokens, **OPTIONS)]
-    for loss in (*losses, GVELoss(model, **OPTIONS)) if share and cache_tokens == 1 else losses:
+    for loss in (CachedGVELoss(model, cache_tokens=cache_tokens, **OPTIONS), GVELoss(model, **OPTIONS)):
         got = step(model, loss, prepare(share=share))
         assert got[0] == pytest.approx(expected[0], rel=1e-6)
         assert distance(got[1], expected[1]) <= 1e-6
 
 
-def test_single_precision_is_as_near_as_the_order_of_rows(load, prepare, tasks):
+def test_single_precision_is_as_near_as_the_order_of_rows(load, prepare):
     model = load().train()
     expected = step(model, GVELoss(model, **OPTIONS), prepare(share=False))
     got = step(model, CachedGVELoss(model, cache_tokens=90, **OPTIONS), prepare(share=True))
@@ -53,8 +54,7 @@ def test_single_precision_is_as_near_as_the_order_of_rows(load, prepare, tasks):
 
 def test_narrower_widths_and_checkpointed_activations(embedder, prepare):
     options = OPTIONS | {"matryoshka_dims": [8, 32], "matryoshka_weights": [0.5, 2.0]}
-    embedder.train()
-    expected = step(embedder, GVELoss(embedder, **options), prepare(share=False))
+    expected = step(embedder.train(), GVELoss(embedder, **options), prepare(share=False))
     embedder[0].model.activation_checkpointing_enable({"use_reentrant": False})
     got = step(embedder, CachedGVELoss(embedder, cache_tokens=90, **options), prepare(share=True))
     assert got[0] == pytest.approx(expected[0], rel=1e-6)
@@ -161,17 +161,17 @@ def test_what_it_refuses(embedder, prepare, monkeypatch):
     monkeypatch.setattr("gve.trainers.gradcache.loss.is_fsdp_managed_module", lambda module: True)
     with pytest.raises(ValueError, match="cache_tokens: got a number for a model whose weights are sharded"):
         CachedGVELoss(embedder, cache_tokens=9)(columns, labels)
-    broken = copy.copy(columns)
-    broken[0] = broken[0] | {"media": {"image_grid_thw": torch.ones(1, 3, dtype=torch.long)}}
+    broken = [columns[0] | {"media": {"image_grid_thw": torch.ones(1, 3, dtype=torch.long)}}, *columns[1:]]
     with pytest.raises(ValueError, match="image_grid_thw: got grids without pixel_values"):
         GVELoss(embedder)(broken, labels)
 
 
 def test_settings_choose_the_loss_and_refuse_what_cannot_be(embedder, tmp_path):
-    args = GVETrainingArguments(str(tmp_path), cache_tokens=64, temperature=0.2, use_cpu=True)
+    args = GVETrainingArguments(str(tmp_path), temperature=0.2, use_cpu=True)
+    assert type(build_loss(embedder, args)) is GVELoss
+    args.cache_tokens = 64
     loss = build_loss(embedder, args)
     assert isinstance(loss, CachedGVELoss) and loss.get_config_dict()["cache_tokens"] == 64
-    assert type(build_loss(embedder, GVETrainingArguments(str(tmp_path), use_cpu=True))) is GVELoss
     args.deepspeed_plugin = object()
     with pytest.raises(ValueError, match="cache_tokens: got 64 with deepspeed"):
         args._validate()
@@ -186,3 +186,46 @@ def test_pieces_hold_every_distinct_row_once(embedder, prepare):
     for rows in passes.pieces:
         lengths = passes.batch.lengths[rows]
         assert len(rows) == 1 or len(rows) * lengths.max() <= 90
+
+
+LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=9)
+
+
+def allowed(piece, limit):
+    padded = len(piece) * max(piece)
+    return len(piece) == 1 or (padded <= limit and padded * (1 - MOST_PADDING) <= sum(piece))
+
+
+def cost(pieces, extra):
+    return sum(len(piece) * max(piece) + extra for piece in pieces)
+
+
+@given(LENGTHS, st.integers(1, 200), st.integers(0, 80))
+def test_no_partition_into_runs_is_cheaper(lengths, limit, extra):
+    got = chunk_rows(lengths, limit=limit, extra=extra)
+    assert sorted(np.concatenate(got).tolist()) == list(range(len(lengths)))
+    made = [[lengths[row] for row in piece] for piece in got]
+    assert all(allowed(piece, limit) for piece in made)
+    ordered = sorted(lengths)
+    best = np.inf
+    for count in range(len(ordered)):
+        for cuts in combinations(range(1, len(ordered)), count):
+            pieces = [ordered[start:end] for start, end in pairwise([0, *cuts, len(ordered)])]
+            if all(allowed(piece, limit) for piece in pieces):
+                best = min(best, cost(pieces, extra))
+    assert cost(made, extra) == best
+
+
+def test_a_large_batch_wastes_less_than_a_tenth():
+    lengths = np.random.default_rng(0).integers(20, 900, 512)
+    pieces = chunk_rows(lengths, limit=4096, extra=64)
+    padded = sum(len(piece) * lengths[piece].max() for piece in pieces)
+    assert 1 - lengths.sum() / padded < 0.1
+
+
+@given(st.lists(st.floats(0.1, 50), max_size=12), st.floats(1, 100))
+def test_media_keep_their_order_and_the_limit(costs, limit):
+    runs = chunk_media(costs, limit=limit)
+    assert [place for run in runs for place in run] == list(range(len(costs)))
+    assert all(len(run) == 1 or sum(costs[place] for place in run) <= limit + 1e-9 for run in runs)
+    assert chunk_media(costs, limit=float("inf")) == ([[*range(len(costs))]] if costs else [])

@@ -1,5 +1,3 @@
-"""Which targets become negatives: by hand, and against an oracle that looks at every pair."""
-
 import numpy as np
 import pytest
 from datasets import Dataset, Features, Value
@@ -14,19 +12,9 @@ LINEAGE = Features({**pair_features(), "lineage": {"origin": Value("string")}})
 
 
 def pair(number, target=None, query=None, *, stated=(), held=(), group="", origin=""):
-    return {
-        "id": f"r{number}",
-        "task": "t2t",
-        "kind": "made",
-        "instruction": "",
-        "query": media(text=query or f"q{number}"),
-        "target": media(text=target or f"t{number}"),
-        "negatives": [],
-        "group": group,
-        "query_facts": list(stated),
-        "target_facts": list(held),
-        "lineage": {"origin": origin},
-    }
+    row = {"id": f"r{number}", "task": "t2t", "kind": "made", "instruction": "", "negatives": [], "group": group}
+    row |= {"query": media(text=query or f"q{number}"), "target": media(text=target or f"t{number}")}
+    return row | {"query_facts": list(stated), "target_facts": list(held), "lineage": {"origin": origin}}
 
 
 def table_of(rows, **options):
@@ -44,8 +32,6 @@ def mine(table, targets, queries, count=1, **settings):
     return mine_rows(table, index, rows, lambda part: queries[part], count=count, settings=MiningSettings(**settings))
 
 
-# -- by hand: one query at the angle 0, targets at known angles ---------------------------------------------------------
-
 ANGLES = np.radians([20, 5, 25, 40, 60, 90])
 TARGETS = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1).astype(np.float32)
 FIRST = np.tile(np.array([[1, 0]], np.float32), (6, 1))
@@ -59,14 +45,10 @@ def test_a_ceiling_counts_down_from_a_positive_below_zero():
 
 def test_the_summary_counts_what_is_short():
     table = table_of([pair(number) for number in range(6)])
-    facts = mine(table, TARGETS, FIRST, 2, ceiling=None, max_rank=1).summary()
-    assert (facts["rows"], facts["mined"], facts["short"], facts["drawn"]) == (6, 6, 6, 0)
-    facts = mine(table, TARGETS, FIRST, 2, ceiling=None, max_rank=1, short="fill").summary()
-    assert (facts["mined"], facts["short"], facts["drawn"]) == (6, 6, 6)
-    assert facts["mean_positive"] == pytest.approx(np.cos(ANGLES).mean(), abs=1e-5)
-
-
-# -- what is never a negative -------------------------------------------------------------------------------------------
+    for short, drawn in (("keep", 0), ("fill", 6)):
+        facts = mine(table, TARGETS, FIRST, 2, ceiling=None, max_rank=1, short=short).summary()
+        assert [facts[name] for name in ("rows", "mined", "short", "drawn")] == [6, 6, 6, drawn]
+        assert facts["mean_positive"] == pytest.approx(np.cos(ANGLES).mean(), abs=1e-5)
 
 
 def test_true_targets_are_excluded():
@@ -84,9 +66,7 @@ def test_true_targets_are_excluded():
     assert table.excluded(0).tolist() == [0, 1, 3]
     assert table.excluded(3).tolist() == [0]
     assert table.excluded(5).tolist() == [4]
-
-
-def test_facts_of_a_repeated_target_add_up():
+    # facts of a repeated target add up
     table = table_of([pair(0, stated=[1, 2]), pair(1, target="x", held=[1]), pair(2, target="x", held=[2])])
     assert table.excluded(0).tolist() == [0, 1]
 
@@ -114,27 +94,30 @@ def test_the_digest_tells_data_apart():
         assert table_of(other).digest != table_of(rows).digest
 
 
-# -- against the oracle -------------------------------------------------------------------------------------------------
-
-
 def made_data(seed, rows=40, width=6):
     """Rows with repeated targets and queries, facts and groups, and vectors of both sides."""
     rng = np.random.default_rng(seed)
     made = [
-        pair(
-            number,
-            f"t{rng.integers(30)}",
-            f"q{rng.integers(35)}",
-            stated=rng.choice(4, rng.integers(3), replace=False).tolist(),
-            held=rng.choice(4, rng.integers(3), replace=False).tolist(),
-            group=rng.choice(["", "a", "b"]),
-        )
-        for number in range(rows)
+        pair(number, f"t{rng.integers(30)}", f"q{rng.integers(35)}", stated=few(rng), held=few(rng), group=group)
+        for number, group in enumerate(rng.choice(["", "a", "b"], rows).tolist())
     ]
-    return made, unit(rng.standard_normal((30, width))), unit(rng.standard_normal((rows, width)))
+    targets, queries = unit(rng.standard_normal((30, width))), unit(rng.standard_normal((rows, width)))
+    return made, targets, queries
 
 
-def slow_oracle(rows, text_vectors, queries, *, low, high, ceiling, margin, exclude, count):
+def few(rng):
+    return rng.choice(4, rng.integers(3), replace=False).tolist()
+
+
+@pytest.fixture
+def ready():
+    """A table of made data, with the vectors of its targets and of its queries."""
+    rows, texts, queries = made_data(seed=3)
+    table = table_of(rows)
+    return table, texts[[int(rows[place]["target"]["text"][1:]) for place in table.places]], queries
+
+
+def slow_oracle(rows, text_vectors, queries, *, min_rank, max_rank, ceiling, margin, exclude, count):
     """For each row the texts and ranks of its negatives, one pair after the other."""
     vectors = {f"t{number}": vector for number, vector in enumerate(text_vectors)}
     held, groups = {}, {}
@@ -159,8 +142,8 @@ def slow_oracle(rows, text_vectors, queries, *, low, high, ceiling, margin, excl
             np.inf if ceiling is None else positive - (1 - ceiling) * abs(positive),
             np.inf if margin is None else positive - margin,
         )
-        window = [(text, rank) for rank, text in enumerate(order, 1) if low <= rank <= high and score[text] <= limit]
-        out.append(window[:count])
+        ranked = [(text, rank) for rank, text in enumerate(order, 1) if score[text] <= limit]
+        out.append([(text, rank) for text, rank in ranked if min_rank <= rank <= max_rank][:count])
     return out
 
 
@@ -182,25 +165,20 @@ def test_against_the_oracle(index, low, high, ceiling, margin, exclude):
     table = table_of(rows, exclude=exclude)
     names = [rows[place]["target"]["text"] for place in table.places]
     targets = texts[[int(name[1:]) for name in names]]
-    settings = {"min_rank": low, "max_rank": high, "ceiling": ceiling, "margin": margin}
-    mined = mine(table, targets, queries, 4, exclude=exclude, index=index, **settings)
+    settings = {"min_rank": low, "max_rank": high, "ceiling": ceiling, "margin": margin, "exclude": exclude}
+    mined = mine(table, targets, queries, 4, index=index, **settings)
     got = [
         [(names[number], rank) for number, rank in zip(*pair, strict=True) if number >= 0]
         for pair in zip(mined.numbers, mined.ranks, strict=True)
     ]
-    assert got == slow_oracle(
-        rows, texts, queries, low=low, high=high, ceiling=ceiling, margin=margin, exclude=exclude, count=4
-    )
+    assert got == slow_oracle(rows, texts, queries, count=4, **settings)
 
 
-def test_a_random_sample_is_of_the_window_and_depends_on_its_row_alone():
-    rows, texts, queries = made_data(seed=3)
-    table = table_of(rows)
-    targets = texts[[int(rows[place]["target"]["text"][1:]) for place in table.places]]
-    settings = MiningSettings(min_rank=2, max_rank=12, ceiling=None, sample="random")
+def test_a_random_sample_is_of_the_window_and_depends_on_its_row_alone(ready):
+    table, targets, queries = ready
 
     def of(part, seed=0):
-        chosen = MiningSettings(**{**vars(settings), "seed": seed})
+        chosen = MiningSettings(min_rank=2, max_rank=12, ceiling=None, sample="random", seed=seed)
         return mine_rows(table, ExactIndex(targets), np.array(part), lambda p: queries[p], count=3, settings=chosen)
 
     whole = of(range(40))
@@ -211,39 +189,26 @@ def test_a_random_sample_is_of_the_window_and_depends_on_its_row_alone():
     assert not np.array_equal(of(range(40), seed=1).numbers, whole.numbers)
 
 
-def test_short_rows_are_filled_with_targets_that_may_be_negatives():
-    rows, texts, queries = made_data(seed=5)
-    table = table_of(rows)
-    targets = texts[[int(rows[place]["target"]["text"][1:]) for place in table.places]]
+def test_short_rows_are_filled_with_targets_that_may_be_negatives(ready):
+    table, targets, queries = ready
     mined = mine(table, targets, queries, 6, max_rank=2, ceiling=None, short="fill")
     assert (mined.numbers >= 0).all() and (mined.ranks[:, 2:] == 0).all()
-    for row in range(len(rows)):
-        assert len(set(mined.numbers[row])) == 6 and not np.isin(mined.numbers[row], table.excluded(row)).any()
+    for row, numbers in enumerate(mined.numbers):
+        assert len(set(numbers)) == 6 and not np.isin(numbers, table.excluded(row)).any()
     expected = np.einsum("nd,nkd->nk", queries, targets[mined.numbers])
     assert mined.scores == pytest.approx(expected, abs=1e-6)
 
 
-def test_the_blocks_do_not_matter(monkeypatch):
-    rows, texts, queries = made_data(seed=6)
-    table = table_of(rows)
-    targets = texts[[int(rows[place]["target"]["text"][1:]) for place in table.places]]
-    whole = mine(table, targets, queries, 3)
-    seen = []
+def test_the_blocks_do_not_matter(ready, monkeypatch):
+    table, targets, queries = ready
+    whole, seen = mine(table, targets, queries, 3), []
     monkeypatch.setattr("gve.trainers.mining.negatives.QUERY_BLOCK", 7)
-    parts = mine_rows(
-        table,
-        ExactIndex(targets, cells=50),
-        np.arange(40),
-        lambda part: seen.append(len(part)) or queries[part],
-        count=3,
-        settings=MiningSettings(),
-    )
+    encode = lambda part: seen.append(len(part)) or queries[part]  # noqa: E731
+    index = ExactIndex(targets, cells=50)
+    parts = mine_rows(table, index, np.arange(40), encode, count=3, settings=MiningSettings())
     assert seen == [7] * 5 + [5]
     for name in vars(whole):
         assert np.array_equal(getattr(parts, name), getattr(whole, name), equal_nan=True)
-
-
-# -- bad input ----------------------------------------------------------------------------------------------------------
 
 
 def test_settings_out_of_range_are_refused():
@@ -262,27 +227,18 @@ def test_settings_out_of_range_are_refused():
             MiningSettings(**settings)
 
 
-def test_more_negatives_than_targets_are_refused():
+def test_rows_and_probers_that_cannot_serve_are_named(tmp_path):
     table = table_of([pair(number) for number in range(6)])
     with pytest.raises(ValueError, match="got 6 for t2t, whose corpus holds 6 distinct targets; 1 to 5 are accepted"):
         mine(table, TARGETS, FIRST, 6)
+    with pytest.raises(ValueError, match=r"prober: got queries of shape \(6, 3\) for targets of width 2"):
+        mine(table, TARGETS, np.ones((6, 3), np.float32))
     twins = table_of([pair(0, query="q"), pair(1, query="q"), pair(2)])
     with pytest.raises(ValueError, match="row 'r0' of t2t has 1 targets left that may be its negatives, 2 are needed"):
         mine(twins, TARGETS[:3], FIRST[:3], 2, short="fill")
-
-
-def test_a_prober_of_another_width_is_refused():
-    table = table_of([pair(number) for number in range(6)])
-    with pytest.raises(ValueError, match=r"prober: got queries of shape \(6, 3\) for targets of width 2"):
-        mine(table, TARGETS, np.ones((6, 3), np.float32))
-
-
-def test_rows_that_cannot_be_read_are_named(tmp_path):
     lost = pair(1)
-    lost["target"] = {"text": None, "image": None, "video": {"bytes": None, "path": str(tmp_path / "gone.mp4")}}
-    with pytest.raises(
-        ValueError, match=r"video: got '.*gone\.mp4' for the target of row 'r1' of t2t, which is not a file"
-    ):
+    lost["target"] |= {"text": None, "video": {"bytes": None, "path": str(tmp_path / "gone.mp4")}}
+    with pytest.raises(ValueError, match=r"video: got '.*gone\.mp4' for the target of row 'r1' of t2t.* not a file"):
         table_of([pair(0), lost])
     with pytest.raises(ValueError, match="id: got 'r0' twice in t2t"):
         table_of([pair(0), pair(0)])

@@ -14,7 +14,6 @@ from training_runs import Run, launch
 from gve.trainers import GVETrainer
 from gve.trainers.collator import PairCollator
 from gve.trainers.mining.mined import HEADER
-from gve.trainers.planning.row_costs import make_planner, measure_columns
 
 REMINE = {"remine_every_epoch": True, "mine_ceiling": None, "num_negatives": {"t2v": 2}}
 
@@ -37,50 +36,18 @@ def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(Path(folder).rglob("*.*"))}
 
 
-class Fixed:
-    """A prober that ranks targets by their places: the first ones are near to every query."""
-
-    def __init__(self, targets):
-        self.places = {bytes(target["video"]["bytes"]): place for place, target in enumerate(targets)}
-
-    def encode_query(self, inputs, **kwargs):
-        return np.tile(np.array([[1.0, 0.0]], np.float32), (len(inputs), 1))
-
-    def encode_document(self, inputs, **kwargs):
-        if not all(isinstance(item, dict) and set(item) == {"video"} for item in inputs):
-            return self.encode_query(inputs)
-        angles = [0.05 * (1 + self.places[item["video"].getvalue()]) for item in inputs]
-        return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-
-
-def test_the_first_epoch_asks_the_given_prober(tmp_path, load, tasks):
-    prober = Fixed(tasks["t2v"]["target"])
-    args = arguments(tmp_path, num_train_epochs=2, **REMINE, probe_pairs=4)
-    GVETrainer(load(), args, tasks, prober=prober).train()
-    by_epoch = headers(tmp_path)
-    assert by_epoch[0]["prober"]["name"] == "Fixed" and by_epoch[1]["prober"]["name"] == "live weights"
-    first = tmp_path / "mined" / f"mined-{by_epoch[0]['version']}" / "t2v.parquet"
-    last = pq.read_table(first).to_pylist()[-1]
-    assert last["negatives"] == ["t2v-0", "t2v-1"] and last["ranks"] == [1, 2]
-
-
 @pytest.mark.parametrize("workers", [0, 1])
 def test_workers_turn_to_the_new_version_with_the_first_batch(tmp_path, load, tasks, workers):
     """Whatever a batch of epoch t holds as negatives, the version of epoch t names it."""
-    seen = []
+    seen, places = [], {row["video"]["bytes"]: number for number, row in enumerate(tasks["t2v"]["target"])}
 
     class Spying(PairCollator):
         def __call__(self, rows):
             batch = super().__call__(rows)
             if rows[0]["task"] == "t2v":
-                names = [[target_id(negative) for negative in row["negatives"]] for row in rows]
+                names = [[places[negative["video"]["bytes"]] for negative in row["negatives"]] for row in rows]
                 batch["query_negative_places"] = torch.tensor(names)
             return batch
-
-    places = {row["video"]["bytes"]: number for number, row in enumerate(tasks["t2v"]["target"])}
-
-    def target_id(negative):
-        return places[negative["video"]["bytes"]]
 
     class Reading(GVETrainer):
         def compute_loss(self, model, inputs, *args, **kwargs):
@@ -92,8 +59,7 @@ def test_workers_turn_to_the_new_version_with_the_first_batch(tmp_path, load, ta
     model = load()
     changes = {"dataloader_num_workers": workers, "dataloader_persistent_workers": bool(workers)}
     args = arguments(tmp_path, num_train_epochs=3, schedule="uniform", learning_rate=0.02, **REMINE, **changes)
-    collator = Spying(model.processor, num_negatives=args.num_negatives)
-    trainer = Reading(model, args, tasks, data_collator=collator)
+    trainer = Reading(model, args, tasks, data_collator=Spying(model.processor, num_negatives=args.num_negatives))
     trainer.train()
     made, tables = headers(tmp_path), {}
     for epoch, header in made.items():
@@ -112,12 +78,16 @@ def test_workers_turn_to_the_new_version_with_the_first_batch(tmp_path, load, ta
 
 
 def test_a_run_stopped_in_mid_epoch_goes_on_with_its_version(tmp_path, load, tasks):
-    whole = GVETrainer(load(), arguments(tmp_path / "whole", num_train_epochs=2, **REMINE), tasks)
+    def trainer(name, *callbacks):
+        args = arguments(tmp_path / name, num_train_epochs=2, **REMINE)
+        return GVETrainer(load(), args, tasks, prober=load(), callbacks=list(callbacks))
+
+    whole, second = trainer("whole"), trainer("parts")
     whole.train()
-    args = arguments(tmp_path / "parts", num_train_epochs=2, **REMINE)
-    GVETrainer(load(), args, tasks, callbacks=[StopAt(6)]).train()
+    names = {epoch: header["prober"]["name"] for epoch, header in headers(tmp_path / "whole").items()}
+    assert names == {0: "SentenceTransformer", 1: "live weights"}  # the given one first
+    trainer("parts", StopAt(6)).train()
     made = contents(tmp_path / "parts" / "mined")
-    second = GVETrainer(load(), args, tasks)
     second.train(resume_from_checkpoint=True)
     assert_same(second, whole)
     assert contents(tmp_path / "parts" / "mined") == contents(tmp_path / "whole" / "mined")
@@ -130,27 +100,17 @@ def test_a_run_stopped_in_mid_epoch_goes_on_with_its_version(tmp_path, load, tas
         second.train(resume_from_checkpoint=True)
 
 
-def test_two_processes_mine_what_one_does(tmp_path_factory, embedder_folder, tasks):
-    base = tmp_path_factory.mktemp("runs")
-    tasks.save_to_disk(base / "tasks")
+def test_two_processes_mine_what_one_does(tmp_path, embedder_folder, tasks):
+    tasks.save_to_disk(tmp_path / "tasks")
     settings = {**REMINE, "num_train_epochs": 1, "task_batch_sizes": dict.fromkeys(tasks, 2), "steps_per_epoch": 2}
-    make = (str(embedder_folder), str(base / "tasks"))
-    launch(Run(*make, str(base / "one"), settings=settings))
-    two = launch(Run(*make, str(base / "two"), settings=settings), world_size=2)
-    assert two[0]["losses"] and len(versions(base / "two")) == 1
-    one, other = (
-        pq.read_table(base / name / "mined" / versions(base / name)[0] / "t2v.parquet").to_pylist()
-        for name in ("one", "two")
-    )
+    mined = []
+    for world_size in (1, 2):
+        folder = tmp_path / f"run-{world_size}"
+        run = Run(str(embedder_folder), str(tmp_path / "tasks"), str(folder), settings=settings)
+        assert launch(run, world_size=world_size)[0]["losses"]
+        (version,) = versions(folder)
+        mined.append(pq.read_table(folder / "mined" / version / "t2v.parquet").to_pylist())
+    one, other = mined
     assert [row["negatives"] for row in one] == [row["negatives"] for row in other]
-    assert np.concatenate([row["scores"] for row in one]) == pytest.approx(
-        np.concatenate([row["scores"] for row in other]), abs=1e-5
-    )
-
-
-def test_a_dry_run_counts_negatives_that_are_yet_to_be_mined(tasks):
-    bare = tasks["t2t"]
-    with pytest.raises(ValueError, match="num_negatives: got 2 for t2t, whose sampled rows have 0"):
-        measure_columns(bare, 2, make_planner(None))
-    query, target, *negatives = measure_columns(bare, 2, make_planner(None), mined=True)
-    assert negatives == [target, target] and query is not target
+    scores = [np.concatenate([row["scores"] for row in rows]) for rows in mined]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-5)

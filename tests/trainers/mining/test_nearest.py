@@ -1,5 +1,3 @@
-"""Nearest targets against a sort of all exact scores; exact search and faiss agree to the last bit."""
-
 import sys
 
 import numpy as np
@@ -74,13 +72,23 @@ def test_more_is_asked_for_where_rounding_leaves_it_open(monkeypatch):
     assert np.array_equal(found[1], slow_oracle(queries, targets, excluded, DEPTH)[1])
 
 
-def test_scores_held_at_once_are_bounded(monkeypatch):
+def test_scores_held_at_once_are_bounded_and_of_full_precision_and_the_setting_stays(monkeypatch):
     queries, targets = make("random", queries=8, targets=4000)
-    sizes = []
-    matmul = torch.Tensor.__matmul__
-    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: (sizes.append(len(a) * b.shape[1]), matmul(a, b))[1])
-    nearest(ExactIndex(targets, cells=1000), queries, [np.empty(0, np.int64)] * 8, DEPTH)
-    assert max(sizes) <= 1000 and sum(sizes) >= 8 * 4000
+    seen, setting, matmul = [], torch.backends.cuda.matmul, torch.Tensor.__matmul__
+
+    def watched(a, b):
+        seen.append((len(a) * b.shape[1], setting.fp32_precision))
+        return matmul(a, b)
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", watched)
+    before, setting.fp32_precision = setting.fp32_precision, "tf32"
+    try:
+        nearest(ExactIndex(targets, cells=1000), queries, [np.empty(0, np.int64)] * 8, DEPTH)
+        assert setting.fp32_precision == "tf32"
+    finally:
+        setting.fp32_precision = before
+    sizes, precisions = zip(*seen, strict=True)
+    assert max(sizes) <= 1000 and sum(sizes) >= 8 * 4000 and set(precisions) == {"ieee"}
 
 
 def test_faiss_cells_pass_over_few_and_never_give_what_is_excluded():
@@ -105,19 +113,3 @@ def test_an_unknown_index_is_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(ImportError, match=r"pip install 'gve\[faiss\]'"):
         make_index("faiss", np.ones((1, 1), np.float32))
-
-
-def test_the_product_is_of_full_precision_and_the_setting_stays(monkeypatch):
-    queries, targets = make("random")
-    seen, setting = [], torch.backends.cuda.matmul
-    before = setting.fp32_precision
-    matmul = torch.Tensor.__matmul__
-    monkeypatch.setattr(
-        torch.Tensor, "__matmul__", lambda a, b: (seen.append(setting.fp32_precision), matmul(a, b))[1]
-    )
-    try:
-        setting.fp32_precision = "tf32"
-        ExactIndex(targets).top(queries, [np.empty(0, np.int64)] * len(queries), 3)
-        assert seen == ["ieee"] and setting.fp32_precision == "tf32"
-    finally:
-        setting.fp32_precision = before

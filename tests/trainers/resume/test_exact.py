@@ -1,5 +1,7 @@
 """A run killed at any moment and started again is the run that was never killed: same batches, same loss, same bits."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from training_runs import Run, launch
@@ -19,24 +21,22 @@ def run(tmp_path_factory, embedder_folder, tasks):
 
 
 def assert_same_run(got, expected):
-    assert got["losses"] == expected["losses"]
-    assert got["history"] == expected["history"]
+    assert (got["losses"], got["history"]) == (expected["losses"], expected["history"])
     assert got["batches"] == expected["batches"][-len(got["batches"]) :]
     assert got["weights"].keys() == expected["weights"].keys()
-    different = [name for name, value in expected["weights"].items() if not torch.equal(got["weights"][name], value)]
-    assert not different
+    assert not [name for name, value in expected["weights"].items() if not torch.equal(got["weights"][name], value)]
 
 
 def checkpoints(folder):
     return sorted(path.name for path in folder.glob("*") if path.is_dir())
 
 
-def test_full_tuning_killed_three_times(run, tmp_path):
+def test_full_tuning_killed_three_times(run):
     settings = {"gradient_accumulation_steps": 2, "save_total_limit": 1}
     (whole,) = launch(run("whole", settings=settings))
     assert len(whole["losses"]) == 8
     killed = run("killed", settings=settings, kill=("save", 6))
-    folder = tmp_path.__class__(killed.folder)
+    folder = Path(killed.folder)
     assert launch(killed) is None
     assert checkpoints(folder) == ["checkpoint-3", STAGE]  # the half one is nowhere a resume looks
     assert (folder / STAGE / "checkpoint-6" / "model.safetensors").is_file()
@@ -48,18 +48,11 @@ def test_full_tuning_killed_three_times(run, tmp_path):
     assert_same_run(resumed, whole)
 
 
-@pytest.mark.parametrize(
-    ("name", "changes"),
-    [
-        ("adapter", {"adapter": True}),
-        ("cached", {"settings": {"cache_tokens": 64}}),
-        ("adapter-cached", {"adapter": True, "settings": {"cache_tokens": 64}}),
-    ],
-)
-def test_others_killed_in_a_save(run, name, changes):
-    (whole,) = launch(run(f"{name}-whole", **changes))
-    assert launch(run(name, **changes, kill=("save", 6))) is None
-    (resumed,) = launch(run(name, **changes, resume=True))
+def test_adapters_with_cached_gradients_killed_in_a_save(run):
+    changes = {"adapter": True, "settings": {"cache_tokens": 64}}
+    (whole,) = launch(run("adapter-whole", **changes))
+    assert launch(run("adapter", **changes, kill=("save", 6))) is None
+    (resumed,) = launch(run("adapter", **changes, resume=True))
     assert len(resumed["batches"]) == 5
     assert_same_run(resumed, whole)
 

@@ -39,35 +39,24 @@ def test_gaps_are_found_without_reading_the_media(broken, monkeypatch):
     assert find_gaps(broken["t2v"], "t2v") == gaps
     assert find_gaps(broken["t2v"], "t2v", negatives=1) == gaps | {3: "the video of a hard negative"}
     assert 5 in find_gaps(broken["t2v"], "ti2v-spatial")  # which needs an image too
-
-
-def test_only_asked_for_negatives_count(tasks):
-    made = tasks["t2v"].to_list()
+    made = broken["t2v"].to_list()[5:]
     made[2]["negatives"].append(media())
     rows = Dataset.from_list(made, features=pair_features())
-    assert find_gaps(rows, "t2v", negatives=1) == {}
+    assert find_gaps(rows, "t2v", negatives=1) == {}  # only negatives that are asked for count
     assert find_gaps(rows, "t2v", negatives=2) == {2: "the video of a hard negative"}
 
 
-def test_missing_media_are_named(tmp_path, embedder, broken):
+def test_missing_media_are_named_or_skipped_counted_and_logged(tmp_path, embedder, broken, caplog):
     with pytest.raises(ValueError, match="3 of 12 rows of t2v lack media: 't2v-0' without its query text, 't2v-1'"):
         GVETrainer(embedder, arguments(tmp_path), broken)
-
-
-def test_skipped_rows_are_counted_and_logged(tmp_path, embedder, broken, caplog):
     args = arguments(tmp_path, on_missing="skip", num_negatives=1, save_strategy="no")
     trainer = GVETrainer(embedder, args, broken)
     assert len(trainer.train_dataset["t2v"]) == 8
     assert "on_missing: 4 of 12 rows of t2v lack media" in caplog.text
     trainer.train()
-    first = next(entry for entry in trainer.state.log_history if "sigma" in entry)
-    assert first["skipped/t2v"] == 4
-
-
-def test_a_task_without_a_whole_row_is_refused(broken):
-    nothing = {"t2v": broken["t2v"].select([0, 1])}
+    assert next(entry for entry in trainer.state.log_history if "sigma" in entry)["skipped/t2v"] == 4
     with pytest.raises(ValueError, match="2 of 2 rows of t2v lack media"):
-        complete_rows(nothing, on_missing="skip", negatives_of=lambda task: 0)
+        complete_rows({"t2v": broken["t2v"].select([0, 1])}, on_missing="skip", negatives_of=lambda task: 0)
 
 
 def test_an_unreadable_file_is_told_with_its_batch(embedder, tasks):

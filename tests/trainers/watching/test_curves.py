@@ -1,5 +1,3 @@
-"""Pictures of a run: which are drawn from what, and what is refused."""
-
 import json
 
 import pytest
@@ -12,21 +10,18 @@ from gve.trainers.watching.curves import draw_run, find_state, read_history, ser
 def entries():
     history = []
     for epoch in range(3):
-        epoch_entry = {"sigma": 0.1 + 0.45 * epoch, "step": 10 * epoch, "epoch": float(epoch)}
+        probed = {"sigma": 0.1 + 0.45 * epoch, "step": 10 * epoch, "epoch": float(epoch)}
         for task, chance in (("t2v", 0.7 - 0.1 * epoch), ("i2v", 0.3 + 0.1 * epoch)):
-            epoch_entry[f"P/{task}"] = chance
+            probed[f"P/{task}"] = chance
             if epoch:
-                epoch_entry |= {f"R/{task}": 0.5, f"R_centred/{task}": 0.1 * epoch, f"accuracy/{task}": 0.2 * epoch}
-        history.append(epoch_entry)
+                probed |= {f"R/{task}": 0.5, f"R_centred/{task}": 0.1 * epoch, f"accuracy/{task}": 0.2 * epoch}
+        history.append(probed)
         for step in range(5):
-            task = ("t2v", "i2v")[step % 2]
-            scores = {"score_mean": 0.3, "score_positive": 0.5, "score_gap": -0.1}
-            history.append(
-                {"step": 10 * epoch + step + 1, "epoch": epoch + step / 5, "loss": 3 - 0.1 * step, "grad_norm": 1.0}
-                | {"tokens_per_second": 900.0, "padding_waste": 0.1, "data_wait_share": 0.2, f"batches/{task}": 1}
-                | scores
-                | {f"{name}/{task}": value for name, value in (scores | {"loss": 3 - 0.1 * step}).items()}
-            )
+            task, scores = ("t2v", "i2v")[step % 2], {"score_mean": 0.3, "score_positive": 0.5, "score_gap": -0.1}
+            scores["loss"] = 3 - 0.1 * step
+            entry = {"step": 10 * epoch + step + 1, "epoch": epoch + step / 5, "grad_norm": 1.0, f"batches/{task}": 1}
+            entry |= {"tokens_per_second": 900.0, "padding_waste": 0.1, "data_wait_share": 0.2}
+            history.append(entry | scores | {f"{name}/{task}": value for name, value in scores.items()})
         history.append({"step": 10 * epoch + 5, "eval_mean": 0.2 * epoch, "eval_msrvtt": 0.1, "eval_runtime": 3.0})
     return history
 
@@ -55,13 +50,8 @@ def test_every_picture_is_drawn_once(tmp_path, capsys):
 
 
 def test_what_was_not_logged_is_not_drawn(tmp_path):
-    history = [
-        {key: value for key, value in entry.items() if "/" not in key and "eval" not in key} for entry in entries()
-    ]
-    out = tmp_path / "out"
-    drawn = draw_run(write_state(tmp_path / "run", history), out)
-    assert [path.name for path in drawn] == ["pace.png"]
-    assert drawn[0].parent == out
+    logged = [{k: v for k, v in entry.items() if "/" not in k and "eval" not in k} for entry in entries()]
+    assert draw_run(write_state(tmp_path / "run", logged), tmp_path / "out") == [tmp_path / "out" / "pace.png"]
 
 
 def test_an_unfinished_run_is_read_from_its_last_checkpoint(tmp_path):
@@ -74,11 +64,7 @@ def test_what_is_no_run_is_refused(tmp_path, capsys):
     assert gve(["curves", str(tmp_path)]) == 2
     assert "holds no trainer_state.json" in capsys.readouterr().err
     path = tmp_path / "other.json"
-    for text, message in (
-        ("[]", "is not a trainer_state.json"),
-        ("{", "is not"),
-        ('{"log_history": []}', "has an empty log"),
-    ):
+    for text, message in (("[]", "is not a trainer_state"), ("{", "is not"), ('{"log_history": []}', "an empty log")):
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
             read_history(path)

@@ -1,5 +1,3 @@
-"""Planted runs: each sign is told once, and a healthy run is left in peace."""
-
 import logging
 import math
 from types import SimpleNamespace
@@ -25,34 +23,22 @@ def play(args, entries, *, epoch=0.0, rows=None):
     return callback.warned
 
 
-def healthy(step):
-    return {
-        "loss": 3.5 - 0.2 * step,
-        "loss/t2v": 3.5 - 0.2 * step,
-        "loss/i2v": 2.0,
-        "score_mean": 0.3,
-        "grad_norm": 1.0 + 0.5 * (step % 3),
-    }
-
-
 def test_a_healthy_run_is_left_in_peace(args):
     probe = {"R/t2v": 0.5, "R_centred/t2v": 0.3, "accuracy/t2v": 0.4, "R/v2v": 0.97, "R_centred/v2v": 0.2}
-    entries = [healthy(step) for step in range(14)] + [probe | {"accuracy/v2v": 0.5}]
-    assert play(args, entries, epoch=3.0) == {}
+    entries = [
+        {"loss/t2v": 3.5 - 0.2 * step, "loss/i2v": 2.0, "score_mean": 0.3, "grad_norm": 1.0 + 0.5 * (step % 3)}
+        for step in range(14)
+    ]
+    assert play(args, [*entries, probe | {"accuracy/v2v": 0.5}], epoch=3.0) == {}
 
 
-def test_a_constant_loss_at_log_b_is_told_once(args, caplog):
-    with caplog.at_level(logging.WARNING):
-        told = play(args, [{"loss/t2v": chance_loss(args, "t2v") + 0.01 * (step % 2)} for step in range(3 * WINDOW)])
-    assert list(told) == ["constant loss"]
-    assert "the loss of t2v stays at 3.8" in told["constant loss"]
-    assert "learning rate" in told["constant loss"]
-    assert len(caplog.records) == 1
-    assert f"step {WINDOW}:" in caplog.text
-
-
-def test_a_constant_loss_elsewhere_is_fine(args):
+def test_a_constant_loss_at_log_b_is_told_once_and_elsewhere_is_fine(args, caplog):
     chance = chance_loss(args, "t2v")
+    with caplog.at_level(logging.WARNING):
+        told = play(args, [{"loss/t2v": chance + 0.01 * (step % 2)} for step in range(3 * WINDOW)])
+    assert list(told) == ["constant loss"]
+    assert "the loss of t2v stays at 3.8" in told["constant loss"] and "learning rate" in told["constant loss"]
+    assert len(caplog.records) == 1 and f"step {WINDOW}:" in caplog.text
     assert play(args, [{"loss/t2v": 0.7}] * 3 * WINDOW) == {}
     assert play(args, [{"loss/t2v": chance * (1 - 0.01 * step)} for step in range(WINDOW)]) == {}
     args.warmup_steps = 100
@@ -65,20 +51,17 @@ def test_the_level_of_chance_is_equation_1_with_equal_cosines(args):
     assert chance_accuracy(64) == pytest.approx(1 / 64 + 2 * math.sqrt(63) / 64 / 8)
 
 
-def test_collapsed_embeddings_are_told(args):
-    assert list(play(args, [{"score_mean": 0.97}] * WINDOW)) == ["collapsed embeddings"]
-    assert play(args, [{"score_mean": 0.97}] * (WINDOW - 1) + [{"score_mean": 0.5}]) == {}
-
-
-def test_gradients_that_vanish_or_explode_are_reported(args):
-    for norms, signs in (
-        ([0.0] * 3, ["no gradient"]),
-        ([1.0, 2.0] * WINDOW + [500.0], ["exploding gradient"]),
-        ([1.0, math.nan], ["exploding gradient"]),
-        ([math.inf], ["exploding gradient"]),
-        ([0.01, 5.0, 0.0, 0.0, 1.0], []),  # a warm-up is no explosion
+def test_scores_and_gradients_that_collapse_vanish_or_explode_are_reported(args):
+    for name, values, signs in (
+        ("score_mean", [0.97] * WINDOW, ["collapsed embeddings"]),
+        ("score_mean", [0.97] * (WINDOW - 1) + [0.5], []),
+        ("grad_norm", [0.0] * 3, ["no gradient"]),
+        ("grad_norm", [1.0, 2.0] * WINDOW + [500.0], ["exploding gradient"]),
+        ("grad_norm", [1.0, math.nan], ["exploding gradient"]),
+        ("grad_norm", [math.inf], ["exploding gradient"]),
+        ("grad_norm", [0.01, 5.0, 0.0, 0.0, 1.0], []),  # a warm-up is no explosion
     ):
-        assert list(play(args, [{"grad_norm": norm} for norm in norms])) == signs
+        assert list(play(args, [{name: value} for value in values])) == signs
 
 
 def test_a_probe_at_chance_is_told_after_some_epochs(args):
@@ -94,10 +77,9 @@ def test_a_probe_at_chance_is_told_after_some_epochs(args):
 
 
 def test_r_near_one_everywhere_is_told(args):
-    alike = {
-        name: value for task in ("t2v", "i2v") for name, value in ((f"R/{task}", 0.97), (f"R_centred/{task}", 0.0))
-    }
-    logs = alike | {"accuracy/t2v": 0.5, "accuracy/i2v": 0.5}
+    logs = {}
+    for task in ("t2v", "i2v"):
+        logs |= {f"R/{task}": 0.97, f"R_centred/{task}": 0.0, f"accuracy/{task}": 0.5}
     assert list(play(args, [logs])) == ["collapsed probe"]
     assert play(args, [logs | {"R_centred/i2v": 0.3}]) == {}
 
