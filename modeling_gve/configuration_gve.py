@@ -33,6 +33,8 @@ class GVEConfig(Qwen2_5_VLConfig):
         truncate_dim: Dimensions kept before normalising; None keeps all.
         stock_vision: Whether the vision tower computes exactly as transformers does, to the bit, instead of in fewer
             and larger products.
+        batch_invariant: Whether attention on a CUDA device sums each row in one order, whatever else is in the batch;
+            somewhat slower for few rows.
     """
 
     model_type = "gve"
@@ -45,6 +47,7 @@ class GVEConfig(Qwen2_5_VLConfig):
     normalize: bool = True
     truncate_dim: int | None = None
     stock_vision: bool = False
+    batch_invariant: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Take the fields over; a Qwen2.5-VL checkpoint's own model type is not kept, so that it saves as a GVE."""

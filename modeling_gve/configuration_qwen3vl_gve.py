@@ -26,6 +26,7 @@ class GVEQwen3VLConfig(Qwen3VLConfig):
     normalize: bool = True
     truncate_dim: int | None = None
     stock_vision: bool = False
+    batch_invariant: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Take the fields over; a Qwen3-VL checkpoint's own model type is not kept, so that it saves as a GVE."""

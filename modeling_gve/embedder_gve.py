@@ -15,7 +15,17 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import is_flash_attention_requested
 
 from .configuration_gve import check_dim
-from .packing_gve import group_by_length, join_parts, overhead, pack_batch, spans, split_batch, unpack_hidden
+from .packing_gve import (
+    ATTENTION,
+    group_by_length,
+    join_parts,
+    overhead,
+    pack_batch,
+    runs_varlen,
+    spans,
+    split_batch,
+    unpack_hidden,
+)
 from .sentence_gve import write_sentence_files
 from .vision_gve import VisionFeaturesMixin
 
@@ -80,6 +90,18 @@ class EmbedderMixin(VisionFeaturesMixin):
         if kwargs.get("is_main_process", True):
             write_sentence_files(save_directory, truncate_dim=self.config.truncate_dim)
 
+    def compile_layers(self, **options: Any) -> None:
+        """Compile each layer of both parts at its first call, with shapes that may change from batch to batch.
+
+        Layers share their compiled code, so it takes seconds rather than the minutes of a whole model, and a new shape
+        compiles nothing anew.
+
+        Args:
+            **options: For `torch.compile`, such as `backend`.
+        """
+        for layer in (*self.visual.blocks, *self.language_model.layers):
+            layer.compile(dynamic=True, **options)
+
     def token_types(self, input_ids: torch.Tensor) -> torch.Tensor:
         """(B, T) type of each token: 0 text, 1 image, 2 video."""
         return (input_ids == self.config.image_token_id).int() + 2 * (input_ids == self.config.video_token_id).int()
@@ -94,7 +116,7 @@ class EmbedderMixin(VisionFeaturesMixin):
         return self.get_rope_index(**{name: inputs[name] for name in names})[0]
 
     def _backbone(self, inputs: dict[str, Any]) -> Any:
-        given = self.backbone_inputs(self.with_features(inputs))
+        given = self.attention_options() | self.backbone_inputs(self.with_features(inputs))
         return super().forward(use_cache=False, return_dict=True, **given)
 
     def _has_padding_to_spare(self, inputs: dict[str, Any]) -> bool:
@@ -112,8 +134,21 @@ class EmbedderMixin(VisionFeaturesMixin):
             and all(value is None or value is False for value in others)
             and not any(c.output_hidden_states or c.output_attentions for c in (self.config, text))
             and not torch.compiler.is_compiling()
-            and not bool(mask.all())
+            and (self._packs_rows() or not bool(mask.all()))
         )
+
+    def _packs_rows(self) -> bool:
+        """Whether attention reads where rows start, so that a batch needs no padding.
+
+        Not in full precision on a device: there ours would wait for the rows' lengths in every layer.
+        """
+        text = self.config.get_text_config()
+        kinds = getattr(text, "layer_types", None) or ()  # Qwen3-VL's text model has none
+        if text._attn_implementation != ATTENTION or "sliding_attention" in kinds:
+            return is_flash_attention_requested(text)
+        casts = torch.is_autocast_enabled(self.device.type)
+        dtype = torch.get_autocast_dtype(self.device.type) if casts else self.dtype
+        return self.device.type == "cpu" or runs_varlen(self.device, dtype)
 
     def _must_stay_whole(self) -> bool:
         """Whether a batch must run as one.
@@ -129,7 +164,7 @@ class EmbedderMixin(VisionFeaturesMixin):
         if not self._has_padding_to_spare(inputs):
             return self._backbone(inputs)
         mask = inputs["attention_mask"]
-        if is_flash_attention_requested(self.config.get_text_config()):
+        if self._packs_rows():
             packed, place = pack_batch(inputs, self.positions(inputs))
             out = self._backbone(packed)
             out.last_hidden_state = unpack_hidden(out.last_hidden_state, place, mask.shape)
@@ -165,8 +200,8 @@ class EmbedderMixin(VisionFeaturesMixin):
     ) -> GVEModelOutput | tuple[torch.Tensor, ...]:
         """Embed a batch made by the processor.
 
-        In evaluation and without gradients, rows of very different lengths run as several batches of similar length;
-        under flash attention they run as one without padding. The embeddings are the same.
+        Rows run without padding, as one, under attention that reads where they start (`gve_varlen`, flash attention);
+        else, in evaluation and without gradients, as several batches of similar length. The embeddings are the same.
 
         Args:
             attention_mask: (B, T); the embedding is read at the last token it marks.
@@ -194,6 +229,13 @@ class EmbedderMixin(VisionFeaturesMixin):
         embeddings = self.embed(out.last_hidden_state, attention_mask, dim)
         result = GVEModelOutput(embeddings, out.last_hidden_state, out.hidden_states, out.attentions)
         return result.to_tuple() if return_dict is False else result
+
+
+def choose_attention(config: Any) -> None:
+    """Choose attention over packed rows where a device runs it, unless the caller chose."""
+    usable = torch.cuda.is_available() and runs_varlen(torch.device("cuda"), torch.bfloat16)
+    if usable and config._attn_implementation is None:
+        config._attn_implementation = ATTENTION
 
 
 def last_token_index(attention_mask: torch.Tensor) -> torch.Tensor:

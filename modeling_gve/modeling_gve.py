@@ -11,9 +11,9 @@ from transformers.conversion_mapping import register_checkpoint_conversion_mappi
 from transformers.core_model_loading import WeightRenaming
 
 from .configuration_gve import GVEConfig
-from .embedder_gve import EmbedderMixin
+from .embedder_gve import EmbedderMixin, choose_attention
 from .positions_gve import mrope_positions
-from .vision_gve import install, vision_tables
+from .vision_gve import install
 
 
 class GVEModel(EmbedderMixin, Qwen2_5_VLModel):
@@ -26,6 +26,7 @@ class GVEModel(EmbedderMixin, Qwen2_5_VLModel):
     config: GVEConfig
 
     def __init__(self, config: GVEConfig) -> None:
+        choose_attention(config)
         super().__init__(config)
         if not config.stock_vision:
             install(self.visual)
@@ -67,28 +68,16 @@ class GVEModel(EmbedderMixin, Qwen2_5_VLModel):
         device = input_ids.device
         return torch.from_numpy(positions).to(device), torch.from_numpy(deltas).unsqueeze(1).to(device)
 
-    def tower_tables(self, image_grid_thw: torch.Tensor | None, video_grid_thw: torch.Tensor | None) -> dict[str, Any]:
-        """For the faster vision tower, its index tables; see `VisionFeaturesMixin`."""
-        out: dict[str, Any] = {}
-        for name, grids in (("image", image_grid_thw), ("video", video_grid_thw)):
-            if grids is not None and not self.config.stock_vision:
-                tables = vision_tables(grids, self.config.vision_config)
-                out.update({f"{name}_{key}": value for key, value in tables.items()})
-        return out
-
     def positions(self, inputs: dict[str, Any]) -> torch.Tensor:
         """Positions on the three axes, videos on the clock of `second_per_grid_ts`; see `EmbedderMixin`."""
         names = ("input_ids", "mm_token_type_ids", "image_grid_thw", "video_grid_thw", "second_per_grid_ts")
         return self.get_rope_index(*(inputs[name] for name in names), attention_mask=inputs["attention_mask"])[0]
 
     def backbone_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Add the positions and, for the faster vision tower, its index tables; see `EmbedderMixin`."""
+        """Add the positions; see `EmbedderMixin`."""
         if inputs["position_ids"] is None and inputs["input_ids"] is not None and self.config.position_mode != "stock":
             inputs["position_ids"] = self.positions(inputs)
-        grids = (inputs["image_grid_thw"], inputs["video_grid_thw"])
-        pixels = (inputs["pixel_values"], inputs["pixel_values_videos"])
-        seen = (grid if patches is not None else None for grid, patches in zip(grids, pixels, strict=True))
-        return self.tower_tables(*seen) | inputs
+        return inputs
 
 
 # The published layouts are visual.* + model.* and model.visual.* + model.language_model.*; the first needs a renaming

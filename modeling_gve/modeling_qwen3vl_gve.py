@@ -1,6 +1,6 @@
 """GVEQwen3VLModel: Qwen3-VL without a language head, whose output is one unit vector a row.
 
-Shape legend: S patches of a batch, P values a patch, H width of the vision tower, V vision tokens, D width of the
+Shape legend: S patches of M images or videos, P values a patch, H width of the vision tower, V vision tokens, D width of the
 model, L layers of the tower whose features the language model takes too.
 """
 
@@ -12,16 +12,17 @@ from transformers import Qwen3VLModel
 from transformers.models.qwen3_vl.modeling_qwen3_vl import (
     BaseModelOutputWithDeepstackFeatures,
     Qwen3VLVisionAttention,
+    Qwen3VLVisionModel,
     Qwen3VLVisionPatchEmbed,
 )
 
 from .configuration_qwen3vl_gve import GVEQwen3VLConfig
-from .embedder_gve import EmbedderMixin
-from .vision_gve import GVEVisionAttention
+from .embedder_gve import EmbedderMixin, choose_attention
+from .vision_gve import GVEVisionAttention, attention_of, frame_lengths, row_tables
 
 
 class GVEQwen3VLVisionAttention(GVEVisionAttention, Qwen3VLVisionAttention):
-    """The vision attention with frames of one size as one batch; the two families' modules are alike."""
+    """The vision attention without the loop over frames; the two families' modules are alike."""
 
 
 class GVEQwen3VLPatchEmbed(Qwen3VLVisionPatchEmbed):
@@ -31,6 +32,16 @@ class GVEQwen3VLPatchEmbed(Qwen3VLVisionPatchEmbed):
         """(S, P) flat patches to (S, H)."""
         weight = self.proj.weight
         return nn.functional.linear(hidden_states.to(weight.dtype), weight.view(self.embed_dim, -1), self.proj.bias)
+
+
+class GVEQwen3VLVisionTower(Qwen3VLVisionModel):
+    """The stock tower with what attention needs made once a forward."""
+
+    def forward(self, hidden_states: torch.Tensor, grid_thw: torch.Tensor, **kwargs: Any) -> Any:
+        """(S, P) patches and (M, 3) grids of images and videos to what the stock tower gives."""
+        lengths = frame_lengths(grid_thw.tolist())
+        tables = row_tables(lengths, grid_thw.device, attention_of(self), windows=False)
+        return super().forward(hidden_states, grid_thw=grid_thw, **(tables | kwargs))
 
 
 class GVEQwen3VLModel(EmbedderMixin, Qwen3VLModel):
@@ -43,10 +54,12 @@ class GVEQwen3VLModel(EmbedderMixin, Qwen3VLModel):
     config: GVEQwen3VLConfig
 
     def __init__(self, config: GVEQwen3VLConfig) -> None:
+        choose_attention(config)
         super().__init__(config)
         if config.stock_vision:
             return
         # the classes add no state: parameters, hooks and names stay as they are, also on the meta device
+        self.visual.__class__ = GVEQwen3VLVisionTower
         self.visual.patch_embed.__class__ = GVEQwen3VLPatchEmbed
         for block in self.visual.blocks:
             block.attn.__class__ = GVEQwen3VLVisionAttention

@@ -1,17 +1,28 @@
 """Less padding: rows of like length in batches of their own, or all rows one after another in a single one.
 
 Shape legend: B rows of a batch, T tokens, b and t of a part of it, S attended tokens of all rows, D width,
-M images or videos, P patches.
+M images or videos, P patches. In attention a row may also be a window of the vision tower: R rows, S tokens of all of
+them, H heads, K heads of keys and values, E width of a head.
 
 A batch of short texts and long videos is mostly padding. Attention kernels that read where each row starts take all
 rows as one; for the others it is cheaper to run the rows in a few batches of like length.
 """
 
+import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # torch before 2.10
+    varlen_attn = None
 
 TOKEN_INPUTS = ("input_ids", "attention_mask", "mm_token_type_ids", "position_ids")
 MEDIA = (("image", 1, "pixel_values", "image_embeds"), ("video", 2, "pixel_values_videos", "video_embeds"))
@@ -20,6 +31,13 @@ MEDIA = (("image", 1, "pixel_values", "image_embeds"), ("video", 2, "pixel_value
 # on a CPU 26 to 88 by tests/bench/length_split.py; elsewhere an estimate, set so that only large gains are taken
 OVERHEAD_CPU, OVERHEAD = 64, 2048
 """Tokens whose work equals what a forward costs however short, on a CPU and elsewhere."""
+
+
+ATTENTION = "gve_varlen"
+"""Name of our attention implementation in transformers; with "flash" in it transformers would look for a kernel."""
+
+VARLEN = frozenset(() if varlen_attn is None else inspect.signature(varlen_attn).parameters)
+"""Arguments of the installed torch's attention over packed rows."""
 
 
 def overhead(device: torch.device) -> int:
@@ -149,25 +167,32 @@ def join_parts(
 
 
 def pack_batch(inputs: dict[str, Any], positions: torch.Tensor) -> tuple[dict[str, Any], torch.Tensor]:
-    """Pack all rows into one, for attention kernels that find each row's start in the positions.
+    """Pack all rows into one, for attention that reads where each row starts.
 
     Args:
         inputs: Arguments of the model's forward; patches or features, grids and seconds in the order of the rows.
         positions: (3, B, T).
 
     Returns:
-        The arguments, with (1, S) ids, (4, 1, S) positions, the first of which count 0, 1, 2 in each row, and no mask;
-        and (S,) places of the tokens in the flattened batch.
+        The arguments, with (1, S) ids, (3, 1, S) positions, no mask, and the rows' edges and longest length under
+        transformers' names; and (S,) places of the tokens in the flattened batch.
     """
     keep = inputs["attention_mask"].ne(0)
+    # the only wait for the device: all that depends on the lengths is made on the CPU
+    lengths = keep.sum(-1).cpu().numpy()
     place = keep.flatten().nonzero().squeeze(1)  # (S,)
-    count = keep.long().cumsum(-1) - 1
-    stacked = torch.cat([count[None], positions.to(count)])  # (4, B, T)
+    edges = torch.from_numpy(np.concatenate([[0], lengths.cumsum()]).astype(np.int32)).to(keep.device)
+    longest = int(lengths.max())
     packed = {
         "input_ids": inputs["input_ids"].flatten()[place][None],
         "mm_token_type_ids": inputs["mm_token_type_ids"].flatten()[place][None],
         "attention_mask": None,
-        "position_ids": stacked.flatten(1)[:, place].unsqueeze(1),  # (4, 1, S)
+        # three axes: with a fourth that counts tokens transformers would build an (S, S) mask
+        "position_ids": positions.flatten(1)[:, place].unsqueeze(1),  # (3, 1, S)
+        "cu_seq_lens_q": edges,
+        "cu_seq_lens_k": edges,
+        "max_length_q": longest,
+        "max_length_k": longest,
     }
     return inputs | packed, place
 
@@ -177,3 +202,140 @@ def unpack_hidden(hidden: torch.Tensor, place: torch.Tensor, shape: Sequence[int
     rows, tokens = shape
     flat = hidden.new_zeros(rows * tokens, hidden.shape[-1]).index_copy(0, place, hidden[0])  # (B * T, D)
     return flat.view(rows, tokens, -1)
+
+
+class LengthGroups(NamedTuple):
+    """Rows of one length next to one another, so that each length is one batched call of attention."""
+
+    order: torch.Tensor | None  # (S,) tokens in this order; None if all rows have one length
+    inverse: torch.Tensor | None  # (S,)
+    shapes: tuple[tuple[int, int], ...]  # (rows, length) of each group
+
+
+def length_groups(lengths: np.ndarray, device: torch.device) -> LengthGroups:
+    """Group packed rows of (R,) `lengths`."""
+    distinct = np.unique(lengths[lengths > 0])
+    shapes = tuple((int((lengths == length).sum()), int(length)) for length in distinct)
+    if len(distinct) <= 1:
+        return LengthGroups(None, None, shapes)
+    starts = lengths.cumsum() - lengths
+    order = np.concatenate([(starts[lengths == n][:, None] + np.arange(n)).ravel() for n in distinct])
+    inverse = np.empty_like(order)
+    inverse[order] = np.arange(len(order))
+    return LengthGroups(torch.from_numpy(order).to(device), torch.from_numpy(inverse).to(device), shapes)
+
+
+def runs_varlen(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether torch attends over packed rows in one call: on CUDA from Ampere on, in half precision."""
+    return (
+        {"scale", "window_size", "enable_gqa"} <= VARLEN
+        and device.type == "cuda"
+        and dtype in (torch.float16, torch.bfloat16)
+        and torch.cuda.get_device_capability(device)[0] >= 8
+    )
+
+
+def attend_varlen(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    edges: torch.Tensor,
+    longest: int,
+    *,
+    causal: bool,
+    scale: float | None = None,
+    num_splits: int | None = None,
+) -> torch.Tensor:
+    """(S, H, E) attention within each row, in one call; needs `runs_varlen`.
+
+    Args:
+        q: (S, H, E).
+        k: (S, K, E), as `v`.
+        edges: (R + 1,) int32, where the rows start and end.
+        num_splits: 1 keeps a row's sums in one order, whatever else is in the batch.
+    """
+    window = (-1, 0) if causal else (-1, -1)
+    options: dict[str, Any] = {} if num_splits is None else {"num_splits": num_splits}
+    # rotary embeddings may have left queries and keys in float32
+    q, k = q.to(v.dtype).contiguous(), k.to(v.dtype).contiguous()
+    gqa = q.shape[1] != k.shape[1]
+    return varlen_attn(
+        q,
+        k,
+        v.contiguous(),
+        edges,
+        edges,
+        longest,
+        longest,
+        scale=scale,
+        window_size=window,
+        enable_gqa=gqa,
+        **options,
+    )
+
+
+@torch.compiler.disable  # lengths and their number change with each batch
+def attend_groups(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    groups: LengthGroups,
+    *,
+    causal: bool,
+    scale: float | None = None,
+    dropout: float = 0.0,
+) -> torch.Tensor:
+    """The same by one batched call for each distinct length, on any device and in any precision."""
+    if groups.order is not None:
+        q, k, v = (x[groups.order] for x in (q, k, v))
+    out, start = [], 0
+    for rows, length in groups.shapes:
+        end = start + rows * length
+        parts = (x[start:end].view(rows, length, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))  # (rows, H, L, E)
+        part = F.scaled_dot_product_attention(
+            *parts, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+        )
+        out.append(part.transpose(1, 2).reshape(end - start, *q.shape[1:]))
+        start = end
+    joined = out[0] if len(out) == 1 else torch.cat(out)
+    return joined if groups.inverse is None else joined[groups.inverse]
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    cu_seq_lens_q: torch.Tensor | None = None,
+    max_length_q: int | None = None,
+    num_splits: int | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """`gve_varlen` for transformers: packed rows by their edges, any other batch by sdpa.
+
+    Args:
+        query: (1, H, S, E) of packed rows.
+        num_splits: As `attend_varlen`.
+
+    Returns:
+        (1, S, H, E) and None.
+    """
+    if cu_seq_lens_q is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    if not dropout and runs_varlen(v.device, v.dtype):
+        out = attend_varlen(q, k, v, cu_seq_lens_q, max_length_q, causal=True, scale=scaling, num_splits=num_splits)
+    else:
+        groups = length_groups(cu_seq_lens_q.diff().cpu().numpy(), v.device)
+        out = attend_groups(q, k, v, groups, causal=True, scale=scaling, dropout=dropout)
+    return out[None], None
+
+
+AttentionInterface.register(ATTENTION, packed_attention)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)

@@ -8,24 +8,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import Qwen2_5_VLModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from gve import embedder_gve
-from gve.packing_gve import group_by_length, owners, pack_batch, spans, split_batch, unpack_hidden
+from gve.packing_gve import attend_groups, group_by_length, length_groups, owners, spans, split_batch
 
 MODES = ("mrope", "stock", "sequential")
 
 
 @pytest.fixture(scope="module")
-def mixed(rows):
-    """Some of the rows: texts, an image, two videos, both, and nothing."""
-    return [rows[i] for i in (0, 1, 3, 4, 7, 11, 12)]
-
-
-@pytest.fixture(scope="module")
-def batch(processor, mixed):
-    return processor.prepare(mixed)
+def batch(processor, rows):
+    """Texts, an image, two videos, both, and nothing."""
+    return processor.prepare([rows[i] for i in (0, 1, 3, 4, 7, 11, 12)])
 
 
 def copy_of(model, mode="mrope", attention="sdpa"):
@@ -48,17 +44,14 @@ def whole(model, batch, monkeypatch):
 
 
 def turned(batch, sides):
-    """The rows rolled so that each is padded on its own side."""
+    """The rows padded on the left, on the right, or on either side in turn."""
     out = dict(batch)
     for key in ("input_ids", "attention_mask", "mm_token_type_ids"):
         out[key] = batch[key].clone()
-        for i, side in enumerate(sides):
-            if side == "right":
-                out[key][i] = batch[key][i].roll(int(batch["attention_mask"][i].sum()))
+        for i, mask in enumerate(batch["attention_mask"]):
+            if sides == "right" or (sides == "mixed" and not i % 2):
+                out[key][i] = batch[key][i].roll(int(mask.sum()))
     return out
-
-
-# -- grouping ---------------------------------------------------------------------------------------------------------
 
 
 def cheapest(lengths, extra):
@@ -81,12 +74,6 @@ def test_groups_are_a_partition_of_least_cost(lengths, extra):
     assert sum(len(rows) * max(lengths[i] for i in rows) + extra for rows in groups) == cheapest(lengths, extra)
 
 
-def test_rows_of_one_length_stay_together():
-    assert [rows.tolist() for rows in group_by_length(np.full(9, 40), 1)] == [list(range(9))]
-    assert [rows.tolist() for rows in group_by_length(np.array([400, 30, 31, 390]), 32)] == [[1, 2], [0, 3]]
-    assert len(group_by_length(np.array([400, 30, 31, 390]), 5000)) == 1
-
-
 def test_spans_of_every_padding():
     mask = np.array([[0, 0, 1, 1], [1, 1, 0, 0], [1, 1, 1, 1], [0, 1, 1, 0], [0, 0, 0, 0], [1, 0, 1, 0]], bool)
     first, end = spans(mask)
@@ -100,29 +87,6 @@ def test_owners_of_media():
             owners(np.array(counts), np.array(sizes), "video")
 
 
-# -- splitting --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("sides", ["left", "right", "mixed"])
-def test_parts_hold_what_the_processor_makes_of_their_rows(processor, mixed, batch, sides):
-    """Each part against the batch that the processor makes of the same rows alone."""
-    each = ["left" if sides == "left" or (sides == "mixed" and i % 2) else "right" for i in range(len(mixed))]
-    inputs = {**turned(batch, each), "position_ids": None, "more": False}
-    groups = group_by_length(batch["attention_mask"].sum(1).numpy(), 4)
-    assert 2 < len(groups) < len(mixed)
-    for group, (part, places, columns) in zip(groups, split_batch(inputs, groups, 2), strict=True):
-        alone = processor.prepare([mixed[i] for i in group])
-        expected = turned(alone, [each[i] for i in group])
-        assert places.tolist() == group.tolist() and columns.shape == alone["input_ids"].shape
-        assert part["more"] is False and part["position_ids"] is None
-        for key in ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw", "second_per_grid_ts"):
-            assert (part[key] is None) == (key not in alone)
-            assert key not in alone or torch.equal(part[key], alone[key])
-        for key in ("input_ids", "mm_token_type_ids"):
-            for i, mask in enumerate(part["attention_mask"].bool()):
-                assert torch.equal(part[key][i, mask], expected[key][i, expected["attention_mask"][i].bool()])
-
-
 def test_seconds_may_be_a_list(batch):
     inputs = {**batch, "position_ids": None, "second_per_grid_ts": batch["second_per_grid_ts"].tolist()}
     groups = group_by_length(batch["attention_mask"].sum(1).numpy(), 16)
@@ -134,21 +98,17 @@ def test_seconds_may_be_a_list(batch):
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("sides", ["left", "right", "mixed"])
 def test_split_equals_whole(model, batch, mode, attention, sides, monkeypatch):
-    other = copy_of(model, mode, attention)
-    count = len(batch["input_ids"])
-    inputs = turned(
-        batch, ["left" if sides == "left" or (sides == "mixed" and i % 2) else "right" for i in range(count)]
-    )
+    other, inputs = copy_of(model, mode, attention), turned(batch, sides)
     expected = whole(other, inputs, monkeypatch)
-    widths = []
-    backbone = Qwen2_5_VLModel.forward
-    monkeypatch.setattr(
-        Qwen2_5_VLModel,
-        "forward",
-        lambda self, input_ids=None, **rest: widths.append(input_ids.shape) or backbone(self, input_ids, **rest),
-    )
+    widths, backbone = [], Qwen2_5_VLModel.forward
+
+    def watched(self, input_ids=None, **rest):
+        widths.append(input_ids.shape)
+        return backbone(self, input_ids, **rest)
+
+    monkeypatch.setattr(Qwen2_5_VLModel, "forward", watched)
     out = run(other, inputs)
-    assert len(widths) > 1 and sum(rows for rows, _ in widths) == count
+    assert len(widths) > 1 and sum(rows for rows, _ in widths) == len(batch["input_ids"])
     assert sum(rows * width for rows, width in widths) < inputs["input_ids"].numel()
     assert (out.embeddings - expected.embeddings).abs().max() <= 1e-6
     assert out.last_hidden_state.shape == expected.last_hidden_state.shape
@@ -158,7 +118,7 @@ def test_split_equals_whole(model, batch, mode, attention, sides, monkeypatch):
 
 
 def test_when_a_batch_stays_whole(model, processor, batch, monkeypatch):
-    """With gradients, in training, with anything of the batch's own shape asked for or given, and with sharded weights."""
+    """With gradients, in training, with anything of the batch's own shape asked for or given, with sharded weights."""
     other = copy_of(model, attention="eager")
     monkeypatch.setattr(embedder_gve, "split_batch", lambda *args: pytest.fail("the batch was split"))
     other(**batch)
@@ -187,49 +147,28 @@ def test_a_row_without_tokens_does_no_harm(model, batch):
     assert bool(out.isfinite().all())
 
 
-# -- packing ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_packed_equals_padded(model, batch, mode, attention, side, monkeypatch):
-    """The arithmetic of packing, with the block-diagonal mask that transformers makes of restarting positions."""
-    other = copy_of(model, mode, attention)
-    inputs = turned(batch, [side] * len(batch["input_ids"]))
-    expected = whole(other, inputs, monkeypatch)
-    full = {**dict.fromkeys(embedder_gve.BATCH_INPUTS), **inputs}
-    packed, place = pack_batch(full, other.positions(full))
-    total = int(inputs["attention_mask"].sum())
-    assert packed["input_ids"].shape == (1, total) and packed["position_ids"].shape == (4, 1, total)
-    assert packed["attention_mask"] is None
-    with torch.no_grad():
-        hidden = other._backbone(packed).last_hidden_state
-    out = other.embed(unpack_hidden(hidden, place, inputs["input_ids"].shape), inputs["attention_mask"])
-    assert (out - expected.embeddings).abs().max() <= 1e-6
-
-
 def flash_stand_in(seen):
-    """What flash attention does with the arguments it gets: blocks from the chunks' edges, or from the positions."""
+    """What flash attention does with the edges it gets."""
 
     def attend(module, query, key, value, attention_mask, scaling, is_causal=None, **rest):
         assert attention_mask is None
         length = query.shape[2]
-        if rest.get("cu_seq_lens_q") is not None:  # the vision tower
-            block = torch.bucketize(torch.arange(length), rest["cu_seq_lens_q"][1:], right=True)
-            allowed = block[:, None] == block
-        else:
-            seen.append(rest["position_ids"])
-            block = (rest["position_ids"][0] == 0).cumsum(0)
-            allowed = (block[:, None] == block).tril()
-        out = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=allowed, scale=scaling)
+        assert rest["max_length_q"] == int(rest["cu_seq_lens_q"].diff().max())
+        block = torch.bucketize(torch.arange(length), rest["cu_seq_lens_q"][1:], right=True)
+        allowed = block[:, None] == block
+        if is_causal is None:  # the language model
+            seen.append(rest["cu_seq_lens_q"])
+            allowed = allowed.tril()
+        out = scaled_dot_product_attention(query, key, value, attn_mask=allowed, scale=scaling)
         return out.transpose(1, 2), None
 
     return attend
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_flash_attention_gets_one_packed_row(model, batch, mode, monkeypatch):
+@pytest.mark.parametrize("sides", ["left", "mixed"])
+def test_flash_attention_gets_one_packed_row(model, batch, mode, sides, monkeypatch):
+    batch = turned(batch, sides)
     expected = whole(copy_of(model, mode), batch, monkeypatch)
     other, seen = copy_of(model, mode), []
     with monkeypatch.context() as patch:
@@ -240,9 +179,61 @@ def test_flash_attention_gets_one_packed_row(model, batch, mode, monkeypatch):
         trained = other(**batch)  # with gradients too
     assert out.last_hidden_state.shape == expected.last_hidden_state.shape
     lengths = batch["attention_mask"].sum(1)
-    assert torch.equal(seen[0][0], torch.cat([torch.arange(length) for length in lengths]))
+    assert seen[0].diff().tolist() == lengths.tolist()
     assert (out.embeddings - expected.embeddings).abs().max() <= 1e-6
     assert (trained.embeddings - expected.embeddings).abs().max() <= 1e-6 and trained.embeddings.requires_grad
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_rows_packed_by_their_edges(model, batch, mode):
+    """`gve_varlen`: vectors, hidden states and gradients of the padded batch, without an (S, S) mask."""
+    inputs = turned(batch, "mixed")
+    plain, packed = copy_of(model, mode), copy_of(model, mode, "gve_varlen")
+    seen = []
+    packed.language_model.layers[0].register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append((args[0].shape[:2], kwargs["attention_mask"])), with_kwargs=True
+    )
+    weight = torch.randn(len(batch["input_ids"]), model.config.text_config.hidden_size)
+    outs = []
+    for each in (plain, packed):
+        outs.append(each(**inputs))
+        (outs[-1].embeddings * weight).sum().backward()
+    assert seen == [((1, int(batch["attention_mask"].sum())), None)]
+    assert (outs[1].embeddings - outs[0].embeddings).abs().max() <= 1e-6
+    kept = inputs["attention_mask"].bool()
+    torch.testing.assert_close(outs[1].last_hidden_state[kept], outs[0].last_hidden_state[kept], rtol=1e-5, atol=1e-5)
+    for (name, one), two in zip(plain.named_parameters(), packed.parameters(), strict=True):
+        torch.testing.assert_close(two.grad, one.grad, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_packed_attention_leaves_other_batches_to_sdpa(model, batch):
+    positions = copy_of(model).positions({**dict.fromkeys(embedder_gve.BATCH_INPUTS), **batch})
+    expected = run(copy_of(model), batch, position_ids=positions).embeddings
+    assert torch.equal(run(copy_of(model, attention="gve_varlen"), batch, position_ids=positions).embeddings, expected)
+
+
+def test_attention_over_packed_rows_is_chosen_on_a_device(model, monkeypatch):
+    sizes = {name: getattr(model.config, name).to_dict() for name in ("text_config", "vision_config")}
+    config = type(model.config)(**sizes)
+    assert type(model)(copy.deepcopy(config)).config._attn_implementation == "sdpa"  # no device here
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(embedder_gve, "runs_varlen", lambda device, dtype: True)
+    chosen = type(model)(copy.deepcopy(config))
+    parts = (chosen, chosen.language_model, chosen.visual)
+    assert {part.config._attn_implementation for part in parts} == {"gve_varlen"}
+    config._attn_implementation = "sdpa"
+    assert type(model)(config).config._attn_implementation == "sdpa"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=12).filter(any), st.booleans())
+def test_attention_by_length_equals_row_by_row(lengths, causal):
+    q, k, v = (torch.randn(sum(lengths), heads, 8) for heads in (4, 2, 2))
+    out = attend_groups(q, k, v, length_groups(np.array(lengths), q.device), causal=causal, scale=0.3)
+    for start, length in zip(np.cumsum(lengths) - lengths, lengths, strict=True):
+        row = [x[start : start + length].transpose(0, 1) for x in (q, k, v)]
+        one = scaled_dot_product_attention(*row, is_causal=causal, scale=0.3, enable_gqa=True).transpose(0, 1)
+        assert torch.allclose(out[start : start + length], one, atol=1e-6)
 
 
 @pytest.mark.gpu
@@ -254,5 +245,4 @@ def test_flash_attention_itself(model, batch):
     plain = copy_of(model).to("cuda", torch.bfloat16)
     flash = copy_of(model).to("cuda", torch.bfloat16)
     flash.set_attn_implementation("flash_attention_2")
-    alike = (run(flash, inputs).embeddings * run(plain, inputs).embeddings).sum(-1)
-    assert alike.min() > 0.99
+    assert (run(flash, inputs).embeddings * run(plain, inputs).embeddings).sum(-1).min() > 0.99

@@ -10,13 +10,14 @@ import gve
 from gve import embedder_gve
 from gve.packing_gve import pack_batch, unpack_hidden
 
-TEXTS = ("a red circle moves to the left of a blue box", "Find the video according to the text description.")
 PIXELS = {"image": ("pixel_values", "image_embeds"), "video": ("pixel_values_videos", "video_embeds")}
 
 
 @pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen3_vl"])
 def pair(request, tiny):
-    return tiny if request.param == "qwen2_5_vl" else gve.build_tiny(TEXTS, family="qwen3_vl", vision_depth=3)
+    return (
+        tiny if request.param == "qwen2_5_vl" else gve.build_tiny(["a red circle"], family="qwen3_vl", vision_depth=3)
+    )
 
 
 @pytest.fixture
@@ -39,16 +40,14 @@ def with_features(model, batch, media=("image", "video")):
 
 @pytest.mark.parametrize("kinds", [("image", "video"), ("image",), ("video",)])
 def test_vectors_are_those_of_pixels(model, batch, kinds):
-    with torch.no_grad():
-        expected = model(**batch).embeddings
-        assert torch.equal(model(**with_features(model, batch, kinds)).embeddings, expected)
-
-
-def test_the_width_tells_what_features_hold(model, batch):
     layers = 0 if model.config.model_type == "gve" else len(model.config.vision_config.deepstack_visual_indexes)
     assert model.vision_width == (1 + layers) * model.config.text_config.hidden_size
-    features = with_features(model, batch)["video_embeds"]
-    assert features.shape == (int(batch["video_grid_thw"].prod(1).sum()) // 4, model.vision_width)
+    with torch.no_grad():
+        inputs = with_features(model, batch, kinds)
+        assert torch.equal(model(**inputs).embeddings, model(**batch).embeddings)
+    for kind in kinds:
+        grids = batch[f"{kind}_grid_thw"]
+        assert inputs[f"{kind}_embeds"].shape == (int(grids.prod(1).sum()) // 4, model.vision_width)
 
 
 @pytest.mark.parametrize("given", ["before", "inside"])
@@ -65,7 +64,6 @@ def test_gradients_are_those_of_pixels(model, batch, given):
 
 
 def test_shared_features_give_the_gradient_of_repeated_pixels(model, pair, rows):
-    """Two rows of one video against the same features given twice."""
     twin = copy.deepcopy(model)
     one, two = pair[1].prepare([rows[0]]), pair[1].prepare([rows[0], {"text": "a blue box", "video": rows[0]}])
     weight = torch.randn(2, model.config.text_config.hidden_size, generator=torch.manual_seed(0))
@@ -92,11 +90,8 @@ def test_only_features_get_a_gradient_of_a_frozen_tower(model, batch):
 def test_parts_of_like_length(model, batch, monkeypatch):
     model.set_attn_implementation("sdpa")
     inputs = with_features(model, batch)
-    parts = []
-    backbone = embedder_gve.EmbedderMixin._backbone
-    monkeypatch.setattr(
-        embedder_gve.EmbedderMixin, "_backbone", lambda self, inputs: parts.append(inputs) or backbone(self, inputs)
-    )
+    parts, backbone = [], model._backbone
+    monkeypatch.setattr(model, "_backbone", lambda inputs: parts.append(inputs) or backbone(inputs))
     monkeypatch.setattr(embedder_gve, "overhead", lambda device: 4)
     split = model(**inputs).embeddings
     assert len(parts) > 2
@@ -106,8 +101,8 @@ def test_parts_of_like_length(model, batch, monkeypatch):
 
 @torch.no_grad()
 def test_packed_rows(model, batch):
-    """All rows as one, as under flash attention."""
     expected = model(**batch).embeddings
+    model.set_attn_implementation("gve_varlen")
     full = {**dict.fromkeys(embedder_gve.BATCH_INPUTS), **with_features(model, batch)}
     full["mm_token_type_ids"] = model.token_types(full["input_ids"])
     packed, place = pack_batch(full, model.positions(full))
@@ -116,7 +111,7 @@ def test_packed_rows(model, batch):
 
 
 def test_features_of_less_precision(model, batch):
-    """Features of less precision are read as the language model's type."""
+    """They are read as the language model's type."""
     with torch.no_grad():
         inputs = with_features(model, batch)
         expected = model(**inputs).embeddings
@@ -132,10 +127,7 @@ def test_features_of_less_precision(model, batch):
     [
         (lambda b: b | {"pixel_values_videos": torch.zeros(1)}, "video_embeds: got features and pixel_values_videos"),
         (lambda b: b | {"video_grid_thw": None}, "video_embeds: got features without video_grid_thw"),
-        (
-            lambda b: b | {"image_embeds": b["image_embeds"][1:]},
-            r"image_embeds: got shape \(\d+, \d+\) where image_grid",
-        ),
+        (lambda b: b | {"image_embeds": b["image_embeds"][1:]}, r"image_embeds: got shape .* where image_grid"),
         (lambda b: b | {"video_embeds": b["video_embeds"][:, 1:]}, "video_embeds: got shape"),
     ],
 )
