@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--batch-size", type=int, default=16, help="files in one forward pass (%(default)s)")
     parser.add_argument("--shard-size", type=int, default=1024, help="files in one shard (%(default)s)")
-    parser.add_argument("--workers", type=int, help="threads that decode (default: as the machine suggests)")
+    parser.add_argument("--workers", type=int, help="threads that decode (default: by the machine's cores)")
     parser.add_argument("--frame-cache", type=Path, help="folder that keeps decoded frames for the next run")
     parser.add_argument(
         "--engine", choices=("local", "ray"), default="local", help="where shards are made (%(default)s)"

@@ -46,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--split", help="split of the data (default: its only one, or unseen)")
     parser.add_argument("--frames", type=_numbers, metavar="N[,N...]", help="frames per video; several make a curve")
-    parser.add_argument("--tokens", type=_numbers, metavar="N[,N...]", help="most visual tokens per frame; likewise")
+    parser.add_argument(
+        "--tokens", type=_numbers, metavar="N[,N...]", help="most visual tokens per frame; several make a curve"
+    )
     parser.add_argument(
         "--instructions",
         default="table",

@@ -116,8 +116,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", help="repository that users load; the folder's name by default")
     parser.add_argument("--license", help="identifier of the weights' licence, such as apache-2.0")
     parser.add_argument("--base-model", help="model that training began with, or whose weights these are")
-    parser.add_argument("--watts", type=float, help="mean power of a device while training, for the energy")
-    parser.add_argument("--grams-per-kwh", type=float, help="carbon intensity of the grid, for the carbon")
+    parser.add_argument("--watts", type=float, help="mean power of a device while training, to estimate energy")
+    parser.add_argument("--grams-per-kwh", type=float, help="carbon intensity of the grid, to estimate carbon")
     parser.add_argument("--draft", action="store_true", help="write a card that names the facts it lacks")
     return parser
 

@@ -73,8 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gve push",
         description="Publish a model, data, the metric or a Space on the Hugging Face Hub.",
-        epilog="Checks everything before it sends anything. After an interruption, run it again to go on. Prints one "
-        "JSON line a repository.",
+        epilog="Checks everything before it sends anything. After an interruption, run it again to continue. Prints one "
+        "JSON line per repository.",
     )
     parser.add_argument("kind", choices=(*KINDS, "all"), metavar="KIND", help=f"{', '.join(KINDS)} or all")
     parser.add_argument(

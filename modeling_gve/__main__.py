@@ -16,11 +16,11 @@ COMMANDS = {
     "curves": ("gve.trainers.watching.curves", "draw the curves of a training run"),
     "ablate": ("gve.trainers.ablation.ablate_command", "compare data, schedules and pre-training over seeds"),
     "eval": ("gve.eval.eval_command", "score an embedder on UVRB"),
-    "analyze": ("gve.eval.analyze_command", "correlations over the models of the paper and your own"),
+    "analyze": ("gve.eval.analyze_command", "correlate scores over the paper's models and your own"),
     "encode": ("gve.eval.encode_command", "embed videos and images into one file of vectors"),
     "search": ("gve.eval.search_command", "find videos and images by text, image or video"),
     "app": ("gve.model_cards.app", "search videos on a page in the browser"),
-    "convert": ("gve.model_cards.convert", "make a published checkpoint an embedder, or the other way round"),
+    "convert": ("gve.model_cards.convert", "convert a published checkpoint to an embedder, or back"),
     "card": ("gve.model_cards.card", "write the card of a model folder"),
     "push": ("gve.model_cards.push", "publish a model, data, the metric or a Space on the Hub"),
 }

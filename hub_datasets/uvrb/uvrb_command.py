@@ -1,4 +1,4 @@
-"""`gve uvrb convert SRC DST`: make your copy of the UVRB archives a folder that `gve eval` and MTEB read."""
+"""`gve uvrb convert SRC DST`: convert your copy of the UVRB archives for `gve eval` and MTEB."""
 
 import argparse
 import sys
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"gve uvrb convert: {error}\n")
         return BAD_USAGE
     except KeyboardInterrupt:
-        sys.stderr.write("gve uvrb convert: interrupted; run it again to go on\n")
+        sys.stderr.write("gve uvrb convert: interrupted; run it again to continue\n")
         return INTERRUPTED
     sys.stdout.write((arguments.target / "report.txt").read_text(encoding="utf-8"))
     return OK if report["complete"] else INCOMPLETE

@@ -1,4 +1,4 @@
-"""`gve synth plan|run|status|retry|verify|build|fingerprint`: raw videos become training pairs, whatever kills it."""
+"""`gve synth plan|run|status|retry|verify|build|fingerprint`: turn raw videos into training pairs, resumably."""
 
 import argparse
 import errno
@@ -43,14 +43,17 @@ def make_parser() -> argparse.ArgumentParser:
         command.add_argument("--workers", type=int, default=2, help="processes or tasks at a time" + DEFAULT)
         command.add_argument("--address", help="address of a Ray cluster (default: a local one)")
         command.add_argument("--quiet", action="store_true", help="no progress bar")
-    for name, purpose in (("status", "show how far a run is"), ("verify", "prove that nothing is lost or doubled")):
+    for name, purpose in (
+        ("status", "show a run's progress"),
+        ("verify", "prove that no record is lost or duplicated"),
+    ):
         commands.add_parser(name, help=purpose).add_argument("out", type=Path, help="the run's folder")
     _add_build(commands.add_parser("build", help="write the pairs of a finished run as a data set"))
     marks = commands.add_parser("fingerprint", help="fingerprint a benchmark's videos and texts")
     marks.add_argument("out", type=Path, help="file to write (.safetensors)")
     _add_source(marks, more=("uvrb",))
     marks.add_argument("--sets", nargs="+", default=[], help="sets of a UVRB folder (default: all sixteen)")
-    marks.add_argument("--splits", nargs="+", default=["unseen"], help="their splits" + DEFAULT)
+    marks.add_argument("--splits", nargs="+", default=["unseen"], help="splits of a UVRB folder (default: unseen)")
     marks.add_argument("--encoder", help="module:function or module:function:argument; stores embeddings too")
     marks.add_argument("--frames", type=int, default=8, help="frames of a video for the encoder" + DEFAULT)
     marks.add_argument(
@@ -81,9 +84,11 @@ def _add_source(command: argparse.ArgumentParser, *, more: Sequence[str] = ()) -
     command.add_argument("--id-column", help="column of ids (default: names of the videos)")
     command.add_argument("--video-column", default="video", help="column of videos" + DEFAULT)
     command.add_argument("--text-column", default="text", help="column of weak captions" + DEFAULT)
-    command.add_argument("--media", help="folder of a table's paths (default: the table's own)")
+    command.add_argument("--media", help="folder that holds a table's paths (default: the table's own)")
     command.add_argument("--split", default="train", help="split of a data set" + DEFAULT)
-    command.add_argument("--encoding", help="encoding of a table or of text files (default: UTF-8, or by its mark)")
+    command.add_argument(
+        "--encoding", help="encoding of a table or of text files (default: UTF-8, or by its byte order mark)"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,7 +11,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="gve world", description=__doc__)
     parser.add_argument("out", help="folder to write; an interrupted build is continued")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
-    parser.add_argument("--pairs-scale", type=float, default=1.0, help="times the default training rows; 0 for none")
+    parser.add_argument(
+        "--pairs-scale", type=float, default=1.0, help="multiple of the default training rows; 0 for none"
+    )
     parser.add_argument("--raw", type=int, default=200, help="videos of the raw corpus; 0 for none (default: 200)")
     parser.add_argument("--no-sets", action="store_true", help="leave the benchmark out")
     parser.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
