@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import gve
-from gve.model_cards import conversion, convert
+from gve.model_cards import conversion
+from gve.model_cards import convert_command as convert
 
 
 def build(family="qwen2_5_vl"):

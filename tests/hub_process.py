@@ -49,7 +49,7 @@ def _serve():
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell would have it ignored
     answers, sys.stdout = sys.stdout, io.StringIO()
     sys.stderr = messages = io.StringIO()  # before anything is imported: handlers of logging keep the stream
-    from gve.model_cards.push import main
+    from gve.model_cards.push_command import main
 
     for line in sys.stdin:
         request, out, start = json.loads(line), io.StringIO(), messages.tell()

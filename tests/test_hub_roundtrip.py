@@ -19,7 +19,7 @@ import gve
 from gve.hub_datasets.uvrb import instructions
 from gve.hub_datasets.world.build import build_world
 from gve.hub_datasets.world.sets import Sizes
-from gve.model_cards.card import render_model_card
+from gve.model_cards.card_command import render_model_card
 
 SMALL = Sizes(base=3, groups=1, programs=2, themes=2, longs=2, composed=2)
 PAIRS = {"t2v": 3, "i2v": 2}

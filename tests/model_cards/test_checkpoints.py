@@ -7,7 +7,8 @@ from conversion import read, refused, run
 from safetensors.torch import load_file, save_file
 from stock_twin import publish
 
-from gve.model_cards import conversion, convert
+from gve.model_cards import conversion
+from gve.model_cards import convert_command as convert
 from gve.model_cards.checkpoints import open_checkpoint
 
 NEW_LAYOUT = {"model.language_model.": "model.language_model."}

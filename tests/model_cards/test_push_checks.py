@@ -12,7 +12,7 @@ from gve.eval.benchmark import run_benchmark
 from gve.eval.models import weights_fingerprint
 from gve.hub_datasets.uvrb import resolve
 from gve.model_cards import push_checks
-from gve.model_cards.card import render_model_card
+from gve.model_cards.card_command import render_model_card
 from gve.model_cards.loadback import largest_difference
 from gve.model_cards.push_checks import KINDS, check_model, collect, tolerance_of
 

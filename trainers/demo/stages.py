@@ -22,7 +22,7 @@ from gve.trainers.demo.pretraining import Course, lesson_seconds, pretrain
 from gve.trainers.demo.queries import QUERY_SETS, answer
 from gve.trainers.demo.synthesis import synthesise, to_markdown
 from gve.trainers.demo.workspace import DemoSize, Workspace
-from gve.trainers.watching.curves import draw_run
+from gve.trainers.watching.curves_command import draw_run
 
 TOKENIZER_TEXTS = 20000
 PRETRAINING_SHARE = 0.7

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from gve.__main__ import main as gve
-from gve.trainers.watching.curves import draw_run, find_state, read_history, series
+from gve.trainers.watching.curves_command import draw_run, find_state, read_history, series
 
 
 def entries():

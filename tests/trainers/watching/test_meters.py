@@ -5,7 +5,7 @@ import torch
 from short_runs import arguments as settings
 
 from gve.trainers import GVETrainer
-from gve.trainers.watching.curves import CURVES
+from gve.trainers.watching.curves_command import CURVES
 from gve.trainers.watching.meters import TaskMeters, WatchCallback
 
 

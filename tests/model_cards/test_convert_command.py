@@ -13,7 +13,8 @@ from transformers import AutoModel, AutoProcessor
 import gve
 from gve.encoding.adapters import LORA_TARGETS
 from gve.hub_datasets.uvrb import instructions
-from gve.model_cards import conversion, convert
+from gve.model_cards import conversion
+from gve.model_cards import convert_command as convert
 
 
 def test_published_to_ours(tiny, ours):

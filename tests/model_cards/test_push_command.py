@@ -8,7 +8,7 @@ from hub_process import PushProcess
 from hub_server import READER, Fault
 from huggingface_hub import HfApi
 
-from gve.model_cards.push import connect, main
+from gve.model_cards.push_command import connect, main
 
 HEAD = "---\ntitle: A demo\nsdk: gradio\napp_file: app.py\nlicense: apache-2.0\n---\n# A demo\n"
 

@@ -77,7 +77,7 @@ def _mine(arguments: argparse.Namespace) -> int:
     from gve.trainers.mining.mined import version_folder
     from gve.trainers.mining.run import MiningRun
     from gve.trainers.mining.targets import load_corpus
-    from gve.trainers.train import load_tasks
+    from gve.trainers.train_command import load_tasks
 
     datasets = {task: rows.with_format(None) for task, rows in load_tasks(arguments.data, arguments.tasks).items()}
     negatives = _counts(arguments.negatives, list(datasets))

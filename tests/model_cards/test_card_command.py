@@ -13,7 +13,7 @@ from gve.eval.benchmark import SCHEMA, run_benchmark
 from gve.eval.models import weights_fingerprint
 from gve.eval.report import to_markdown
 from gve.hub_datasets.uvrb import instructions, resolve
-from gve.model_cards.card import main, render_model_card
+from gve.model_cards.card_command import main, render_model_card
 from gve.model_cards.facts import read_model
 from gve.model_cards.results import eval_results
 from gve.model_cards.training import read_training

@@ -13,7 +13,7 @@ from gve.eval.console import fail, run_command
 from gve.media_gve import MP4
 from gve.model_cards.catalogue import open_catalogue
 from gve.model_cards.demo import read_demo
-from gve.model_cards.push import check_repo
+from gve.model_cards.push_command import check_repo
 from gve.model_cards.space.app import serve
 
 HOST = "127.0.0.1"

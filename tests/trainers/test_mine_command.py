@@ -27,7 +27,7 @@ from gve.trainers.mining.mined import HEADER
 from gve.trainers.mining.targets import TargetTable, load_corpus
 from gve.trainers.resume.guard import changes, run_facts
 from gve.trainers.rows import target_digest
-from gve.trainers.train import load_tasks
+from gve.trainers.train_command import load_tasks
 
 ROWS = {"t2v": 24, "t2t": 40}
 

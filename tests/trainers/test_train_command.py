@@ -10,7 +10,7 @@ from uvrb_folder import write_uvrb
 from gve.model_cards.training import read_training
 from gve.trainers import GVETrainingArguments
 from gve.trainers.recipe import GROUPS, TrainCommand, parse, read_recipe
-from gve.trainers.train import load_model, load_tasks, main, make_evaluator
+from gve.trainers.train_command import load_model, load_tasks, main, make_evaluator
 
 BASE = ["--model", "m", "--data", "d", "--use_cpu", "--bf16", "false"]
 SMALL = ["tiny", "--use_cpu", "--per_device_train_batch_size", "4", "--warmup_steps", "1", "--disable_tqdm", "true"]

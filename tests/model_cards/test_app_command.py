@@ -13,7 +13,7 @@ from PIL import Image
 
 from gve.eval.encoders import FunctionEncoder
 from gve.hub_datasets.uvrb import SETS
-from gve.model_cards.app import main
+from gve.model_cards.app_command import main
 from gve.model_cards.catalogue import Catalogue, default_instruction, query_row
 from gve.model_cards.playing import playable
 from gve.model_cards.space.app import answer, open_space

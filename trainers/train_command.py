@@ -17,7 +17,7 @@ from gve.trainers.arguments import GVETrainingArguments
 from gve.trainers.planning.dry_run import describe_run, estimate_run
 from gve.trainers.recipe import RECIPES, TrainCommand, parse, read_recipe
 from gve.trainers.trainer import GVETrainer
-from gve.trainers.watching.curves import draw_run
+from gve.trainers.watching.curves_command import draw_run
 from gve.trainers.watching.evaluator import GVEUVRBEvaluator
 from gve.trainers.watching.failures import FailureCallback
 from gve.trainers.watching.record import write_record
