@@ -6,7 +6,7 @@ Shapes: F frames, H height, W width.
 import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +51,7 @@ class StoredVideo:
     """A video as it is stored."""
 
     content: bytes  # MP4 of JPEG frames, or animated WebP
+    suffix: str
     timestamps: list[float]  # seconds from the first frame
     duration: float  # seconds of the whole video
 
@@ -120,13 +121,14 @@ def fingerprint(path: Path) -> str:
 def store_video(path: Path, settings: FrameSettings) -> StoredVideo:
     """Sample a video file, or a folder of frames in name order, and encode its frames.
 
-    Each frame has at most 200 tokens of 28 x 28 pixels; smaller ones keep their size.
+    Each frame has at most 200 tokens of 28 x 28 pixels; smaller ones keep their size. A video that stands still is
+    stored as JPEG frames in either format.
     """
     if path.is_dir():
         sampled = _read_frames(path, settings.frames, settings.frames_fps)
     else:
         sampled = read_video(path, settings.frames, fit_size)
-    _, clock, encode = FORMATS[settings.format]
+    suffix, clock, encode = FORMATS[settings.format]
     ticks = [round(time * clock) for time in sampled.timestamps]
     kept = [n for n in range(len(ticks)) if n == 0 or ticks[n] > ticks[n - 1]]  # a short video repeats its frames
     frames = [sampled.frames[n] for n in kept]
@@ -134,7 +136,11 @@ def store_video(path: Path, settings: FrameSettings) -> StoredVideo:
     spacing = times[-1] / (len(times) - 1) if len(times) > 1 else 1 / settings.frames_fps
     duration = sampled.duration if sampled.duration > times[-1] else times[-1] + spacing
     marks = [ticks[n] for n in kept] + [max(round(duration * clock), ticks[kept[-1]] + 1)]
-    return StoredVideo(encode(frames, marks, quality=settings.quality), times, duration)
+    content = encode(frames, marks, quality=settings.quality)
+    if suffix == WEBP and b"ANIM" not in content[:64]:
+        # WebP keeps equal frames once, and what is left of them is a picture
+        return store_video(path, replace(settings, format="jpeg"))
+    return StoredVideo(content, suffix, times, duration)
 
 
 def fit_size(height: int, width: int) -> tuple[int, int]:

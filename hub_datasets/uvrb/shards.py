@@ -15,7 +15,7 @@ from datasets import Features, Image, List, Value, Video
 from gve.hub_datasets.files import write_text
 from gve.hub_datasets.parquet import write_rows
 from gve.hub_datasets.uvrb.archive import MEDIA, Archive
-from gve.hub_datasets.uvrb.media import FORMATS, FrameSettings, fingerprint, store_video
+from gve.hub_datasets.uvrb.media import FrameSettings, fingerprint, store_video
 from gve.image_gve import open_image
 
 ROWS = 64
@@ -80,7 +80,7 @@ class ConversionShard:
                 out["image"] = {"bytes": picture.read_bytes(), "path": picture.name}
             if (path := row.get("video")) is not None:
                 stored = store_video(path, self.settings)
-                out["video"] = {"bytes": stored.content, "path": path.stem + FORMATS[self.settings.format][0]}
+                out["video"] = {"bytes": stored.content, "path": path.stem + stored.suffix}
                 out |= {"timestamps": stored.timestamps, "duration": stored.duration}
         except (OSError, ValueError) as error:
             broken[row["id"]] = (str(error).strip() or type(error).__name__).splitlines()[0]
