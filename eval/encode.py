@@ -6,9 +6,10 @@ Shapes: n rows, D width.
 import hashlib
 import io
 import logging
+import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -37,6 +38,7 @@ __all__ = ["EmbeddingCache", "EmbeddingStore", "Encoder", "FunctionEncoder", "co
 logger = logging.getLogger(__name__)
 
 _BATCHES_HELD = 4  # batches whose media are in memory at once; the encoder may sort within them
+_BATCHES_AHEAD, _BYTES_AHEAD = 32, 1 << 30  # the same for our models on a device, which would idle between blocks
 _UNREADABLE = (OSError, ValueError, SyntaxError)  # SyntaxError: what PIL raises for some broken PNGs
 
 
@@ -75,10 +77,9 @@ def encode_rows(
     call = _EncodeCall(encoder, role, instruction, batch_size, dict(video_options or {}), f"{label} {role}".strip())
     store = EmbeddingCache() if cache is None else cache
     vectors: np.ndarray | None = None
-    size = batch_size * _BATCHES_HELD
+    start, size = 0, batch_size * (_BATCHES_AHEAD if call.runs_apart else _BATCHES_HELD)
     with tqdm(total=len(rows), desc=f"encode {call.label}", unit="row", disable=not progress, delay=2) as bar:
-        for start in range(0, len(rows), size):
-            block = [rows[index] for index in range(start, min(start + size, len(rows)))]
+        for block in _blocks(rows, size, _BYTES_AHEAD if call.runs_apart else math.inf):
             keys = [content_key(row, call.salt(row)) for row in block]
             makers = [partial(encoder_input, row, open_images=not call.skips) for row in block]
             problems = call.fill(store, keys, makers, start)
@@ -93,6 +94,7 @@ def encode_rows(
             found = store.take(keys)
             vectors = np.empty((len(rows), found.shape[1]), dtype=np.float32) if vectors is None else vectors
             vectors[start : start + len(block)] = found
+            start += len(block)
             bar.update(len(block))
     assert vectors is not None
     return vectors
@@ -193,6 +195,7 @@ class _EncodeCall:
         self.options |= video_options | dict(options or {})
         self.options |= {} if instruction is None else {"prompt": instruction}
         self.skips = skips_broken_inputs(encoder)
+        self.runs_apart = self.skips and encoder.device.type != "cpu"
 
     def fill(
         self, store: Store, keys: Sequence[bytes], makers: Sequence[Callable[[], Any]], start: int
@@ -267,6 +270,26 @@ class _EncodeCall:
                 usable[keys[place]] = vector
         if usable:
             store.add(list(usable), np.stack(list(usable.values())))
+
+
+def _blocks(rows: Sequence[Mapping[str, Any]], size: int, most: float) -> Iterator[list[Mapping[str, Any]]]:
+    """Cut rows into blocks of `size`, and where they hold files as bytes, of about `most` bytes."""
+    block: list[Mapping[str, Any]] = []
+    held = 0
+    for index in range(len(rows)):
+        block.append(rows[index])
+        held += sum(map(_bytes_in, block[-1].values()))
+        if len(block) == size or held >= most:
+            yield block
+            block, held = [], 0
+    if block:
+        yield block
+
+
+def _bytes_in(medium: Any) -> int:
+    """Bytes of a file that a row holds; 0 for a path."""
+    content = medium.get("bytes") if isinstance(medium, Mapping) else medium
+    return len(content) if isinstance(content, bytes) else 0
 
 
 def _result(

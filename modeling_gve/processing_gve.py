@@ -89,7 +89,7 @@ class EmbeddingProcessorMixin(PlanMixin):
             num_frames: Frames taken from each video, instead of the video processor's.
             video_size: {"shortest_edge", "longest_edge"}, pixels a frame, instead of the video processor's.
             image_size: The same for images, instead of the image processor's.
-            as_bytes: Whether patches of videos stay uint8, for `video_processor.normalise` on the device.
+            as_bytes: Whether patches stay uint8, for `video_processor.normalise` and `normalise_images` on the device.
 
         Returns:
             `input_ids`, `attention_mask` and `mm_token_type_ids`, each (B, T), padded on the left, and where there are
@@ -108,7 +108,7 @@ class EmbeddingProcessorMixin(PlanMixin):
         images, clips = self._decode(rows, budget)
         data: dict[str, torch.Tensor] = {}
         if images:
-            data |= self.image_tensors(images, budget.image)
+            data |= self.image_tensors(images, budget.image, as_bytes=as_bytes)
         if clips:
             data |= self.video_processor.tensors(clips, budget.video, as_bytes=as_bytes)
         ids = self.chat.row_ids([row.text for row in rows], systems, self._media_ids(rows, clips, data))
@@ -128,13 +128,34 @@ class EmbeddingProcessorMixin(PlanMixin):
         return images, clips
 
     def image_tensors(
-        self, images: Sequence[PIL.Image.Image | Features], size: dict[str, int] | None = None
+        self,
+        images: Sequence[PIL.Image.Image | Features],
+        size: dict[str, int] | None = None,
+        *,
+        as_bytes: bool = False,
     ) -> dict[str, torch.Tensor]:
         """`image_grid_thw` of all images, `pixel_values` of opened ones, `image_embeds` of those given as features."""
         fresh = [image for image in images if not isinstance(image, Features)]
-        options = {} if size is None else {"size": size}
+        options: dict[str, Any] = {} if size is None else {"size": size}
+        options |= {"do_rescale": False, "do_normalize": False} if as_bytes else {}
         data = dict(self.image_processor(fresh, return_tensors="pt", **options)) if fresh else {}
+        if as_bytes and fresh:
+            data["pixel_values"] = data["pixel_values"].to(torch.uint8)  # levels of an image, as floats
         return beside_features(data, images, "image")
+
+    def normalise_images(self, patches: torch.Tensor) -> torch.Tensor:
+        """Normalise (N, P) uint8 patches of images on their device, as the image processor would: equal to the last bit."""
+        reader = self.image_processor
+        levels = torch.arange(256, dtype=torch.float64)  # on the CPU: not every device has this precision
+        levels = levels * reader.rescale_factor if reader.do_rescale else levels
+        out = levels.float().to(patches.device)[patches.int()]
+        if reader.do_normalize:
+            mean, std = (
+                torch.tensor(values).repeat_interleave(patches.shape[1] // 3).to(patches.device)  # (P,)
+                for values in (reader.image_mean, reader.image_std)
+            )
+            out = out.sub_(mean).div_(std)
+        return out
 
     def _media_ids(
         self, rows: Sequence[ParsedInput], clips: Sequence[DecodedVideo | Features], data: dict[str, torch.Tensor]

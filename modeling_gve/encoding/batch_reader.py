@@ -4,32 +4,31 @@ Shape legend: B rows of a batch, T tokens.
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from tqdm.auto import tqdm
 
 from gve.encoding.frame_cache import FrameCache
-from gve.encoding.items import Item, Skipped, as_input, may_hold_media, merge, named, shared_places, under_own_places
-from gve.encoding.prefetching import (
-    EncodeStatistics,
-    PipelineOptions,
-    Prefetcher,
-    Task,
-    Workers,
-    cut_batches,
-    pinned,
-    to_device,
-    usable_cpus,
-    workers_for,
+from gve.encoding.items import (
+    Item,
+    Skipped,
+    as_input,
+    joined,
+    may_hold_media,
+    merge,
+    named,
+    shared_places,
+    under_own_places,
 )
+from gve.encoding.prefetching import EncodeStatistics, PipelineOptions, Prefetcher, Workers, workers_for
+from gve.encoding.schedule import Cost, Group, Limits, Schedule, Steps
+from gve.encoding.transfer import PinnedRing
 from gve.plan_gve import Plan
 from gve.processing_gve import MAX_LENGTH
-
-PLANNED_TOGETHER = 32
-"""Inputs whose headers one task reads."""
 
 Batch = tuple[dict[str, torch.Tensor], list[int]]
 """Tensors, and the places of their rows in the caller's list."""
@@ -43,7 +42,12 @@ class Prepared(NamedTuple):
 
 
 class BatchReader:
-    """Plans, batches and prepares inputs."""
+    """Plans, batches and prepares the inputs of one call.
+
+    Args:
+        options: Arguments of the processor's `prepare`.
+        failures: Collects inputs that cannot be read; None raises at the first one.
+    """
 
     def __init__(
         self,
@@ -52,77 +56,87 @@ class BatchReader:
         pipeline: PipelineOptions,
         device: torch.device,
         cache: FrameCache | None = None,
-    ) -> None:
-        self.processor, self.options, self.pipeline, self.device = processor, options, pipeline, device
-        self.cache = cache
-        self.longest = MAX_LENGTH if options["max_length"] is None else options["max_length"]
-        self.shared: set[int] = set()
-        self.alone = threading.Lock()
-
-    def batches(
-        self,
-        items: Sequence[Item],
-        batch_size: int,
+        *,
         failures: list[Skipped] | None,
         spent: EncodeStatistics,
-        *,
-        show_progress_bar: bool,
+    ) -> None:
+        self.processor, self.options, self.pipeline, self.device = processor, options, pipeline, device
+        self.cache, self.failures, self.spent = cache, failures, spent
+        self.longest = MAX_LENGTH if options["max_length"] is None else options["max_length"]
+        self.hits = 0 if cache is None else cache.hits
+        self.shared: set[int] = set()
+        self.planned = self.planned_tokens = 0
+        self.tokens = 0  # of the whole call, as far as is known
+        self.alone = threading.Lock()
+        self.ahead = computes_apart(device)
+        self.ring = PinnedRing(device) if device.type == "cuda" else None
+
+    def batches(
+        self, items: Sequence[Item], batch_size: int, *, land: Callable[[], None], show_progress_bar: bool
     ) -> Iterator[Batch]:
         """Yield batches on the device, each with the places of its rows; the model runs between two of them.
 
         Args:
-            failures: Collects inputs that cannot be read; None raises at the first one.
+            land: Waits for the model's device; called before the reader itself waits.
         """
         slow = len(items) > 1 and any(may_hold_media(item.value) for item in items)
         self.shared = shared_places(items) if slow else set()
-        with spent.time("waiting"):
-            ordered = self.by_cost(items, failures, threads=slow)
-        cuts = cut_batches([item.tokens for item in ordered], rows=batch_size, limit=self.pipeline.batch_tokens)
-        groups = [_parts([ordered[place] for place in cut]) for cut in cuts]
-        tasks = [Task(part, sum(item.size for item in part)) for group in groups for part in group]
+        self.processor.chat.overhead(self.options["instruction"])  # the tokenizer's first call changes it
         workers = workers_for(self.device, self.pipeline.workers) if slow else Workers(0, 0, caller_works=True)
-        unit = "video" if ordered and all(item.media for item in ordered) else "row"
-        hits = 0 if self.cache is None else self.cache.hits
-        bar = tqdm(total=len(items), desc="Encode", unit=unit, disable=not show_progress_bar, delay=2, leave=None)
-        with bar, Prefetcher(self.prepare, tasks, workers=workers, held_bytes=self.pipeline.held_bytes) as prefetcher:
-            bar.update(len(items) - len(ordered))
-            media = {item.index for item in ordered if item.media}
-            first = 0
-            for cut, group in zip(cuts, groups, strict=True):
-                with spent.time("waiting"):
-                    features, kept = self._join(prefetcher.take(len(group)), failures)
+        bar = tqdm(total=len(items), desc="Encode", unit="video", disable=not show_progress_bar, delay=2, leave=None)
+        with bar, Prefetcher(_call, workers=workers, held_bytes=self.pipeline.held_bytes) as prefetcher:
+            take = partial(self._take, prefetcher, land)
+            steps = Steps(self._plan, partial(self._keep_planned, len(items), bar), self.prepare, take)
+            limits = Limits(batch_size, self.pipeline.batch_tokens, ahead=self.ahead)
+            for group in Schedule(prefetcher, items, steps, limits):
+                parts = take(group.places)
+                with self.spent.time("model" if self.ahead else "waiting"):
+                    features, kept = self._join(group, parts)
+                del parts
+                if self.ahead:  # the bytes have left
+                    prefetcher.release(group.places)
                 if kept:
-                    spent.add(features["attention_mask"], media=len(media.intersection(kept)))
                     with prefetcher.model_running():
                         yield features, kept
                 del features
-                prefetcher.release(sum(task.size for task in tasks[first : first + len(group)]))
-                first += len(group)
-                if self.cache is not None:
-                    spent.cached, hits = spent.cached + self.cache.hits - hits, self.cache.hits
-                spent.most_held = max(spent.most_held, prefetcher.state.most_held)
-                bar.set_postfix_str(f"waiting {spent.waiting:.1f} s, model {spent.model:.1f} s", refresh=False)
-                bar.update(len(cut))
+                if not self.ahead:
+                    prefetcher.release(group.places)
+                self._report(bar, group, prefetcher.state.most_held)
 
-    def by_cost(self, items: Sequence[Item], failures: list[Skipped] | None, *, threads: bool) -> list[Item]:
-        """Plan the items from their headers and sort them, the dearest first; equals keep their order."""
-        chunks = [Task(items[start : start + PLANNED_TOGETHER], 0) for start in range(0, len(items), PLANNED_TOGETHER)]
-        self.processor.chat.overhead(self.options["instruction"])  # the tokenizer's first call changes it
-        count = (usable_cpus() if self.pipeline.workers is None else self.pipeline.workers) if threads else 0
+    def _take(self, prefetcher: Prefetcher, land: Callable[[], None], places: range) -> list[Any]:
+        if not prefetcher.ready(places):
+            land()  # while its device works the model does not wait
+        with self.spent.time("waiting"):
+            return prefetcher.take(places)
+
+    def _report(self, bar: tqdm, group: Group, most_held: int) -> None:
+        """Bring statistics and progress up to date after a batch."""
+        spent = self.spent
+        if self.cache is not None:
+            spent.cached, self.hits = spent.cached + self.cache.hits - self.hits, self.cache.hits
+        spent.most_held = max(spent.most_held, most_held)
+        bar.set_postfix_str(f"waiting {spent.waiting:.1f} s, model {spent.model:.1f} s", refresh=False)
+        bar.update(len(group.items))
+
+    def _keep_planned(
+        self, total: int, bar: tqdm, chunk: Sequence[Item], plans: Sequence[Plan | Exception]
+    ) -> list[tuple[Cost, Item]]:
+        """The inputs of a chunk with their costs, without those whose headers cannot be read."""
         found = []
-        with Prefetcher(self._plan, chunks, workers=Workers(count, count, caller_works=True)) as prefetcher:
-            for chunk in chunks:
-                for item, plan in zip(chunk.value, prefetcher.take(1)[0], strict=True):
-                    if isinstance(plan, Exception):
-                        _fail(plan, item.index, failures)
-                    else:
-                        found.append((-plan.tokens, -plan.pixels, self._planned(item, plan)))
-        return [item for *_, item in sorted(found, key=lambda cost: cost[:2])]
-
-    def _planned(self, item: Item, plan: Plan) -> Item:
-        tokens = min(plan.tokens, max(self.longest, plan.vision))
-        size = plan.pixels * 3 * torch.float32.itemsize + tokens * 3 * torch.int64.itemsize
-        return Item(item.index, plan.row, plan.vision > 0, tokens, size)
+        for item, plan in zip(chunk, plans, strict=True):
+            if isinstance(plan, Exception):
+                _fail(plan, item.index, self.failures)
+                continue
+            tokens = min(plan.tokens, max(self.longest, plan.vision))
+            size = plan.pixels * 3 + tokens * 3 * torch.int64.itemsize  # pixels travel as bytes
+            found.append(((plan.tokens, plan.pixels), Item(item.index, plan.row, plan.vision > 0, tokens, size)))
+        self.planned += len(chunk)
+        self.planned_tokens += sum(item.tokens for _, item in found)
+        self.tokens = self.planned_tokens * total // self.planned
+        if not all(item.media for _, item in found):
+            bar.unit = "row"
+        bar.update(len(chunk) - len(found))
+        return found
 
     def _plan(self, items: Sequence[Item]) -> list[Plan | Exception]:
         """A plan or an error of each; together, and one by one if one of them fails."""
@@ -152,28 +166,35 @@ class BatchReader:
             parts = [self.prepare([item]) for item in items]
             batches = [batch for part in parts for batch in part.batches]
             return Prepared(batches, [failure for part in parts for failure in part.failed])
-        return Prepared([(pinned(features, self.device), indices)], [])
+        return Prepared([(features, indices)], [])
 
-    def _join(self, parts: Sequence[Prepared], failures: list[Skipped] | None) -> Batch:
+    def _join(self, group: Group, parts: Sequence[Prepared]) -> Batch:
         """One batch on the device, out of what was prepared for it."""
         for part in parts:
             for error, index in part.failed:
-                _fail(error, index, failures)
-        done = [batch for part in parts for batch in part.batches]
-        if not done:
+                _fail(error, index, self.failures)
+        rows = [features for part in parts for features, _ in part.batches]
+        kept = [index for part in parts for _, places in part.batches for index in places]
+        if not rows:
             return {}, []
-        # on a device, rows are joined there: it is faster at it, and each may be copied as it is
-        features = [to_device(batch, self.device) for batch, _ in done]
-        batch = merge(features, self.processor.tokenizer.pad_token_id)
+        media = {item.index for item in group.items if item.media}
+        self.spent.add([row["attention_mask"] for row in rows], media=len(media.intersection(kept)))
+        batch = merge(rows, self.processor.tokenizer.pad_token_id, self.ring.join if self.ring else joined)
+        batch = {name: value.to(self.device) for name, value in batch.items()}
         if "pixel_values_videos" in batch:
             batch["pixel_values_videos"] = self.processor.video_processor.normalise(batch["pixel_values_videos"])
-        return batch, [index for _, places in done for index in places]
+        if "pixel_values" in batch:
+            batch["pixel_values"] = self.processor.normalise_images(batch["pixel_values"])
+        return batch, kept
 
 
-def _parts(items: Sequence[Item]) -> list[list[Item]]:
-    """The texts of a batch together, and the others by themselves: then failing costs the others nothing."""
-    texts = [item for item in items if not item.media]
-    return [*([texts] if texts else []), *([item] for item in items if item.media)]
+def computes_apart(device: torch.device) -> bool:
+    """Whether a model on the device leaves the processors to the threads that prepare."""
+    return device.type != "cpu"
+
+
+def _call(work: Callable[[], Any]) -> Any:
+    return work()
 
 
 def _fail(error: Exception, index: int, failures: list[Skipped] | None) -> None:

@@ -4,7 +4,7 @@ Shape legend: B rows of a batch, T tokens.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import IOBase
@@ -108,8 +108,10 @@ def under_own_places(chat: Any, indices: Sequence[int]) -> Iterator[None]:
         chat.places.reset(token)
 
 
-def merge(rows: Sequence[Mapping[str, torch.Tensor]], pad_token_id: int) -> dict[str, torch.Tensor]:
-    """Join B outputs of the processor, one row each, into one batch, padded on the left."""
+def merge(
+    rows: Sequence[Mapping[str, torch.Tensor]], pad_token_id: int, join: Callable[[list[torch.Tensor]], torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Join outputs of the processor into one batch of B rows, padded on the left; `join` joins tensors of one width."""
     width = max(row["input_ids"].shape[1] for row in rows)
     batch = {}
     for name in dict.fromkeys(name for row in rows for name in row):
@@ -117,8 +119,13 @@ def merge(rows: Sequence[Mapping[str, torch.Tensor]], pad_token_id: int) -> dict
         if name in ("input_ids", "attention_mask", "mm_token_type_ids"):
             fill = pad_token_id if name == "input_ids" else 0
             parts = [torch.nn.functional.pad(part, (width - part.shape[1], 0), value=fill) for part in parts]  # (1, T)
-        batch[name] = torch.cat(parts) if len(parts) > 1 else parts[0]
+        batch[name] = join(parts)
     return batch
+
+
+def joined(parts: list[torch.Tensor]) -> torch.Tensor:
+    """Tensors of one width as a single one, where they are."""
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def prepare_options(

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+from typing import Generic, NamedTuple, Self, TypeVar
 
 import torch
 
@@ -46,8 +46,8 @@ class EncodeStatistics:
     media: int = 0  # inputs with an image or a video
     batches: int = 0  # forward passes
     seconds: float = 0.0  # from the first header read to the last vector
-    waiting: float = 0.0  # seconds the model waited for its next batch, planning included
-    model: float = 0.0  # seconds in the model, copies to and from its device included
+    waiting: float = 0.0  # seconds the model waited for its next batch, planning included; not while a device works
+    model: float = 0.0  # seconds in the model, its device's work and copies to and from it included
     tokens: int = 0  # token positions of all batches, (B, T) each
     padded: int = 0  # token positions that hold padding
     most_held: int = 0  # most bytes of prepared inputs that waited for the model at one time
@@ -71,13 +71,14 @@ class EncodeStatistics:
         """Share of the time the model waited."""
         return self.waiting / self.seconds if self.seconds else 0.0
 
-    def add(self, mask: torch.Tensor, *, media: int) -> None:
-        """Count a batch by its (B, T) attention mask and its rows with an image or a video."""
-        self.rows += mask.shape[0]
+    def add(self, masks: Sequence[torch.Tensor], *, media: int) -> None:
+        """Count a batch by the attention masks of its parts, and its rows with an image or a video."""
+        rows, width = sum(len(mask) for mask in masks), max(mask.shape[1] for mask in masks)
+        self.rows += rows
         self.media += media
         self.batches += 1
-        self.tokens += mask.numel()
-        self.padded += mask.numel() - int(mask.sum())
+        self.tokens += rows * width
+        self.padded += rows * width - sum(int(mask.sum()) for mask in masks)
 
     @contextmanager
     def time(self, name: str) -> Iterator[None]:
@@ -140,7 +141,6 @@ class _State(Generic[Out]):
 
     started: int = 0
     wanted: int = 0
-    taken: int = 0
     active: int = 0
     held: int = 0
     most_held: int = 0
@@ -150,25 +150,32 @@ class _State(Generic[Out]):
 
 
 class Prefetcher(Generic[In, Out]):
-    """Runs tasks in worker threads a bounded way ahead and hands out their results in order.
+    """Runs tasks in worker threads, in order and a bounded way ahead.
 
-    A task starts when its bytes fit besides those held, or when somebody waits for it, so it cannot stall. Use it as a
-    context manager, which starts the threads; on leaving, each thread ends after its current task.
+    A task starts when its bytes fit besides those held, or when somebody waits for it or a later one, so it cannot
+    stall. Use it as a context manager; on leaving, each thread ends after its current task.
     """
 
-    def __init__(
-        self, work: Callable[[In], Out], tasks: Sequence[Task[In]], *, workers: Workers, held_bytes: float = math.inf
-    ) -> None:
-        self.work, self.tasks, self.workers, self.held_bytes = work, tasks, workers, held_bytes
+    def __init__(self, work: Callable[[In], Out], *, workers: Workers, held_bytes: float = math.inf) -> None:
+        self.work, self.workers, self.held_bytes = work, workers, held_bytes
+        self.tasks: list[Task[In]] = []
         self.state: _State[Out] = _State()
         self.changed = threading.Condition()
-        count = min(workers.threads, len(tasks))
-        names = (f"gve-prepare-{number}" for number in range(count))
-        self.threads = [threading.Thread(target=self._serve, name=name, daemon=True) for name in names]
+        self.threads: list[threading.Thread] = []
+
+    def add(self, tasks: Sequence[Task[In]]) -> range:
+        """Append tasks, and start threads for them; their places."""
+        with self.changed:
+            first = len(self.tasks)
+            self.tasks += tasks
+            self.changed.notify_all()
+        while len(self.threads) < min(self.workers.threads, len(self.tasks)):
+            name = f"gve-prepare-{len(self.threads)}"
+            self.threads.append(threading.Thread(target=self._serve, name=name, daemon=True))
+            self.threads[-1].start()
+        return range(first, len(self.tasks))
 
     def __enter__(self) -> Self:
-        for thread in self.threads:
-            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -178,17 +185,21 @@ class Prefetcher(Generic[In, Out]):
         for thread in self.threads:
             thread.join()
 
-    def take(self, count: int) -> list[Out]:
-        """Wait for the next `count` results, or make them; raises what the first failed task raised."""
+    def ready(self, places: range) -> bool:
+        """Whether the results at these places can be taken without waiting."""
+        with self.changed:
+            return all(place in self.state.done for place in places)
+
+    def take(self, places: range) -> list[Out]:
+        """Wait for the results at these places, or make them; raises what the first failed task raised."""
         state = self.state
         with self.changed:
-            first, state.wanted = state.taken, state.taken + count
+            state.wanted = max(state.wanted, places.stop)
             self.changed.notify_all()
         while True:
             with self.changed:
-                if all(place in state.done for place in range(first, first + count)):
-                    state.taken += count
-                    found = [state.done.pop(place) for place in range(first, first + count)]
+                if all(place in state.done for place in places):
+                    found = [state.done.pop(place) for place in places]
                     break
                 place = self._start() if self.workers.caller_works or not self.threads else None
                 if place is None:
@@ -200,10 +211,10 @@ class Prefetcher(Generic[In, Out]):
                 raise error
         return [result for result, _ in found]
 
-    def release(self, size: int) -> None:
-        """Give back the bytes of results that are no longer held."""
+    def release(self, places: range) -> None:
+        """Give back the bytes of results that were taken and are no longer held."""
         with self.changed:
-            self.state.held -= size
+            self.state.held -= sum(self.tasks[place].size for place in places)
             self.changed.notify_all()
 
     @contextmanager
@@ -218,11 +229,11 @@ class Prefetcher(Generic[In, Out]):
                 self.changed.notify_all()
 
     def _serve(self) -> None:
-        """Loop of a worker thread, until every task has started or the prefetcher stops."""
+        """Loop of a worker thread, until the prefetcher stops."""
         while True:
             with self.changed:
                 while self._full() or (place := self._start()) is None:
-                    if self.state.stopped or self.state.started == len(self.tasks):
+                    if self.state.stopped:
                         return
                     self.changed.wait()
                 self.state.active += 1
@@ -259,18 +270,3 @@ class Prefetcher(Generic[In, Out]):
             with self.changed:
                 self.state.done[place] = (result, error)
                 self.changed.notify_all()
-
-
-def pinned(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """The batch with its tensors in pinned memory for a CUDA device, so that copies overlap with computing."""
-    if device.type != "cuda":
-        return batch
-    return {name: value.pin_memory() if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
-
-
-def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Copy a batch's tensors to a device without waiting."""
-    return {
-        name: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
-        for name, value in batch.items()
-    }

@@ -1,6 +1,7 @@
 """Rows and files to vectors: roles, prompts, order, each content once, and broken files that cost only themselves."""
 
 import io
+import math
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,7 +13,15 @@ from labelled_folder import clip
 from PIL import Image
 from uvrb_folder import WordEncoder
 
-from gve.eval.encode import EmbeddingCache, EmbeddingStore, FunctionEncoder, content_key, embed_files, encode_rows
+from gve.eval.encode import (
+    EmbeddingCache,
+    EmbeddingStore,
+    FunctionEncoder,
+    _blocks,
+    content_key,
+    embed_files,
+    encode_rows,
+)
 from gve.eval.inputs import find_files
 
 
@@ -169,3 +178,10 @@ def test_broken_files_cost_only_themselves(tmp_path, caplog):
     one_by_one = embed_files(ColourEncoder(), paths, batch_size=1)
     np.testing.assert_array_equal(result.vectors, one_by_one.vectors)
     assert result.skipped == one_by_one.skipped
+
+
+def test_blocks_end_by_rows_and_by_bytes():
+    rows = [{"video": {"bytes": b"x" * 40, "path": None}}] * 5 + [{"video": "a.mp4", "text": None}] * 7
+    assert [len(block) for block in _blocks(rows, 4, 100)] == [3, 4, 4, 1]
+    assert [len(block) for block in _blocks(rows, 5, math.inf)] == [5, 5, 2]
+    assert list(_blocks([], 5, 100)) == []

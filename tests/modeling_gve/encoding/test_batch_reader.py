@@ -10,14 +10,12 @@ import weakref
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 from chats import far
 
 import gve
 from gve.encoding.batch_reader import BatchReader
 from gve.encoding.prefetching import EncodeStatistics, PipelineOptions
-
-SERIAL = PipelineOptions(workers=0)
-THREADS = [SERIAL, PipelineOptions(workers=1), PipelineOptions(workers=4), PipelineOptions(workers=4, held_bytes=1)]
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +23,15 @@ def ours(folder):
     return gve.GVESentenceTransformer(str(folder), device="cpu")
 
 
+def prepare_threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("gve-prepare")]
+
+
 @pytest.fixture(autouse=True)
 def as_it_was(ours):
     yield
     ours.pipeline = PipelineOptions()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("gve-prepare")]
+    assert not prepare_threads()
 
 
 @pytest.fixture
@@ -37,29 +39,14 @@ def clips(media):
     return [{"video": str(media / name)} for name in ("a.mp4", "short.mp4", "b.webm")] * 4
 
 
-@pytest.mark.parametrize("options", THREADS[1:], ids=str)
-def test_threads_give_the_vectors_of_the_serial_path(ours, rows, options):
-    ours.pipeline = SERIAL
+def test_threads_give_the_vectors_of_the_serial_path(ours, rows):
+    ours.pipeline = PipelineOptions(workers=0)
     expected = {size: ours.encode(rows, batch_size=size) for size in (2, 32)}
-    ours.pipeline = options
-    for size, vectors in expected.items():
-        assert np.array_equal(ours.encode(rows, batch_size=size), vectors)  # same batches, so the same bits
-
-
-@pytest.mark.parametrize("options", THREADS, ids=str)
-def test_broken_inputs_cost_only_themselves(ours, clips, media, tmp_path, options):
-    (tmp_path / "broken.mp4").write_bytes((media / "a.mp4").read_bytes()[:500])
-    mixed = [*clips[:3], {"video": str(tmp_path / "broken.mp4")}, "a red circle", "gone.mp4", *clips[3:5]]
-    ours.pipeline = options
-    skipped = []
-    found = ours.encode(mixed, batch_size=4, on_error="skip", skipped=skipped)
-    assert [failure.index for failure in skipped] == [3, 5]
-    assert "broken.mp4" in str(skipped[0].error) and str(skipped[0].error).startswith("inputs[3]")
-    ours.pipeline = SERIAL
-    assert far(found, ours.encode([row for place, row in enumerate(mixed) if place not in (3, 5)])) <= 1e-6
-    ours.pipeline = options
-    with pytest.raises(ValueError, match=r"inputs\[3\].*broken\.mp4"):
-        ours.encode(mixed[:5], batch_size=4)
+    for options in ({"workers": 1}, {"workers": 4}, {"workers": 4, "held_bytes": 1}):
+        ours.pipeline = PipelineOptions(**options)
+        for size, vectors in expected.items():
+            found = ours.encode(rows, batch_size=size)
+            assert np.array_equal(found, vectors), (options, size)  # same batches, so the same bits
 
 
 def test_decoding_that_fails_names_its_input(ours, clips, monkeypatch):
@@ -94,37 +81,25 @@ def test_files_and_pictures_shared_by_inputs(ours, media):
 @pytest.mark.filterwarnings("always")
 def test_each_thread_names_its_own_places(ours, media):
     words = "a red circle " * 40
-    rows = [{"image": str(media / "i.png"), "text": words} for _ in range(12)]
+    rows = ["a box", words, *({"image": str(media / "i.png"), "text": words} for _ in range(12))]
     ours.pipeline = PipelineOptions(workers=4)
     with pytest.warns(UserWarning) as told:
         ours.encode(rows, max_length=64)
-    places = {str(warning.message).partition("tokens: ")[2].split()[0] for warning in told}
-    assert places == {f"inputs[{place}]" for place in range(12)}
+    places = [str(warning.message).partition("tokens: ")[2].split()[0] for warning in told]
+    assert sorted(places) == sorted(f"inputs[{place}]" for place in range(1, 14))
 
 
-def test_a_model_that_fails_leaves_no_thread(ours, clips, monkeypatch):
-    def fail(features, **kwargs):
-        raise RuntimeError("out of memory")
+@pytest.mark.parametrize("error", [RuntimeError("out of memory"), KeyboardInterrupt("stop")], ids=["error", "stop"])
+@pytest.mark.parametrize("where", ["model", "reader"])  # both in the calling thread
+def test_what_fails_leaves_no_thread(ours, clips, monkeypatch, where, error):
+    def fail(*args, **kwargs):
+        raise error
 
-    monkeypatch.setattr(ours, "forward", fail)
-    with pytest.raises(RuntimeError, match="out of memory") as caught:
-        ours.encode(clips, batch_size=2)
-    # while the error is still held, with all frames of the call
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("gve-prepare")]
-    assert caught.value
-
-
-@pytest.mark.parametrize("where", ["model", "reader"])
-def test_an_interrupt_leaves_no_thread(ours, clips, monkeypatch, where):
-    def interrupt(*args, **kwargs):
-        raise KeyboardInterrupt
-
-    if where == "model":
-        monkeypatch.setattr(ours, "forward", interrupt)
-    else:  # in the calling thread
-        monkeypatch.setattr(BatchReader, "_join", interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(*((ours, "forward") if where == "model" else (BatchReader, "_join")), fail)
+    with pytest.raises(type(error), match=str(error)) as caught:
         ours.encode(clips, batch_size=2, on_error="skip")
+    # while the error is still held, with all frames of the call
+    assert caught.value and not prepare_threads()
 
 
 def test_prepared_batches_are_bounded(ours, clips, monkeypatch):
@@ -141,14 +116,14 @@ def test_prepared_batches_are_bounded(ours, clips, monkeypatch):
     forward = ours.forward
 
     def slow(features, **kwargs):
-        time.sleep(0.02)
+        time.sleep(0.01)
         return forward(features, **kwargs)
 
     monkeypatch.setattr(ours, "forward", slow)
     plan = ours.processor.plan(clips[:1])[0]
-    size = plan.pixels * 12 + plan.tokens * 24  # as floats, with its ids
+    size = plan.pixels * 3 + plan.tokens * 24  # as bytes, with its ids
     ours.pipeline = PipelineOptions(workers=4, held_bytes=6 * size)
-    for count in (12, 48):
+    for count in (12, 32):
         statistics = EncodeStatistics()
         ours.encode(clips[:1] * count, batch_size=2, statistics=statistics)
         assert len(most) == count and max(most) <= 6 and statistics.most_held <= 6 * size
@@ -157,9 +132,12 @@ def test_prepared_batches_are_bounded(ours, clips, monkeypatch):
 
 def test_tokens_bound_a_batch(ours, clips, monkeypatch):
     batches, run = [], ours._run_batch
-    monkeypatch.setattr(
-        ours, "_run_batch", lambda batch, *rest: batches.append(batch["input_ids"]) or run(batch, *rest)
-    )
+
+    def watched(batch, *rest):
+        batches.append(batch["input_ids"])
+        return run(batch, *rest)
+
+    monkeypatch.setattr(ours, "_run_batch", watched)
     expected = ours.encode(clips)
     assert len(batches) == 1
     dearest = max(plan.tokens for plan in ours.processor.plan(clips))
@@ -193,10 +171,10 @@ def test_where_the_time_went(ours, clips, monkeypatch):
     assert (decoding.rows, decoding.media, decoding.batches) == (13, 12, 4)
     assert decoding.waiting >= 12 * 0.03 / 3 * 0.8  # two threads, and the caller helps
     assert decoding.waiting + decoding.model <= decoding.seconds * 1.01
-    wait.update(load=0.0, model=0.2)
+    wait.update(load=0.0, model=0.05)
     model = EncodeStatistics()
     ours.encode(clips, batch_size=2, statistics=model)
-    assert model.model >= 6 * 0.2 and model.idle < decoding.idle
+    assert model.model >= 6 * 0.05 and model.idle < decoding.idle
     with pytest.raises(ValueError, match="statistics: got some for several processes"):
         ours._multi_process([], statistics=model)
 
@@ -210,11 +188,18 @@ def test_memory_does_not_grow_with_the_number_of_files(ours, clips):
     """Peak of what Python and numpy hold; the tensors are counted above."""
     peaks = []
     ours.pipeline = PipelineOptions(workers=1, held_bytes=1)
-    ours.encode(clips[:6], batch_size=2)
-    for count in (2, 8):
+    for count in (6, 6, 36):  # the first call fills caches
         gc.collect()
         tracemalloc.start()
-        ours.encode(clips * count, batch_size=2)
+        ours.encode((clips * 3)[:count], batch_size=2)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < peaks[0] * 1.5 + 200_000
+    assert peaks[2] < peaks[1] * 1.5 + 200_000
+
+
+def test_bytes_of_images_become_the_image_processors_values(ours):
+    levels = np.random.default_rng(0).integers(0, 256, (90, 130, 3), dtype=np.uint8)
+    images = [PIL.Image.fromarray(levels), PIL.Image.fromarray(levels[:30])]
+    plain, as_bytes = (ours.processor.image_tensors(images, as_bytes=choice) for choice in (False, True))
+    assert as_bytes["pixel_values"].dtype == torch.uint8
+    assert torch.equal(ours.processor.normalise_images(as_bytes["pixel_values"]), plain["pixel_values"])
