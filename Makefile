@@ -1,6 +1,6 @@
 PYTHON ?= python3
 .DEFAULT_GOAL := help
-.PHONY: help install test test-slow lint format demo bench ci
+.PHONY: help install test test-slow test-gpu lint format demo bench ci
 
 help:       ## this list
 	@grep -E '^[a-z-]+: +##' $(MAKEFILE_LIST) | sed 's/: *## */\t/' | expand -t 12
@@ -14,6 +14,9 @@ test:       ## the quick tests, offline
 test-slow:  ## the tests that take minutes
 	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest -m slow
 
+test-gpu:   ## the tests that need a CUDA device
+	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest -m gpu
+
 lint:       ## style and formatting, as .ci/run checks them
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
@@ -26,7 +29,7 @@ demo:       ## render a world, train a tiny model on it, score it
 	$(PYTHON) -m gve demo
 
 bench:      ## every benchmark, one question each
-	@set -e; for script in $(sort $(wildcard tests/bench/*.py)); do echo "== $$script"; $(PYTHON) $$script; done
+	@set -e; for script in $(sort $(filter-out %/common.py,$(wildcard tests/bench/*.py))); do echo "== $$script"; $(PYTHON) $$script; done
 
 ci:         ## what is run before a change is taken: .ci/run
 	.ci/run

@@ -38,7 +38,7 @@ from gve.hub_datasets.world.build import build_world
 from gve.hub_datasets.world.texts import training_texts
 from gve.trainers import GVELoss, GVETrainer, GVETrainingArguments, PairCollator
 from gve.trainers.rows import PairRows, build_loader, build_sampler
-from gve.trainers.train import load_tasks
+from gve.trainers.train_command import load_tasks
 
 SIZES = ("text_hidden", "text_layers", "vision_hidden", "vision_depth", "patch_size", "frame_size")
 SHAPES = {"tiny": (128, 3, 96, 2, 8, 48), "medium": (256, 6, 160, 6, 14, 112)}
