@@ -99,6 +99,8 @@ class EmbedderMixin(VisionFeaturesMixin):
         Args:
             **options: For `torch.compile`, such as `backend`.
         """
+        # all layers share the code that is compiled: both parts, with and without gradients, first and later passes
+        torch._dynamo.config.recompile_limit = max(32, torch._dynamo.config.recompile_limit)
         for layer in (*self.visual.blocks, *self.language_model.layers):
             layer.compile(dynamic=True, **options)
 
