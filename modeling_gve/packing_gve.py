@@ -181,7 +181,8 @@ def pack_batch(inputs: dict[str, Any], positions: torch.Tensor) -> tuple[dict[st
     # the only wait for the device: all that depends on the lengths is made on the CPU
     lengths = keep.sum(-1).cpu().numpy()
     place = keep.flatten().nonzero().squeeze(1)  # (S,)
-    edges = torch.from_numpy(np.concatenate([[0], lengths.cumsum()]).astype(np.int32)).to(keep.device)
+    edges = torch.from_numpy(np.concatenate([[0], lengths.cumsum()]).astype(np.int32))
+    edges = edges.to(keep.device, non_blocking=True)
     longest = int(lengths.max())
     packed = {
         "input_ids": inputs["input_ids"].flatten()[place][None],

@@ -235,7 +235,7 @@ def _grid_tables(
 
 def row_tables(lengths: np.ndarray, device: torch.device, attention: str, *, windows: bool) -> dict[str, Any]:
     """What attention over R windows or frames of these (R,) lengths takes, under the names of the tower's forward."""
-    edges = torch.from_numpy(np.concatenate([[0], lengths.cumsum()]).astype(np.int32)).to(device)
+    edges = torch.from_numpy(np.concatenate([[0], lengths.cumsum()]).astype(np.int32)).to(device, non_blocking=True)
     out: dict[str, Any] = {"cu_window_seqlens" if windows else "cu_seqlens": edges}
     if attention == "varlen":
         out["max_window_seqlen" if windows else "max_seqlen"] = int(lengths.max())
@@ -259,9 +259,9 @@ def vision_tables(grids: torch.Tensor, config: Qwen2_5_VLVisionConfig, attention
     tables = [_grid_tables(tuple(grid), merge, config.window_size, config.patch_size) for grid in known]
     tokens = np.cumsum([0] + [len(index) for _, index, _ in tables[:-1]]).tolist()
     return {
-        "position_ids": torch.cat([positions for positions, *_ in tables]).to(device),
+        "position_ids": torch.cat([positions for positions, *_ in tables]).to(device, non_blocking=True),
         "window_index": torch.cat([index + start for (_, index, _), start in zip(tables, tokens, strict=True)]).to(
-            device
+            device, non_blocking=True
         ),
         **row_tables(np.concatenate([lengths for *_, lengths in tables]), device, attention, windows=True),
         **row_tables(frame_lengths(known), device, attention, windows=False),

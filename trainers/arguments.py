@@ -79,7 +79,7 @@ class GVETrainingArguments(SentenceTransformerTrainingArguments):
     task_batch_sizes: dict[str, int] | str | None = setting(
         None, 'Rows of a process\'s batch by task (paper, Table 7), as {"t2i": 32}.'
     )
-    unique_targets: bool = setting(True, "Read all targets at the start, so that none is twice in a step.")
+    unique_targets: bool = setting(True, "Read all targets at the start, so that no step holds one twice.")
     on_missing: str = setting("raise", "Refuse rows whose media are missing, or skip them.", choices=("raise", "skip"))
     max_length: int | None = setting(None, "Tokens of a row; by default the processor's limit.")
 
@@ -111,14 +111,20 @@ class GVETrainingArguments(SentenceTransformerTrainingArguments):
     cache_tokens: int | None = setting(
         None, "Tokens embedded at a time, with cached gradients (GradCache); by default a batch in one pass."
     )
+    activation_checkpointing: bool | None = setting(  # declared here until transformers 5.23 is the oldest
+        None, "Compute activations again in the backward pass instead of keeping them."
+    )
+    compile_layers: bool = setting(
+        False, "Compile each layer at the first step, with dynamic shapes; pays on a device after some minutes."
+    )
     share_media: bool = setting(True, "Decode and encode each distinct image and video of a batch once.")
     decode_cache_mb: int = setting(0, "MiB of decoded media that each worker keeps.")
     vision_cache_dir: str | None = setting(
-        None, "Folder for the features of a frozen vision tower, computed once and shared by runs."
+        None,
+        "Folder for the features of a frozen vision tower, made once; exact to the bit on a CPU, within the "
+        "precision on a GPU.",
     )
-    vision_cache_dtype: str = setting(
-        "float32", "Type on disk; float32 is exact, bfloat16 too for a bf16 tower.", choices=tuple(DTYPES)
-    )
+    vision_cache_dtype: str = setting("auto", "Type on disk; auto loses nothing.", choices=("auto", *DTYPES))
     vision_cache_gb: float = setting(64.0, "GiB of that folder at most; what does not fit is computed each time.")
     frame_cache_dir: str | None = setting(
         None, "Folder for the sampled frames of videos, decoded once; for a tower that is trained."
@@ -128,6 +134,8 @@ class GVETrainingArguments(SentenceTransformerTrainingArguments):
     resume_force: bool = setting(False, "Resume although data or settings differ from the checkpoint's.")
 
     def __post_init__(self) -> None:
+        if self.activation_checkpointing:
+            self.gradient_checkpointing = True  # its name before transformers 5.23
         super().__post_init__()
         self.task_batch_sizes = _task_numbers("task_batch_sizes", self.task_batch_sizes or {}, least=1)
         self.task_priors = _task_numbers("task_priors", self.task_priors or {}, least=0.0)
@@ -181,7 +189,7 @@ class GVETrainingArguments(SentenceTransformerTrainingArguments):
 
     def _validate(self) -> None:
         _among("schedule", self.schedule, SCHEDULES)
-        _among("vision_cache_dtype", self.vision_cache_dtype, DTYPES)
+        _among("vision_cache_dtype", self.vision_cache_dtype, ("auto", *DTYPES))
         _among("on_missing", self.on_missing, ("raise", "skip"))
         self.curriculum(1)  # refuses bounds that the schedule cannot live with
         for name, low, high in (
@@ -206,6 +214,11 @@ class GVETrainingArguments(SentenceTransformerTrainingArguments):
             raise ValueError(
                 f"cache_tokens: got {self.cache_tokens} with deepspeed, which sums the gradients of one backward a step; "
                 "only None is accepted; use gradient checkpointing, or DDP with adapters"
+            )
+        if self.compile_layers and self.torch_compile:
+            raise ValueError(
+                "compile_layers: got True with torch_compile, which compiles the whole model; one of them is accepted; drop "
+                "torch_compile"
             )
         if self.prompts:
             raise ValueError(

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from gve.encoding.frame_cache import FrameCache
 from gve.media_gve import located
@@ -61,18 +60,19 @@ class PairCollator:
         self.cache = DecodedCache(processor.video_processor, cache_bytes, frames)
         self.reader = MediaReader(processor, self.cache, store)
 
-    def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Tensors by name; `label` is (B, B) bool.
 
         Where media are shared, a side has its tokens and, if it shows any, `image_places` and `video_places` in the order
-        of its rows; `query_media` holds the patches, grids and seconds that these number.
+        of its rows; `query_media` holds the patches, grids and seconds that these number. What only the CPU reads comes as
+        NumPy arrays and lists, which no loader moves to the device.
         """
         columns = self.shared_columns(rows) if self.share_media else self.columns(rows)
         batch = {f"{name}_{key}": value for name, column in columns for key, value in column.items()}
         mask = match_mask([row["query_facts"] for row in rows], [row["target_facts"] for row in rows])
         return batch | {"label": torch.from_numpy(mask)}
 
-    def columns(self, rows: Sequence[Row]) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    def columns(self, rows: Sequence[Row]) -> Iterator[tuple[str, dict[str, Any]]]:
         """The model's inputs of each side: `query`, `target`, `negative_1` to `negative_K`."""
         for name, side, instruction in self._sides(rows):
             yield name, self._prepare(side, instruction)
@@ -85,7 +85,7 @@ class PairCollator:
         grids = {kind: media[f"{kind}_grid_thw"].tolist() for kind in PATCHES if f"{kind}_grid_thw" in media}
         for name, side, seen, system in sides:
             places = {kind: [place for row in seen for found, place in row if found == kind] for kind in PATCHES}
-            places = {kind: torch.tensor(found) for kind, found in places.items() if found}
+            places = {kind: np.array(found) for kind, found in places.items() if found}
             shown = [[(table.media[kind][place], grids[kind][place]) for kind, place in row] for row in seen]
             made = self.reader.tokens(side, shown, system, self.max_length)
             column: dict[str, Any] = {key: made[key] for key in TOKENS}
@@ -106,7 +106,7 @@ class PairCollator:
         for k in range(count):
             yield f"negative_{k + 1}", [row["negatives"][k] for row in rows], None
 
-    def side(self, rows: Sequence[Row], name: str) -> dict[str, Tensor]:
+    def side(self, rows: Sequence[Row], name: str) -> dict[str, Any]:
         """The model's inputs of one side."""
         instruction = [row["instruction"] for row in rows] if name == "query" else None
         return self._prepare([row[name] for row in rows], instruction)
@@ -114,7 +114,7 @@ class PairCollator:
     def _count(self, task: str) -> int:
         return self.num_negatives if isinstance(self.num_negatives, int) else self.num_negatives.get(task, 0)
 
-    def _prepare(self, side: Sequence[Row], instruction: list[str] | None = None) -> dict[str, Tensor]:
+    def _prepare(self, side: Sequence[Row], instruction: list[str] | None = None) -> dict[str, Any]:
         return self.reader.column(side, instruction, self.max_length)
 
 
@@ -137,11 +137,13 @@ class MediaTable:
                         out[-1].append((kind, self._place(kind, parts[kind])))
         return out
 
-    def tensors(self) -> dict[str, Tensor]:
-        """What a model takes of all of them; without a store videos stay uint8, in a quarter of the memory."""
-        tensors: dict[str, Tensor] = {}
-        for found in self.media.values():
-            tensors |= self.reader.tensors(found, as_bytes=self.reader.store is None) if found else {}
+    def tensors(self) -> dict[str, Any]:
+        """What a model takes of all of them; videos stay uint8, in a quarter of the memory."""
+        tensors: dict[str, Any] = {}
+        for kind, found in self.media.items():
+            if found:
+                tensors |= self.reader.tensors(found, as_bytes=True)
+                tensors[f"{kind}_patches"] = tensors[f"{kind}_grid_thw"].prod(-1).numpy()
         return tensors
 
     def _place(self, kind: str, source: Mapping[str, Any]) -> int:

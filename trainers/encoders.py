@@ -81,7 +81,7 @@ class LiveEncoder:
             with torch.random.fork_rng():
                 for start in range(0, len(rows), self.batch_size):
                     features = self.collator.side(rows[start : start + self.batch_size], side)
-                    features = {key: value.to(device) for key, value in features.items()}
+                    features = {key: v.to(device) if isinstance(v, Tensor) else v for key, v in features.items()}
                     (features,) = completed([features], self.cache)
                     vectors.append(self.model(features)["sentence_embedding"].float().cpu())
         finally:

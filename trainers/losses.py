@@ -14,12 +14,9 @@ from transformers.utils.generic import is_flash_attention_requested
 
 from gve.embedder_gve import EmbedderMixin
 from gve.trainers.contrast import Widths, gathered_info_nce, info_nce
-from gve.trainers.gradcache.tower import TowerRun, is_trained
+from gve.trainers.gradcache.tower import FROZEN_TOKENS, TowerRun, is_trained
 from gve.trainers.media.batch_media import column_inputs, media_of
 from gve.trainers.watching.meters import LossMeters
-
-FROZEN_TOKENS = 16384
-"""Tokens of a piece for a frozen vision tower: enough to fill a device, with the same memory for any batch."""
 
 __all__ = ["GVELoss", "embedder_of", "gathered_info_nce", "info_nce", "normaliser", "unwrapped"]
 

@@ -31,8 +31,8 @@ GROUPS = {
     "hard negatives": "num_negatives mined_negatives remine_every_epoch mine_corpus mine_min_rank mine_max_rank "
     "mine_ceiling mine_margin mine_sample mine_exclude mine_index",
     "optimizer": "learning_rate weight_decay lr_scheduler_type use_muon muon_learning_rate master_weights",
-    "memory and speed": "cache_tokens share_media decode_cache_mb vision_cache_dir vision_cache_dtype vision_cache_gb "
-    "frame_cache_dir",
+    "memory and speed": "cache_tokens compile_layers share_media decode_cache_mb vision_cache_dir vision_cache_dtype "
+    "vision_cache_gb frame_cache_dir",
     "benchmark while training": "uvrb uvrb_sets uvrb_rows",
     "dry run": "dry_run shape sharding device_tflops",
 }
@@ -54,7 +54,7 @@ class TrainCommand:
 
     model: str | None = setting(None, "Folder or Hub name of a GVE embedder.")
     data: str | None = setting(None, "Folder or Hub name of a UVRD data set, one config a task.")
-    recipe: str | None = setting(None, "YAML file, or name of one in trainers/recipes; the first word says the same.")
+    recipe: str | None = setting(None, "YAML file, or name of one in trainers/recipes; same as the first argument.")
     tasks: list[str] | None = setting(None, "Tasks to train; all by default.", nargs="+")
     prober: str | None = setting(
         None, "Model that scores alignment in the first epoch, which is uniform without one (paper, 3.3)."
@@ -68,7 +68,7 @@ class TrainCommand:
     num_processes: int | None = setting(
         None, "Processes the recipe is written for; with another number the run stops, since its batch would change."
     )
-    uvrb: str | None = setting(None, "Folder or Hub name of a UVRB, scored whenever eval_strategy says.")
+    uvrb: str | None = setting(None, "Folder or Hub name of a UVRB, scored at every evaluation (eval_strategy).")
     uvrb_sets: list[str] | None = setting(None, "Its sets, such as msrvtt crb-s; all by default.", nargs="+")
     uvrb_rows: int | None = setting(None, "Queries and corpus rows of a set at most; all by default.")
     dry_run: bool = setting(False, "Print mixture, steps, tokens, memory and schedule, and stop.")

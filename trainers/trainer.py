@@ -76,6 +76,8 @@ class GVETrainer(SentenceTransformerTrainer):
         **kwargs: Any,
     ) -> None:
         _check_parts(model, args, kwargs.pop("model_init", None))
+        if args.compile_layers:
+            model[0].model.compile_layers()  # before anything wraps the model
         self.curriculum = CurriculumCallback()
         self.watch = WatchCallback()
         self.prober = prober

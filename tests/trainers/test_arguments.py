@@ -38,6 +38,7 @@ def test_errors_name_the_field(tmp_path):
         ({"mine_ceiling": 2.0}, "ceiling: got 2.0"),
         ({"cache_tokens": 0}, "cache_tokens: got 0; 1 to 1e"),
         ({"matryoshka_dims": [4, 4]}, r"matryoshka_dims: got \[4, 4\]; different widths"),
+        ({"compile_layers": True, "torch_compile": True}, "compile_layers: got True with torch_compile"),
         ({"remove_unused_columns": True}, "remove_unused_columns: got True"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -3,6 +3,7 @@ import pytest
 import torch
 from short_runs import StopAt, arguments, assert_same, losses, weights
 
+from gve.embedder_gve import EmbedderMixin
 from gve.trainers import GVETrainer
 from gve.trainers.curriculum.weights import softmax_probabilities
 
@@ -87,3 +88,21 @@ def test_what_does_not_make_a_run_is_refused_before_any_work(tmp_path, embedder,
     ):
         with pytest.raises(ValueError, match=f"^{message}"):
             GVETrainer(**given)
+
+
+def test_compiled_layers_train_alike(tmp_path, load, tasks, monkeypatch):
+    compiled, layers = EmbedderMixin.compile_layers, []
+
+    def without_a_code_generator(model):
+        compiled(model, backend="aot_eager")
+        layers.extend((*model.visual.blocks, *model.language_model.layers))
+
+    monkeypatch.setattr(EmbedderMixin, "compile_layers", without_a_code_generator)
+    found = []
+    for compiles in (False, True):
+        args = arguments(tmp_path, max_steps=2, compile_layers=compiles)
+        trainer = GVETrainer(load(), args, tasks)
+        trainer.train()
+        found.append(losses(trainer))
+    assert len(layers) == 3 and all(layer._compiled_call_impl is not None for layer in layers)
+    assert len(found[0]) == 2 and found[1] == pytest.approx(found[0], abs=1e-5)

@@ -23,7 +23,7 @@ from gve.packing_gve import overhead
 from gve.trainers.arguments import GVETrainingArguments
 from gve.trainers.gradcache.tower import RandomState, TowerRun, chunk_rows, is_trained
 from gve.trainers.losses import GVELoss, embedder_of, normaliser, unwrapped
-from gve.trainers.media.batch_media import Batch
+from gve.trainers.media.batch_media import Batch, on_device
 
 EMBEDDING = "sentence_embedding"
 Leaves = dict[str, dict[int, Tensor]]
@@ -82,7 +82,7 @@ class TwoPasses:
         self.batch = Batch.of(columns, self.embedder.config.vision_config.spatial_merge_size)
         device = self.embedder.device
         rows, places = self.batch.distinct()
-        self.places = torch.from_numpy(places).to(device)
+        self.places = on_device(places, device)
         pieces = chunk_rows(self.batch.lengths[rows], limit=loss.cache_tokens, extra=overhead(device))
         self.pieces = sorted((rows[piece] for piece in pieces), key=self._cost)
         self.states: list[RandomState] = []
@@ -118,7 +118,7 @@ class TwoPasses:
             computed = sum(self._cost(rows) for rows in self.pieces)
             self.loss.count_tokens(sum(int(self.batch.lengths[rows].sum()) for rows in self.pieces), computed)
         order = np.argsort(np.concatenate(self.pieces))
-        return torch.cat(vectors)[torch.from_numpy(order).to(vectors[0].device)]
+        return torch.cat(vectors)[on_device(order, vectors[0].device)]
 
     @torch.enable_grad()
     def second(self, gradient: Tensor) -> None:
@@ -150,7 +150,7 @@ class TwoPasses:
 
     def _hand_on(self, rows: np.ndarray, vectors: Tensor, leaves: Leaves, gradient: Tensor) -> None:
         if vectors.requires_grad:
-            chosen = self.places[torch.from_numpy(rows).to(gradient.device)]
+            chosen = self.places[on_device(rows, gradient.device)]
             torch.autograd.backward(vectors, gradient[chosen].to(vectors.dtype))
         self.tower.collect(leaves)
 

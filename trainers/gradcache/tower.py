@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from gve.embedder_gve import EmbedderMixin
-from gve.trainers.media.batch_media import Media
+from gve.trainers.media.batch_media import Media, on_device
 
 MOST_PADDING = 0.1
 """Share of padding that no piece goes above."""
+FROZEN_TOKENS = 16384
+"""Tokens of a piece for a frozen vision tower: enough to fill a device, with the same memory for any batch."""
 
 
 def chunk_rows(lengths: Sequence[int], *, limit: int, extra: int) -> list[np.ndarray]:
@@ -108,7 +110,7 @@ class TowerRun:
     """The first pass over the tower, and what the second one needs.
 
     Args:
-        limit: Tokens of a piece at most; None runs each kind at once.
+        limit: Tokens of a piece at most; None runs each kind at once, 0 each medium by itself.
 
     Attributes:
         features: (V, W) of each medium, by kind.
@@ -143,7 +145,7 @@ class TowerRun:
         seen = self.media[name]
         pixels = torch.cat([seen.pixels[place] for place in places])
         pixels = self.normalise(pixels) if pixels.dtype == torch.uint8 else pixels
-        return self.model.vision_features(pixels, seen.grids[torch.tensor(places, device=seen.grids.device)])
+        return self.model.vision_features(pixels, seen.grids[on_device(places, seen.grids.device)])
 
     def leaves(self, shown: Mapping[str, Sequence[int]]) -> dict[str, dict[int, Tensor]]:
         """Features that collect gradients, for media of some rows."""

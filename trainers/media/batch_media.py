@@ -23,30 +23,40 @@ class Media:
     """Distinct media of one kind."""
 
     grids: Tensor  # (U, 3), patches along time, height and width
+    patches: np.ndarray  # (U,), S of each medium
     pixels: Sequence[Tensor | None]  # (S, P) of each medium, or None where its features are given
     features: Sequence[Tensor | None]  # (V, W) of each medium, or None where its pixels are given
     seconds: Tensor | None = None  # (U,), seconds between two steps of the time axis of videos, or None
 
     def sizes(self, merge: int) -> np.ndarray:
         """(U,) vision tokens of each medium."""
-        return (self.grids.prod(-1) // merge**2).cpu().numpy()
+        return self.patches // merge**2
+
+
+def on_device(values: np.ndarray | Sequence[int], device: torch.device) -> Tensor:
+    """Numbers of the CPU on a device, without the wait for all its work that a plain copy brings."""
+    return torch.as_tensor(values).to(device, non_blocking=True)
 
 
 def media_of(inputs: Mapping[str, Any], merge: int) -> dict[str, Media]:
-    """The media of a column or a batch by kind; `image_embeds` and `video_embeds` are features in place of pixels."""
+    """The media of a column or a batch by kind; `image_embeds` and `video_embeds` are features in place of pixels.
+
+    `image_patches` and `video_patches`, as `PairCollator` adds them, spare a look at the grids, which waits for the device.
+    """
     out = {}
     for name, (_, pixels, embeds) in KINDS.items():
         grids = inputs.get(f"{name}_grid_thw")
         if grids is None:
             continue
         seconds = inputs.get("second_per_grid_ts") if name == "video" else None
-        patches = grids.prod(-1).tolist()
+        patches = inputs.get(f"{name}_patches")
+        patches = grids.prod(-1).cpu().numpy() if patches is None else patches
         if inputs.get(embeds) is not None:
-            parts = inputs[embeds].split([count // merge**2 for count in patches])
-            out[name] = Media(grids, [None] * len(parts), parts, seconds)
+            parts = inputs[embeds].split((patches // merge**2).tolist())
+            out[name] = Media(grids, patches, [None] * len(parts), parts, seconds)
         elif inputs.get(pixels) is not None:
-            parts = inputs[pixels].split(patches)
-            out[name] = Media(grids, parts, [None] * len(parts), seconds)
+            parts = inputs[pixels].split(patches.tolist())
+            out[name] = Media(grids, patches, parts, [None] * len(parts), seconds)
         else:
             raise ValueError(
                 f"{name}_grid_thw: got grids without {pixels} and without {embeds}; one of them is needed with "
@@ -65,6 +75,7 @@ class Batch:
     """
 
     tokens: dict[str, Tensor]
+    ids: np.ndarray  # (N, T), `input_ids` on the CPU
     lengths: np.ndarray  # (N,), attended tokens
     ends: np.ndarray  # (N,), columns after the last attended token
     media: dict[str, Media]  # distinct media by kind
@@ -75,10 +86,11 @@ class Batch:
         """Join columns of model inputs; media are their own, or shared as `PairCollator` does."""
         width = max(column["input_ids"].shape[1] for column in columns)
         tokens = {name: torch.cat([_widen(column[name], width) for column in columns]) for name in TOKENS}
-        first, ends = spans(tokens["attention_mask"].cpu().numpy() != 0)
+        # all that the CPU plans with comes in one copy: each one waits for the device
+        ids, mask, types = torch.stack([tokens[name] for name in TOKENS]).cpu().numpy()  # (N, T) each
+        first, ends = spans(mask != 0)
         media = media_of(columns[0]["media"], merge) if "media" in columns[0] else _unshared(columns, merge)
-        batch = cls(tokens, ends - first, ends, media)
-        types = tokens["mm_token_type_ids"].cpu().numpy()
+        batch = cls(tokens, ids, ends - first, ends, media)
         for name, seen in media.items():
             sizes = seen.sizes(merge)
             shown = _shown(columns, name)
@@ -90,7 +102,7 @@ class Batch:
 
     def distinct(self) -> tuple[np.ndarray, np.ndarray]:
         """(n,) rows that all differ in tokens or media, whichever column they are from, and (N,) places among them."""
-        ids, starts = self.tokens["input_ids"].cpu().numpy(), self.ends - self.lengths
+        ids, starts = self.ids, self.ends - self.lengths
         seen: dict[tuple[Any, ...], int] = {}
         firsts, inverse = [], np.empty(len(ids), np.int64)
         for row, (start, end) in enumerate(zip(starts, self.ends, strict=True)):
@@ -114,8 +126,8 @@ class Batch:
         # a window of the width that ends with the row, or starts with the batch, always holds the row
         left = np.maximum(self.ends[rows] - width, 0)
         device = self.tokens["input_ids"].device
-        across = torch.from_numpy(left[:, None] + np.arange(width)).to(device)
-        down = torch.from_numpy(rows).to(device)[:, None]
+        across = on_device(left[:, None] + np.arange(width), device)
+        down = on_device(rows, device)[:, None]
         out = {name: values[down, across] for name, values in self.tokens.items()}
         for name, places in self.shown(rows).items():
             out |= _features_of(name, self.media[name], places, features[name])
@@ -134,7 +146,7 @@ def column_inputs(
 
 
 def _features_of(name: str, seen: Media, places: Sequence[int], features: Sequence[Tensor]) -> dict[str, Tensor]:
-    chosen = torch.tensor(places, device=seen.grids.device)
+    chosen = on_device(places, seen.grids.device)
     out = {
         KINDS[name][2]: torch.cat([features[place] for place in places]),  # (V of all, W)
         f"{name}_grid_thw": seen.grids[chosen],
@@ -149,7 +161,7 @@ def _widen(values: Tensor, width: int) -> Tensor:
 def _shown(columns: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
     """(M of all columns,) places among the distinct media, in the order of the rows."""
     if "media" in columns[0]:
-        found = [column[f"{name}_places"].cpu().numpy() for column in columns if f"{name}_places" in column]
+        found = [column[f"{name}_places"] for column in columns if f"{name}_places" in column]
         return np.concatenate(found) if found else np.zeros(0, np.int64)
     return np.arange(sum(len(column[f"{name}_grid_thw"]) for column in columns if f"{name}_grid_thw" in column))
 
@@ -163,6 +175,7 @@ def _unshared(columns: Sequence[Mapping[str, Any]], merge: int) -> dict[str, Med
         if found:
             out[name] = Media(
                 torch.cat([media.grids for media in found]),
+                np.concatenate([media.patches for media in found]),
                 [part for media in found for part in media.pixels],
                 [part for media in found for part in media.features],
                 None if found[0].seconds is None else torch.cat([media.seconds for media in found]),

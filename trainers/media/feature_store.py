@@ -6,13 +6,15 @@ Shapes: V tokens, W values a token, in N parts of W / N values.
 import errno
 import json
 import logging
+import os
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -32,12 +34,22 @@ SCALE = ":scale"
 logger = logging.getLogger(__name__)
 
 
+class Waiting(NamedTuple):
+    """Features on their way to the disk."""
+
+    facts: Features  # without the features
+    written: dict[str, Tensor]  # on the CPU, once `arrive` returns
+    arrive: Callable[[], None]
+
+
 class FeatureStore:
     """Features on disk.
 
-    A shard is written under a temporary name and renamed, so every visible one is whole, and none ever changes.
-    Features that are in no shard when the process is killed are computed again. Nothing is deleted: training reads
-    everything once an epoch, so whatever is deleted would be needed again first.
+    Whoever puts features waits neither for their copy from the device nor for the disk: a thread writes one shard while
+    the next one fills. What is read is a view of the memory map of its shard. A shard is written under a temporary name
+    and renamed, so every visible one is whole, and none ever changes. Features that are in no shard when the process is
+    killed are computed again. Nothing is deleted: training reads everything once an epoch, so whatever is deleted would be
+    needed again first.
 
     Args:
         dtype: "float32", "bfloat16", or "int8" with one scale for each part of a token.
@@ -61,8 +73,11 @@ class FeatureStore:
         self.folder, self.dtype, self.parts, self.limit = Path(folder), dtype, parts, limit
         self.root = self.folder if root is None else Path(root)
         self.hits = self.misses = self.refused = 0
-        self._pending: dict[str, tuple[Features, dict[str, Tensor]]] = {}  # as read, and as written
+        self._owner = 0  # the process that put them
+        self._pending: dict[str, Waiting] = {}  # the shard that fills
+        self._leaving: dict[str, Waiting] = {}  # the shard that is being written
         self._waiting, self._since = 0, 0.0
+        self._writing: tuple[ThreadPoolExecutor, Future[None]] | None = None
         self._places: dict[str, str] = {}
         self._shards: set[str] = set()
         self._listed = -1
@@ -73,44 +88,73 @@ class FeatureStore:
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy for another process lists the shards itself and starts with nothing pending."""
-        empty = {"_pending": {}, "_waiting": 0, "_places": {}, "_shards": set(), "_listed": -1}
-        return vars(self) | empty | {"_open": OrderedDict()}
+        empty = {"_pending": {}, "_leaving": {}, "_waiting": 0, "_places": {}, "_shards": set(), "_listed": -1}
+        return vars(self) | empty | {"_open": OrderedDict(), "_writing": None}
 
     def __len__(self) -> int:
         self._refresh()
-        return len(self._places.keys() | self._pending.keys())
+        return len(self._places.keys() | self._pending.keys() | self._leaving.keys())
 
     def get(self, key: str) -> Features | None:
         """The features under a key, or None."""
-        found = self._pending[key][0] if key in self._pending else self._read(key)
+        waiting = self._pending.get(key) or self._leaving.get(key)
+        if waiting is None or os.getpid() != self._owner:  # a forked process cannot wait for the device
+            found = self._read(key)
+        else:
+            waiting.arrive()
+            found = waiting.facts._replace(features=self._decoded(waiting.written, key))
         self.hits += found is not None
         self.misses += found is None
         return found
 
     def put(self, key: str, value: Features) -> Features:
-        """Keep (V, W) features of any float type, and give them back as `get` will."""
-        written = self._encoded(key, value.features.cpu())
+        """Keep (V, W) features of any float type, and give them back on their device, as `get` will on the CPU."""
+        written = self._encoded(key, value.features)
         read_back = value._replace(features=self._decoded(written, key))
-        if key in self._pending or key in self._places:
+        if key in self._pending or key in self._leaving or key in self._places:
             return read_back
         size = sum(tensor.nbytes for tensor in written.values())
         if self._held + self._waiting + size > self.limit:
             self._refuse(f"{self.limit} bytes are full")
             return read_back
         self._since = self._since if self._pending else time.monotonic()
-        self._pending[key] = read_back, written
+        self._owner = os.getpid()
+        held = {part: _own(tensor).to("cpu", non_blocking=True) for part, tensor in written.items()}
+        self._pending[key] = Waiting(value._replace(features=None), held, _arrival(value.features.device))
         self._waiting += size
         if self._waiting >= SHARD_BYTES or time.monotonic() - self._since > SHARD_SECONDS:
-            self.flush()
+            self._hand_over()
         return read_back
 
     def flush(self) -> None:
-        """Write the pending features."""
+        """Write the pending features, and wait until that is done."""
+        self._hand_over()
+        self.join()
+
+    def join(self) -> None:
+        """Wait for the shard that is being written; what went wrong with it is raised here."""
+        if self._writing is not None:
+            (thread, writing), self._writing = self._writing, None
+            thread.shutdown()  # before workers are forked, and forks beside threads are unsafe
+            writing.result()
+
+    def _hand_over(self) -> None:
+        """Give the thread the features that wait; a disk that is slower than the model is waited for here."""
+        self.join()
         if not self._pending:
             return
+        # in this order, so that a reader finds a key in the one or the other
+        self._leaving, self._pending, self._waiting = self._pending, {}, 0
+        self._held += sum(tensor.nbytes for waiting in self._leaving.values() for tensor in waiting.written.values())
+        thread = ThreadPoolExecutor(1, "features")
+        self._writing = thread, thread.submit(self._write, self._leaving)
+
+    def _write(self, leaving: dict[str, Waiting]) -> None:
+        """Write a shard; runs in the thread."""
         tensors: dict[str, Tensor] = {}
         facts = {}
-        for key, (value, written) in self._pending.items():
+        for key, (value, written, arrive) in leaving.items():
+            arrive()
             tensors |= written
             facts[key] = json.dumps([value.grid, value.interval, value.times])
         target = self.folder / f"{secrets.token_hex(8)}.safetensors"
@@ -122,12 +166,14 @@ class FeatureStore:
             if error.errno != errno.ENOSPC:
                 raise
             self.limit = 1  # the disk is full: nothing more is tried
-            self._refuse("the disk is full", len(self._pending))
+            self._refuse("the disk is full", len(leaving))
         else:
             self._held = self._measured()
+            for key in leaving:
+                self._places.setdefault(key, target.name)
         finally:
             partial.unlink(missing_ok=True)
-        self._pending, self._waiting = {}, 0
+            self._leaving = {}
 
     def _measured(self) -> int:
         """Bytes of all shards, also of other towers and processes."""
@@ -179,7 +225,7 @@ class FeatureStore:
 
     def _forget(self, name: str) -> None:
         self._open.pop(name, None)
-        self._places = {key: place for key, place in self._places.items() if place != name}
+        self._places = {key: place for key, place in list(self._places.items()) if place != name}
 
     def _opened(self, name: str) -> Any:
         if name not in self._open:
@@ -218,3 +264,18 @@ class FeatureStore:
             return tensors[key]
         split = tensors[key].unflatten(1, (self.parts, -1)).float()  # (V, N, W / N)
         return (split * tensors[key + SCALE][:, :, None]).flatten(1)
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """A tensor that shares its memory with no other, as files of safetensors need it; a copy to the CPU never does."""
+    alone = tensor.device.type != "cpu" or tensor.untyped_storage().nbytes() == tensor.nbytes
+    return tensor if alone else tensor.clone()
+
+
+def _arrival(device: torch.device) -> Callable[[], None]:
+    """What to call before copies from a device that were started until now are read."""
+    if device.type == "cpu":
+        return lambda: None
+    event = torch.get_device_module(device).Event()
+    event.record()
+    return event.synchronize

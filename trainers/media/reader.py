@@ -1,7 +1,7 @@
 """Images and videos of a batch on their way to the processor; what is kept in a cache is not even decoded.
 
 Shapes: B rows, M images or videos of one kind, S their patches, V their vision tokens, W values of the vision tower a
-token, L bytes of a label, F frames, H height, W width.
+token, F frames, H height, W width.
 """
 
 import json
@@ -12,9 +12,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import PIL.Image
-import torch
 from torch import Tensor
 
 from gve.encoding.frame_cache import FrameCache
@@ -139,7 +137,7 @@ class MediaReader:
         side: Sequence[Mapping[str, Any]],
         instruction: Sequence[str] | None = None,
         max_length: int | None = None,
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Any]:
         """What `processor.prepare` makes of one side and, with a feature store, what `VisionCache` needs besides."""
         rows, media = [], {kind: [] for kind in PATCHES}
         for number, parts in enumerate(side):
@@ -154,22 +152,27 @@ class MediaReader:
                     f"inputs[{number}]: got no words, no image and no video; a pair needs one; drop the row"
                 )
             rows.append(row)
-        tensors = dict(self.processor.prepare(rows, instruction=instruction, max_length=max_length))
-        return tensors | self.labels(media["image"]) | self.labels(media["video"])
+        made = dict(self.processor.prepare(rows, instruction=instruction, max_length=max_length))
+        return made | self.labels(media["image"], made) | self.labels(media["video"], made)
 
-    def tensors(self, media: Sequence[Medium], *, as_bytes: bool = False) -> dict[str, Tensor]:
+    def tensors(self, media: Sequence[Medium], *, as_bytes: bool = False) -> dict[str, Any]:
         """Patches, grids and seconds of M >= 1 media of one kind, as `column` gives them."""
         contents = [medium.content for medium in media]
         if media[0].kind == "image":
-            return self.processor.image_tensors(contents) | self.labels(media)
-        return self.processor.video_processor.tensors(contents, as_bytes=as_bytes) | self.labels(media)
+            made = self.processor.image_tensors(contents)
+        else:
+            made = self.processor.video_processor.tensors(contents, as_bytes=as_bytes)
+        return made | self.labels(media, made)
 
-    def labels(self, media: Sequence[Medium]) -> dict[str, Tensor]:
-        """(M,) bool `*_known` and (M, L) `*_labels` of media of one kind; nothing without a feature store."""
+    def labels(self, media: Sequence[Medium], made: Mapping[str, Tensor]) -> dict[str, list[Any]]:
+        """`*_known` and `*_labels` of M media of one kind, beside their grids; nothing without a feature store."""
         if self.store is None or not media:
             return {}
-        kind, known = media[0].kind, torch.tensor([medium.known for medium in media])
-        return {f"{kind}_known": known, f"{kind}_labels": labels_of(media)}
+        kind = media[0].kind
+        labels = [
+            label_of(medium, grid) for medium, grid in zip(media, made[f"{kind}_grid_thw"].tolist(), strict=True)
+        ]
+        return {f"{kind}_known": [medium.known for medium in media], f"{kind}_labels": labels}
 
     def tokens(
         self,
@@ -191,17 +194,21 @@ def _place_of(medium: Medium, grid: Sequence[int]) -> Features:
     return Features(None, tuple(grid), medium.content.interval, medium.content.times)
 
 
-def labels_of(media: Sequence[Medium]) -> Tensor:
-    """(M, L) uint8, JSON of key, seconds between frames, and times: only tensors travel with a batch."""
-    texts = []
-    for medium in media:
-        clock = (medium.content.interval, list(medium.content.times)) if medium.kind == "video" else (0.0, [])
-        texts.append(json.dumps([medium.key, *clock]).encode())
-    width = max(map(len, texts))
-    return torch.from_numpy(np.stack([np.frombuffer(text.ljust(width), np.uint8) for text in texts]))
+class Label(NamedTuple):
+    """What is kept of a medium beside its features."""
+
+    key: str
+    grid: list[int]  # patches along time, height and width
+    interval: float  # seconds between frames; 0 for an image
+    times: list[float]  # of frames
 
 
-def read_label(label: Tensor) -> tuple[str, float, list[float]]:
-    """Key, seconds between frames, and times, from the (L,) uint8 of one medium."""
-    key, interval, times = json.loads(bytes(label.tolist()))
-    return key, interval, times
+def label_of(medium: Medium, grid: list[int]) -> str:
+    """A medium's label as JSON: a text stays on the CPU, where a tensor would go to the device and back."""
+    clock = (medium.content.interval, list(medium.content.times)) if medium.kind == "video" else (0.0, [])
+    return json.dumps([medium.key, grid, *clock])
+
+
+def read_label(text: str) -> Label:
+    """The same from its JSON."""
+    return Label(*json.loads(text))

@@ -194,7 +194,9 @@ def _notes(command: TrainCommand, args: GVETrainingArguments, tasks: Mapping[str
     if args.schedule not in ("uniform", "proportional"):
         asked = "the prober's scores replace it" if command.prober else "without a prober the first epoch stays so"
         notes.append(f"P is for an unprobed first epoch; {asked}")
-    notes.append("memory: closed form; libraries, fragments and communication buffers come on top")
+    notes.append(
+        "memory: closed form; libraries (CUDA: about 0.5 GiB), fragments and communication buffers come on top"
+    )
     if command.device_tflops is None:
         notes.append("time: give --device_tflops for seconds")
     return notes

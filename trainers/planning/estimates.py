@@ -11,7 +11,7 @@ processes, e bytes of a number of the weights.
 
 from dataclasses import dataclass
 
-from gve.trainers.losses import FROZEN_TOKENS
+from gve.trainers.gradcache.tower import FROZEN_TOKENS
 from gve.trainers.planning.shapes import Shape
 
 SHARDING = ("none", "zero2", "zero3", "fsdp2")
@@ -86,6 +86,15 @@ def vision_block_bytes(shape: Shape, method: Method) -> int:
     return 2 * h * (4 + 2 * e) + 4 * h * e + 4 * f * e + 8
 
 
+def working_bytes(shape: Shape, method: Method) -> int:
+    """Bytes that a layer's backward needs for one token on top of what is kept: `(2f + 2h) e`.
+
+    Counted as live storages at the peak, which is in the MLP: six rows of width f are alive there (gate, up and the
+    activation; three gradients), of which four are kept (`layer_bytes`).
+    """
+    return (2 * shape.intermediate + 2 * shape.hidden) * method.number_bytes
+
+
 def memory_bytes(shape: Shape, method: Method, load: Load) -> dict[str, int]:
     """Peak bytes of one process by use, without libraries and buffers; `working` is held by a layer while it runs."""
     e, trained = method.number_bytes, trainable_parameters(shape, method)
@@ -97,56 +106,62 @@ def memory_bytes(shape: Shape, method: Method, load: Load) -> dict[str, int]:
     buckets = trained * e if method.processes > 1 and method.sharding == "none" else 0
     states = trained * (12 if method.masters and e < 4 else 2 * e) // shared
     activations, working = _activations(shape, method, load)
-    pixels, pixel_bytes = shape.merged * shape.patch_values, 4
-    if method.shared_media:
-        pixel_bytes, working = 1, working + _tower_piece(method, load) * pixels * 4
+    pixel_bytes = shape.merged * shape.patch_values * (1 if method.shared_media else 4)
     parts = {
         "weights": weights,
         "gradients": trained * e // shared + buckets,
         "optimizer": states,
         "activations": activations,
         "working": working,
-        "inputs": load.vision * pixels * pixel_bytes + load.tokens * 8 * 4,
+        "inputs": load.vision * pixel_bytes + load.tokens * 8 * 4,
     }
     return parts | {"total": sum(parts.values())}
 
 
-def _tower_piece(method: Method, load: Load) -> int:
-    """Tokens of images and videos that pass the tower together."""
-    if method.cache_tokens is not None:
-        return min(load.vision, method.cache_tokens)
-    frozen = bool(method.lora_rank) or method.freeze_vision
-    return min(load.vision, FROZEN_TOKENS) if frozen else load.vision
-
-
 def _activations(shape: Shape, method: Method, load: Load) -> tuple[int, int]:
     """What is kept for the backward pass, and what a layer or block needs on top while it runs."""
-    e = method.number_bytes
-    tokens, vision, column = load.tokens, load.vision, load.largest
-    column_vision = load.largest_vision
+    trained = not method.lora_rank and not method.freeze_vision
+    cached = method.cache_tokens is not None
+    text, tower = _text(shape, method, load), _tower(shape, method, load, trained=trained)
+    # the features of all media stay to the end of the step, whichever piece runs
+    features = load.vision * shape.hidden * method.number_bytes
+    if cached or (method.shared_media and not trained):  # the tower runs before anything of the language model is kept
+        kept, working = max(text, tower, key=sum)
+    else:
+        kept, working = text[0] + tower[0], max(text[1], tower[1])
+    return kept + features, working
+
+
+def _text(shape: Shape, method: Method, load: Load) -> tuple[int, int]:
+    """The same of the language model."""
+    tokens, column = load.tokens, load.largest
     if method.cache_tokens is not None and method.cache_tokens < tokens:
-        tokens = max(method.cache_tokens, load.longest)
-        vision, column = round(load.vision * tokens / load.tokens), tokens
-        column_vision = vision
+        tokens = column = max(method.cache_tokens, load.longest)
     layer = layer_bytes(shape, method, load.longest)
-    if method.checkpointing:
-        kept = tokens * shape.layers * shape.hidden * e + column * layer
+    if method.checkpointing:  # each layer's input, and all of the one layer that runs again
+        kept = tokens * shape.layers * shape.hidden * method.number_bytes + column * layer
     else:
         kept = tokens * shape.layers * layer
-    patches = column_vision * shape.merged
-    tower_trained = not method.lora_rank and not method.freeze_vision
-    if tower_trained:
+    return kept, column * working_bytes(shape, method)
+
+
+def _tower(shape: Shape, method: Method, load: Load, *, trained: bool) -> tuple[int, int]:
+    """The same of the vision tower."""
+    together = load.vision if method.shared_media else load.largest_vision
+    if method.cache_tokens is not None or (method.shared_media and not trained):
+        # pieces count a token as `gve.trainers.gradcache.tower.token_cost` does
+        cost = shape.vision_depth * shape.vision_hidden * shape.merged / (shape.layers * shape.hidden)
+        together = min(load.vision, round((method.cache_tokens or FROZEN_TOKENS) / cost))
+    e, patches, kept = method.number_bytes, together * shape.merged, 0
+    working = (3 * shape.vision_intermediate + 6 * shape.vision_hidden) * e
+    if method.shared_media:  # bytes become numbers a piece at a time
+        working += shape.patch_values * 4
+    if trained:
         block = vision_block_bytes(shape, method)
-        all_patches = vision * shape.merged
-        kept += (
-            all_patches * shape.vision_depth * shape.vision_hidden * e + patches * block
-            if method.checkpointing
-            else all_patches * shape.vision_depth * block
-        )
-    kept += vision * shape.hidden * e + tokens * shape.hidden * e  # the tower's output and the embedded sequence
-    text = column * (3 * shape.intermediate + 4 * shape.hidden) * e
-    tower = patches * (3 * shape.vision_intermediate + 6 * shape.vision_hidden) * e
-    return kept, max(text, tower)
+        graph = patches if method.cache_tokens is not None else load.vision * shape.merged
+        kept = graph * shape.vision_depth * (shape.vision_hidden * e if method.checkpointing else block)
+        kept += patches * block if method.checkpointing else 0
+    return kept, patches * working
 
 
 def step_flops(shape: Shape, method: Method, load: Load) -> float:

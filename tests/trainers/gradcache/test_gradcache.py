@@ -55,7 +55,7 @@ def test_single_precision_is_as_near_as_the_order_of_rows(load, prepare):
 def test_narrower_widths_and_checkpointed_activations(embedder, prepare):
     options = OPTIONS | {"matryoshka_dims": [8, 32], "matryoshka_weights": [0.5, 2.0]}
     expected = step(embedder.train(), GVELoss(embedder, **options), prepare(share=False))
-    embedder[0].model.activation_checkpointing_enable({"use_reentrant": False})
+    embedder[0].model.gradient_checkpointing_enable({"use_reentrant": False})
     got = step(embedder, CachedGVELoss(embedder, cache_tokens=90, **options), prepare(share=True))
     assert got[0] == pytest.approx(expected[0], rel=1e-6)
     assert distance(got[1], expected[1]) <= 1e-6

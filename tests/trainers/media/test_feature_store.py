@@ -1,5 +1,3 @@
-"""Features on disk: what was put comes back, from whole shards alone, in any process, within the limit."""
-
 import logging
 import os
 import pickle
@@ -7,6 +5,8 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -66,9 +66,11 @@ def test_shards_grow_to_a_size_or_an_age(tmp_path, monkeypatch):
     monkeypatch.setattr(feature_store, "SHARD_BYTES", 2 * 6 * 16 * 4)
     for number in range(5):
         store.put(f"k{number}", made(number))
+    store.join()
     assert len(shards(store)) == 2
     monkeypatch.setattr(feature_store, "SHARD_SECONDS", -1.0)
     store.put("k5", made(5))
+    store.join()
     assert len(shards(store)) == 3 and len(FeatureStore(tmp_path)) == 6
 
 
@@ -86,50 +88,43 @@ def test_readers_see_what_others_write(tmp_path):
 
 
 def test_threads_write_and_read(tmp_path):
-    done, wrong = threading.Event(), []
+    done = threading.Event()
 
     def read():
-        store = FeatureStore(tmp_path)
+        store, wrong = FeatureStore(tmp_path), []
         while not done.is_set():
-            for number in range(20):
-                found = store.get(f"k{number}")
-                wrong.extend([number] if found is not None and not equal(found, made(number)) else [])
+            found = {number: store.get(f"k{number}") for number in range(20)}
+            wrong += [number for number, value in found.items() if value and not equal(value, made(number))]
+        return wrong
 
-    threads = [threading.Thread(target=read) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    store = FeatureStore(tmp_path)
-    for number in range(20):
-        store.put(f"k{number}", made(number))
-        store.flush()
-    done.set()
-    for thread in threads:
-        thread.join()
-    assert not wrong and len(FeatureStore(tmp_path)) == 20
+    with ThreadPoolExecutor(2) as pool:
+        readers = [pool.submit(read) for _ in range(2)]
+        store = FeatureStore(tmp_path)
+        for number in range(20):
+            store.put(f"k{number}", made(number))
+            store.flush()
+        done.set()
+    assert [reader.result() for reader in readers] == [[], []] and len(FeatureStore(tmp_path)) == 20
 
 
 KILLED = """
-import sys, torch
-from safetensors.torch import save_file
+import os, sys, torch
 from gve.trainers.media import feature_store
 from gve.frames_gve import Features
-from gve.trainers.media.feature_store import FeatureStore
-store = FeatureStore(sys.argv[1])
-store.put("a", Features(torch.ones(2, 4), (1, 2, 4)))
-store.flush()
+store, save_file = feature_store.FeatureStore(sys.argv[1]), feature_store.save_file
 def half(tensors, path, facts):
     save_file(tensors, path, facts)
     path.write_bytes(path.read_bytes()[:50])
-    import os; os.kill(os.getpid(), 9)
-feature_store.save_file = half
-store.put("b", Features(torch.ones(2, 4), (1, 2, 4)))
-store.flush()
+    os.kill(os.getpid(), 9)
+for key in "ab":
+    store.put(key, Features(torch.ones(2, 4), (1, 2, 4)))
+    store.flush()
+    feature_store.save_file = half
 """
 
 
 def test_a_writer_killed_half_way_leaves_whole_shards(tmp_path):
-    code = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False).returncode
-    assert code == -9
+    assert subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False).returncode == -9
     (partial,) = tmp_path.glob(".*.partial")
     store = FeatureStore(tmp_path)
     assert partial.exists() and len(store) == 1 and store.get("b") is None
@@ -184,3 +179,61 @@ def test_a_full_disk_ends_the_writing_and_not_the_run(tmp_path, monkeypatch, cap
     store.flush()
     assert "the disk is full" in caplog.text and not list(tmp_path.iterdir())
     assert equal(store.put("b", made(2)), made(2)) and store.get("b") is None
+
+
+def test_a_thread_writes_and_the_next_shard_fills_meanwhile(tmp_path, monkeypatch):
+    save, begun, go = feature_store.save_file, threading.Event(), threading.Event()
+
+    def slow(*args):
+        begun.set()
+        assert go.wait(20)
+        save(*args)
+
+    monkeypatch.setattr(feature_store, "save_file", slow)
+    monkeypatch.setattr(feature_store, "SHARD_BYTES", 2 * 6 * 16 * 4)
+    store = FeatureStore(tmp_path)
+    for number in range(3):
+        store.put(f"k{number}", made(number))
+    assert begun.wait(20) and not shards(store)
+    assert all(equal(store.get(f"k{number}"), made(number)) for number in range(3)) and len(store) == 3
+    go.set()
+    store.flush()
+    assert len(shards(store)) == 2 and len(FeatureStore(tmp_path)) == 3
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("features")]
+
+
+def test_what_a_thread_could_not_write_is_raised_where_it_is_waited_for(tmp_path, monkeypatch):
+    def broken(*args):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(feature_store, "save_file", broken)
+    store = FeatureStore(tmp_path)
+    store.put("a", made(1))
+    with pytest.raises(PermissionError):
+        store.flush()
+    store.flush()
+    assert not store._pending and not store._leaving
+
+
+def test_features_are_read_by_memory_map_and_written_apart(tmp_path):
+    store, whole = FeatureStore(tmp_path), torch.randn(12, 16)
+    expected = whole.clone()
+    for key, part in zip("ab", whole.split(6), strict=True):  # parts of one tensor, as the tower gives them
+        store.put(key, Features(part, (1, 4, 6)))
+    whole += 1.0  # which the step may reuse
+    store.flush()
+    (path,), reader = shards(store), FeatureStore(tmp_path)
+    read = [reader.get(key).features for key in "ab"]
+    assert torch.equal(torch.cat(read), expected)
+    mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(str(path))]
+    places = [tuple(int(end, 16) for end in line.split()[0].split("-")) for line in mapped]
+    assert all(any(start <= tensor.data_ptr() < end for start, end in places) for tensor in read)
+
+
+def test_a_forked_process_reads_only_the_disk(tmp_path):
+    store = FeatureStore(tmp_path)
+    store.put("a", made(1))
+    store._owner += 1  # as it looks from another process, which could not wait for the device
+    assert store.get("a") is None
+    store._owner -= 1
+    assert equal(store.get("a"), made(1))

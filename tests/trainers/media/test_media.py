@@ -1,4 +1,4 @@
-"""Sides of rows to tensors: those of the processor, whatever was decoded, kept or computed before."""
+import math
 
 import numpy as np
 import PIL.Image
@@ -11,7 +11,7 @@ from gve.encoding.frame_cache import FrameCache
 from gve.frames_gve import Features
 from gve.hub_datasets.schema import media
 from gve.trainers.media.feature_store import FeatureStore
-from gve.trainers.media.reader import DecodedCache, MediaReader, content_key, labels_of, read_label
+from gve.trainers.media.reader import DecodedCache, MediaReader, content_key, label_of, media_key, read_label
 
 TEXTS = ["a red square moves 2", "Find the video that shows this."]
 
@@ -58,26 +58,15 @@ def test_columns_are_those_of_the_processor(processor, side, tmp_path, kept):
         assert (frames.hits, frames.misses) == (4, 2)
 
 
-def test_enlarged_frames_are_resized_once(processor, side):
-    """Choosing a size for frames that have one already may choose another."""
-    frames = processor.video_processor.load(side[0]["video"], size=processor.video_processor.size).frames
-    height, width = frames.shape[1:3]
-    assert height * width >= processor.video_processor.size["shortest_edge"]
-    again = processor.video_processor.patches([reader(processor).read("video", side[0]["video"]).content])[1]
-    assert again[0, 1:].tolist() == [height // 8, width // 8]
-
-
-def test_rows_too_long_and_rows_without_anything_are_refused(processor, side):
-    with pytest.raises(ValueError, match=r"inputs\[0\]"):
-        reader(processor).column(side, max_length=8)
-    with pytest.raises(ValueError, match=r"inputs\[1\]: got no words"):
-        reader(processor).column([side[0], media(text=" ")])
-
-
 def test_errors_name_the_row(processor, side, tmp_path):
     broken = {"text": None, "image": None, "video": {"bytes": b"no video", "path": None}}
-    with pytest.raises(ValueError, match=r"inputs\[1\]\['video'\]"):
-        reader(processor).column([side[1], broken])
+    for rows, options, message in (
+        (side, {"max_length": 8}, r"inputs\[0\]"),
+        ([side[0], media(text=" ")], {}, r"inputs\[1\]: got no words"),
+        ([side[1], broken], {}, r"inputs\[1\]\['video'\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            reader(processor).column(rows, **options)
     gone = {"text": None, "image": {"bytes": None, "path": str(tmp_path / "gone.png")}, "video": None}
     for store in (None, FeatureStore(tmp_path)):
         with pytest.raises(FileNotFoundError, match=r"inputs\[0\]\['image'\]"):
@@ -88,14 +77,15 @@ def test_a_store_tells_what_is_known(processor, side, tmp_path):
     store = FeatureStore(tmp_path)
     own = reader(processor, store=store)
     whole = own.column(side)
-    assert whole["video_known"].tolist() == [False] * 3 and "video_embeds" not in whole
-    key, interval, times = read_label(whole["video_labels"][0])
+    assert whole["video_known"] == [False] * 3 and "video_embeds" not in whole
+    key, grid, interval, times = read_label(whole["video_labels"][0])
+    assert grid == whole["video_grid_thw"][0].tolist()
     assert key == f"video-{content_key(side[0]['video'])}" and len(times) == 4 and interval > 0
     tokens = int(whole["video_grid_thw"][0].prod()) // 4
     features = torch.randn(tokens, 8)
     store.put(key, Features(features, tuple(whole["video_grid_thw"][0].tolist()), interval, times))
     part = own.column(side)
-    assert part["video_known"].tolist() == [True, False, True]
+    assert part["video_known"] == [True, False, True]
     assert torch.equal(part["video_embeds"], torch.cat([features, features]))
     one = int(whole["video_grid_thw"][1].prod())
     start = int(whole["video_grid_thw"][0].prod())
@@ -107,28 +97,28 @@ def test_a_store_tells_what_is_known(processor, side, tmp_path):
 def test_what_is_known_is_not_decoded(processor, side, tmp_path, monkeypatch):
     store = FeatureStore(tmp_path)
     own = reader(processor, store=store)
-    for kind in ("image", "video"):
-        for row in side:
-            if row[kind] is not None:
-                column = own.tensors([own.read(kind, row[kind])])
-                key, interval, times = read_label(column[f"{kind}_labels"][0])
-                grid = tuple(column[f"{kind}_grid_thw"][0].tolist())
-                count = grid[0] * grid[1] * grid[2] // 4
-                store.put(key, Features(torch.randn(count, 8), grid, interval, times))
+    for kind, row in ((kind, row) for row in side for kind in ("image", "video") if row[kind] is not None):
+        column = own.tensors([own.read(kind, row[kind])])
+        key, grid, interval, times = read_label(column[f"{kind}_labels"][0])
+        store.put(key, Features(torch.randn(math.prod(grid) // 4, 8), tuple(grid), interval, times))
     monkeypatch.setattr(DecodedCache, "_decode", lambda *args: pytest.fail("decoded"))
     column = own.column(side)
     assert "pixel_values" not in column and "pixel_values_videos" not in column
-    assert bool(column["image_known"].all()) and bool(column["video_known"].all())
+    assert all(column["image_known"]) and all(column["video_known"])
 
 
-def test_labels_of_images_and_unlike_videos(processor, side):
-    found = [reader(processor).read("video", side[place]["video"])._replace(key="k" * place) for place in (0, 2)]
-    assert [read_label(label)[0] for label in labels_of(found)] == ["", "kk"]
+def test_labels_of_images_and_videos(processor, side):
+    video = reader(processor).read("video", side[2]["video"])._replace(key="kk")
+    key, grid, interval, times = read_label(label_of(video, [2, 4, 6]))
+    assert (key, grid, interval, times) == ("kk", [2, 4, 6], video.content.interval, list(video.content.times))
     image = reader(processor).read("image", side[3]["image"])
-    assert read_label(labels_of([image])[0]) == ("", 0.0, [])
+    assert read_label(label_of(image, [1, 4, 4])) == ("", [1, 4, 4], 0.0, [])
 
 
-def test_contents_and_not_names_are_told_apart(tmp_path):
+def test_contents_and_not_names_are_told_apart(tmp_path, tasks):
+    videos = [row["target"]["video"] for row in tasks["t2v"]]
+    assert len({media_key(video) for video in videos}) == len(videos)
+    assert media_key({"bytes": None, "path": "a.mp4"}) == "a.mp4"
     first, second = tmp_path / "a.png", tmp_path / "b.png"
     PIL.Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(first)
     second.write_bytes(first.read_bytes())
@@ -136,5 +126,29 @@ def test_contents_and_not_names_are_told_apart(tmp_path):
     assert keys == {content_key({"bytes": first.read_bytes(), "path": "any"})}
     PIL.Image.fromarray(np.ones((9, 9, 3), np.uint8)).save(first)
     assert content_key({"bytes": None, "path": str(first)}) not in keys
-    with pytest.raises(ValueError, match="neither bytes nor path"):
-        content_key({"bytes": None, "path": None})
+    for key in (content_key, media_key):
+        with pytest.raises(ValueError, match="neither bytes nor path"):
+            key({"bytes": None, "path": None})
+
+
+def test_the_limit_holds_and_the_oldest_leaves(embedder, tasks):
+    size = 4 * 32 * 32 * 3
+    videos = [row["target"]["video"] for row in tasks["t2v"]]
+    cache = DecodedCache(embedder.processor.video_processor, 2 * size + 1)
+    kept = cache.get("video", videos[0])
+    cache.get("video", videos[1])
+    assert cache.get("video", videos[0]) is kept
+    cache.get("video", videos[2])  # the second, used longest ago, leaves
+    assert cache.held == 2 * size
+    assert cache.get("video", videos[0]) is kept
+    assert len(cache) == 2
+    for limit in (0, size - 1):
+        cache = DecodedCache(embedder.processor.video_processor, limit)
+        assert cache.get("video", videos[0]) is not cache.get("video", videos[0])
+        assert (len(cache), cache.held) == (0, 0)
+    cache = DecodedCache(embedder.processor.video_processor, 1 << 20)
+    source = tasks["i2v"][0]["query"]["image"]
+    image = cache.get("image", source)
+    assert (image.mode, image.size) == ("RGB", (32, 32))
+    assert cache.get("image", source) is image
+    assert cache.held == 32 * 32 * 3

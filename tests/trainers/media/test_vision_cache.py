@@ -5,14 +5,16 @@ import shutil
 
 import pytest
 import torch
+from accelerate.utils import send_to_device
 from short_runs import StopAt, assert_same, losses
 from short_runs import arguments as settings
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import gve
 from gve import build_tiny, lora_config
 from gve.trainers import GVETrainer, PairCollator
 from gve.trainers.media import vision_cache
-from gve.trainers.media.feature_store import FeatureStore
+from gve.trainers.media.batch_media import Batch
 from gve.trainers.media.reader import DecodedCache
 from gve.trainers.media.vision_cache import VisionCache, fill_cache, open_store, tower_digest
 
@@ -61,9 +63,7 @@ def one_by_one(model):
 def decoded(monkeypatch):
     """What is decoded, in order."""
     decode, seen = DecodedCache._decode, []
-    monkeypatch.setattr(
-        DecodedCache, "_decode", lambda self, kind, source: seen.append(kind) or decode(self, kind, source)
-    )
+    monkeypatch.setattr(DecodedCache, "_decode", lambda self, *of: seen.append(of[0]) or decode(self, *of))
     return seen
 
 
@@ -83,79 +83,49 @@ def test_it_changes_nothing_whether_cold_or_warm(tmp_path, load, tasks, decoded)
     assert losses(plain) == pytest.approx(losses(cold), rel=1e-4)
 
 
-def test_gradients_are_those_of_the_uncached_step(load, tasks, tmp_path):
-    rows = tasks["t2v"].__getitems__([0, 4, 7, 9])
-    gradients = []
-    for changes in ({}, {"vision_cache_dir": str(tmp_path)}):
-        model = one_by_one(load())
-        trainer = GVETrainer(frozen(model), arguments(tmp_path / "run", **changes), tasks)
-        inputs = trainer.data_collator(rows)
-        trainer.compute_loss(trainer.model, inputs).backward()
-        gradients.append({name: value.grad for name, value in trainer.model.named_parameters()})
-    for name, gradient in gradients[0].items():
-        assert gradient is None if "visual" in name else torch.equal(gradient, gradients[1][name]), name
-
-
 def test_a_stopped_run_ends_the_same_with_a_warm_and_a_cold_cache(tmp_path, load, tasks):
-    whole = train(adapted(load()), arguments(tmp_path / "whole", vision_cache_dir=str(tmp_path / "f")), tasks)
-    cached = {"vision_cache_dir": str(tmp_path / "stopped" / "features")}
-    train(adapted(load()), arguments(tmp_path / "stopped", **cached), tasks, callbacks=[StopAt(3)])
-    assert list((tmp_path / "stopped").rglob("features/*/*.safetensors"))
+    def args(name):
+        return arguments(tmp_path / name, vision_cache_dir=str(tmp_path / name / "features"))
+
+    whole = train(adapted(load()), args("whole"), tasks)
+    train(adapted(load()), args("warm"), tasks, callbacks=[StopAt(3)])
+    assert list((tmp_path / "warm").rglob("features/*/*.safetensors"))
+    shutil.copytree(tmp_path / "warm", tmp_path / "cold", ignore=shutil.ignore_patterns("features"))
     for name in ("warm", "cold"):
-        shutil.copytree(tmp_path / "stopped", tmp_path / name)
-        cached = {"vision_cache_dir": str(tmp_path / name / "features")}
-        if name == "cold":
-            shutil.rmtree(tmp_path / name / "features")
-        resumed = train(adapted(load()), arguments(tmp_path / name, **cached), tasks, resume=True)
+        resumed = train(adapted(load()), args(name), tasks, resume=True)
         assert resumed.state.global_step == whole.state.global_step == 8
         assert_same(resumed, whole)
         assert losses(resumed) == losses(whole)
 
 
-@pytest.mark.parametrize(("dtype", "bound"), [("bfloat16", 4e-3), ("int8", 1e-2)])
-def test_smaller_types_err_little_and_cold_is_warm(tmp_path, load, tasks, dtype, bound):
-    plain = train(frozen(load()), arguments(tmp_path / "plain"), tasks)
-    cached = {"vision_cache_dir": str(tmp_path / "features"), "vision_cache_dtype": dtype}
-    cold, warm = (train(frozen(load()), arguments(tmp_path / name, **cached), tasks) for name in ("cold", "warm"))
-    assert_same(cold, warm)
-    assert losses(cold) == losses(warm)
-    errors = [abs(a - b) for a, b in zip(losses(plain), losses(cold), strict=True)]
-    assert 0 < max(errors) < bound * max(losses(plain))
-
-
-def test_two_runs_fill_one_folder(tmp_path, load, tasks):
-    """As two ranks do: each with its own shards."""
-    stores = []
-    for task in ("t2v", "i2v"):
-        args = arguments(tmp_path / task, vision_cache_dir=str(tmp_path / "features"), num_train_epochs=1)
-        stores.append(train(frozen(load()), args, {task: tasks[task]}).vision_cache.store)
-    assert stores[0].folder == stores[1].folder
-    assert len(FeatureStore(stores[0].folder)) == 24  # 12 videos and 12 images
+def test_smaller_types_err_little_and_cold_is_warm(tmp_path, load, tasks):
+    plain = losses(train(frozen(load()), arguments(tmp_path / "plain"), tasks))
+    for dtype, bound in (("bfloat16", 4e-3), ("int8", 1e-2)):
+        cached = {"vision_cache_dir": str(tmp_path / "features"), "vision_cache_dtype": dtype}
+        cold, warm = (train(frozen(load()), arguments(tmp_path / name, **cached), tasks) for name in ("cold", "warm"))
+        assert_same(cold, warm)
+        assert losses(cold) == losses(warm)
+        assert 0 < max(abs(a - b) for a, b in zip(plain, losses(cold), strict=True)) < bound * max(plain)
 
 
 def test_frames_are_decoded_once_for_a_tower_that_is_trained(tmp_path, load, tasks, monkeypatch):
     plain = train(load(), arguments(tmp_path / "plain"), tasks)
     read, loaded = gve.read_video, []
-    monkeypatch.setattr(
-        "gve.video_processing_gve.read_video", lambda *args, **kwargs: loaded.append(1) or read(*args, **kwargs)
-    )
-    cached = {"frame_cache_dir": str(tmp_path / "frames")}
-    cold = train(load(), arguments(tmp_path / "cold", **cached), tasks)
-    assert 0 < len(loaded) <= 12
-    del loaded[:]
-    warm = train(load(), arguments(tmp_path / "warm", **cached), tasks)
-    assert not loaded
-    assert_same(plain, cold)
-    assert_same(plain, warm)
+    monkeypatch.setattr("gve.video_processing_gve.read_video", lambda *a, **k: loaded.append(1) or read(*a, **k))
+    for name in ("cold", "warm"):
+        cached = train(load(), arguments(tmp_path / name, frame_cache_dir=str(tmp_path / "frames")), tasks)
+        assert (0 < len(loaded) <= 12) if name == "cold" else not loaded
+        assert_same(plain, cached)
+        loaded.clear()
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_folder_filled_ahead_leaves_nothing_to_decode(tmp_path, load, tasks, decoded, workers):
     args = arguments(tmp_path / "run", vision_cache_dir=str(tmp_path / "features"), max_steps=3)
     trainer = GVETrainer(frozen(load()), args, tasks)
-    options = {"workers": workers, "progress": False}
-    assert fill_cache(trainer.vision_cache, trainer.data_collator.reader, tasks, **options) == 24
-    assert fill_cache(trainer.vision_cache, trainer.data_collator.reader, tasks, **options) == 0
+    for filled in (24, 0):
+        reader = trainer.data_collator.reader
+        assert fill_cache(trainer.vision_cache, reader, tasks, workers=workers, progress=False) == filled
     del decoded[:]
     trainer.train()
     assert not decoded and trainer.vision_cache.computed == 24
@@ -181,19 +151,15 @@ def test_the_key_holds_what_features_depend_on(tmp_path):
     }
     assert len(folders - {base}) == 8
     assert (base / "settings.json").is_file()
-
-
-def test_the_tower_digest_reads_every_value():
-    model = build_tiny(["a box"], vocab_size=300)[0]
+    model = build_tiny(["a box"], vocab_size=300)[0].requires_grad_(False)
     seen = {tower_digest(model)}
-    with torch.no_grad():
-        for value in model.visual.parameters():
-            value.view(-1)[-1] += 1.0
-            seen.add(tower_digest(model))
+    for value in model.visual.parameters():
+        value.view(-1)[-1] += 1.0
+        seen.add(tower_digest(model))
     assert len(seen) == 1 + len(list(model.visual.parameters()))
 
 
-def test_a_tower_that_is_trained_is_refused(tmp_path, load, tasks):
+def test_a_tower_that_is_trained_or_divided_is_refused(tmp_path, load, tasks, monkeypatch):
     args = arguments(tmp_path, vision_cache_dir=str(tmp_path / "f"))
     with pytest.raises(ValueError, match=r"vision_cache_dir: got a folder while \d+ parameters of the vision tower"):
         GVETrainer(load(), args, tasks)
@@ -202,16 +168,9 @@ def test_a_tower_that_is_trained_is_refused(tmp_path, load, tasks):
     model[0].model.visual.requires_grad_(True)  # thawed after the start
     with pytest.raises(ValueError, match="parameters of the vision tower are trained"):
         trainer.train()
-
-
-def test_weights_divided_among_processes_are_refused(tmp_path, load, tasks, monkeypatch):
-    args = arguments(tmp_path, vision_cache_dir=str(tmp_path / "f"))
-    trainer = GVETrainer(frozen(load()), args, tasks)
     column = trainer.data_collator.side(tasks["t2v"].__getitems__([0]), "target")
     monkeypatch.setattr(trainer.vision_cache.model, "_is_fsdp_managed_module", True, raising=False)
-    with pytest.raises(
-        ValueError, match=r"vision_cache_dir: got video-\w+, whose features are not kept, while weights"
-    ):
+    with pytest.raises(ValueError, match=r"got video-\w+, whose features are not kept, while weights"):
         trainer.vision_cache.complete(column)
     monkeypatch.setattr(vision_cache, "is_deepspeed_zero3_enabled", lambda: True)
     with pytest.raises(ValueError, match="vision_cache_dir: got a folder with DeepSpeed ZeRO-3"):
@@ -251,11 +210,84 @@ def test_the_tower_computes_in_the_precision_of_the_run(load, tmp_path, tasks):
     for precision in (None, torch.bfloat16):
         store = open_store(inner, model.processor, tmp_path, autocast=precision)
         collator = PairCollator(model.processor, store=store)
-        cache = VisionCache(inner.train(), store, autocast=precision)
+        cache = VisionCache(inner.train(), store, model.processor.video_processor.normalise, autocast=precision)
         column = collator.side(tasks["t2v"].__getitems__([0]), "target")
         patches, grids = column["pixel_values_videos"], column["video_grid_thw"]
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision is not None):
             expected = inner.vision_features(patches, grids)
         plain[precision] = cache.complete(column)["video_embeds"]
-        assert torch.equal(plain[precision], expected.float()) and inner.visual.training
+        assert torch.equal(plain[precision], expected) and inner.visual.training
+        assert store.dtype == str(precision or torch.float32).removeprefix("torch.")
     assert not torch.equal(*plain.values())
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_pieces_agree_with_one_by_one_and_one_by_one_to_the_bit(family, tmp_path, tasks):
+    """What a device does, forced on the CPU, against what the CPU does."""
+    model, processor = build_tiny(["a red square moves"], family=family, frame_size=48, num_frames=4, vocab_size=320)
+    model.requires_grad_(False)
+    rows, found, calls = tasks["i2v"].__getitems__(list(range(6))), {}, {}
+    tower = model.vision_features
+    for name, tokens in (("alone", None), ("all", 10**6), ("some", 30)):
+        store = open_store(model, processor, tmp_path / name)
+        normalise = processor.video_processor.normalise
+        cache, seen = VisionCache(model, store, normalise, piece_tokens=tokens), []
+        model.vision_features = lambda pixels, grids, seen=seen: seen.append(len(grids)) or tower(pixels, grids)
+        batch = PairCollator(processor, store=store, share_media=True)(rows)
+        assert batch["query_media"]["pixel_values_videos"].dtype == torch.uint8  # in a quarter of the bytes
+        media = cache.complete(batch["query_media"])
+        found[name] = [media[key] for key in ("image_embeds", "video_embeds")]
+        calls[name] = seen
+        store.flush()
+        again = PairCollator(processor, store=store, share_media=True)(rows)["query_media"]
+        assert all(again["video_known"]) and all(again["image_known"])
+        assert all(torch.equal(again[key], media[key]) for key in ("image_embeds", "video_embeds"))
+    assert calls["alone"] == [1] * 12 and calls["all"] == [6, 6] and 2 < len(calls["some"]) < 12
+    for name in ("all", "some"):
+        assert max((a - b).abs().max() for a, b in zip(found["alone"], found[name], strict=True)) <= 1e-6
+    grids = media["video_grid_thw"]
+    parts = batch["query_media"]["pixel_values_videos"].split(grids.prod(-1).tolist())
+    alone = [tower(normalise(part), grid[None]) for part, grid in zip(parts, grids, strict=True)]
+    assert torch.equal(torch.cat(alone), found["alone"][1])
+
+
+@pytest.mark.parametrize("cached", [{}, {"cache_tokens": 64}])
+def test_a_run_that_goes_the_way_of_a_device_has_the_same_losses(tmp_path, load, tasks, cached):
+    alone = train(frozen(load()), arguments(tmp_path / "a", vision_cache_dir=str(tmp_path / "fa"), **cached), tasks)
+    args = arguments(tmp_path / "b", vision_cache_dir=str(tmp_path / "fb"), **cached)
+    trainer = GVETrainer(frozen(load()), args, tasks)
+    trainer.vision_cache.piece_tokens = 200
+    trainer.train()
+    assert losses(trainer) == pytest.approx(losses(alone), rel=1e-4)
+    assert trainer.vision_cache.store.hits > 0 and len(trainer.vision_cache.store) == 24
+
+
+class Waits(TorchDispatchMode):
+    """Counts what would wait for a device: numbers that Python reads."""
+
+    found = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.found += "_local_scalar_dense" in str(function)
+        return function(*args, **(kwargs or {}))
+
+
+def test_known_features_reach_the_loss_without_a_wait(tmp_path, load, tasks, monkeypatch):
+    args = arguments(tmp_path, vision_cache_dir=str(tmp_path / "f"), cache_tokens=64)
+    trainer = GVETrainer(frozen(load()), args, tasks)
+    fill_cache(trainer.vision_cache, trainer.data_collator.reader, tasks, progress=False)
+    batch = trainer.data_collator(tasks["i2v"].__getitems__([0, 1, 2, 3]))
+    moved = send_to_device(batch, torch.device("cpu"), non_blocking=True)
+    read = {"tolist": torch.Tensor.tolist, "numpy": torch.Tensor.numpy, "cpu": torch.Tensor.cpu}
+    seen = []
+    for name, method in read.items():
+        monkeypatch.setattr(
+            torch.Tensor, name, lambda self, *a, name=name, method=method: seen.append(name) or method(self, *a)
+        )
+    with Waits() as waits:
+        columns, _ = trainer.collect_features(moved)
+        assert not seen and not waits.found
+        planned = Batch.of(columns, 2)
+        planned.distinct()
+    assert seen == ["cpu", "numpy"] and not waits.found  # the tokens, once
+    assert [part.shape[1] for part in planned.media["video"].features] == [64] * 4
