@@ -27,6 +27,13 @@ def whole(tmp_path_factory):
     return done.stdout, out
 
 
+def test_two_parts_make_a_table(tmp_path):
+    done = run_bench("--tiny", "--parts", "env,mixed", "--out", str(tmp_path))
+    assert done.returncode == 0 and "| mixed | " in done.stdout and "cut" not in done.stdout
+    assert done.stdout.endswith((tmp_path / "gpu.md").read_text())
+
+
+@pytest.mark.slow
 def test_the_table_names_every_part(whole):
     stdout, out = whole
     rows = [json.loads(line) for line in (out / "gpu.jsonl").read_text().splitlines()]
@@ -40,6 +47,7 @@ def test_the_table_names_every_part(whole):
     assert all(len(row["kernels"]) > 4 for row in rows if row["way"].startswith("profile"))
 
 
+@pytest.mark.slow
 def test_vectors_and_losses_agree_between_the_ways(whole):
     rows = [json.loads(line) for line in (whole[1] / "gpu.jsonl").read_text().splitlines()]
     for row in rows:

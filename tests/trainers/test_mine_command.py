@@ -21,7 +21,8 @@ from gve import build_tiny, save_embedder
 from gve.hub_datasets.schema import media
 from gve.hub_datasets.uvrb import instructions
 from gve.hub_datasets.world.build import build_world
-from gve.trainers import GVETrainer, mine
+from gve.trainers import GVETrainer
+from gve.trainers import mine_command as mine
 from gve.trainers.encoders import OutsideEncoder
 from gve.trainers.mining.mined import HEADER
 from gve.trainers.mining.targets import TargetTable, load_corpus

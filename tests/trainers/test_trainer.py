@@ -90,6 +90,7 @@ def test_what_does_not_make_a_run_is_refused_before_any_work(tmp_path, embedder,
             GVETrainer(**given)
 
 
+@pytest.mark.slow
 def test_compiled_layers_train_alike(tmp_path, load, tasks, monkeypatch):
     compiled, layers = EmbedderMixin.compile_layers, []
 
