@@ -97,23 +97,51 @@ def draw_radar(report: Mapping[str, Any], target: Path) -> None:
     """Draw the abilities of a report above chance; ValueError for fewer than three complete ones."""
     names = check_drawable(report["abilities"])
     entries = [report["abilities"][name] for name in names]
-    angles = [2 * math.pi * place / len(names) for place in range(len(names) + 1)]
+    lines = {key: [entry[key] for entry in entries] for key in ("score", "chance")}
+    shown = displayed(report)
+    ticks = [f"{name}\n{shown[name]}" for name in names]
+    _write_radar(lines, ticks, _title(report, "UVRB abilities"), target, colours=("tab:blue", "tab:gray"))
+
+
+def draw_radars(reports: Mapping[str, Mapping[str, Any]], target: Path) -> None:
+    """Draw the abilities that all reports, given by label, have; ValueError for fewer than three."""
+    complete = {
+        name: all(report["abilities"][name] is not None for report in reports.values()) or None
+        for name in ABILITY_NAMES
+    }
+    names = check_drawable(complete)
+    lines = {label: [report["abilities"][name]["score"] for name in names] for label, report in reports.items()}
+    _write_radar(lines, names, "UVRB abilities", target, colours=None)
+
+
+def _write_radar(
+    lines: Mapping[str, Sequence[float]],
+    ticks: Sequence[str],
+    title: str,
+    target: Path,
+    *,
+    colours: Sequence[str] | None,
+) -> None:
+    """One closed line for each label; colours None takes matplotlib's own."""
+    angles = [2 * math.pi * place / len(ticks) for place in range(len(ticks) + 1)]
     figure = new_figure(6.4, 6.4)
     axes = figure.add_subplot(projection="polar")
     axes.set_theta_offset(math.pi / 2)
     axes.set_theta_direction(-1)
-    for key, colour, label in (("score", "tab:blue", "score"), ("chance", "tab:gray", "chance")):
-        values = [entry[key] for entry in entries]
+    for place, (label, values) in enumerate(lines.items()):
+        colour = f"C{place}" if colours is None else colours[place]
         axes.plot(angles, [*values, values[0]], color=colour, linewidth=2, label=label)
-        axes.fill(angles, [*values, values[0]], color=colour, alpha=0.2)
-    top = max(entry[key] for entry in entries for key in ("score", "chance"))
+        axes.fill(angles, [*values, values[0]], color=colour, alpha=0.2 if len(lines) < _FEWEST else 0.05)
+    top = max(max(values) for values in lines.values())
     axes.set_ylim(0, max(0.1, math.ceil(top * 10) / 10))
-    shown = displayed(report)
-    axes.set_xticks(angles[:-1], [f"{name}\n{shown[name]}" for name in names], fontsize=11)
+    axes.set_xticks(angles[:-1], ticks, fontsize=11)
     axes.tick_params(axis="x", pad=12)
     axes.tick_params(axis="y", labelsize=8)
-    axes.set_title(_title(report, "UVRB abilities"), fontsize=13, pad=16)
-    axes.legend(loc="lower right", bbox_to_anchor=(1.1, -0.08))
+    axes.set_title(title, fontsize=13, pad=16)
+    if colours is None:  # labels are names of models, which may be long
+        figure.legend(loc="outside lower center", fontsize=8, frameon=False)
+    else:
+        axes.legend(loc="lower right", bbox_to_anchor=(1.1, -0.08))
     write_figure(figure, target)
 
 

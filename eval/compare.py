@@ -1,21 +1,29 @@
-"""Two reports on the same queries, compared by a paired bootstrap (Efron 1979).
+"""Reports on the same queries, each compared with the first by a paired bootstrap (Efron 1979).
 
 Shapes: Q queries, R replicates.
 """
 
-from collections.abc import Mapping
+import logging
+import string
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gve.eval.averages import aggregate, aggregate_replicates, round_half_up
+from gve.eval.averages import AVERAGE_NAMES, aggregate, aggregate_replicates, round_half_up
+from gve.eval.charts import draw_radars
 from gve.eval.report import read_report
 from gve.eval.scores import SAMPLES, set_replicates
-from gve.eval.tables import aligned_table
+from gve.eval.tables import aligned_table, markdown_table
 from gve.eval.video_retrieval.intervals import interval
+from gve.hub_datasets.files import write_atomic
+from gve.hub_datasets.uvrb import SETS
+from gve.hub_datasets.uvrb.tasks import ABILITY_NAMES
 
-HEADER = ("", "first", "second", "difference", "95 %", "p")
+logger = logging.getLogger(__name__)
+
+_LETTERS = string.ascii_uppercase
 _NEEDED = ("metric", "score", "per_query", "queries_digest")
 
 
@@ -64,21 +72,52 @@ def compare_reports(first: Mapping[str, Any], second: Mapping[str, Any]) -> list
     return rows
 
 
-def comparison_table(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
-    """`compare_reports` as aligned text."""
-    rows = [
-        (
-            row["name"],
-            round_half_up(row["first"]),
-            round_half_up(row["second"]),
-            _signed(row["difference"]),
-            " .. ".join(map(_signed, row["interval"])),
-            f"{row['p_value']:.4f}",
-        )
-        for row in compare_reports(first, second)
-    ]
-    names = "".join(f"{place}  {_named(report)}\n" for place, report in (("first ", first), ("second", second)))
-    return f"{names}\n{aligned_table(HEADER, rows, numbers=HEADER[1:])}"
+def comparison_table(reports: Sequence[Mapping[str, Any]]) -> str:
+    """Scores of all reports side by side, and each one's difference from the first, as aligned text."""
+    header, rows = _side_by_side(reports)
+    names = "".join(f"{letter}  {_named(report)}\n" for letter, report in zip(_LETTERS, reports, strict=False))
+    return f"{names}\n{aligned_table(header, rows, numbers=header[1:])}"
+
+
+def write_comparison(reports: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Write comparison.md, and radar.png where all reports have three abilities in common."""
+    header, rows = _side_by_side(reports)
+    names = "\n".join(f"- {letter}: {_named(report)}" for letter, report in zip(_LETTERS, reports, strict=False))
+    write_atomic(folder / "comparison.md", f"{names}\n\n{markdown_table(header, rows)}\n".encode())
+    labels = [f"{letter}  {_named(report)}" for letter, report in zip(_LETTERS, reports, strict=False)]
+    try:
+        draw_radars(dict(zip(labels, reports, strict=True)), folder / "radar.png")
+    except ValueError as error:
+        logger.info("%s", error)
+
+
+def _side_by_side(reports: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows: every set, ability and average that a report has; a dash where another lacks it."""
+    if len(reports) > len(_LETTERS):
+        raise ValueError(f"--compare: got {len(reports)} reports; at most {len(_LETTERS)} fit. Name fewer.")
+    first, *others = reports
+    pairs = [{row["name"]: row for row in compare_reports(first, other)} for other in others]
+    header = ["", *_LETTERS[: len(reports)]]
+    for letter in _LETTERS[1 : len(reports)]:
+        header += [f"{letter} - A", "95 %", "p"]
+    scores = []
+    for report in reports:
+        values = {name: entry["score"] for name, entry in report["sets"].items()}
+        scores.append({**values, **aggregate({name: values[name] for name in SETS if name in values})})
+    named = dict.fromkeys(name for report in reports for name in report["sets"])
+    rows = []
+    for name in (*named, *ABILITY_NAMES, *AVERAGE_NAMES):
+        found = [values.get(name) for values in scores]
+        if any(value is not None for value in found):
+            cells = ["-" if value is None else round_half_up(value) for value in found]
+            rows.append((name, *cells, *(cell for pair in pairs for cell in _difference(pair.get(name)))))
+    return tuple(header), rows
+
+
+def _difference(row: Mapping[str, Any] | None) -> tuple[str, str, str]:
+    if row is None:
+        return "-", "-", "-"
+    return _signed(row["difference"]), " .. ".join(map(_signed, row["interval"])), f"{row['p_value']:.4f}"
 
 
 def _row(name: str, before: float, after: float, drawn: np.ndarray) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""The command `gve eval`: score an embedder on UVRB or on video classification, or compare two reports."""
+"""The command `gve eval`: score an embedder on UVRB or on video classification, or compare reports."""
 
 import argparse
 import hashlib
 import json
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -15,14 +16,26 @@ from huggingface_hub.constants import CONFIG_NAME
 
 from gve.eval.benchmark import report_on
 from gve.eval.checks import WHOLE, check_instructions, choose_split, load_checked, resolve_tasks
-from gve.eval.compare import compare_reports, comparison_table, read_comparable
+from gve.eval.compare import compare_reports, comparison_table, read_comparable, write_comparison
 from gve.eval.console import fail, run_command
 from gve.eval.encode import EmbeddingCache, EmbeddingStore, Encoder
-from gve.eval.models import VideoSetting, load_encoder, model_fingerprint, model_prompts, weights_fingerprint
+from gve.eval.media_encoder import MediaEncoder, left_out
+from gve.eval.models import (
+    KEY_VARIABLE,
+    VideoSetting,
+    benchmark_encoder,
+    is_address,
+    load_encoder,
+    model_fingerprint,
+    model_prompts,
+    weights_fingerprint,
+)
 from gve.eval.report import to_table, write_report
 from gve.eval.store import Store
 from gve.hub_datasets.classification import ClassificationTask
 from gve.hub_datasets.uvrb import EvaluationSet, RetrievalSet
+
+logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +49,15 @@ def _parser() -> argparse.ArgumentParser:
         description="Score an embedder on UVRB, or on video classification (--sets ucf101). With --out, embeddings are "
         "kept as they are made, and a killed run resumes.",
     )
-    parser.add_argument("--model", help="folder or Hub name of the embedder")
+    parser.add_argument(
+        "--model",
+        help="folder or Hub name of any model that sentence-transformers opens, or an OpenAI-compatible address such as "
+        f"http://127.0.0.1:8000/v1, whose key stands in the environment variable {KEY_VARIABLE}",
+    )
+    parser.add_argument("--served-name", metavar="NAME", help="model at the address (default: the only one served)")
+    parser.add_argument(
+        "--served-images", action="store_true", help="the address takes images, as data URLs in messages (vLLM does)"
+    )
     parser.add_argument("--data", help="folder or Hub repository in the UVRB layout, or a folder of labelled videos")
     parser.add_argument(
         "--sets", nargs="+", metavar="SET", help="such as msrvtt crb-s, or ucf101 (default: all sixteen of UVRB)"
@@ -51,10 +72,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--instructions",
-        default="table",
+        default="uvrb",
         metavar="SOURCE",
-        help="instructions of the queries: table (the benchmark's), model (the prompts it was saved with), none, or a "
-        "JSON file of texts by set (%(default)s)",
+        help="instructions of the queries: uvrb (the benchmark's), model (its prompt of the set's name, or else its own "
+        "for queries), none, or a JSON file of texts by set (%(default)s)",
     )
     parser.add_argument("--batch-size", type=int, default=64, help="rows in one forward pass (%(default)s)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for report.json, report.md and charts")
@@ -63,7 +84,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument(
-        "--compare", nargs=2, type=Path, metavar=("A.json", "B.json"), help="compare two reports by a paired bootstrap"
+        "--compare",
+        nargs="+",
+        type=Path,
+        metavar="REPORT",
+        help="compare reports with the first by a paired bootstrap; --out takes the table and a radar",
     )
     return parser
 
@@ -71,22 +96,20 @@ def _parser() -> argparse.ArgumentParser:
 def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.compare:
         return _compare(arguments)
-    for option in ("model", "data"):
-        if getattr(arguments, option) is None:
-            fail(f"--{option}: missing. Name the embedder and the data, or use --compare with two reports.")
-    tasks = resolve_tasks(arguments.sets)
-    if arguments.batch_size < 1:
-        fail(f"--batch-size: {arguments.batch_size}; must be at least 1")
-    settings = [VideoSetting(*pair) for pair in product(arguments.frames or [None], arguments.tokens or [None])]
-    for option in ("out", "cache"):
-        _check_folder(option, getattr(arguments, option))
+    tasks, settings = _check(arguments)
     from datasets import disable_progress_bars  # a second to import
 
     disable_progress_bars()  # one for each of 52 small files
     split = _split(arguments, tasks)
     names = [task.name for task in tasks]  # loaded before the model is, so that broken data show at once
     loaded = load_checked(arguments.data, names, split, strict=arguments.strict)
-    encoder = load_encoder(arguments.model)
+    encoder, name = _open(arguments)
+    refused = left_out(encoder, loaded)
+    for one, reason in refused.items():
+        logger.warning("%s is not scored: %s", one, reason)
+    loaded = [data for data in loaded if data.task.name not in refused]
+    if not loaded:
+        fail(f"--model: {name!r} takes none of the sets ({', '.join(refused)}). Name others, or use another model.")
     instructions = _instructions(arguments.instructions, encoder, loaded)
     for setting in settings:
         setting.options(encoder)
@@ -98,15 +121,44 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         batch_size=arguments.batch_size,
         instructions=instructions,
         settings=settings,
-        store=_store(arguments),
-        model=arguments.model,
+        store=_store(arguments, name),
+        model=name,
         fingerprint=weights_fingerprint(arguments.model),
     )
     report["settings"]["instructions"] = arguments.instructions
+    report["settings"] |= {"videos": encoder.videos} if isinstance(encoder, MediaEncoder) else {}
+    report |= {"left_out": refused} if refused else {}
     sys.stdout.write(json.dumps(report) + "\n" if arguments.json else to_table(report))
     if arguments.out is not None:
         write_report(report, arguments.out)
     return 0
+
+
+def _check(
+    arguments: argparse.Namespace,
+) -> tuple[list[RetrievalSet | ClassificationTask], list[VideoSetting]]:
+    """Tasks and settings; stops at bad usage."""
+    for option in ("model", "data"):
+        if getattr(arguments, option) is None:
+            fail(f"--{option}: missing. Name the embedder and the data, or use --compare with reports.")
+    if not is_address(arguments.model) and (arguments.served_name or arguments.served_images):
+        fail(f"--served-name, --served-images: {arguments.model!r} is not an http address. Leave them out.")
+    tasks = resolve_tasks(arguments.sets)
+    if arguments.batch_size < 1:
+        fail(f"--batch-size: {arguments.batch_size}; must be at least 1")
+    for option in ("out", "cache"):
+        _check_folder(option, getattr(arguments, option))
+    return tasks, [VideoSetting(*pair) for pair in product(arguments.frames or [None], arguments.tokens or [None])]
+
+
+def _open(arguments: argparse.Namespace) -> tuple[Encoder, str]:
+    """The encoder and its name in the report."""
+    if not is_address(arguments.model):
+        return benchmark_encoder(load_encoder(arguments.model)), arguments.model
+    from gve.eval.endpoint import EndpointEncoder  # pyarrow comes with it
+
+    served = EndpointEncoder(arguments.model, arguments.served_name, images=arguments.served_images)
+    return MediaEncoder(served), served.name
 
 
 def _split(arguments: argparse.Namespace, tasks: Sequence[RetrievalSet | ClassificationTask]) -> str:
@@ -121,11 +173,16 @@ def _split(arguments: argparse.Namespace, tasks: Sequence[RetrievalSet | Classif
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    first, second = (read_comparable(path) for path in arguments.compare)
+    if len(arguments.compare) < 2:
+        fail("--compare: got 1 report; at least two are needed. Name another.")
+    _check_folder("out", arguments.out)
+    reports = [read_comparable(path) for path in arguments.compare]
     if arguments.json:
-        sys.stdout.write(json.dumps(compare_reports(first, second)) + "\n")
+        sys.stdout.write(json.dumps([compare_reports(reports[0], other) for other in reports[1:]]) + "\n")
     else:
-        sys.stdout.write(comparison_table(first, second))
+        sys.stdout.write(comparison_table(reports))
+    if arguments.out is not None:
+        write_comparison(reports, arguments.out)
     return 0
 
 
@@ -147,7 +204,7 @@ def _check_folder(option: str, folder: Path | None) -> None:
         )
 
 
-def _store(arguments: argparse.Namespace) -> Store:
+def _store(arguments: argparse.Namespace, name: str) -> Store:
     """On disk with --cache or --out, else in memory."""
     folder: Path | None = arguments.cache
     if folder is None and arguments.out is not None:
@@ -155,6 +212,9 @@ def _store(arguments: argparse.Namespace) -> Store:
         folder = arguments.out / "embeddings"
     if folder is None:
         return EmbeddingCache()
+    if is_address(arguments.model):
+        served = {"address": model_fingerprint(arguments.model), "served": name, "images": arguments.served_images}
+        return EmbeddingStore(folder, served)
     return EmbeddingStore(folder, _identity(arguments.model))
 
 
@@ -172,23 +232,17 @@ def _identity(model: str) -> dict[str, Any]:
 
 def _instructions(source: str, encoder: Encoder, loaded: Sequence[EvaluationSet]) -> Mapping[str, str | None] | None:
     """Instructions by set from the user's source; an unknown name, or a set without one, stops the run."""
-    if source == "table":
+    if source == "uvrb":
         return None
     if source == "none":
         return {data.task.name: "" for data in loaded}
     if source == "model":
         prompts = model_prompts(encoder)
-        lacking = [data.task.slug for data in loaded if data.task.slug not in prompts]
-        if lacking:
-            fail(
-                f"--instructions: the model has no prompt named {', '.join(lacking)}; it has {', '.join(prompts)}. "
-                "Use the table's, or save the model with prompts by set."
-            )
-        return {data.task.name: prompts[data.task.slug] for data in loaded}
+        return {data.task.name: prompts.get(data.task.slug) or prompts.get("query") or None for data in loaded}
     try:
         given: Any = json.loads(Path(source).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        fail(f"--instructions: {source!r} cannot be read ({error}). Give table, model, none or a JSON file.")
+        fail(f"--instructions: {source!r} cannot be read ({error}). Give uvrb, model, none or a JSON file.")
     if not isinstance(given, dict) or not all(isinstance(text, str) for text in given.values()):
         fail(f"--instructions: {source!r} must hold a JSON object of texts by set.")
     return check_instructions(loaded, given)

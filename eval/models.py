@@ -1,7 +1,6 @@
 """Opens saved embedders for the commands, and tells them apart."""
 
 import hashlib
-import json
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,9 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gve.eval.encoders import Encoder
+from gve.eval.media_encoder import NUM_FRAMES, MediaEncoder
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+KEY_VARIABLE = "GVE_API_KEY"
+"""Environment variable that holds the bearer token, so that it enters no command line and no report."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,10 @@ class VideoSetting:
                 raise ValueError(f"--{name}: must be at least 1, got {value}.")
         if self.num_frames is None and self.frame_tokens is None:
             return {}
-        if not skips_broken_inputs(encoder):
+        if not skips_broken_inputs(encoder) and (self.frame_tokens or not isinstance(encoder, MediaEncoder)):
             raise ValueError(
-                f"--frames, --tokens: {type(encoder).__name__} has no such settings; only our models have. Leave them out."
+                f"--frames, --tokens: {type(encoder).__name__} has no such settings; --tokens needs a model of ours. Leave "
+                "them out."
             )
         options: dict[str, Any] = {} if self.num_frames is None else {"num_frames": self.num_frames}
         if self.frame_tokens is not None:
@@ -47,36 +51,47 @@ class VideoSetting:
             size, token = _video_size(encoder)
             frames = frames or encoder.processor.video_processor.num_frames  # type: ignore[attr-defined]
             tokens = tokens or size["longest_edge"] // token
+        elif isinstance(encoder, MediaEncoder):
+            frames = frames or NUM_FRAMES
         return {"num_frames": frames, "frame_tokens": tokens}
 
 
 def model_prompts(encoder: Encoder) -> dict[str, str]:
     """Instructions by name that a SentenceTransformer was saved with; ValueError for other encoders."""
+    model = encoder.model if isinstance(encoder, MediaEncoder) else encoder
     loaded = sys.modules.get("sentence_transformers")
-    if loaded is None or not isinstance(encoder, loaded.SentenceTransformer):
+    if loaded is None or not isinstance(model, loaded.SentenceTransformer):
         raise ValueError(
-            f"--instructions: {type(encoder).__name__} keeps no prompts; only SentenceTransformers do. Use the table's."
+            f"--instructions: {type(model).__name__} keeps no prompts; only SentenceTransformers do. Use uvrb or none."
         )
-    return dict(encoder.prompts)
+    return dict(model.prompts)
+
+
+def is_address(model: str) -> bool:
+    """Whether --model names a server."""
+    return model.startswith(("http://", "https://"))
 
 
 def load_encoder(model: str) -> Encoder:
-    """Open a folder or Hub repository: ours by GVESentenceTransformer, any other by SentenceTransformer.
+    """Open a folder or Hub repository by the class that fits.
+
+    GVESentenceTransformer opens our models and published ones of their families; SentenceTransformer opens any other.
 
     Raises:
         ValueError: If there is no such model, or the folder would be read as something else.
     """
-    folder = Path(model)
-    if folder.is_dir() and not (folder / "modules.json").is_file():
-        raise ValueError(
-            f"--model: {model!r} has no modules.json, so its pooling would be a guess. Give a folder written by "
-            "`gve train` or save_embedder."
-        )
     try:
         return _encoder_class(model)(model)
-    except (OSError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except (OSError, ValueError, ImportError) as error:  # ImportError: torchvision for some families' videos
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].removeprefix("model: ")
         raise ValueError(f"--model: cannot load {model!r} ({reason}). Give a model folder or a Hub name.") from error
+
+
+def benchmark_encoder(encoder: Encoder) -> Encoder:
+    """The encoder, with videos decoded for it if it is a SentenceTransformer of another family."""
+    loaded = sys.modules.get("sentence_transformers")
+    foreign = loaded is not None and isinstance(encoder, loaded.SentenceTransformer)
+    return MediaEncoder(encoder) if foreign and not skips_broken_inputs(encoder) else encoder  # type: ignore[arg-type]
 
 
 def skips_broken_inputs(encoder: Encoder) -> bool:
@@ -148,29 +163,16 @@ def _video_size(encoder: Any) -> tuple[dict[str, int], int]:
 
 
 def _encoder_class(model: str) -> "type[SentenceTransformer]":
+    """The class that opens a model; ValueError if none does."""
     from sentence_transformers import SentenceTransformer  # takes seconds to import
 
     from gve.encoding.sentence_transformer import GVESentenceTransformer
+    from gve.encoding.sources import look_at
 
-    return GVESentenceTransformer if _model_type(model).startswith("gve") else SentenceTransformer
-
-
-def _model_type(model: str) -> str:
-    """Model type of the configuration, or of an adapter's base model; empty without one."""
-    from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
-
-    if config := _read(model, CONFIG_NAME):
-        return config.get("model_type", "")
-    base = _read(model, ADAPTER_CONFIG_NAME).get("base_model_name_or_path")
-    return _model_type(base) if base else ""
-
-
-def _read(model: str, name: str) -> dict[str, Any]:
-    """A JSON file of a folder or Hub repository; empty if missing."""
-    from transformers.utils import cached_file
-
-    try:
-        path = cached_file(model, name)  # None or an error, by what is missing
-    except OSError:
-        return {}
-    return {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+    folder = Path(model)
+    if "/" not in model and not folder.exists():
+        return SentenceTransformer  # it puts its own organisation before such a name
+    refusal = look_at(model).refusal
+    if refusal is not None and folder.is_dir() and not (folder / "modules.json").is_file():
+        raise ValueError(f"it has no modules.json, so its pooling would be a guess; {refusal}")
+    return GVESentenceTransformer if refusal is None else SentenceTransformer

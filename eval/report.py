@@ -86,6 +86,8 @@ def to_markdown(report: Mapping[str, Any]) -> str:
     ]
     if _has_abilities(report):
         parts += ["### Abilities and averages", markdown_table(_SUMMARY_HEADER, _summary_rows(report)), _RULES]
+    if "left_out" in report:
+        parts += ["### Not scored", "\n".join(f"- {name}: {reason}" for name, reason in report["left_out"].items())]
     if "scaling" in report:
         points = report["scaling"]
         parts += ["### Scaling", markdown_table(scaling_header(points), scaling_rows(points))]

@@ -20,12 +20,11 @@ from transformers import AutoModel, PreTrainedModel, ProcessorMixin
 
 from gve.embedder_gve import last_token_pool, truncate, unit
 from gve.encoding.adapters import load_adapter
+from gve.encoding.checkpoints import Checkpoint, check_position_mode, open_checkpoint
 from gve.eval.console import fail
 from gve.hub_datasets.uvrb import instructions
-from gve.model_cards.checkpoints import Checkpoint, open_checkpoint
-from gve.model_cards.facts import load_whole
 from gve.model_cards.loadback import model_vectors, samples, sentence_vectors, tolerance
-from gve.model_cards.stock import save_stock
+from gve.model_cards.stock import architecture_of, save_stock
 from gve.sentence_gve import save_embedder
 
 ROOM = 64 << 20
@@ -38,7 +37,7 @@ def convert(arguments: argparse.Namespace) -> int:
     """Convert, compare with the source, and print a summary; an error leaves nothing behind."""
     started = time.monotonic()
     target: Path = arguments.target.absolute()
-    checkpoint = open_checkpoint(arguments.source)
+    checkpoint = open_checkpoint(arguments.source, argument="SRC")
     _check_target(checkpoint.folder, target, force=arguments.force)
     _check_room(checkpoint, target, arguments.dtype)
     model, processor = _load(checkpoint, arguments)
@@ -94,22 +93,16 @@ def _check_room(checkpoint: Checkpoint, target: Path, dtype: str | None) -> None
 
 def _load(checkpoint: Checkpoint, arguments: argparse.Namespace) -> tuple[PreTrainedModel, ProcessorMixin]:
     """The source as our model, with the adapter merged."""
-    architecture, options = checkpoint.architecture, {}
-    modes = "position_mode" in architecture.model.config_class.__dataclass_fields__
-    if arguments.position_mode is not None:
-        if not modes:
-            fail(f"--position-mode: {architecture.types[1]} has one way to count positions. Leave the option out.")
-        options["position_mode"] = arguments.position_mode
-    dtype = getattr(torch, arguments.dtype) if arguments.dtype else "auto"
-    logger.info("loading %s as %s", checkpoint.folder, architecture.model.__name__)
-    model = load_whole(architecture.model, checkpoint.folder, argument="SRC", dtype=dtype, **options)
-    if arguments.to == "stock" and modes and model.config.position_mode == "sequential":
+    check_position_mode(arguments.position_mode, checkpoint.config["model_type"], argument="--position-mode")
+    config = checkpoint.load_config(arguments.position_mode)
+    if arguments.to == "stock" and getattr(config, "position_mode", None) == "sequential":
         fail("--position-mode: stock code cannot count positions as 'sequential' does. Pass mrope to accept its own.")
+    dtype = getattr(torch, arguments.dtype) if arguments.dtype else "auto"
+    logger.info("loading %s as %s", checkpoint.folder, checkpoint.model_class.__name__)
+    model = checkpoint.model_class.from_pretrained(checkpoint.folder, config=config, dtype=dtype)
     if arguments.adapter is not None:
         load_adapter(model, arguments.adapter, merge=True)
-    processor = architecture.processor.from_pretrained(checkpoint.folder)
-    processor.tokenizer.padding_side = "left"
-    return model.eval(), processor
+    return model.eval(), checkpoint.load_processor()
 
 
 def _write(
@@ -120,8 +113,8 @@ def _write(
     arguments: argparse.Namespace,
 ) -> dict[str, Any]:
     logger.info("writing the weights")
-    architecture, stock = checkpoint.architecture, arguments.to == "stock"
-    options = {"prompts": instructions(), "max_shard_size": arguments.max_shard_size}
+    architecture, stock = architecture_of(checkpoint.published_type), arguments.to == "stock"
+    options = {"prompts": instructions() | checkpoint.prompts, "max_shard_size": arguments.max_shard_size}
     if stock:
         options |= {"architecture": architecture, "tokenizer": checkpoint.folder}
     (save_stock if stock else save_embedder)(folder, model, processor, **options)

@@ -1,15 +1,10 @@
 """Facts of a card, read from the files of a model folder, and strict loading of its weights."""
 
 import json
-import math
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
-
-from safetensors import safe_open
 
 NEEDED = ("config.json", "processor_config.json", "sentence_bert_config.json", "config_sentence_transformers.json")
 BACKBONES = {"gve": "Qwen2.5-VL", "gve_qwen3_vl": "Qwen3-VL"}
@@ -50,11 +45,12 @@ def read_model(folder: str | PathLike[str]) -> ModelFacts:
     from transformers import AutoConfig, Qwen2VLImageProcessorPil  # seconds to import
 
     from gve import GVEConfig, GVEVideoProcessor
+    from gve.encoding.checkpoints import count_numbers, stored_tensors
 
     config = AutoConfig.from_pretrained(folder)
     video = GVEVideoProcessor.from_pretrained(folder)
     image = Qwen2VLImageProcessorPil.from_pretrained(folder)
-    numbers = count_numbers(weights)
+    numbers = count_numbers(stored_tensors(weights))
     return ModelFacts(
         backbone=BACKBONES[config.model_type],
         width=config.text_config.hidden_size,
@@ -72,17 +68,6 @@ def read_model(folder: str | PathLike[str]) -> ModelFacts:
         max_length=read_json(folder / NEEDED[2])["processing_kwargs"]["text"]["max_length"],
         prompts={name: text for name, text in read_json(folder / NEEDED[3])["prompts"].items() if text},
     )
-
-
-def count_numbers(paths: Iterable[Path]) -> dict[str, int]:
-    """Numbers in safetensors files by dtype, from the headers alone."""
-    numbers: Counter[str] = Counter()
-    for path in paths:
-        with safe_open(path, framework="numpy") as stored:
-            for name in stored.keys():  # noqa: SIM118 - not a mapping
-                part = stored.get_slice(name)
-                numbers[part.get_dtype()] += math.prod(part.get_shape())
-    return dict(numbers)
 
 
 def load_whole(model_class: Any, folder: Path, *, argument: str, **options: Any) -> Any:

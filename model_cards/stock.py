@@ -12,10 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import save_torch_state_dict
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import (
+    PreTrainedModel,
+    ProcessorMixin,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen3VLForConditionalGeneration,
+)
 
+from gve import GVEModel, GVEQwen3VLModel
 from gve.chat_gve import template_with
-from gve.model_cards.checkpoints import Architecture
 from gve.sentence_gve import PROMPTS, prompt_config, sentence_config, write_json
 
 TOKENIZER_FILES = (
@@ -41,6 +46,57 @@ IMAGE_FIELDS = (
     "temporal_patch_size",
     "merge_size",
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """One architecture in our classes and in transformers' ("stock").
+
+    Attributes:
+        stock: The class that the stock checkpoint names; AutoModel loads its base model.
+        stock_prefixes: Our prefix of a tensor's name to the published one.
+        flat: Published configurations hold the language model's fields at the top.
+        whole_video: The stock video processor's budget is for a whole video, not for each frame.
+    """
+
+    model: type[PreTrainedModel]
+    stock: type[PreTrainedModel]
+    stock_processor: str
+    stock_video: str
+    stock_prefixes: Mapping[str, str]
+    flat: bool = False
+    whole_video: bool = False
+
+    @property
+    def types(self) -> tuple[str, str]:
+        """The stock `model_type` and ours."""
+        return self.stock.config_class.model_type, self.model.config_class.model_type
+
+
+ARCHITECTURES = (
+    # transformers 4.49 to 5.x, vLLM and llama.cpp all read this layout; the later one breaks AutoModel
+    Architecture(
+        GVEModel,
+        Qwen2_5_VLForConditionalGeneration,
+        "Qwen2_5_VLProcessor",
+        "Qwen2VLVideoProcessor",
+        {"language_model.": "model.", "visual.": "visual."},
+        flat=True,
+    ),
+    Architecture(
+        GVEQwen3VLModel,
+        Qwen3VLForConditionalGeneration,
+        "Qwen3VLProcessor",
+        "Qwen3VLVideoProcessor",
+        {"language_model.": "model.language_model.", "visual.": "model.visual."},
+        whole_video=True,
+    ),
+)
+
+
+def architecture_of(model_type: str) -> Architecture:
+    """The architecture of a published model type."""
+    return next(one for one in ARCHITECTURES if one.types[0] == model_type)
 
 
 def save_stock(

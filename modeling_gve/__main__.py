@@ -16,10 +16,12 @@ COMMANDS = {
     "curves": ("gve.trainers.watching.curves_command", "draw the curves of a training run"),
     "ablate": ("gve.trainers.ablation.ablate_command", "compare data, schedules and pre-training over seeds"),
     "eval": ("gve.eval.eval_command", "score an embedder on UVRB"),
+    "leaderboard": ("gve.eval.leaderboard_command", "put your reports beside the paper's models on one page"),
     "analyze": ("gve.eval.analyze_command", "correlate scores over the paper's models and your own"),
     "encode": ("gve.eval.encode_command", "embed videos and images into one file of vectors"),
     "search": ("gve.eval.search_command", "find videos and images by text, image or video"),
     "app": ("gve.model_cards.app_command", "search videos on a page in the browser"),
+    "doctor": ("gve.eval.doctor_command", "say what is installed, how fast it runs and what to change"),
     "convert": ("gve.model_cards.convert_command", "convert a published checkpoint to an embedder, or back"),
     "card": ("gve.model_cards.card_command", "write the card of a model folder"),
     "push": ("gve.model_cards.push_command", "publish a model, data, the metric or a Space on the Hub"),
@@ -27,8 +29,8 @@ COMMANDS = {
 """Module and purpose of each command."""
 
 GROUPS = {
-    "search your videos": ("encode", "search", "app"),
-    "evaluate": ("eval", "analyze", "uvrb"),
+    "search your videos": ("encode", "search", "app", "doctor"),
+    "evaluate": ("eval", "leaderboard", "analyze", "uvrb"),
     "make data": ("world", "synth", "mine"),
     "train": ("demo", "train", "curves", "ablate"),
     "publish": ("convert", "card", "push"),
@@ -67,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
     lines = []
     for group, names in GROUPS.items():
-        lines += [f"{group}:", *(f"  {name:<9}{COMMANDS[name][1]}" for name in names), ""]
+        lines += [f"{group}:", *(f"  {name:<12}{COMMANDS[name][1]}" for name in names), ""]
     parser = argparse.ArgumentParser(
         prog="gve",
         usage="gve [--help] [--version] COMMAND ...",

@@ -19,11 +19,15 @@ MAY_WRITE = {WRITER: True, READER: False, None: None}
 
 @dataclass
 class Fault:
-    """What the next `times` requests (None: all) get whose "METHOD /path" matches: a status, or with None no answer."""
+    """What the next `times` requests (None: all) get whose "METHOD /path" matches: a status, or with None no answer.
+
+    `code` is the Hub's name for the reason.
+    """
 
     match: str
     status: int | None
     times: int | None = 1
+    code: str | None = None
 
 
 class HubServer:
@@ -90,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         body = self.rfile.read(int(self.headers["Content-Length"] or 0))
-        self._send(refused(fault.status, "injected") if fault else self._answer(place, body))
+        self._send(refused(fault.status, "injected", fault.code) if fault else self._answer(place, body))
 
     do_GET = do_HEAD = do_POST = do_PUT = _run  # noqa: N815
 
@@ -124,4 +128,6 @@ class _Handler(BaseHTTPRequestHandler):
 def ask_here(monkeypatch, hub):
     """Let this process's huggingface_hub, which has read its environment already, ask a server of these tests."""
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+    template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)

@@ -55,6 +55,7 @@ class StubEndpoint:
     ):
         self.faults, self.shared, self.port = tuple(faults), shared, port
         self.latency, self.slow, self.retry_after, self.refuses_schema = latency, slow, retry_after, refuses_schema
+        self.served = ["stub"]  # what /models lists
         self.calls = []  # (request id, fault or "ok", body)
         self.headers = []
         self.counts = Counter()
@@ -67,6 +68,9 @@ class StubEndpoint:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def do_GET(self):
+                stub.send(self, 200, {"data": [{"id": name} for name in stub.served]})
 
             def do_POST(self):
                 stub.handle(self)

@@ -5,6 +5,7 @@ Shape legend: N inputs, B rows of a batch, D width.
 
 import inspect
 import logging
+import os
 from collections.abc import Sequence
 from contextlib import closing
 from os import PathLike
@@ -16,6 +17,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from gve.encoding.batch_reader import BatchReader
+from gve.encoding.checkpoints import as_ours, check_position_mode
 from gve.encoding.frame_cache import FrameCache
 from gve.encoding.items import OPTIONS, Item, Skipped, prepare_options
 from gve.encoding.prefetching import EncodeStatistics, PipelineOptions
@@ -29,6 +31,8 @@ COMPILE_TOKENS = 1 << 22
 
 EMBEDDING = "sentence_embedding"
 ENCODE = inspect.signature(SentenceTransformer.encode)
+HUB = {"revision": "revision", "token": "token", "cache_folder": "cache_dir", "local_files_only": "local_files_only"}
+"""Arguments of SentenceTransformer that say where on the Hub a model is, and huggingface_hub's names for them."""
 PRECISIONS = {
     "float32": (np.float32, 1),
     "int8": (np.int8, 1),
@@ -42,6 +46,7 @@ PRECISIONS = {
 class GVESentenceTransformer(SentenceTransformer):
     """A SentenceTransformer for our model families; it reads and writes the same folders.
 
+    It also opens published Qwen2.5-VL and Qwen3-VL embedders, by folder or Hub name, and runs none of their code.
     On top of SentenceTransformer, it
     - takes every form of input that the processor's `prepare` takes, and bare frames and {"bytes", "path"};
     - batches inputs of similar cost, planned from the headers of the files instead of the length of their names;
@@ -54,27 +59,36 @@ class GVESentenceTransformer(SentenceTransformer):
         frame_cache: A cache of decoded frames, or its folder; also an attribute.
         compile: Whether the model's layers are compiled at the first batch; None compiles on a CUDA device when a call
             of `encode` is long enough to pay for it.
+        position_mode: How positions are counted, instead of as the model's configuration says; see `GVEConfig`.
+
+    Raises:
+        ValueError: If the model is missing, incomplete or of another family.
     """
 
     def __init__(
         self,
-        *args: Any,
+        model_name_or_path: str | None = None,
+        *,
         pipeline: PipelineOptions | None = None,
         frame_cache: FrameCache | str | PathLike[str] | None = None,
         compile: bool | None = None,  # noqa: A002 - the field's name for it
+        position_mode: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        with as_ours(model_name_or_path, position_mode=position_mode, **_hub_options(kwargs)) as place:
+            super().__init__(place, **kwargs)
+        kind = "none" if self.config is None else self.config.model_type
+        if not kind.startswith("gve"):
+            raise ValueError(f"modules: got a model of the type {kind!r}. Open it by SentenceTransformer.")
+        if place != model_name_or_path:
+            self.config._name_or_path = model_name_or_path  # not that of a folder that is gone
+        if position_mode is not None:
+            check_position_mode(position_mode, kind)
+            self.config.position_mode = position_mode
         self.compile_when = compile
         self.compiled = False
         self.pipeline = PipelineOptions() if pipeline is None else pipeline
         self.frame_cache = FrameCache(frame_cache) if isinstance(frame_cache, (str, PathLike)) else frame_cache
-        kind = "none" if self.config is None else self.config.model_type
-        if not kind.startswith("gve"):
-            raise ValueError(
-                f"model: got the type {kind!r}; accepted are those that begin with 'gve'; open others by "
-                "SentenceTransformer, or convert them with `gve convert`"
-            )
 
     def get_model_kwargs(self) -> list[str]:
         """Names of the keyword arguments that `encode` adds to SentenceTransformer's."""
@@ -240,6 +254,13 @@ class GVESentenceTransformer(SentenceTransformer):
         if given["max_length"] is None and options["max_length"] is not None:
             options["max_length"] = min(options["max_length"], self.max_seq_length)
         return options
+
+
+def _hub_options(given: dict[str, Any]) -> dict[str, Any]:
+    """Where on the Hub a model is, in huggingface_hub's words; the cache is SentenceTransformer's."""
+    options = {key: given[name] for name, key in HUB.items() if given.get(name) is not None}
+    home = os.getenv("SENTENCE_TRANSFORMERS_HOME")
+    return options if home is None else {"cache_dir": home} | options
 
 
 def _check_policy(on_error: str, skipped: list[Skipped] | None, *, single: bool, shared: bool) -> None:

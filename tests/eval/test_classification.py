@@ -102,7 +102,7 @@ def test_the_command_writes_and_compares(stub, folder, tmp_path, capsys, caplog)
     assert main([*arguments, str(tmp_path / "b")]) == 0
     capsys.readouterr()
     assert main(["--compare", str(tmp_path / "a"), str(tmp_path / "b"), "--json"]) == 0
-    (row,) = json.loads(capsys.readouterr().out)
+    ((row,),) = json.loads(capsys.readouterr().out)
     assert (row["name"], row["difference"]) == ("UCF101", pytest.approx(1 / 6))
 
 

