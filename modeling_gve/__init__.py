@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .processing_qwen3vl_gve import GVEQwen3VLProcessor
     from .sentence_gve import save_embedder
     from .tiny import build_tiny
+    from .tiny.demo import load_demo
     from .video_gve import Frames, Limits, VideoInfo, read_video, video_info
     from .video_processing_gve import GVEVideoProcessor
 
@@ -38,6 +39,7 @@ __all__ = [
     "VideoInfo",
     "build_tiny",
     "load_adapter",
+    "load_demo",
     "lora_config",
     "quantization_config",
     "read_video",
@@ -60,6 +62,7 @@ _MODULES = {
     "VideoInfo": "video_gve",
     "build_tiny": "tiny",
     "load_adapter": "encoding.adapters",
+    "load_demo": "tiny.demo",
     "lora_config": "encoding.adapters",
     "quantization_config": "encoding.quantization",
     "read_video": "video_gve",

@@ -1,4 +1,4 @@
-"""`gve demo`: from raw videos to a trained, scored and searchable embedder, on one machine."""
+"""`gve demo`: from raw videos to a trained, scored and searchable embedder, on one machine; or a quick look at one."""
 
 import argparse
 import json
@@ -14,7 +14,7 @@ from gve.eval.console import run_command
 if TYPE_CHECKING:
     from gve.trainers.demo.workspace import DemoSize, Workspace
 
-LEAST_MINUTES, MOST_MINUTES = 1, 24 * 60
+MINUTES, QUICK_MINUTES, LEAST_MINUTES, MOST_MINUTES = 15, 1, 1, 24 * 60
 START_AND_END = 10.0
 """Seconds that loading the libraries and the summary take."""
 
@@ -22,17 +22,25 @@ START_AND_END = 10.0
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 if all went well, 2 for bad arguments, 130 when interrupted."""
     parser = argparse.ArgumentParser(prog="gve demo", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("gve-demo"), help="folder of the demo (default: gve-demo)")
-    parser.add_argument("--minutes", type=float, default=15, help="time for the whole demo (default: 15)")
+    parser.add_argument("--out", type=Path, help="folder of the demo (default: gve-demo, or gve-quick)")
+    parser.add_argument("--minutes", type=float, help="time for the whole demo (default: 15)")
+    parser.add_argument(
+        "--quick", action="store_true", help="under a minute: search and score with the model that ships"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
     parser.add_argument("--resume", action="store_true", help="continue the demo in --out")
     return run_command(_demo, parser, argv)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    if not LEAST_MINUTES <= arguments.minutes <= MOST_MINUTES:
+    if arguments.quick and arguments.minutes is not None:
         raise ValueError(
-            f"--minutes: got {arguments.minutes:g}; it must be {LEAST_MINUTES} to {MOST_MINUTES}. 15 is a good start."
+            f"--minutes: got {arguments.minutes:g} with --quick, which trains nothing. Leave one of them out."
+        )
+    minutes = (QUICK_MINUTES if arguments.quick else MINUTES) if arguments.minutes is None else arguments.minutes
+    if not LEAST_MINUTES <= minutes <= MOST_MINUTES:
+        raise ValueError(
+            f"--minutes: got {minutes:g}; it must be {LEAST_MINUTES} to {MOST_MINUTES}. 15 is a good start."
         )
     if arguments.seed < 0:
         raise ValueError(f"--seed: got {arguments.seed}; it must be 0 or more.")
@@ -41,11 +49,20 @@ def _demo(arguments: argparse.Namespace) -> int:
     from gve.trainers.demo.workspace import open_workspace
 
     transformers_logging.set_verbosity_error()
-    workspace = open_workspace(arguments.out, minutes=arguments.minutes, seed=arguments.seed, resume=arguments.resume)
+    out = arguments.out or Path("gve-quick" if arguments.quick else "gve-demo")
+    workspace = open_workspace(out, minutes=minutes, seed=arguments.seed, resume=arguments.resume)
+    if workspace.stages and arguments.quick != workspace.facts.get("quick", False):
+        raise ValueError(f"--quick: {out} holds a demo of the other kind. Choose another folder, or change --quick.")
     try:
-        run(workspace)
+        if arguments.quick:
+            from gve.trainers.demo.quick import run_quick  # imports most of the project
+
+            transformers_logging.disable_progress_bar()
+            run_quick(workspace)
+        else:
+            run(workspace)
     except KeyboardInterrupt:
-        workspace.write(f"interrupted; finished stages are kept: gve demo --out {workspace.root} --resume")
+        workspace.write(f"interrupted; finished stages are kept: add --resume to go on, with --out {workspace.root}")
         return 130
     return 0
 

@@ -32,6 +32,10 @@ QUERY_SETS = {
 HITS = 5
 SHOWN_FRAMES, TILE_FRAMES = 8, 4
 """Frames read of a video, and shown side by side."""
+CONTACT_SHEET, CONTACT_HITS = f"queries{PNG}", 3
+"""The sheet of all queries, and how many hits it shows of each."""
+RIGHT, OTHER, ASKED = "#1a9641", "#bbbbbb", "#2c7bb6"
+"""Frames of a hit that the query was made for, of any other hit, and of the query's own pictures."""
 
 
 class Query(NamedTuple):
@@ -72,7 +76,7 @@ def answer(encoder: Encoder, workspace: Workspace) -> list[dict[str, Any]]:
     corpus.model, corpus.fingerprint = str(workspace.model), model_fingerprint(str(workspace.model))
     save_embeddings(corpus, workspace.root / "corpus.safetensors")
     workspace.write(f"  a corpus of {len(corpus.paths)} videos")
-    results = []
+    results, rows = [], []
     for query in choose_queries(workspace):
         vector = encode_rows(encoder, [query.row], role="query", instruction=query.instruction, progress=False)
         (order,), (scores,) = top_k(vector, corpus.vectors, len(corpus.paths))
@@ -84,8 +88,10 @@ def answer(encoder: Encoder, workspace: Workspace) -> list[dict[str, Any]]:
         ]
         title = f"{query.name} query over {len(names)} videos: the one it was made for is at rank {first}"
         draw_sheet(title, query.row, hits, workspace.root / "queries" / f"{query.name.replace('+', '-')}{PNG}")
+        rows.append((query.name, query.row, hits[:CONTACT_HITS]))
         best = [{"name": hit.name, "score": hit.score, "right": hit.right} for hit in hits]
         results.append({"query": query.name, "text": query.row["text"], "first_right": first, "hits": best})
+    draw_contact_sheet(rows, workspace.root / CONTACT_SHEET)
     return results
 
 
@@ -106,24 +112,42 @@ def draw_sheet(title: str, query: Mapping[str, Any], hits: Sequence[Hit], target
     figure.suptitle(title, fontsize=13, fontweight="bold")
     _draw_query(left, query)
     for axes, (rank, hit) in zip(right.subplots(len(hits), 1, squeeze=False)[:, 0], enumerate(hits, 1), strict=True):
-        _picture(axes, film_strip(hit.frames), edge="#1a9641" if hit.right else "#bbbbbb")
+        _picture(axes, film_strip(hit.frames), edge=RIGHT if hit.right else OTHER)
         mark = "the answer it was made for" if hit.right else ""
         axes.set_ylabel(f"{rank}.  {hit.score:.3f}", rotation=0, ha="right", va="center", fontsize=11)
-        axes.set_title(f"{hit.name}   {mark}", loc="left", fontsize=8, color="#1a9641" if hit.right else "#555555")
+        axes.set_title(f"{hit.name}   {mark}", loc="left", fontsize=8, color=RIGHT if hit.right else "#555555")
     write_figure(figure, target)
 
 
-def _draw_query(panel: Any, query: Mapping[str, Any]) -> None:
+def draw_contact_sheet(rows: Sequence[tuple[str, Mapping[str, Any], Sequence[Hit]]], target: Path) -> None:
+    """Write a PNG with a line for each query: the query, then its first hits; right ones are framed in green."""
+    columns = max(len(hits) for _, _, hits in rows)
+    figure = new_figure(2.7 * (columns + 1), len(rows))
+    panels = figure.subfigures(len(rows), columns + 1, squeeze=False)
+    for line, (name, query, hits) in zip(panels, rows, strict=True):
+        _draw_query(line[0], query, title=name, width=30, size=8)
+        for panel, (rank, hit) in zip(line[1:], enumerate(hits, 1), strict=False):
+            axes = panel.subplots()
+            _picture(axes, film_strip(hit.frames), edge=RIGHT if hit.right else OTHER)
+            axes.set_title(
+                f"{rank}.  {hit.score:.3f}", loc="left", fontsize=8, color=RIGHT if hit.right else "#555555"
+            )
+    write_figure(figure, target)
+
+
+def _draw_query(
+    panel: Any, query: Mapping[str, Any], *, title: str = "query", width: int = 44, size: int = 11
+) -> None:
     text, image, video = (query[part] for part in ("text", "image", "video"))
     pictures = [] if image is None else [np.asarray(open_image(image))]
     pictures += [] if video is None else [film_strip(_frames(video))]
     slots = panel.subplots(len(pictures) + (text is not None), 1, squeeze=False)[:, 0]
     for axes, picture in zip(slots, pictures, strict=False):
-        _picture(axes, picture, edge="#2c7bb6")
-    slots[0].set_title("query", fontsize=11)
+        _picture(axes, picture, edge=ASKED)
+    slots[0].set_title(title, fontsize=size)
     if text is not None:
         slots[-1].axis("off")
-        slots[-1].text(0.5, 0.5, textwrap.fill(f'"{text}"', 44), ha="center", va="center", fontsize=11)
+        slots[-1].text(0.5, 0.5, textwrap.fill(f'"{text}"', width), ha="center", va="center", fontsize=size)
 
 
 def _picture(axes: Any, picture: np.ndarray, *, edge: str) -> None:
