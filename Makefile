@@ -6,7 +6,7 @@ help:       ## this list
 	@grep -E '^[a-z-]+: +##' $(MAKEFILE_LIST) | sed 's/: *## */\t/' | expand -t 12
 
 install:    ## the project, editable, with what its tests need
-	$(PYTHON) -m pip install -e ".[test]"
+	$(PYTHON) -m pip install -c .ci/known-good.txt -e ".[test]"
 
 test:       ## the quick tests, offline
 	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest

@@ -5,13 +5,12 @@ Shape legend: B rows of a batch, T tokens.
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from transformers.utils.chat_template_utils import encode_marked_chat, mark_control_tokens
 
 from .media_gve import shown
 
@@ -20,6 +19,9 @@ END_TOKEN = "<|endoftext|>"
 
 USER_HEAD = "user\n"
 TAIL = "<|im_end|>\n<|im_start|>assistant\n"
+
+MARKED = re.compile("\U000f0000([^\U000f0000\U000f0001]+)\U000f0001|[\U000f0000\U000f0001]")
+"""A control token of the user between two marks, or a lone mark, as `ChatEncoder.mark` writes them."""
 
 _TEMPLATE = (
     "{% for message in messages %}"
@@ -81,9 +83,10 @@ class ChatEncoder:
         self._user_ids = self.encode(USER_HEAD)
         self._tail_ids = self.encode(TAIL)
         self._head_ids: dict[str, list[int]] = {}
-        self._control = re.compile(
-            "|".join(map(re.escape, tokenizer.added_tokens_encoder)) + "|[\U000f0000\U000f0001]"
-        )
+        added = sorted(tokenizer.added_tokens_decoder.values(), key=lambda token: len(token.content), reverse=True)
+        special = [token.content for token in added if token.special or token.content in template]
+        self._special = re.compile("|".join(map(re.escape, special)))
+        self._control = re.compile("|".join(re.escape(token.content) for token in added) + "|[\U000f0000\U000f0001]")
         if self._control.search(default_system):
             raise ValueError(
                 f"default_system: got {shown(default_system)}; accepted is text without control tokens; reword it"
@@ -92,6 +95,33 @@ class ChatEncoder:
     def encode(self, text: str) -> list[int]:
         """Ids of a text; control tokens in it stay control tokens."""
         return self.tokenizer(text, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+
+    def mark(self, words: str | None) -> str | None:
+        """The user's words with their control tokens between marks, which `encode_marked` takes for plain text."""
+        return words and self._special.sub("\U000f0000\\g<0>\U000f0001", re.sub("[\U000f0000\U000f0001]", "", words))
+
+    def encode_marked(self, chat: str) -> list[int]:
+        """Ids of a chat whose control tokens are control tokens, but for the marked ones."""
+        backend, ids = self.tokenizer.backend_tokenizer, []
+        for number, piece in enumerate(MARKED.split(chat)):
+            if not number % 2:
+                ids += self.encode(piece) if piece else []
+            elif piece:  # the tokenizer's own steps but the first, which looks for control tokens
+                words = backend.normalizer.normalize_str(piece) if backend.normalizer else piece
+                parts = backend.pre_tokenizer.pre_tokenize_str(words)
+                ids += [token.id for part, _ in parts for token in backend.model.tokenize(part)]
+        return ids
+
+    def expand(self, chats: Sequence[str], media: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]]:
+        """Replace each placeholder that is not marked by the next text of its kind.
+
+        Returns:
+            The chats without what is marked, and the whole ones for `encode_marked`.
+        """
+        places = re.compile(f"(?<!\U000f0000)(?:{'|'.join(map(re.escape, media))})")
+        texts = {token: iter(replacements) for token, replacements in media.items()}
+        whole = [places.sub(lambda found: next(texts[found[0]]), chat) for chat in chats]
+        return [MARKED.sub("", chat) for chat in whole], whole
 
     def row_ids(
         self, texts: Sequence[str | None], systems: Sequence[str | None], media: Sequence[list[int]]
@@ -116,13 +146,10 @@ class ChatEncoder:
         return out
 
     def _guarded_ids(self, text: str, system: str, seen: list[int]) -> list[int]:
-        """Ids of a row whose words hold control tokens, which stay plain text as transformers would leave them."""
-        tokens = sorted(self.tokenizer._get_control_tokens(self.template), key=len, reverse=True)
-        control = re.compile("|".join(map(re.escape, tokens)))
-        system, text = (mark_control_tokens(words, control) for words in (system, text))
-        head = f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>{USER_HEAD}"
+        """Ids of a row whose words hold control tokens, which stay plain text."""
+        head = f"<|im_start|>system\n{self.mark(system)}<|im_end|>\n<|im_start|>{USER_HEAD}"
         vision = self.tokenizer.decode(seen, skip_special_tokens=False) if seen else ""
-        return encode_marked_chat(self.tokenizer, f"{head}{vision}{text}{TAIL}")
+        return self.encode_marked(f"{head}{vision}{self.mark(text)}{TAIL}")
 
     def _system_ids(self, system: str) -> list[int]:
         ids = self._head_ids.get(system)

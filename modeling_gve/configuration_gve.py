@@ -4,7 +4,6 @@ from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import Qwen2_5_VLConfig
-from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLTextConfig, Qwen2_5_VLVisionConfig
 
 from .positions_gve import POSITION_MODES
 
@@ -38,10 +37,6 @@ class GVEConfig(Qwen2_5_VLConfig):
     """
 
     model_type = "gve"
-    sub_configs_defaults = {  # noqa: RUF012 - the base class declares it as a plain attribute
-        "vision_config": Qwen2_5_VLVisionConfig,
-        "text_config": Qwen2_5_VLTextConfig,
-    }
 
     position_mode: str = "mrope"
     normalize: bool = True

@@ -4,7 +4,6 @@ from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import Qwen3VLConfig
-from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLTextConfig, Qwen3VLVisionConfig
 
 from .configuration_gve import check_dim, drop_foreign_code
 
@@ -18,10 +17,6 @@ class GVEQwen3VLConfig(Qwen3VLConfig):
     """
 
     model_type = "gve_qwen3_vl"
-    sub_configs_defaults = {  # noqa: RUF012 - the base class declares it as a plain attribute
-        "vision_config": Qwen3VLVisionConfig,
-        "text_config": Qwen3VLTextConfig,
-    }
 
     normalize: bool = True
     truncate_dim: int | None = None

@@ -5,11 +5,11 @@ Shape legend: F frames, H height, W width.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from io import IOBase
 from itertools import pairwise
 from os import PathLike
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,9 +53,8 @@ class Features(NamedTuple):
     times: Sequence[float] = ()  # seconds of each frame; none for an image
 
 
-@dataclass(slots=True)
-class Form:
-    """A video in any form, recognised but not decoded."""
+class Form(SimpleNamespace):
+    """A video in any form, recognised but not decoded; no dataclass, which transformers 5.24 turns into a dict."""
 
     file: Any = None  # what `read_video` takes, or None
     frames: Any = None  # an array or a list of pictures, or None for a file
@@ -115,7 +114,14 @@ def _parse_dict(video: dict[str, Any]) -> Form:
         raise ValueError("video: got timestamps and fps; accepted is one of them; drop fps, it follows from the times")
     if rate is not None:
         check_rate(rate)
-    return Form(None, frames, layout, times, video.get("duration") or 0.0, rate, video.get("video_metadata"))
+    return Form(
+        frames=frames,
+        layout=layout,
+        times=times,
+        duration=video.get("duration") or 0.0,
+        rate=rate,
+        metadata=video.get("video_metadata"),
+    )
 
 
 def is_file(video: Any) -> bool:

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoTokenizer, BatchFeature, Qwen2_5_VLProcessor, Qwen2VLImageProcessorPil
 from transformers.video_processing_utils import VideoProcessorMixin
 
-from .chat_gve import DEFAULT_SYSTEM, END_TOKEN, ChatEncoder, template_with
+from .chat_gve import DEFAULT_SYSTEM, END_TOKEN, MARKED, ChatEncoder, template_with
 from .frames_gve import DecodedVideo, Features, Form, flatten_videos, parse_video
 from .image_gve import check_size, open_image
 from .inputs_gve import ParsedInput, chat_of, flatten_images, parse_inputs, placed, resolve_path
@@ -191,7 +191,9 @@ class EmbeddingProcessorMixin(PlanMixin):
         limit = None
         if options["truncation"] not in (None, False, "do_not_truncate"):
             limit = min(options["max_length"] or MAX_LENGTH, self.tokenizer.model_max_length)
-        ids = self.chat.finish_rows([list(row) for row in out["input_ids"]], limit)
+        chats = zip(out.pop("text_replacement_offsets"), out["input_ids"], strict=True)
+        ids = [self.chat.encode_marked(chat) if MARKED.search(chat) else list(row) for chat, row in chats]
+        ids = self.chat.finish_rows(ids, limit)
         padding = options["padding"]
         if padding in (None, False, "do_not_pad") and (len(ids) > 1 or options["return_tensors"] is None):
             out["input_ids"] = ids
@@ -208,7 +210,8 @@ class EmbeddingProcessorMixin(PlanMixin):
         """As transformers' method, with the checks and the order of `prepare`.
 
         A lone text that names a media file becomes that file: sentence-transformers takes paths with suffixes it does
-        not know, and paths that do not exist, for texts. Control tokens in the words stay words.
+        not know, and paths that do not exist, for texts. Control tokens in the words stay words, unless
+        `sanitize_control_tokens` is False; text that is only rendered keeps them.
         """
         if chat_template not in (None, self.chat.template):
             raise ValueError(
@@ -220,9 +223,9 @@ class EmbeddingProcessorMixin(PlanMixin):
         batched = isinstance(conversation[0], (list, tuple))
         chats = conversation if batched else [conversation]
         rows = parse_inputs([[resolve_path(message) for message in chat] for chat in chats])
+        if kwargs.pop("sanitize_control_tokens", True) and kwargs.get("tokenize"):
+            rows = [row._replace(text=self.chat.mark(row.text), system=self.chat.mark(row.system)) for row in rows]
         chats = [chat_of(row._replace(videos=_formed(row, index))) for index, row in enumerate(rows)]
-        if kwargs.get("tokenize"):
-            kwargs.setdefault("sanitize_control_tokens", True)
         return super().apply_chat_template(chats if batched else chats[0], self.chat.template, **kwargs)
 
     def prepare_inputs_layout(
@@ -252,9 +255,19 @@ class EmbeddingProcessorMixin(PlanMixin):
                 f"inputs[{empty[0]}]: got an empty chat; accepted is at least one word; leave the row out"
             )
         for name, token, media in (("images", self.image_token, images), ("videos", self.video_token, videos)):
-            expected, got = sum(chat.count(token) for chat in text), len(media or [])
+            expected, got = sum(MARKED.sub("", chat).count(token) for chat in text), len(media or [])
             if expected != got:
                 raise ValueError(f"{name}: got {got}, but the text has {expected} {token}; pass one for each")
+
+    def get_text_with_replacements(
+        self,
+        text: list[str],
+        images_replacements: Sequence[str] = (),
+        videos_replacements: Sequence[str] = (),
+        audio_replacements: Sequence[str] = (),
+    ) -> tuple[list[str], list[str]]:
+        """Expand the placeholders, with the whole texts in place of the offsets; see `ChatEncoder.expand`."""
+        return self.chat.expand(text, {self.image_token: images_replacements, self.video_token: videos_replacements})
 
     def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **kwargs: Any) -> str:
         """The placeholders of one image."""
@@ -366,6 +379,7 @@ def _take_options(kwargs: dict[str, Any]) -> dict[str, Any]:
     for name in OPTIONS:
         found = [source.pop(name, None) for source in (text, common, kwargs)]
         options[name] = next((value for value in found if value is not None), None)
-    kwargs["text_kwargs"] = {**text, "padding": False, "truncation": False}
+    wanted = {"padding": False, "truncation": False, "return_text_replacement_offsets": True}
+    kwargs["text_kwargs"] = {**text, **wanted}
     kwargs["common_kwargs"] = common
     return options

@@ -4,7 +4,6 @@ Shape legend: F frames, H height, W width, N patches of a video, P values a patc
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +15,7 @@ from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import VideoProcessorMixin
 from transformers.video_utils import VideoMetadata
 
-from .frames_gve import DecodedVideo, Features, flatten_videos, make_clip, parse_video
+from .frames_gve import DecodedVideo, Features, Form, flatten_videos, make_clip, parse_video
 from .image_gve import check_aspect, check_size, smart_resize
 from .media_gve import located, shown
 from .video_gve import read_video, resize_frames
@@ -126,7 +125,7 @@ class GVEVideoProcessor(VideoProcessorMixin):
         if form.file is not None:
             form = parse_video(read_video(form.file, count, None if size is None else partial(self._shape, size)))
         elif form.metadata is None and form.times is None:
-            form = replace(form, metadata=metadata)
+            form = Form(**(vars(form) | {"metadata": metadata}))
         clip = make_clip(form, count=count, sample=sample, seconds_per_frame=self.seconds_per_frame)
         return clip._replace(sized=sized)
 

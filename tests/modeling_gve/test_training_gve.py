@@ -22,7 +22,7 @@ def batch(processor, rows):
 
 def gradients(model, batch, checkpointing):
     if checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     loss = loss_of(model(**batch).embeddings)
     loss.backward()
     return loss, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
