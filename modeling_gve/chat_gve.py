@@ -147,7 +147,7 @@ class ChatEncoder:
 
     def _guarded_ids(self, text: str, system: str, seen: list[int]) -> list[int]:
         """Ids of a row whose words hold control tokens, which stay plain text."""
-        head = f"<|im_start|>system\n{self.mark(system)}<|im_end|>\n<|im_start|>{USER_HEAD}"
+        head = f"<|im_start|>system\n{self.mark(system) or self.default_system}<|im_end|>\n<|im_start|>{USER_HEAD}"
         vision = self.tokenizer.decode(seen, skip_special_tokens=False) if seen else ""
         return self.encode_marked(f"{head}{vision}{self.mark(text)}{TAIL}")
 

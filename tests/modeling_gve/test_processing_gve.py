@@ -5,7 +5,7 @@ import PIL.Image
 import pytest
 import torch
 from chats import assert_same, chat, rendered
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gve.chat_gve import DEFAULT_SYSTEM
@@ -36,6 +36,7 @@ mixes = st.fixed_dictionaries(
 
 
 @settings(max_examples=80, deadline=None)
+@example([{"text": ""}], "\U000f0000")
 @given(st.lists(mixes, min_size=1, max_size=4), st.one_of(st.none(), texts))
 def test_any_mix_of_rows(processor, rows, system):
     out = processor.prepare(rows, instruction=system)
