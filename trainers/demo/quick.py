@@ -1,6 +1,9 @@
 """`gve demo --quick`: a small gallery of the rendered world, searched and scored with the checkpoint that ships."""
 
+import os
 import sys
+import webbrowser
+from pathlib import Path
 
 import datasets
 import torch
@@ -52,6 +55,14 @@ def run_quick(workspace: Workspace) -> None:
             if needed:
                 work(workspace, SIZE, 0.0)
     sys.stdout.write(_summary(workspace) + "\n")
+    open_picture(workspace.root / CONTACT_SHEET)
+
+
+def open_picture(path: Path) -> None:
+    """Show a picture on the desktop of whoever runs the command in a terminal; without either, do nothing."""
+    desktop = sys.platform in ("darwin", "win32") or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()
+    if desktop and sys.stdout.isatty():
+        webbrowser.open(path.resolve().as_uri())
 
 
 def _summary(workspace: Workspace) -> str:

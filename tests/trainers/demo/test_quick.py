@@ -47,3 +47,17 @@ def test_it_takes_no_minutes_and_no_folder_of_a_whole_demo(finished, capsys, tmp
     assert "Leave one of them out" in capsys.readouterr().err and not (tmp_path / "new").exists()
     assert main(["--resume", "--out", str(finished)]) == 2
     assert "demo of the other kind" in capsys.readouterr().err
+
+
+def test_the_picture_opens_on_a_desktop_alone(monkeypatch, tmp_path):
+    opened = []
+    monkeypatch.setattr(quick.webbrowser, "open", opened.append)
+    monkeypatch.setattr(quick.sys, "platform", "linux")
+    for terminal, display in ((True, False), (False, True), (True, True)):
+        monkeypatch.setattr(quick.sys.stdout, "isatty", lambda answer=terminal: answer)
+        for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+            monkeypatch.delenv(name, raising=False)
+        if display:
+            monkeypatch.setenv("DISPLAY", ":0")
+        quick.open_picture(tmp_path / "a b.png")
+    assert opened == [(tmp_path / "a b.png").as_uri()]
