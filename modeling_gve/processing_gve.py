@@ -16,7 +16,7 @@ from transformers.video_processing_utils import VideoProcessorMixin
 
 from .chat_gve import DEFAULT_SYSTEM, END_TOKEN, MARKED, ChatEncoder, template_with
 from .frames_gve import DecodedVideo, Features, Form, flatten_videos, parse_video
-from .image_gve import check_size, open_image
+from .image_gve import Picture, check_size, open_image
 from .inputs_gve import ParsedInput, chat_of, flatten_images, parse_inputs, placed, resolve_path
 from .media_gve import located
 from .plan_gve import CallLimits, PlanMixin, media_of, systems_of, token_pixels
@@ -225,6 +225,8 @@ class EmbeddingProcessorMixin(PlanMixin):
         rows = parse_inputs([[resolve_path(message) for message in chat] for chat in chats])
         if kwargs.pop("sanitize_control_tokens", True) and kwargs.get("tokenize"):
             rows = [row._replace(text=self.chat.mark(row.text), system=self.chat.mark(row.system)) for row in rows]
+        # transformers 5.24 turns tuples and dataclasses of a message into plain ones: only what it leaves alone goes in
+        rows = [row._replace(images=[_plain(image) for image in row.images]) for row in rows]
         chats = [chat_of(row._replace(videos=_formed(row, index))) for index, row in enumerate(rows)]
         return super().apply_chat_template(chats if batched else chats[0], self.chat.template, **kwargs)
 
@@ -361,6 +363,11 @@ def _formed(row: ParsedInput, index: int) -> list[Form]:
             with located(place):
                 forms.append(parse_video(medium))
     return forms
+
+
+def _plain(image: Any) -> Any:
+    """An image without what is known of it."""
+    return image.source if isinstance(image, Picture) else image
 
 
 def _is_ours(processor_dict: dict[str, Any] | None) -> bool:
