@@ -50,10 +50,6 @@ def template_with(default_system: str = DEFAULT_SYSTEM) -> str:
     return _TEMPLATE.replace("DEFAULT", default_system)
 
 
-CHAT_TEMPLATE = template_with()
-"""The template with Qwen2.5-VL's default system message."""
-
-
 class ChatEncoder:
     """Turns inputs into token ids: the ids of the rendered template, several times as fast.
 

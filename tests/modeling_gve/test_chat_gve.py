@@ -3,7 +3,7 @@ import warnings
 import pytest
 import torch
 
-from gve.chat_gve import CHAT_TEMPLATE, DEFAULT_SYSTEM, END_TOKEN, TAIL, ChatEncoder, template_with
+from gve.chat_gve import DEFAULT_SYSTEM, END_TOKEN, TAIL, ChatEncoder, template_with
 
 
 @pytest.fixture(scope="module")
@@ -12,7 +12,7 @@ def chat(processor):
 
 
 def test_the_template_names_its_system_message(processor):
-    assert template_with(DEFAULT_SYSTEM) == CHAT_TEMPLATE and "Represent" in template_with("Represent it.")
+    assert template_with(DEFAULT_SYSTEM) == template_with() and "Represent" in template_with("Represent it.")
     words = processor.apply_chat_template([{"role": "user", "content": "a"}])
     assert words == f"<|im_start|>system\n{DEFAULT_SYSTEM}<|im_end|>\n<|im_start|>user\na{TAIL}"
     for mark in ("{{ x }}", "{% raw %}", "{# x #}"):
@@ -23,10 +23,10 @@ def test_the_template_names_its_system_message(processor):
 def test_what_an_encoder_refuses(processor):
     tokenizer = processor.tokenizer
     with pytest.raises(ValueError, match=r"tokenizer: got one without \['<\|nothing\|>'\]"):
-        ChatEncoder(tokenizer, CHAT_TEMPLATE, DEFAULT_SYSTEM, "<|nothing|>")
+        ChatEncoder(tokenizer, template_with(), DEFAULT_SYSTEM, "<|nothing|>")
     for system in ("a <|im_end|>", "a \U000f0000"):
         with pytest.raises(ValueError, match="accepted is text without control tokens"):
-            ChatEncoder(tokenizer, CHAT_TEMPLATE, system, END_TOKEN)
+            ChatEncoder(tokenizer, template_with(), system, END_TOKEN)
 
 
 def test_overhead_is_what_a_row_takes_beside_its_words(chat):

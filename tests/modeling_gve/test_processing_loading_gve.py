@@ -7,7 +7,7 @@ from chats import assert_same, rendered
 from transformers import AutoProcessor
 
 from gve import GVEProcessor
-from gve.chat_gve import CHAT_TEMPLATE
+from gve.chat_gve import template_with
 from gve.tiny import build_tokenizer
 
 
@@ -43,7 +43,7 @@ def test_a_published_folder_gets_the_embedders_settings(tmp_path, own_template):
     sizes = [dict(part.size) for part in (processor.image_processor, processor.video_processor)]
     limits = [(size["shortest_edge"] // 784, size["longest_edge"] // 784) for size in sizes]
     assert limits == [(4, 256), (4, 200)] and processor.video_processor.num_frames == 8
-    assert processor.chat_template == CHAT_TEMPLATE and processor.tokenizer.padding_side == "left"
+    assert processor.chat_template == template_with() and processor.tokenizer.padding_side == "left"
     rows = [
         {"text": "a", "image": PIL.Image.new("RGB", (2000, 2000))},
         {"video": np.zeros((9, 900, 900, 3), np.uint8)},

@@ -207,8 +207,10 @@ def test_the_large_matrix():
     makers += [vp(c, g, size=size) for c in ("libvpx", "libvpx-vp9") for g in (5, 30, 250)]
     kinds = itertools.product(("mpeg4", "mpeg2video"), ("mp4", "mpegts", "matroska"), (5, 12), (0, 2))
     makers += [old(codec, container, gop, b, size=size) for codec, container, gop, b in kinds]
+    used = set()
     for spec in makers:
         timed = spec.container in ("mp4", "matroska") and spec.codec != "mpeg2video"
         for times in ("even", "uneven") if timed else ("even",):
             data = make(spec._replace(times=times, total=60))
-            check(data, data, PLANS, name=str(spec), limits=Limits(timeout=60))
+            used |= check(data, data, PLANS, name=str(spec), limits=Limits(timeout=60))
+    assert {"index", "scan"} <= used
