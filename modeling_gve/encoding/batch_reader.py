@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from tqdm.auto import tqdm
 
+from gve.encoding.cores import CoreShare
 from gve.encoding.frame_cache import FrameCache
 from gve.encoding.items import (
     Item,
@@ -84,11 +85,16 @@ class BatchReader:
         self.processor.chat.overhead(self.options["instruction"])  # the tokenizer's first call changes it
         workers = workers_for(self.device, self.pipeline.workers) if slow else Workers(0, 0, caller_works=True)
         bar = tqdm(total=len(items), desc="Encode", unit="video", disable=not show_progress_bar, delay=2, leave=None)
-        with bar, Prefetcher(_call, workers=workers, held_bytes=self.pipeline.held_bytes) as prefetcher:
+        with (
+            bar,
+            CoreShare(self.device) as share,
+            Prefetcher(_call, workers=workers, held_bytes=self.pipeline.held_bytes) as prefetcher,
+        ):
             take = partial(self._take, prefetcher, land)
             steps = Steps(self._plan, partial(self._keep_planned, len(items), bar), self.prepare, take)
             limits = Limits(batch_size, self.pipeline.batch_tokens, ahead=self.ahead)
             for group in Schedule(prefetcher, items, steps, limits):
+                share.adjust()
                 parts = take(group.places)
                 with self.spent.time("model" if self.ahead else "waiting"):
                     features, kept = self._join(group, parts)

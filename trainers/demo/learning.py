@@ -19,7 +19,7 @@ from gve.hub_datasets.schema import TASKS
 from gve.hub_datasets.world.variants import GROUP_SIZE
 from gve.sentence_gve import save_embedder
 from gve.trainers.arguments import GVETrainingArguments
-from gve.trainers.demo.pace import Deadline, QuietProgress, falling_rate
+from gve.trainers.demo.pace import CoreShareCallback, Deadline, QuietProgress, falling_rate
 from gve.trainers.demo.synthesis import SUFFIX, load_synflow
 from gve.trainers.demo.workspace import Workspace
 from gve.trainers.rows import PairRows
@@ -177,7 +177,7 @@ def train(workspace: Workspace, seconds: float) -> dict[str, Any]:
     args = training_arguments(workspace, sources, workspace.facts["steps_per_epoch"])
     least = args.steps_per_epoch * EPOCHS <= LEAST_STEPS
     deadline = Deadline(math.inf if least else seconds, workspace.write)
-    trainer = GVETrainer(model, args, sources, callbacks=[deadline])
+    trainer = GVETrainer(model, args, sources, callbacks=[deadline, CoreShareCallback()])
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(QuietProgress())
     trainer.create_optimizer()

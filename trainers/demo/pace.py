@@ -9,6 +9,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from gve.encoding.cores import CoreShare
+
 
 class QuietProgress(ProgressCallback):
     """The bar of transformers with the loss beside it, and without log lines on stdout."""
@@ -44,6 +46,33 @@ class Deadline(TrainerCallback):
         if self.spent() > 1 and state.global_step < state.max_steps:
             self.write(f"  the time is up at step {state.global_step} of {state.max_steps}; training ends here")
             control.should_training_stop = control.should_save = True
+
+
+class CoreShareCallback(TrainerCallback):
+    """Leaves cores that other programs use to them."""
+
+    def __init__(self) -> None:
+        self.share: CoreShare | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start to watch."""
+        self.share = CoreShare(args.device)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Look, if it is time."""
+        if self.share is not None:
+            self.share.adjust()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Set the threads as they were."""
+        if self.share is not None:
+            self.share.__exit__()
 
 
 def falling_rate(

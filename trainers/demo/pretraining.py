@@ -28,7 +28,7 @@ from gve.hub_datasets.world.render import frame_times, render
 from gve.hub_datasets.world.spec import Clip, sample_clip
 from gve.hub_datasets.world.texts import KIND_SETS, TASK_INSTRUCTIONS
 from gve.processing_gve import GVEProcessor
-from gve.trainers.demo.pace import Deadline, QuietProgress, falling_rate
+from gve.trainers.demo.pace import CoreShareCallback, Deadline, QuietProgress, falling_rate
 from gve.trainers.optimizer import build_optimizer
 from gve.video_gve import Frames
 
@@ -146,7 +146,7 @@ def pretrain(model: nn.Module, processor: GVEProcessor, course: Course, write: C
         fact_arguments(course),
         train_dataset=Lessons(processor, course.steps, seed=course.seed),
         data_collator=_only,
-        callbacks=[deadline],
+        callbacks=[deadline, CoreShareCallback()],
     )
     trainer.remove_callback(ProgressCallback)  # Trainer adds it after those that are given
     trainer.add_callback(QuietProgress())

@@ -1,0 +1,86 @@
+"""CoreShare: torch's threads follow the cores that other programs leave."""
+
+import multiprocessing
+import time
+
+import pytest
+import torch
+
+from gve.encoding import cores
+from gve.encoding.cores import CoreShare, Usage, read_usage
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def four_threads(monkeypatch):
+    """A machine of four cores, whose use a test writes; torch's own threads stay as they are."""
+    set_to = [4]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: set_to[-1])
+    monkeypatch.setattr(torch, "set_num_threads", set_to.append)
+    monkeypatch.setattr(cores, "usable_cpus", lambda: 4)
+    return set_to
+
+
+@pytest.mark.parametrize(
+    ("busy", "own", "threads"),
+    [
+        (4.0, 4.0, 4),  # nobody else
+        (4.0, 3.7, 4),  # a little of this and that
+        (4.0, 3.0, 3),  # a busy loop
+        (4.0, 1.6, 2),  # two of them that share cores with ours
+        (4.0, 0.0, 1),  # others have it all, and one thread is always left
+        (0.5, 0.6, 4),  # ticks of the two clocks differ
+    ],
+)
+def test_threads_follow_the_cores_that_others_leave(four_threads, busy, own, threads):
+    start = time.monotonic() - 10
+    readings = iter([Usage(start, 100.0, 50.0), Usage(start + 10, 100.0 + 10 * busy, 50.0 + 10 * own)])
+    share = CoreShare(CPU, read=lambda: next(readings), interval=0.0)
+    assert [share.adjust(), share.adjust()] == [4, threads]
+    assert four_threads[-1] == threads
+
+
+def test_threads_come_back_when_the_others_go(four_threads):
+    start = time.monotonic() - 20
+    readings = iter([Usage(start, 0, 0), Usage(start + 5, 20, 5), Usage(start + 10, 40, 25)])
+    share = CoreShare(CPU, read=lambda: next(readings), interval=0.0)
+    assert [share.adjust() for _ in range(3)] == [4, 1, 4]
+    assert four_threads == [4, 1, 4]
+
+
+def test_nothing_is_read_before_it_is_time(four_threads):
+    share = CoreShare(CPU, read=lambda: pytest.fail("read"), interval=60.0)
+    assert [share.adjust() for _ in range(3)] == [4, 4, 4]
+
+
+def test_the_threads_come_back_at_the_end(four_threads):
+    start = time.monotonic() - 10
+    readings = iter([Usage(start, 0, 0), Usage(start + 5, 20, 5)])
+    with CoreShare(CPU, read=lambda: next(readings), interval=0.0) as share:
+        assert [share.adjust(), share.adjust()] == [4, 1]
+    assert four_threads == [4, 1, 4]
+
+
+def _spin(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+def test_work_of_this_process_and_its_children_is_its_own():
+    before = read_usage()
+    child = multiprocessing.get_context("spawn").Process(target=_spin, args=(1.0,))
+    child.start()
+    _spin(0.3)
+    while read_usage().own - before.own < 0.8 and child.is_alive():
+        time.sleep(0.05)
+    now = read_usage()
+    child.join()
+    assert now.own - before.own > 0.5  # with the child's
+    assert now.busy - before.busy > 0.8 * (now.own - before.own)
+
+
+def test_a_model_on_another_device_keeps_the_threads(four_threads):
+    share = CoreShare(torch.device("meta"), read=lambda: pytest.fail("read"), interval=0.0)
+    assert [share.adjust() for _ in range(3)] == [4, 4, 4]
