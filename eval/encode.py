@@ -108,12 +108,14 @@ def embed_files(
     batch_size: int = 16,
     progress: bool = True,
     statistics: Any = None,
+    video_options: Mapping[str, Any] | None = None,
 ) -> FileEmbeddings:
     """Embed videos and images as corpus rows; a file that fails is named, and costs only itself.
 
     Args:
         known: Stamp and vector by path; files with the same stamp are not read again.
         statistics: Records where one of our models spent its time; see `set_up_encoder`.
+        video_options: Keyword arguments of the encoder for videos, such as num_frames.
 
     Returns:
         Vectors in the order of `paths`, and the files left out with reasons; (0, 0) without any vector.
@@ -125,14 +127,16 @@ def embed_files(
         try:
             stamps[path] = file_stamp(path)
         except OSError as error:
-            skipped[path] = _reason(error, path)
+            skipped[path] = failure_reason(error, path)
             continue
         if known and str(path) in known and known[str(path)][0] == stamps[path]:
             done[path] = known[str(path)]
     pending = [path for path in stamps if path not in done]
     ours = skips_broken_inputs(encoder)
     options = {"statistics": statistics, "show_progress_bar": progress} if ours else {}
-    call = _EncodeCall(encoder, "document", None, batch_size, {}, "files", options, one_by_one=True)
+    call = _EncodeCall(
+        encoder, "document", None, batch_size, dict(video_options or {}), "files", options, one_by_one=True
+    )
     # our models read paths ahead of the forward pass, and blocks would stop them; others get opened images
     size = max(len(pending), 1) if ours else batch_size * _BATCHES_HELD
     with tqdm(total=len(pending), desc="encode files", unit="file", disable=not progress or ours, delay=2) as bar:
@@ -140,7 +144,7 @@ def embed_files(
             block, store = pending[start : start + size], EmbeddingCache()
             keys = [os.fsencode(path) for path in block]
             problems = call.fill(store, keys, [partial(_file_input, path, opened=not ours) for path in block], start)
-            skipped |= {block[place]: _reason(problem, block[place]) for place, problem in problems.items()}
+            skipped |= {block[place]: failure_reason(problem, block[place]) for place, problem in problems.items()}
             kept = [place for place in range(len(block)) if place not in problems]
             vectors = store.take([keys[place] for place in kept]) if kept else ()
             done |= {block[place]: (stamps[block[place]], vector) for place, vector in zip(kept, vectors, strict=True)}
@@ -309,7 +313,7 @@ def _file_input(path: Path, *, opened: bool) -> Any:
     return encoder_input(file_row(path)) if opened else path
 
 
-def _reason(error: Exception, path: Path) -> str:
+def failure_reason(error: Exception, path: Path) -> str:
     """First line of an error, without batch position and path."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     line = re.sub(r"^(inputs\[\d+\](\['\w+'\])?: )?((video|image): )?", "", lines[0])

@@ -11,7 +11,7 @@ from PIL import Image
 
 from gve.eval.encoders import Encoder
 from gve.hub_datasets.uvrb import EvaluationSet
-from gve.video_gve import read_video
+from gve.video_gve import Frames, read_video
 
 NUM_FRAMES = 8  # the paper's, section 4.1
 _MOST_PIXELS = 640 * 480  # of a decoded frame; twice what the paper's 200 tokens show
@@ -29,7 +29,7 @@ class MediaEncoder:
     """Another family's model; gives unit vectors.
 
     It sees evenly spread frames of a video: as a video if it takes videos, else as images under the same text, whose unit
-    vectors are averaged.
+    vectors are averaged. A video given as `Frames` is seen as it is.
     """
 
     def __init__(self, model: Model) -> None:
@@ -38,13 +38,13 @@ class MediaEncoder:
     @property
     def videos(self) -> str:
         """How it sees videos, for the report."""
-        if _supports(self.model, {"video"}):
+        if supports(self.model, {"video"}):
             return "frames as a video"
-        return "frames averaged" if _supports(self.model, {"image"}) else "none"
+        return "frames averaged" if supports(self.model, {"image"}) else "none"
 
     def takes(self, modalities: Collection[str]) -> bool:
         """Whether one input may hold all of these."""
-        return _supports(self.model, modalities) or _supports(self.model, _as_images(modalities))
+        return supports(self.model, modalities) or supports(self.model, as_images(modalities))
 
     def encode_query(self, inputs: list[Any], /, *, num_frames: int = NUM_FRAMES, **options: Any) -> np.ndarray:
         """Unit vectors (n, D) of queries; an instruction without a space at its end gets a line of its own."""
@@ -58,7 +58,7 @@ class MediaEncoder:
         self, encode: Callable[..., Any], inputs: Sequence[Any], num_frames: int, options: dict[str, Any]
     ) -> np.ndarray:
         prompt = options.get("prompt")
-        if prompt and not prompt[-1].isspace() and not _supports(self.model, {"message"}):
+        if prompt and not prompt[-1].isspace() and not supports(self.model, {"message"}):
             options |= {"prompt": f"{prompt}\n"}  # a chat template sets an instruction apart, plain text does not
         groups: dict[frozenset[str], list[int]] = {}  # no batch mixes modalities, which few models allow
         for place, item in enumerate(inputs):
@@ -77,12 +77,12 @@ class MediaEncoder:
     ) -> list[np.ndarray]:
         """Unit vectors of inputs of the same modalities."""
         parts = [[item] for item in inputs]
-        if "video" in kinds and _supports(self.model, kinds):
-            parts = [[_with_video(item, num_frames)] for item in inputs]
+        if "video" in kinds and supports(self.model, kinds):
+            parts = [[with_video(item, num_frames)] for item in inputs]
             options = options | {"processing_kwargs": {"video": {"do_sample_frames": False}}}
         elif "video" in kinds:
-            parts = [_with_frames(item, num_frames) for item in inputs]
-        elif kinds == {"image"} and _supports(self.model, {"video"}) and not _supports(self.model, {"message"}):
+            parts = [with_frames(item, num_frames) for item in inputs]
+        elif kinds == {"image"} and supports(self.model, {"video"}) and not supports(self.model, {"message"}):
             # EmbeddingGemma 2's processor (transformers 5.23) reads a flat list of images as one input
             parts = [[{"image": [item["image"]]}] for item in inputs]
         vectors = _unit(np.asarray(encode([one for part in parts for one in part], **options), np.float32))
@@ -103,32 +103,40 @@ def left_out(encoder: Encoder, loaded: Sequence[EvaluationSet]) -> dict[str, str
     return reasons
 
 
-def _supports(model: Model, modalities: Collection[str]) -> bool:
+def supports(model: Model, modalities: Collection[str]) -> bool:
+    """Whether one input of a model may hold all of these."""
     kinds = tuple(sorted(modalities))
     return model.supports(kinds[0] if len(kinds) == 1 else kinds)
 
 
-def _as_images(modalities: Collection[str]) -> set[str]:
+def as_images(modalities: Collection[str]) -> set[str]:
+    """The modalities with images for videos."""
     return {"image" if kind == "video" else kind for kind in modalities}
 
 
-def _with_frames(item: dict[str, Any], num_frames: int) -> list[dict[str, Any]]:
+def with_frames(item: dict[str, Any], num_frames: int) -> list[dict[str, Any]]:
     """One input a frame, each with what stands beside the video."""
-    frames = read_video(item["video"], num_frames, _fitted).frames
+    frames = frames_of(item["video"], num_frames).frames
     rest = {kind: item[kind] for kind in item if kind != "video"}
     return [{**rest, "image": Image.fromarray(frame)} for frame in frames]
 
 
-def _with_video(item: dict[str, Any], num_frames: int) -> dict[str, Any]:
+def with_video(item: dict[str, Any], num_frames: int) -> dict[str, Any]:
     """Frames as sentence-transformers takes them, (F, 3, H, W), on a clock of milliseconds."""
-    found = read_video(item["video"], num_frames, _fitted)
+    found = frames_of(item["video"], num_frames)
     places = [round(1000 * time) for time in found.timestamps]
     metadata = {"fps": 1000.0, "duration": found.duration, "total_num_frames": len(places), "frames_indices": places}
     array = np.ascontiguousarray(found.frames.transpose(0, 3, 1, 2))
     return {**item, "video": {"array": array, "video_metadata": metadata}}
 
 
-def _fitted(height: int, width: int) -> tuple[int, int]:
+def frames_of(video: Any, num_frames: int, **window: float | None) -> Frames:
+    """Frames as a model of another family sees them; what is decoded stays."""
+    return video if isinstance(video, Frames) else read_video(video, num_frames, fitted, **window)
+
+
+def fitted(height: int, width: int) -> tuple[int, int]:
+    """The size to which a video's upright frames are resized."""
     scale = min(1.0, (_MOST_PIXELS / (height * width)) ** 0.5)
     return max(1, round(height * scale)), max(1, round(width * scale))
 

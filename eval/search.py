@@ -1,23 +1,31 @@
-"""Exact search in a folder of videos or a file of vectors.
+"""Search in an index, a folder of videos or a file of vectors; exact search in memory.
 
 Shapes: Q queries, N corpus rows, D width.
 """
 
+import os
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from gve.eval.console import fail, report_others
-from gve.eval.encode import embed_files
+from gve.eval.encode import embed_files, encode_rows
 from gve.eval.encoders import Encoder
+from gve.eval.index.moments import merge_hits
+from gve.eval.index.rows import Hit
+from gve.eval.index.table import Index, is_index
 from gve.eval.inputs import find_files
-from gve.eval.models import load_encoder, model_fingerprint
+from gve.eval.models import benchmark_encoder, load_encoder, model_fingerprint
+from gve.eval.rerank import Reranker, rerank
 from gve.eval.store import FileEmbeddings, is_sharded, load_embeddings, save_embeddings
 from gve.eval.video_retrieval.ranking import as_array, score_block
-from gve.media_gve import shown
+from gve.media_gve import media_kind, shown
 
 _SCORE_CELLS = 1 << 24
+_MOST_ROWS = 512  # looked at for one moment
 
 
 def top_k(queries: Any, corpus: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -55,29 +63,109 @@ def top_k(queries: Any, corpus: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
     return rows, best
 
 
-def open_corpus(where: Path, model: str | None = None, *, index: Path | None = None) -> tuple[Encoder, FileEmbeddings]:
+class Corpus(Protocol):
+    """What `open_corpus` gives: an index on disk, or vectors in memory."""
+
+    model: str  # folder or Hub name of the embedder
+
+    def __len__(self) -> int: ...
+
+    def search(self, queries: Any, k: int, *, filters: str | None = None, exact: bool = False) -> list[list[Hit]]:
+        """The k best rows of each of (Q, D) unit vectors, best first."""
+
+
+class MemoryCorpus:
+    """Vectors of files in memory."""
+
+    def __init__(self, embeddings: FileEmbeddings) -> None:
+        self.embeddings, self.model = embeddings, embeddings.model
+
+    def __len__(self) -> int:
+        return len(self.embeddings.paths)
+
+    def search(self, queries: Any, k: int, *, filters: str | None = None, exact: bool = False) -> list[list[Hit]]:
+        """The k best files of each of (Q, D) unit vectors; ties stand in corpus order."""
+        if filters is not None:
+            fail("--where: needs the columns of an index. Make one with `gve index add`, or leave it out.")
+        rows, scores = top_k(queries, self.embeddings.vectors, k)
+        return [[self._hit(*pair) for pair in zip(*found, strict=True)] for found in zip(rows, scores, strict=True)]
+
+    def _hit(self, row: int, score: float) -> Hit:
+        path = self.embeddings.paths[row]
+        kind = media_kind(Path(path)) or "video"
+        return Hit(path=path, kind=kind, level="file", start=None, end=None, score=float(score))
+
+
+def open_corpus(where: Path | str, model: str | None = None, *, index: Path | None = None) -> tuple[Encoder, Corpus]:
     """Open a corpus and the embedder of its vectors.
 
     Args:
-        where: A folder of videos and images, which is embedded now, or the output of `gve encode`.
+        where: An index, the output of `gve encode`, or a folder of videos and images, which is embedded now.
         model: Folder or Hub name of the embedder; None for the one that made the vectors.
         index: File that caches a folder's vectors.
 
     Raises:
         ValueError: If there is nothing to search, a folder comes without a model, or the vectors are another model's.
     """
-    if where.is_dir() and not is_sharded(where):
+    corpus: Index | FileEmbeddings
+    if is_index(str(where)):
+        corpus = Index.open(str(where))
+    elif Path(where).is_dir() and not is_sharded(Path(where)):
         if model is None:
             fail("--model: missing; a folder is embedded on the fly. Name the embedder.")
         encoder = load_encoder(model)
-        return encoder, _embed_folder(encoder, where, model, index)
-    corpus = load_embeddings(where)
+        return encoder, MemoryCorpus(_embed_folder(encoder, Path(where), model, index))
+    else:
+        corpus = load_embeddings(Path(where))
     model = model or corpus.model
     if model_fingerprint(model) != corpus.fingerprint:
         fail(
             f"--model: {shown(model)} is not the model that made {shown(str(where))}. Give that one, or encode again."
         )
-    return load_encoder(model), corpus
+    if isinstance(corpus, Index):
+        return benchmark_encoder(load_encoder(model)), corpus
+    return load_encoder(model), MemoryCorpus(corpus)
+
+
+def find(
+    encoder: Encoder,
+    corpus: Corpus,
+    row: Mapping[str, Any],
+    *,
+    count: int,
+    instruction: str | None = None,
+    filters: str | None = None,
+    exact: bool = False,
+    moments: bool = True,
+    reranker: Reranker | None = None,
+) -> list[Hit]:
+    """Find what is nearest to a query, best first.
+
+    Args:
+        row: Text, image or video of the query, or several of them.
+        count: Number of hits.
+        instruction: System message of the query; None for the model's own.
+        filters: A condition of SQL over the columns of an index.
+        exact: Look at every row of an index.
+        moments: Make one hit of overlapping stretches of a video.
+        reranker: Reads its `top` best hits together with the query and orders them anew, before `count` are taken.
+
+    Raises:
+        ValueError: For a query that cannot be read, or a condition.
+    """
+    vector = encode_rows(encoder, [row], role="query", instruction=instruction, progress=False)  # (1, D)
+    wanted = count if reranker is None else max(count, reranker.top)
+    asked = wanted
+    while True:
+        (rows,) = corpus.search(vector, asked, filters=filters, exact=exact)
+        hits = merge_hits(rows, wanted) if moments else rows
+        if len(hits) == wanted or len(rows) < asked or asked >= wanted * _MOST_ROWS:
+            break
+        asked *= 8  # windows of one moment follow one another in the ranking
+    hits = [replace(hit, missing=not os.path.exists(hit.path)) for hit in hits]  # noqa: PTH110 - any length
+    if reranker is not None:
+        hits = rerank(reranker, row, hits[: reranker.top], instruction=instruction) + hits[reranker.top :]
+    return hits[:count]
 
 
 def _best_rows(scores: np.ndarray, k: int) -> np.ndarray:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from gve.eval.console import fail, printable, run_command
-from gve.eval.encode import encode_rows
+from gve.eval.index.clip import write_clips
+from gve.eval.index.rows import Hit
 from gve.eval.inputs import file_row
-from gve.eval.search import open_corpus, top_k
+from gve.eval.rerank import TOP, load_reranker
+from gve.eval.search import find, open_corpus
 from gve.media_gve import shown
 
 
@@ -23,7 +25,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gve search", description="Find videos and images by text, image, video, or a combination of them."
     )
-    parser.add_argument("where", metavar="DIR", type=Path, help="folder of videos, or the output of `gve encode`")
+    parser.add_argument(
+        "where", metavar="WHERE", help="index of `gve index`, folder of videos, or the output of `gve encode`"
+    )
     parser.add_argument("query", nargs="?", help="text of the query; optional with --image or --video")
     parser.add_argument("--image", type=Path, help="image of the query")
     parser.add_argument("--video", type=Path, help="video of the query")
@@ -31,22 +35,38 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--instruction", help="system message of the query (default: the model's own)")
     parser.add_argument("--top", type=int, default=10, help="number of results (%(default)s)")
     parser.add_argument("--index", type=Path, help="file that keeps a folder's vectors for the next search")
+    parser.add_argument("--where", dest="filters", metavar="SQL", help='only rows of an index like "duration > 60"')
+    parser.add_argument("--exact", action="store_true", help="look at every row, even if there is an ANN index")
+    parser.add_argument("--clip", type=Path, metavar="DIR", help="write each hit that has times to a video of its own")
+    parser.add_argument("--rerank", metavar="MODEL", help="CrossEncoder that reorders the best hits")
+    parser.add_argument("--rerank-top", type=int, default=TOP, metavar="K", help="how many of them (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser
 
 
 def _search(arguments: argparse.Namespace) -> int:
     row = _query_row(arguments)
-    if arguments.top < 1:
-        fail(f"--top: {arguments.top}; must be at least 1")
+    for option in ("top", "rerank_top"):
+        if getattr(arguments, option) < 1:
+            fail(f"--{option.replace('_', '-')}: {getattr(arguments, option)}; must be at least 1")
+    reranker = load_reranker(arguments.rerank, top=arguments.rerank_top) if arguments.rerank else None
     encoder, corpus = open_corpus(arguments.where, arguments.model, index=arguments.index)
-    query = encode_rows(encoder, [row], role="query", instruction=arguments.instruction)  # (1, D)
-    rows, scores = top_k(query, corpus.vectors, arguments.top)
-    results = [
-        {"rank": rank, "score": round(float(score), 6), "path": corpus.paths[position]}
-        for rank, (position, score) in enumerate(zip(rows[0], scores[0], strict=True), start=1)
-    ]
-    sys.stdout.write(json.dumps({"query": row, "results": results}) + "\n" if arguments.json else _table(results))
+    hits = find(
+        encoder,
+        corpus,
+        row,
+        count=arguments.top,
+        instruction=arguments.instruction,
+        filters=arguments.filters,
+        exact=arguments.exact,
+        reranker=reranker,
+    )
+    clips = [None] * len(hits) if arguments.clip is None else write_clips(hits, arguments.clip)
+    if arguments.json:
+        results = [_result(rank, *pair) for rank, pair in enumerate(zip(hits, clips, strict=True), start=1)]
+        sys.stdout.write(json.dumps({"query": row, "results": results}, default=str) + "\n")
+    else:
+        sys.stdout.write(_table(hits))
     return 0
 
 
@@ -70,7 +90,20 @@ def _query_row(arguments: argparse.Namespace) -> dict[str, str]:
     return row
 
 
-def _table(results: Sequence[dict[str, Any]]) -> str:
-    lines = [f"{'rank':>4}  {'score':>7}  path"]
-    lines += [f"{result['rank']:>4}  {result['score']:>7.4f}  {printable(result['path'])}" for result in results]
+def _result(rank: int, hit: Hit, clip: Path | None) -> dict[str, Any]:
+    """A hit for JSON; `clip` is the file that was cut for it."""
+    found = {"rank": rank, "score": round(hit.score, 6), "path": hit.path, "kind": hit.kind, "level": hit.level}
+    found |= {"start": hit.start, "end": hit.end, "missing": hit.missing, "columns": dict(hit.columns)}
+    return found if clip is None else found | {"clip": str(clip)}
+
+
+def _table(hits: Sequence[Hit]) -> str:
+    """Lines of rank, score, seconds where a hit is a part of its file, and path."""
+    spans = ["" if hit.level == "file" else f"{hit.start:.1f}-{hit.end:.1f}" for hit in hits]
+    width = max(map(len, [*spans, "seconds"])) if any(spans) else 0
+    lines = [f"{'rank':>4}  {'score':>7}  {'seconds':>{width}}  path" if width else f"{'rank':>4}  {'score':>7}  path"]
+    for rank, (hit, span) in enumerate(zip(hits, spans, strict=True), start=1):
+        times = f"{span:>{width}}  " if width else ""
+        gone = "  (missing)" if hit.missing else ""
+        lines.append(f"{rank:>4}  {hit.score:>7.4f}  {times}{printable(hit.path)}{gone}")
     return "\n".join(lines) + "\n"
