@@ -16,6 +16,7 @@ from gve.hub_datasets.files import remove_leftovers, write_text
 from gve.hub_datasets.parquet import write_rows
 from gve.hub_datasets.parts import write_parts
 from gve.hub_datasets.schema import TASKS, pair_features
+from gve.hub_datasets.world import moments
 from gve.hub_datasets.world.benchmark import TABLES, video_files, write_table, write_videos
 from gve.hub_datasets.world.cards import uvrb_card, uvrd_card
 from gve.hub_datasets.world.pairs import build_pairs
@@ -26,6 +27,8 @@ from gve.media_gve import MP4, shown
 
 DEFAULT_PAIRS = {"t2v": 12000, "t2t": 3000, "t2i": 4000, "ti2v": 3000, "tv2v": 2400, "i2v": 2000, "v2v": 1500}
 SHARD_ROWS = 500
+LONGS_A_MOMENT = 2
+"""Videos of LoVR for each video of the moment sets, which is six times as long."""
 _RAW_PART = 50
 
 
@@ -58,7 +61,7 @@ def build_world(
     """Render the world into a folder; the finished parts of an interrupted run are kept.
 
     Args:
-        folder: Gets `uvrd`, `uvrb`, `raw` and `world.json`.
+        folder: Gets `uvrd`, `uvrb`, `moments`, `raw` and `world.json`.
         pairs: Training rows by task; a missing task gets none. None means DEFAULT_PAIRS.
         raw: Videos of the raw corpus.
         workers: Processes; with more than 1 a script needs the `__main__` guard of spawn.
@@ -87,6 +90,7 @@ def build_world(
     parts = list(_pair_parts(folder / "uvrd", counts, seed, num_negatives))
     if sets:
         parts += _set_parts(folder / "uvrb", seed, sizes)
+        parts += _moment_parts(folder / "moments", sizes.longs // LONGS_A_MOMENT, seed)
     parts += _raw_parts(folder / "raw", raw, seed)
     write_parts(parts, workers=workers, progress=progress, title="world", unit="clip")
     if counts:
@@ -135,6 +139,15 @@ def _set_parts(folder: Path, seed: int, sizes: Sizes) -> Iterator[WorldPart]:
                 yield WorldPart((path,), weight, write)
     for name, files in video_files(folder / "videos", build_sets("unseen", seed, sizes)).items():
         yield WorldPart(tuple(files), len(files), partial(write_videos, folder / "videos", name, seed, sizes))
+
+
+def _moment_parts(folder: Path, count: int, seed: int) -> Iterator[WorldPart]:
+    for number in range(count):
+        marks = moments.media_files(folder, number, seed)
+        yield WorldPart(marks, moments.CLIPS, partial(moments.write_media, folder, number, seed))
+    if count:
+        marks = tuple(folder / name for name in moments.MOMENT_FILES)
+        yield WorldPart(marks, 1, partial(moments.write_queries, folder, count, seed))
 
 
 def _raw_parts(folder: Path, count: int, seed: int) -> Iterator[WorldPart]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +10,12 @@ from transformers import AutoModel, AutoProcessor
 
 from gve.eval.benchmark import run_benchmark
 from gve.eval.encode import encode_rows
+from gve.eval.encoders import Encoder
+from gve.eval.index.rows import Levels
+from gve.eval.media_encoder import NUM_FRAMES
 from gve.eval.models import load_encoder, weights_fingerprint
+from gve.eval.moments.scoring import moment_report
+from gve.eval.moments.sets import load_moments
 from gve.eval.report import write_report
 from gve.hub_datasets.files import write_json, write_text
 from gve.hub_datasets.uvrb import instructions, load_set
@@ -29,6 +35,8 @@ PRETRAINING_SHARE = 0.7
 """Share of the time for training; the rest is contrastive. More lessons still teach order and actions."""
 LEAST_LESSONS, LESSON_SLACK = 10, 0.6
 """A lesson is measured without the worker that renders at the same time."""
+MOMENT_LEVELS = Levels(files=False, window=6.0, stride=3.0)
+"""The world's moments last four to eight seconds."""
 TOLERANCE = 1e-6
 CHECKED = 4
 """Inputs of each kind on which both ways of loading must agree."""
@@ -109,10 +117,17 @@ def score_model(workspace: Workspace, size: DemoSize, seconds: float) -> None:
     """Score the sixteen sets on combinations that training never showed."""
     encoder, fingerprint = load_encoder(str(workspace.model)), weights_fingerprint(workspace.model)
     report = run_benchmark(encoder, workspace.uvrb, split="unseen", fingerprint=fingerprint)
+    report["moments"] = score_moments(workspace, encoder)
     synflow = workspace.facts["synflow"]
     write_report({**report, "synflow": synflow}, workspace.root)
     page = workspace.root / "report.md"
     write_text(page, page.read_text(encoding="utf-8") + to_markdown(synflow))
+
+
+def score_moments(workspace: Workspace, encoder: Encoder) -> dict[str, Any]:
+    """Moment retrieval in the world's long videos."""
+    source = workspace.root / "data" / "moments"
+    return {"source": str(source)} | moment_report(encoder, load_moments(source), MOMENT_LEVELS, num_frames=NUM_FRAMES)
 
 
 def answer_queries(workspace: Workspace, size: DemoSize, seconds: float) -> None:

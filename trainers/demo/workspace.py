@@ -26,9 +26,10 @@ PAIRS = {"t2v": 12000, "t2t": 3400, "t2i": 3400, "ti2v": 1600, "tv2v": 1000, "i2
 """Training pairs of a demo of 15 minutes; others scale with their minutes."""
 CLIPS_OF = {"t2v": 0.5, "t2t": 0, "t2i": 0.2, "ti2v": 1.2, "tv2v": 2, "i2v": 1.2, "v2v": 3}
 """Clips to render for one pair of a task."""
-BENCHMARK_CLIPS, BENCHMARK_VIDEOS = 4600, 1900
-SCORED_VIDEOS = 4200
-"""Videos embedded to score the benchmark and to fill the corpus; embedding one takes as long as rendering one."""
+BENCHMARK_CLIPS, BENCHMARK_VIDEOS = 4850, 1900
+SCORED_VIDEOS = 4800
+"""Videos and windows embedded to score the benchmark and to fill the corpus; embedding one takes as long as rendering
+one."""
 RAW, LEAST_RAW = 200, 48
 """Videos of the raw corpus of a demo of 15 minutes, and at least."""
 RAW_COST, MARK_COST, SETS_COST = 7.0, 0.7, 700

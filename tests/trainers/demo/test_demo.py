@@ -70,6 +70,10 @@ def test_report_has_all_sets_with_chance_and_count_and_what_became_of_the_raw_co
     for name, entry in report["sets"].items():
         assert 0 <= entry["score"] <= 1 and 0 < entry["chance"] < 1 and entry["num_queries"] >= 3
         assert name in text
+    moments = report["moments"]
+    assert (moments["window"], moments["stride"], moments["videos"]) == (6.0, 3.0, TOY.sizes.longs // 2)
+    assert all(0 < one["metrics"]["R1@0.3"]["chance"] < 1 for one in moments["sets"].values())
+    assert "| text-image | R1@0.5 |" in text and len(moments["sets"]) == 2
     found = report["synflow"]
     assert found["records"] == TOY.raw == found["kept"] + sum((found["rejected"] | found["failed"]).values())
     assert found["gate"].keys() == {"id", "frames", "text", "video", "paraphrase"}

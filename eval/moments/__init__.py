@@ -1,0 +1,1 @@
+"""Moment retrieval: data sets of long videos with true moments, and their metrics."""
