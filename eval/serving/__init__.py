@@ -1,0 +1,1 @@
+"""`gve serve`: embeddings and search over HTTP."""
