@@ -10,10 +10,14 @@ from importlib.metadata import version
 from os import PathLike
 from typing import Any
 
+import numpy as np
+
 from gve.eval.checks import check_instructions, load_checked
 from gve.eval.encode import EmbeddingCache, Encoder, encode_rows
 from gve.eval.models import VideoSetting
+from gve.eval.rerank import Reranker
 from gve.eval.scores import score_set, summarise
+from gve.eval.second_stage import check_reranker, second_stage
 from gve.eval.store import Store
 from gve.hub_datasets.uvrb import EvaluationSet
 
@@ -58,6 +62,8 @@ def report_on(
     store: Store | None = None,
     model: str | None = None,
     fingerprint: str | None = None,
+    reranker: Reranker | None = None,
+    pair_store: Store | None = None,
 ) -> dict[str, Any]:
     """Score an encoder on loaded sets, and report as `run_benchmark` does.
 
@@ -65,12 +71,15 @@ def report_on(
         instructions: Replaces the table's instruction, by set's name or slug; None leaves the encoder's own.
         settings: Frames and tokens of videos; the first makes the report, all of them its scaling.
         fingerprint: Ties the report to the weights (`weights_fingerprint`).
+        reranker: Reorders each query's best candidates under the first setting; `pair_store` keeps its scores.
     """
     if not settings:
         raise ValueError("settings: got none; at least one is needed; VideoSetting() is the encoder's own")
     store = EmbeddingCache() if store is None else store
     texts = check_instructions(loaded, instructions)
     options = [setting.options(encoder) for setting in settings]  # refuses what the encoder does not have
+    if reranker is not None:
+        check_reranker(reranker, loaded)
     parts = [
         score_sets(encoder, loaded, batch_size=batch_size, instructions=texts, video_options=option, store=store)
         for option in options
@@ -80,6 +89,12 @@ def report_on(
     report |= {"source": source, "split": split} | parts[0]
     report["settings"] = {**settings[0].described(encoder), "batch_size": batch_size}
     report["versions"] = {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
+    if reranker is not None:
+        common: dict[str, Any] = {"batch_size": batch_size, "cache": store, "video_options": options[0]}
+        stages = (
+            (data, *_vectors(encoder, data, texts[data.task.name], common), texts[data.task.name]) for data in loaded
+        )
+        report["rerank"] = second_stage(reranker, report, stages, store=pair_store)
     if len(settings) > 1:
         report["scaling"] = [
             setting.described(encoder) | _in_short(part) for setting, part in zip(settings, parts, strict=True)
@@ -108,10 +123,7 @@ def score_sets(
     encoding = 0.0
     for data in loaded:
         name, start = data.task.name, time.perf_counter()
-        corpus = encode_rows(encoder, data.corpus, role="document", label=name, **common)  # (N, D)
-        queries = encode_rows(
-            encoder, data.queries, role="query", instruction=texts[name], label=name, **common
-        )  # (Q, D)
+        queries, corpus = _vectors(encoder, data, texts[name], common)
         encoding += time.perf_counter() - start
         asked += len(corpus) + len(queries)
         entries[name] = score_set(data, queries, corpus) | {"instruction": texts[name]}
@@ -125,6 +137,17 @@ def score_sets(
     }
     plain = summarise(entries, rule="plain")
     return {"sets": entries, **summarise(entries), "plain": plain, "throughput": throughput}
+
+
+def _vectors(
+    encoder: Encoder, data: EvaluationSet, instruction: str | None, common: Mapping[str, Any]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Queries (Q, D) and corpus (N, D) of a set."""
+    corpus = encode_rows(encoder, data.corpus, role="document", label=data.task.name, **common)
+    return (
+        encode_rows(encoder, data.queries, role="query", instruction=instruction, label=data.task.name, **common),
+        corpus,
+    )
 
 
 def _in_short(part: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from huggingface_hub.constants import CONFIG_NAME
 from gve.eval.benchmark import report_on
 from gve.eval.checks import WHOLE, check_instructions, choose_split, load_checked, resolve_tasks
 from gve.eval.compare import compare_reports, comparison_table, read_comparable, write_comparison
-from gve.eval.console import fail, run_command
+from gve.eval.console import fail, printable, run_command
 from gve.eval.encode import EmbeddingCache, EmbeddingStore, Encoder
-from gve.eval.media_encoder import MediaEncoder, left_out
+from gve.eval.media_encoder import NUM_FRAMES, MediaEncoder, left_out
 from gve.eval.models import (
     KEY_VARIABLE,
     VideoSetting,
@@ -30,12 +30,19 @@ from gve.eval.models import (
     model_prompts,
     weights_fingerprint,
 )
+from gve.eval.moments.options import add_options, levels_of, moment_instructions
+from gve.eval.moments.scoring import moment_report, refused_sets
+from gve.eval.moments.sets import load_moments
 from gve.eval.report import to_table, write_report
+from gve.eval.rerank import TOP, load_reranker
 from gve.eval.store import Store
 from gve.hub_datasets.classification import ClassificationTask
 from gve.hub_datasets.uvrb import EvaluationSet, RetrievalSet
 
 logger = logging.getLogger(__name__)
+
+ALONE = "all"
+"""Split in the report of --moments without --data."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,6 +84,9 @@ def _parser() -> argparse.ArgumentParser:
         help="instructions of the queries: uvrb (the benchmark's), model (its prompt of the set's name, or else its own "
         "for queries), none, or a JSON file of texts by set (%(default)s)",
     )
+    add_options(parser)
+    parser.add_argument("--rerank", metavar="MODEL", help="CrossEncoder that reorders each query's best candidates")
+    parser.add_argument("--rerank-top", type=int, default=TOP, metavar="K", help="how many of them (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=64, help="rows in one forward pass (%(default)s)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for report.json, report.md and charts")
     parser.add_argument(
@@ -100,34 +110,49 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from datasets import disable_progress_bars  # a second to import
 
     disable_progress_bars()  # one for each of 52 small files
-    split = _split(arguments, tasks)
+    levels, moments = levels_of(arguments), load_moments(arguments.moments) if arguments.moments else []
+    split = _split(arguments, tasks) if tasks else ALONE
     names = [task.name for task in tasks]  # loaded before the model is, so that broken data show at once
-    loaded = load_checked(arguments.data, names, split, strict=arguments.strict)
+    loaded = load_checked(arguments.data, names, split, strict=arguments.strict) if tasks else []
     encoder, name = _open(arguments)
-    refused = left_out(encoder, loaded)
+    refused = left_out(encoder, loaded) | refused_sets(encoder, moments)
     for one, reason in refused.items():
         logger.warning("%s is not scored: %s", one, reason)
     loaded = [data for data in loaded if data.task.name not in refused]
-    if not loaded:
+    moments = [data for data in moments if data.name not in refused]
+    if not loaded and not moments:
         fail(f"--model: {name!r} takes none of the sets ({', '.join(refused)}). Name others, or use another model.")
     instructions = _instructions(arguments.instructions, encoder, loaded)
     for setting in settings:
         setting.options(encoder)
+    store = _store(arguments, name)
     report = report_on(
         encoder,
         loaded,
-        source=arguments.data,
+        source=arguments.data if tasks else printable(arguments.moments),
         split=split,
         batch_size=arguments.batch_size,
         instructions=instructions,
         settings=settings,
-        store=_store(arguments, name),
+        store=store,
         model=name,
         fingerprint=weights_fingerprint(arguments.model),
+        reranker=load_reranker(arguments.rerank, top=arguments.rerank_top) if arguments.rerank else None,
+        pair_store=_pair_store(arguments),
     )
     report["settings"]["instructions"] = arguments.instructions
     report["settings"] |= {"videos": encoder.videos} if isinstance(encoder, MediaEncoder) else {}
     report |= {"left_out": refused} if refused else {}
+    if moments:
+        report["moments"] = {"source": printable(arguments.moments)} | moment_report(
+            encoder,
+            moments,
+            levels,
+            num_frames=settings[0].described(encoder)["num_frames"] or NUM_FRAMES,
+            instructions=moment_instructions(arguments.instructions, encoder, moments),
+            batch_size=arguments.batch_size,
+            store=store,
+        )
     sys.stdout.write(json.dumps(report) + "\n" if arguments.json else to_table(report))
     if arguments.out is not None:
         write_report(report, arguments.out)
@@ -138,14 +163,18 @@ def _check(
     arguments: argparse.Namespace,
 ) -> tuple[list[RetrievalSet | ClassificationTask], list[VideoSetting]]:
     """Tasks and settings; stops at bad usage."""
-    for option in ("model", "data"):
-        if getattr(arguments, option) is None:
-            fail(f"--{option}: missing. Name the embedder and the data, or use --compare with reports.")
+    if arguments.model is None or (arguments.data is None and arguments.moments is None):
+        option = "data" if arguments.model else "model"
+        fail(f"--{option}: missing. Name the embedder and the data, or use --compare with reports.")
+    for option in ("sets", "split", "rerank", "strict"):
+        if arguments.data is None and getattr(arguments, option):
+            fail(f"--{option}: needs --data; --moments alone has none. Add it, or leave --{option} out.")
     if not is_address(arguments.model) and (arguments.served_name or arguments.served_images):
         fail(f"--served-name, --served-images: {arguments.model!r} is not an http address. Leave them out.")
-    tasks = resolve_tasks(arguments.sets)
-    if arguments.batch_size < 1:
-        fail(f"--batch-size: {arguments.batch_size}; must be at least 1")
+    tasks = resolve_tasks(arguments.sets) if arguments.data else []
+    for option in ("batch_size", "rerank_top"):
+        if getattr(arguments, option) < 1:
+            fail(f"--{option.replace('_', '-')}: {getattr(arguments, option)}; must be at least 1")
     for option in ("out", "cache"):
         _check_folder(option, getattr(arguments, option))
     return tasks, [VideoSetting(*pair) for pair in product(arguments.frames or [None], arguments.tokens or [None])]
@@ -206,16 +235,29 @@ def _check_folder(option: str, folder: Path | None) -> None:
 
 def _store(arguments: argparse.Namespace, name: str) -> Store:
     """On disk with --cache or --out, else in memory."""
-    folder: Path | None = arguments.cache
-    if folder is None and arguments.out is not None:
-        arguments.out.mkdir(exist_ok=True)
-        folder = arguments.out / "embeddings"
+    folder = _store_folder(arguments)
     if folder is None:
         return EmbeddingCache()
     if is_address(arguments.model):
         served = {"address": model_fingerprint(arguments.model), "served": name, "images": arguments.served_images}
         return EmbeddingStore(folder, served)
     return EmbeddingStore(folder, _identity(arguments.model))
+
+
+def _pair_store(arguments: argparse.Namespace) -> Store | None:
+    """Where a second stage keeps its scores: beside the embeddings, under the reranker's identity."""
+    folder = _store_folder(arguments)
+    if folder is None or arguments.rerank is None:
+        return None
+    return EmbeddingStore(folder, {"pairs": True, **_identity(arguments.rerank)})
+
+
+def _store_folder(arguments: argparse.Namespace) -> Path | None:
+    """The folder that keeps vectors, if any; made where needed."""
+    if arguments.cache is None and arguments.out is not None:
+        arguments.out.mkdir(exist_ok=True)
+        return arguments.out / "embeddings"
+    return arguments.cache
 
 
 def _identity(model: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from gve.eval.averages import AVERAGE_NAMES, benchmark_name, displayed, round_half_up
 from gve.eval.charts import check_drawable, draw_bars, draw_radar, draw_scaling
+from gve.eval.moments.options import moment_markdown, moment_table
 from gve.eval.tables import aligned_table, markdown_table
 from gve.hub_datasets.files import write_atomic
 from gve.hub_datasets.uvrb.tasks import ABILITY_NAMES
@@ -21,6 +22,7 @@ _NUMBER_LISTS = re.compile(r"\[\s+(-?[\d.e+-]+(?:,\s+-?[\d.e+-]+)*)\s+\]")
 _HEADER = ("set", "abilities", "metric", "score", "SE", "95 %", "chance", "queries", "candidates", "above chance")
 _SUMMARY_HEADER = ("ability", "score", "SE", "95 %", "chance", "above chance", "plain")
 _NUMBERS = ("score", "SE", "95 %", "chance", "queries", "candidates", "plain")
+_STAGES_HEADER = ("", "first stage", "both", "difference", "95 %")
 _NOTE = (
     "SE is the standard error over queries, 95 % the bootstrap interval over them. Above chance: the score exceeds "
     "chance by more than two standard errors, its own or chance's, whichever is larger. In group: the query is ranked "
@@ -55,6 +57,8 @@ def write_report(report: Mapping[str, Any], folder: Path) -> list[Path]:
     written = [folder / name for name in (REPORT, "report.md", "bars.png")]
     write_atomic(written[0], to_json(report).encode())
     write_atomic(written[1], to_markdown(report).encode())
+    if not report["sets"]:  # moments alone
+        return written[:2]
     draw_bars(report, written[2])
     try:
         check_drawable(report["abilities"])
@@ -77,15 +81,18 @@ def to_json(report: Mapping[str, Any]) -> str:
 
 def to_markdown(report: Mapping[str, Any]) -> str:
     """A report as Markdown: sets, then any abilities and averages."""
-    title = f"{benchmark_name(report)} scores" + (f" of `{report['model']}`" if report.get("model") else "")
-    parts = [
-        f"## {title}",
-        f"Data: `{report['source']}`, split `{report['split']}`. Scores in 0..1.",
-        markdown_table(_HEADER, _set_rows(report)),
-        _NOTE,
-    ]
+    title = f"{benchmark_name(report) if report['sets'] else 'Moment'} scores" + (
+        f" of `{report['model']}`" if report.get("model") else ""
+    )
+    parts = [f"## {title}", f"Data: `{report['source']}`, split `{report['split']}`. Scores in 0..1."]
+    parts += [markdown_table(_HEADER, _set_rows(report)), _NOTE] if report["sets"] else []
     if _has_abilities(report):
         parts += ["### Abilities and averages", markdown_table(_SUMMARY_HEADER, _summary_rows(report)), _RULES]
+    if "rerank" in report:
+        second = report["rerank"]
+        parts += ["### Second stage", _second_stage(second), markdown_table(_STAGES_HEADER, stage_rows(second))]
+    if "moments" in report:
+        parts += moment_markdown(report["moments"])
     if "left_out" in report:
         parts += ["### Not scored", "\n".join(f"- {name}: {reason}" for name, reason in report["left_out"].items())]
     if "scaling" in report:
@@ -96,9 +103,15 @@ def to_markdown(report: Mapping[str, Any]) -> str:
 
 def to_table(report: Mapping[str, Any]) -> str:
     """A report as aligned text."""
-    parts = [aligned_table(_HEADER, _set_rows(report), numbers=_NUMBERS)]
+    parts = [aligned_table(_HEADER, _set_rows(report), numbers=_NUMBERS)] if report["sets"] else []
     if _has_abilities(report):
         parts.append(aligned_table(_SUMMARY_HEADER, _summary_rows(report), numbers=_NUMBERS))
+    if "rerank" in report:
+        second = report["rerank"]
+        table = aligned_table(_STAGES_HEADER, stage_rows(second), numbers=_STAGES_HEADER[1:])
+        parts.append(f"{_second_stage(second)}\n{table}")
+    if "moments" in report:
+        parts.append(moment_table(report["moments"]))
     if "scaling" in report:
         header = scaling_header(report["scaling"])
         parts.append(aligned_table(header, scaling_rows(report["scaling"]), numbers=header))
@@ -120,6 +133,28 @@ def scaling_rows(points: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
         setting = ["-" if point[key] is None else str(point[key]) for key in ("num_frames", "frame_tokens")]
         rows.append((*setting, *scores, round_half_up(point["throughput"]["encode_seconds"], 1)))
     return rows
+
+
+def stage_rows(second: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """One row a set, ability and average: the score of the first stage, and of both."""
+    return [
+        (
+            row["name"],
+            round_half_up(row["first"]),
+            round_half_up(row["second"]),
+            f"{row['difference']:+.3f}",
+            " .. ".join(f"{end:+.3f}" for end in row["interval"]),
+        )
+        for row in second["differences"]
+    ]
+
+
+def _second_stage(second: Mapping[str, Any]) -> str:
+    pace = f", {second['seconds'] / second['pairs']:.3f} s a pair" if second["pairs"] else ""
+    return (
+        f"The first {second['top']} candidates of each query, reordered by `{second['model']}` "
+        f"({second['num_frames']} frames a video): {second['pairs']} pairs scored in {second['seconds']:.1f} s{pace}."
+    )
 
 
 def _set_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:

@@ -19,7 +19,7 @@ from gve.eval.video_retrieval.metrics import (
     standard_error,
     tied_queries,
 )
-from gve.eval.video_retrieval.ranking import count_ranks
+from gve.eval.video_retrieval.ranking import Counts, count_ranks
 from gve.hub_datasets.classification import CLASSIFICATION
 from gve.hub_datasets.uvrb import SETS, EvaluationSet
 from gve.hub_datasets.uvrb.tasks import ABILITY_NAMES
@@ -29,10 +29,16 @@ _GROUPED = ("CRB-S", "CRB-T")
 _SEEDS = {name: (0, place) for place, name in enumerate((*SETS, *CLASSIFICATION))}
 
 
-def score_set(data: EvaluationSet, queries: np.ndarray, corpus: np.ndarray) -> dict[str, Any]:
-    """One set's entry of a report from queries (Q, D) and corpus (N, D), with the score of each query."""
+def score_set(
+    data: EvaluationSet, queries: np.ndarray, corpus: np.ndarray, reranked: Counts | None = None
+) -> dict[str, Any]:
+    """One set's entry of a report from queries (Q, D) and corpus (N, D), with the score of each query.
+
+    Args:
+        reranked: Ranks after a second stage, instead of the vectors' own; then nothing is scored in groups.
+    """
     task = data.task
-    counts = count_ranks(queries, corpus, data.positives, data.pools)
+    counts = count_ranks(queries, corpus, data.positives, data.pools) if reranked is None else reranked
     scores = per_query(counts, task.metric)
     entry: dict[str, Any] = {"metric": task.metric, "abilities": list(task.abilities), "instruction": task.instruction}
     entry |= _against_chance(scores, task.metric, data.num_candidates, data.num_positives)
@@ -41,7 +47,9 @@ def score_set(data: EvaluationSet, queries: np.ndarray, corpus: np.ndarray) -> d
     entry["num_candidates"] = int(candidates[0]) if len(candidates) == 1 else float(data.num_candidates.mean())
     entry["tied_queries"] = tied_queries(counts)
     entry["further"] = _further(counts, task.metric)
-    entry["in_group"] = _score_in_group(data, queries, corpus) if task.name in _GROUPED else None
+    entry["in_group"] = None
+    if task.name in _GROUPED and reranked is None:
+        entry["in_group"] = _score_in_group(data, queries, corpus)
     entry["queries_digest"] = hashlib.blake2b("\n".join(data.query_ids).encode(), digest_size=8).hexdigest()
     entry["per_query"] = [round(float(score), 6) for score in scores]
     return entry

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gve.video_gve import read_video
+from gve.video_gve import Frames, read_video
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "dark blue": (0, 0, 200)}
 
@@ -25,6 +25,9 @@ class ColourEncoder:
         if isinstance(item, str):
             colour = np.array(COLOURS[item], dtype=np.float32)
         else:
-            pixels = read_video(item["video"], 2).frames if "video" in item else np.asarray(item["image"])
+            medium = item.get("video", item.get("image"))
+            if "video" in item:
+                medium = medium.frames if isinstance(medium, Frames) else read_video(medium, 2).frames
+            pixels = np.asarray(medium)
             colour = pixels.reshape(-1, 3).mean(axis=0, dtype=np.float32)
         return colour / np.linalg.norm(colour)

@@ -5,10 +5,12 @@ import json
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Normalize, Transformer
+from sentence_transformers.cross_encoder.modules import LogitScore
 from sentence_transformers.sentence_transformer.modules import Pooling
 from stock_twin import publish
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
+    AutoTokenizer,
     BertConfig,
     BertModel,
     CLIPConfig,
@@ -18,12 +20,19 @@ from transformers import (
     EmbeddingGemma2Config,
     EmbeddingGemma2Model,
     PreTrainedTokenizerFast,
+    Qwen2VLImageProcessorPil,
+    Qwen3VLProcessor,
 )
 
 import gve
 
 WORDS = [*"abcdefghijklmnopqrstuvwxyz0123456789.,:|", "clip", "find", "video", "the"]
 PROMPTS = {"query": "Represent the user's input.", "document": ""}
+PAIR_TEMPLATE = """<|im_start|>user
+<Instruct>: {% for m in messages if m.role == "system" %}{{ m.content[0].text }}{% endfor %}\
+{% for m in messages if m.role != "system" %}\n<{{ m.role }}>: {% for part in m.content %}\
+{% if part.type == "text" %}{{ part.text }}{% else %}<|vision_start|><|{{ part.type }}_pad|><|vision_end|>{% endif %}\
+{% endfor %}{% endfor %}<|im_end|>\n<|im_start|>assistant\n"""
 GEMMA_TOKENS = {"image_token": "<|image|>", "boi_token": "<|image>", "eoi_token": "<image|>"}
 GEMMA_TOKENS |= {"audio_token": "<|audio|>", "boa_token": "<|audio>", "eoa_token": "<audio|>"}
 
@@ -86,6 +95,45 @@ def qwen3_vl(folder):
     Pooling(64, "lasttoken").save(str(folder / "1_Pooling"))
     (folder / "config_sentence_transformers.json").write_text(json.dumps({"prompts": PROMPTS}))
     return folder
+
+
+def qwen3_vl_reranker(folder, *, videos):
+    """Qwen3-VL with the sentence-transformers files of Qwen3-VL-Reranker: the logit of one word over another's."""
+    folder.mkdir()
+    parts = gve.build_tiny(["find the clip 0123456789"], family="qwen3_vl", frame_size=32, num_frames=2)
+    publish(folder, *parts, prefixes={"model.": "model."})
+    patches = {"patch_size": 8, "temporal_patch_size": 2, "merge_size": 2}
+    video = {"video_processor_type": "Qwen3VLVideoProcessor", "size": {"shortest_edge": 1024, "longest_edge": 1 << 16}}
+    (folder / "video_preprocessor_config.json").write_text(json.dumps(video | patches))
+    image = json.loads((folder / "preprocessor_config.json").read_text()) | {"processor_class": "Qwen3VLProcessor"}
+    (folder / "preprocessor_config.json").write_text(json.dumps(image))
+    (folder / "chat_template.jinja").write_text(PAIR_TEMPLATE)
+    modules = [Transformer, LogitScore]
+    modules = [{"idx": n, "name": str(n), "type": f"{m.__module__}.{m.__name__}"} for n, m in enumerate(modules)]
+    modules = [module | {"path": path} for module, path in zip(modules, ("", "1_LogitScore"), strict=True)]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    kinds = {kind: {"method": "forward", "method_output_name": "logits"} for kind in ("text", "image", "message")}
+    kinds["message"]["format"] = "structured"
+    kinds |= {"video": kinds["image"]} if videos else {}
+    task = {"transformer_task": "any-to-any", "modality_config": kinds, "module_output_name": "causal_logits"}
+    (folder / "sentence_bert_config.json").write_text(json.dumps(task))
+    (folder / "config_sentence_transformers.json").write_text(json.dumps({"model_type": "CrossEncoder"}))
+    (folder / "1_LogitScore").mkdir()
+    (folder / "1_LogitScore" / "config.json").write_text(json.dumps({"true_token_id": 5, "false_token_id": 6}))
+    return folder
+
+
+class PictureProcessor(Qwen3VLProcessor):
+    """Qwen3-VL's processor without videos, for which it needs torchvision."""
+
+    def __init__(self, image_processor=None, tokenizer=None, chat_template=None, **kwargs):
+        super().__init__(image_processor, tokenizer, chat_template=chat_template)
+
+    @classmethod
+    def from_pretrained(cls, folder, **kwargs):
+        """The processor of `qwen3_vl_reranker`."""
+        parts = Qwen2VLImageProcessorPil.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+        return cls(*parts, chat_template=PAIR_TEMPLATE)
 
 
 def embedding_gemma2(folder):
