@@ -8,7 +8,7 @@ import time
 from threading import Thread
 from typing import Any
 
-from gve.hub_datasets.vsynflow.quality.measure import fingerprint_hashes, measure, sample_frames
+from gve.hub_datasets.vsynflow.quality.measure import fingerprint_hashes, fingerprint_track, measure, sample_frames
 from gve.hub_datasets.vsynflow.quality.repair import repair
 
 _CHECK = 1.0
@@ -22,6 +22,7 @@ def _hang(seconds: float) -> None:
 FUNCTIONS = {
     "measure": measure,
     "fingerprint_hashes": fingerprint_hashes,
+    "fingerprint_track": fingerprint_track,
     "sample_frames": sample_frames,
     "repair": repair,
     "hang": _hang,
