@@ -1,4 +1,4 @@
-"""`gve app WHERE`: a page that searches a demo, a folder of videos or a file of vectors; and its export as a Space."""
+"""`gve app WHERE`: a page that searches a demo, an index, a folder of videos or vectors; and its export as a Space."""
 
 import argparse
 import shutil
@@ -34,9 +34,13 @@ def _parser() -> argparse.ArgumentParser:
         epilog='Needs the extra: pip install "gve[app]". Listens on this machine only; Ctrl-C ends it.',
     )
     parser.add_argument(
-        "where", metavar="WHERE", type=Path, help="folder of `gve demo`, folder of videos, or vectors of `gve encode`"
+        "where",
+        metavar="WHERE",
+        help="folder of `gve demo`, index of `gve index`, folder of videos, or vectors of `gve encode`",
     )
-    parser.add_argument("--model", help="folder or Hub name of the embedder; a demo and vectors know their own")
+    parser.add_argument(
+        "--model", help="folder or Hub name of the embedder, for a folder of videos; others know their own"
+    )
     parser.add_argument("--index", type=Path, help="file that keeps a folder's vectors for the next time")
     parser.add_argument("--port", type=int, help="port to listen on; by default the first free one from 7860")
     parser.add_argument(
@@ -59,9 +63,9 @@ def _app(arguments: argparse.Namespace) -> int:
 
 def _export(arguments: argparse.Namespace) -> int:
     """Write a Space with some of a demo's videos: the rendered world may be hosted, other videos may not."""
-    demo = read_demo(arguments.where) if arguments.where.is_dir() else None
+    demo = read_demo(Path(arguments.where)) if Path(arguments.where).is_dir() else None
     if demo is None:
-        fail(f"WHERE: {str(arguments.where)!r} is not a demo. A Space can only show a demo's videos; run gve demo.")
+        fail(f"WHERE: {arguments.where!r} is not a demo. A Space can only show a demo's videos; run gve demo.")
     if arguments.name is None:
         fail("--name: missing. A Space loads its model by Hub name; give the one that you pushed the model to.")
     if arguments.space.exists():

@@ -16,7 +16,7 @@ from gve.hub_datasets.files import write_atomic
 from gve.model_cards import render
 from gve.model_cards.demo import DemoFacts, read_demo
 from gve.model_cards.facts import read_model
-from gve.model_cards.results import checked_report, eval_results, read_report
+from gve.model_cards.results import at_chance, checked_report, eval_results, read_report
 from gve.model_cards.training import TrainingFacts, emissions, energy_of, read_training
 
 METADATA: dict[str, Any] = {
@@ -80,7 +80,7 @@ def render_model_card(
         energy=energy,
         base_model=base_model,
         results=to_markdown(scored).strip() if scored else None,
-        at_chance=[one for one, entry in scored["sets"].items() if not entry["above_chance"]] if scored else [],
+        at_chance=at_chance(scored) if scored else [],
         missing=missing,
     )
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")).strip() + "\n"

@@ -1,11 +1,11 @@
-"""The files that the page searches, opened from a folder, from vectors or from a demo.
+"""What the page searches: an index, a folder, vectors or a demo.
 
-Shape legend: N files, D width.
+Shape legend: n rows, D width.
 """
 
-import logging
+import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,23 @@ from typing import Any
 import numpy as np
 
 from gve.eval.console import fail
-from gve.eval.encode import Encoder, encode_rows
+from gve.eval.encoders import Encoder
+from gve.eval.index.moments import merge_hits
+from gve.eval.index.rows import COLUMNS, Hit
+from gve.eval.index.storage import quoted, stored_path, vectors_of
+from gve.eval.index.table import Index
 from gve.eval.inputs import file_row
-from gve.eval.search import open_corpus, top_k
+from gve.eval.search import Corpus, MemoryCorpus, find, open_corpus
 from gve.hub_datasets.uvrb import SETS
 from gve.media_gve import shown
 from gve.model_cards.demo import read_demo
 
-logger = logging.getLogger(__name__)
-
 EXAMPLES = 4
 """Texts of a demo's benchmark that the page offers."""
 VECTORS = "corpus.safetensors"
+ROWS_A_HIT = 8
+"""Rows that are looked at for each hit, since windows of one moment follow one another."""
+SLACK = 0.001  # seconds; ids count milliseconds
 INSTRUCTIONS = {
     ("text",): SETS["MSRVTT"].instruction,
     ("image",): SETS["MSRVTT-I2V"].instruction,
@@ -35,36 +40,59 @@ INSTRUCTIONS = {
 """The instruction of the benchmark's set whose queries have the same parts; others take the model's own."""
 
 
-@dataclass(frozen=True)
-class Match:
-    """A file that a query found, with its cosine."""
-
-    path: Path
-    score: float
-
-
 @dataclass
 class Catalogue:
-    """Files with their (N, D) unit vectors and the queries' encoder; `examples` are texts to begin with."""
+    """A corpus and its queries' encoder; `examples` are texts to begin with."""
 
     encoder: Encoder
-    paths: list[Path]
-    vectors: np.ndarray
-    model: str
+    corpus: Corpus
     examples: list[str] = field(default_factory=list)
     _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def find(self, row: Mapping[str, Any], count: int, *, instruction: str | None = None) -> list[Match]:
-        """Files nearest to a `query_row`, best first; the instruction defaults to the model's own."""
+    @property
+    def fields(self) -> list[str]:
+        """Columns for filters; none unless the corpus is an index."""
+        return [*COLUMNS, *self.corpus.columns] if isinstance(self.corpus, Index) else []
+
+    @property
+    def content(self) -> str:
+        """How much it holds."""
+        cut = isinstance(self.corpus, Index) and self.corpus.levels.cuts
+        return f"{len(self.corpus):,} {'files and moments' if cut else 'files'}"
+
+    def find(
+        self, row: Mapping[str, Any], count: int, *, instruction: str | None = None, filters: str | None = None
+    ) -> list[Hit]:
+        """What is nearest to a `query_row`, best first; the instruction defaults to the model's own."""
         try:
             with self._turn:  # a model takes one query at a time
-                vector = encode_rows(
-                    self.encoder, [row], role="query", instruction=instruction, progress=False
-                )  # (1, D)
+                return find(self.encoder, self.corpus, row, count=count, instruction=instruction, filters=filters)
         except OSError as error:  # what PIL raises on broken images
             fail(f"query: {error}. Repair or replace the file.")
-        rows, scores = top_k(vector, self.vectors, count)
-        return [Match(self.paths[row], float(score)) for row, score in zip(rows[0], scores[0], strict=True)]
+
+    def like(self, hit: Hit, count: int, *, filters: str | None = None) -> list[Hit]:
+        """What is nearest to a hit in other files, near-duplicates first."""
+        vectors = self._vectors(hit)  # (n, D)
+        if not len(vectors):
+            fail(f"hit: {shown(Path(hit.path).name)} is no longer in the index. Search again.")
+        middle = vectors.mean(axis=0, keepdims=True)  # (1, D)
+        others = None
+        if isinstance(self.corpus, Index):
+            others = f"path != {quoted(stored_path(hit.path))}" + (f" AND ({filters})" if filters else "")
+        (hits,) = self.corpus.search(middle / np.linalg.norm(middle), count * ROWS_A_HIT + 1, filters=others)
+        return merge_hits([other for other in hits if other.path != hit.path], count)
+
+    def _vectors(self, hit: Hit) -> np.ndarray:
+        """The (n, D) vectors of the rows that became a hit."""
+        if isinstance(self.corpus, MemoryCorpus):
+            kept = self.corpus.embeddings
+            return kept.vectors[[row for row, path in enumerate(kept.paths) if path == hit.path]]
+        rows = f"path = {quoted(stored_path(hit.path))} AND level = {quoted(hit.level)}"
+        if hit.start is not None and hit.end is not None:
+            rows += f" AND start >= {hit.start - SLACK} AND end <= {hit.end + SLACK}"
+        return np.concatenate(
+            [np.zeros((0, self.corpus.width)), *map(vectors_of, self.corpus.scan(["vector"], filters=rows))]
+        )
 
 
 def query_row(text: str, files: Sequence[Path]) -> dict[str, str]:
@@ -87,44 +115,41 @@ def default_instruction(row: Mapping[str, Any]) -> str | None:
     return INSTRUCTIONS.get(tuple(sorted(row)))
 
 
-def open_catalogue(where: Path, model: str | None = None, *, index: Path | None = None) -> Catalogue:
+def open_catalogue(where: str, model: str | None = None, *, index: Path | None = None) -> Catalogue:
     """Open what the page searches.
 
     Args:
-        where: A folder of `gve demo`, a folder of videos, or vectors of `gve encode`.
-        model: Folder or Hub name of the embedder; a demo and vectors know their own.
+        where: A folder of `gve demo`, an index, a folder of videos, or vectors of `gve encode`.
+        model: Folder or Hub name of the embedder; a folder of videos needs it.
         index: File that caches a folder's vectors.
 
     Raises:
         ValueError: If there is nothing to search, the model is missing or another one, or the files are gone.
     """
-    if not where.exists():
+    if "://" not in where and not Path(where).exists():
         fail(
-            f"WHERE: must be a demo, a folder of videos or vectors, but {shown(str(where))} does not exist. Check the path."
+            f"WHERE: must be a demo, an index, a folder or vectors, but {shown(where)} does not exist. Check the path."
         )
-    demo = read_demo(where) if where.is_dir() else None
+    demo = read_demo(Path(where)) if Path(where).is_dir() else None
     if demo is None:
-        encoder, corpus = open_corpus(where, model, index=index)
-        return _existing(Catalogue(encoder, [Path(path) for path in corpus.paths], corpus.vectors, corpus.model))
+        return _placed(Catalogue(*open_corpus(where, model, index=index)), lambda path: path)
     if model is not None or index is not None:
         fail("--model, --index: given for a demo, which has its own. Leave them out, or name its folder of videos.")
-    encoder, corpus = open_corpus(demo.root / VECTORS, str(demo.model))
-    made_in = Path(corpus.model).parent  # the demo may have been moved since
-    paths = [demo.root / Path(path).relative_to(made_in) for path in corpus.paths]
-    return _existing(Catalogue(encoder, paths, corpus.vectors, demo.model.name, _example_texts(demo.root)))
+    catalogue = Catalogue(*open_corpus(demo.root / VECTORS, str(demo.model)), _example_texts(demo.root))
+    made_in = Path(catalogue.corpus.model).parent  # the demo may have been moved since
+    return _placed(catalogue, lambda path: demo.root / path.relative_to(made_in))
 
 
-def _existing(catalogue: Catalogue) -> Catalogue:
-    kept = [row for row, path in enumerate(catalogue.paths) if path.is_file()]
-    if not kept:
-        fail(
-            f"WHERE: none of its {len(catalogue.paths)} files exists, such as {shown(str(catalogue.paths[0]))}. Run from the "
-            "folder that the paths are relative to, or encode again."
-        )
-    if len(kept) < len(catalogue.paths):
-        logger.warning("left out %d files that are gone", len(catalogue.paths) - len(kept))
-    catalogue.paths = [catalogue.paths[row].absolute() for row in kept]
-    catalogue.vectors = catalogue.vectors[kept]
+def _placed(catalogue: Catalogue, place: Callable[[Path], Path]) -> Catalogue:
+    """The catalogue with the absolute paths of its files; ValueError if none is there."""
+    if isinstance(catalogue.corpus, MemoryCorpus):
+        kept = catalogue.corpus.embeddings
+        kept.paths = [str(place(Path(path)).absolute()) for path in kept.paths]
+        if not any(map(os.path.isfile, kept.paths)):
+            fail(
+                f"WHERE: none of its {len(kept.paths)} files exists, such as {shown(kept.paths[0])}. Run from the folder "
+                "that the paths are relative to, or encode again."
+            )
     return catalogue
 
 

@@ -7,7 +7,9 @@ import hashlib
 import mimetypes
 import os
 import re
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,22 +30,48 @@ _VIDEOS = {
 _PIXELS = ("yuv420p", "yuvj420p")
 
 
-def playable(path: Path, folder: Path) -> tuple[str, Path]:
-    """HTML element that shows a file ("video" or "image"), and the file or its copy in `folder`."""
-    digest, kind = _digest(path), media_kind(path)
+class View(NamedTuple):
+    """How a page shows a file: the HTML element, "video" or "image", and whether browsers need a copy."""
+
+    element: str
+    copied: bool
+
+
+def view_of(path: Path) -> View:
+    """Judge a file by its content; ValueError if it is neither a video nor an image."""
+    return _judge(path, *_state(path))
+
+
+def copy_for_browsers(path: Path, folder: Path, start: float | None = None, end: float | None = None) -> Path:
+    """The copy of a file in `folder`, made at the first call; of a stretch of a video in seconds, if given."""
+    element, copied = view_of(path)
+    assert copied
+    key = f"{path}|{_state(path)}|{start}|{end}"
+    copy = (
+        folder / f"{hashlib.blake2b(os.fsencode(key), digest_size=12).hexdigest()}{PNG if element == 'image' else MP4}"
+    )
+    if not copy.is_file():
+        partial = copy.with_stem(f"{copy.stem}-partial")
+        partial.write_bytes(_copy_image(path) if element == "image" else _copy_video(path, start or 0.0, end))
+        partial.replace(copy)
+    return copy
+
+
+@lru_cache(maxsize=4096)
+def _judge(path: Path, size: int, changed: int) -> View:
+    kind = media_kind(path)
     if kind is None:
         raise ValueError(f"path: got {shown(path.name)}, neither a video nor an image; pass one")
     served = mimetypes.guess_type(path.name)[0] or ""
     if served.startswith("image/") and _PICTURES.match(_head(path)):
-        return "image", path
-    if kind == "video" and _plays(path, served):
-        return "video", path
-    copy = folder / f"{digest}{PNG if kind == 'image' else MP4}"
-    if not copy.is_file():
-        partial = copy.with_stem(f"{copy.stem}-partial")
-        partial.write_bytes(_copy_image(path) if kind == "image" else _copy_video(path))
-        partial.replace(copy)
-    return kind, copy
+        return View("image", copied=False)
+    return View(kind, copied=kind == "image" or not _plays(path, served))
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Size and time of change."""
+    state = path.stat()
+    return state.st_size, state.st_mtime_ns
 
 
 def _head(path: Path) -> bytes:
@@ -61,22 +89,18 @@ def _plays(path: Path, served: str) -> bool:
         return next((frame.format.name in _PIXELS for _, frame in stream), False)
 
 
-def _digest(path: Path) -> str:
-    state = path.stat()
-    return hashlib.blake2b(os.fsencode(f"{path}|{state.st_size}|{state.st_mtime_ns}"), digest_size=12).hexdigest()
-
-
 def _copy_image(path: Path) -> bytes:
     image = open_image(path)
     image.thumbnail((2 * COPY_SIDE, 2 * COPY_SIDE))
     return encode_png(np.asarray(image))
 
 
-def _copy_video(path: Path) -> bytes:
-    """The first seconds, upright, small and without sound."""
+def _copy_video(path: Path, start: float, end: float | None) -> bytes:
+    """The first seconds of a stretch, upright, small and without sound."""
     rate = max(1, min(COPY_FPS, round(video_info(path).fps or COPY_FPS)))
+    until = start + COPY_SECONDS if end is None else min(end, start + COPY_SECONDS)
     video = read_video(
-        path, COPY_SECONDS * rate, _copy_size, fps=rate, end=COPY_SECONDS, resize="fast"
+        path, COPY_SECONDS * rate, _copy_size, fps=rate, start=start, end=until, resize="fast"
     )  # (F, H, W, 3)
     return encode_mp4(video.frames, rate)
 

@@ -55,18 +55,39 @@ def checked_report(folder: str | PathLike[str], report: Mapping[str, Any], name:
     lacking += [f"interval of {one}" for one, entry in report.get("sets", {}).items() if "interval" not in entry]
     if lacking:
         fail(f"report: has no {', '.join(lacking)}. Score again with `gve eval --out`.")
-    source = Path(report["source"])
-    local = source.is_absolute() or source.exists()
-    return {**report, "model": name, "source": source.resolve().name if local else report["source"]}
+    checked = {**report, "model": name, "source": _public(report["source"])}
+    if "moments" in report:
+        checked["moments"] = {**report["moments"], "source": _public(report["moments"]["source"])}
+    return checked
 
 
 def eval_results(report: Mapping[str, Any]) -> list[EvalResult]:
-    """Model-index entries: each set, and each average whose sets were all scored."""
+    """Model-index entries: each set, each average whose sets were all scored, and each metric of moments."""
     results = [
         _result(report, name, SETS[name].slug, entry["metric"], entry) for name, entry in report["sets"].items()
     ]
     averages = {name: entry for name, entry in report["averages"].items() if entry is not None}
-    return results + [_result(report, name, None, name.lower(), entry) for name, entry in averages.items()]
+    results += [_result(report, name, None, name.lower(), entry) for name, entry in averages.items()]
+    moments = report.get("moments", {"sets": {}})
+    return results + [
+        _moment_result(moments, name, metric, {**entry, "instruction": data["instruction"]})
+        for name, data in moments["sets"].items()
+        for metric, entry in data["metrics"].items()
+    ]
+
+
+def at_chance(report: Mapping[str, Any]) -> list[str]:
+    """Sets that are no better than chance; of moments by their mAP."""
+    entries = dict(report["sets"])
+    for name, data in report.get("moments", {"sets": {}})["sets"].items():
+        entries[f"moments {name}"] = data["metrics"]["mAP"]
+    return [name for name, entry in entries.items() if not entry["above_chance"]]
+
+
+def _public(source: str) -> str:
+    """A local folder by its last name."""
+    local = Path(source).is_absolute() or Path(source).exists()
+    return Path(source).resolve().name if local else source
 
 
 def _result(
@@ -75,9 +96,6 @@ def _result(
     """A set has a configuration of the data (`slug`); an average has none."""
     settings = {key: value for key, value in report["settings"].items() if value is not None}
     settings |= {"instruction": entry["instruction"]} if "instruction" in entry else {}
-    spread: dict[str, Any] = {"standard_error": round(entry["standard_error"], DECIMALS)}
-    if "interval" in entry:
-        spread |= {"confidence": CONFIDENCE, "interval": [round(end, DECIMALS) for end in entry["interval"]]}
     return EvalResult(
         task_type="video-retrieval",
         task_name="Video retrieval",
@@ -89,5 +107,27 @@ def _result(
         metric_type=metric,
         metric_name=metric if slug else f"mean over sets ({name})",
         metric_value=round(entry["score"], DECIMALS),
-        metric_args=spread,
+        metric_args=_spread(entry),
     )
+
+
+def _moment_result(moments: Mapping[str, Any], name: str, metric: str, entry: Mapping[str, Any]) -> EvalResult:
+    settings = {key: moments[key] for key in ("window", "stride", "num_frames")}
+    return EvalResult(
+        task_type="video-retrieval",
+        task_name="Moment retrieval",
+        dataset_type=moments["source"],
+        dataset_name=f"moments {name}",
+        dataset_args=settings | {"instruction": entry["instruction"]},
+        metric_type=metric,
+        metric_name=metric,
+        metric_value=round(entry["score"], DECIMALS),
+        metric_args=_spread(entry),
+    )
+
+
+def _spread(entry: Mapping[str, Any]) -> dict[str, Any]:
+    spread: dict[str, Any] = {"standard_error": round(entry["standard_error"], DECIMALS)}
+    if "interval" in entry:
+        spread |= {"confidence": CONFIDENCE, "interval": [round(end, DECIMALS) for end in entry["interval"]]}
+    return spread

@@ -20,6 +20,9 @@ COMMANDS = {
     "analyze": ("gve.eval.analyze_command", "correlate scores over the paper's models and your own"),
     "encode": ("gve.eval.encode_command", "embed videos and images into one file of vectors"),
     "search": ("gve.eval.search_command", "find videos and images by text, image or video"),
+    "index": ("gve.eval.index.index_command", "keep an index of videos on disk: add, update, search, remove, export"),
+    "serve": ("gve.eval.serving.serve_command", "serve embeddings and search over HTTP"),
+    "duplicates": ("gve.eval.copies.duplicates_command", "find copies among videos and images; nothing is deleted"),
     "app": ("gve.model_cards.app_command", "search videos on a page in the browser"),
     "doctor": ("gve.eval.doctor_command", "say what is installed, how fast it runs and what to change"),
     "convert": ("gve.model_cards.convert_command", "convert a published checkpoint to an embedder, or back"),
@@ -29,7 +32,7 @@ COMMANDS = {
 """Module and purpose of each command."""
 
 GROUPS = {
-    "search your videos": ("encode", "search", "app", "doctor"),
+    "search your videos": ("encode", "search", "index", "serve", "duplicates", "app", "doctor"),
     "evaluate": ("eval", "leaderboard", "analyze", "uvrb"),
     "make data": ("world", "synth", "mine"),
     "train": ("demo", "train", "curves", "ablate"),

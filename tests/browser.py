@@ -17,7 +17,7 @@ FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--window-size=1200,1000"),
 )
-PATIENCE = 60
+PATIENCE = 180
 """Seconds until a page must be there, or show what it was asked for, on a machine that does much else."""
 
 

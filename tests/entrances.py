@@ -17,6 +17,8 @@ from sentence_transformers import SentenceTransformer
 
 from gve import GVESentenceTransformer
 from gve.eval.encode import EmbeddingCache, encode_rows
+from gve.eval.search import MemoryCorpus
+from gve.eval.store import FileEmbeddings
 from gve.model_cards.catalogue import Catalogue, query_row
 from gve.trainers.collator import PairCollator
 from gve.trainers.encoders import LiveEncoder, OutsideEncoder
@@ -118,10 +120,10 @@ def _sides(encode: Any, sample: Sample) -> np.ndarray:
 
 def _found_by_page(world: World, sample: Sample) -> np.ndarray:
     """The vector of the page's query, by its score with each axis."""
-    axes = [Path(str(number)) for number in range(world.width)]
-    catalogue = Catalogue(world.ours, axes, np.eye(world.width, dtype=np.float32), "tiny")
+    axes = FileEmbeddings([str(number) for number in range(world.width)], np.eye(world.width, dtype=np.float32))
+    catalogue = Catalogue(world.ours, MemoryCorpus(axes))
     found = catalogue.find(query_row("", [sample.path]), world.width, instruction="")
-    return np.array([hit.score for hit in sorted(found, key=lambda hit: int(str(hit.path)))])
+    return np.array([hit.score for hit in sorted(found, key=lambda hit: int(hit.path))])
 
 
 ENTRANCES: dict[str, Callable[[World, Sample], Any]] = {

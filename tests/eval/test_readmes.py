@@ -12,7 +12,9 @@ EVAL = Path(gve.eval.__file__).parent
 UVRB = Path(gve.hub_datasets.__file__).parent / "uvrb"
 
 
-@pytest.mark.parametrize("folder", [EVAL, EVAL / "video_retrieval", UVRB], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "folder", [EVAL, EVAL / "copies", EVAL / "index", EVAL / "video_retrieval", UVRB], ids=lambda path: path.name
+)
 def test_examples(folder, capsys, monkeypatch):
     monkeypatch.chdir(EVAL.parent)
     (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), flags=re.DOTALL)

@@ -6,6 +6,7 @@ from browser import foreign_requests, open_browser, serve, skip_without_browser,
 from snippets import ROOT
 
 from gve import save_embedder
+from gve.__main__ import main as gve
 from gve.video_writer import encode_mp4
 
 pytestmark = pytest.mark.browser
@@ -35,6 +36,41 @@ def test_a_typed_query_shows_hits_that_play(folder):
         assert wait(page, playing) >= 1
         scores = page.execute_script("return [...document.querySelectorAll('.gve-score')].map(s => +s.textContent)")
         assert scores == sorted(scores, reverse=True) and foreign_requests(page) == []
+    assert "Traceback" not in "".join(lines)
+
+
+@pytest.fixture(scope="module")
+def index(folder):
+    """Windows of two long videos, one a copy of the other, and whole files."""
+    pytest.importorskip("lancedb")
+    (folder / "long").mkdir()
+    frames = np.random.default_rng(0).integers(0, 256, (96, 48, 48, 3), np.uint8)
+    for name in ("first.mp4", "second.mp4"):
+        (folder / "long" / name).write_bytes(encode_mp4(frames, 8))
+    options = ["--model", str(folder / "model"), "--window", "1"]
+    assert gve(["index", "add", str(folder / "index"), str(folder / "long"), *options]) == 0
+    return folder / "index"
+
+
+def test_hits_of_an_index_come_while_typing_and_play_their_moment(folder, index):
+    with serve(["-m", "gve", "app", index], folder) as (address, lines), open_browser(folder / "profile3") as page:
+        page.get(address)
+        wait(page, "document.querySelector('#gve-query textarea')").send_keys("a red squ")  # and no Enter
+        assert wait(page, "document.querySelectorAll('.gve-hit').length") >= 4
+        moment = "[...document.querySelectorAll('video[data-start]')].filter(v => v.dataset.start > 2)[0]"
+        start, end = page.execute_script(f"const v = {moment}; return [+v.dataset.start, +v.dataset.end]")
+        page.execute_script(f"const v = {moment}; v.scrollIntoView(); window.moment = v; window.times = []")
+        page.execute_script("moment.addEventListener('timeupdate', () => times.push(moment.currentTime))")
+        times = wait(page, "times.some((t, i) => i && t < times[i - 1] - 0.2) && times")
+        assert start - 0.1 <= min(times) and max(times) < end + 1, "it plays and begins again, within its moment"
+        page.find_element("css selector", "#gve-filter input, #gve-filter textarea").send_keys("level = 'file'\n")
+        assert wait(page, "document.querySelectorAll('.gve-hit').length == 2")
+        name = page.execute_script("return document.querySelector('.gve-name').textContent")
+        page.execute_script("document.querySelector('[data-like]').click()")
+        wait(page, "document.querySelector('.gve-note').textContent.startsWith('Nearest')")
+        first = page.execute_script("return document.querySelector('.gve-hit').textContent")
+        assert "1.000" in first and name not in first
+        assert foreign_requests(page) == []
     assert "Traceback" not in "".join(lines)
 
 
