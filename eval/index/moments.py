@@ -15,7 +15,7 @@ def merge_hits(hits: Sequence[Hit], count: int) -> list[Hit]:
 
     The best hit of a place is the core of a moment. Hits of the same file and level that overlap or touch the core
     lengthen the moment if they score at least 0.9 of what it scores, so no chain of windows grows over a whole video.
-    Hits that score less and overlap the moment vanish in it. Whole files and images stay as they are.
+    Hits that score less and overlap the moment vanish in it, and so does the whole file if it scores less.
 
     Raises:
         ValueError: For a count below 1.
@@ -29,6 +29,8 @@ def merge_hits(hits: Sequence[Hit], count: int) -> list[Hit]:
         if len(cores) == count and hit.score < _NEAR * cores[-1].score:
             break
         whole = hit.start is None or hit.level == "file"
+        if whole and places[hit.path]:
+            continue
         place = len(cores) if whole else _place(hit, cores, moments, places[hit.path])
         if place is not None and place < len(cores):
             moments[place] = _joined(moments[place], hit)

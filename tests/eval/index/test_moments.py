@@ -41,11 +41,13 @@ def test_no_chain_grows_over_a_whole_video():
     assert merge_hits(windows, 5) == moments[:5]
 
 
-def test_levels_and_whole_files_stay_apart():
+def test_levels_stay_apart_and_a_file_vanishes_in_its_moment():
     shot, window = hit(0.8, 0, 60, level="shot"), hit(0.79, 54, 62)
     assert merge_hits([shot, window], 10) == [shot]
     whole = [hit(0.7, 0, 90, level="file"), hit(0.6, None, None, path="b.png", level="file")]
-    assert merge_hits([*whole, *whole[:1], shot], 10) == [shot, whole[0], whole[0], whole[1]]
+    assert merge_hits([*whole, shot], 10) == [shot, whole[1]]  # the file says less than its moment
+    better = hit(0.85, 0, 90, level="file")
+    assert merge_hits([better, shot, whole[1]], 10) == [better, shot, whole[1]]
     assert merge_hits([], 3) == []
     with pytest.raises(ValueError, match="count: must be at least 1, got 0"):
         merge_hits([shot], 0)
