@@ -10,7 +10,7 @@ from typing import Any
 
 from gve.eval.analysis import FAMILIES, STATISTICS, ModelScores, analyse, join_models, report_model
 from gve.eval.averages import AVERAGE_NAMES, RULES, round_half_up
-from gve.eval.console import fail, run_command
+from gve.eval.console import check_out, run_command
 from gve.eval.tables import aligned_table, markdown_table
 from gve.hub_datasets.files import write_atomic
 from gve.hub_datasets.uvrb import SETS
@@ -59,8 +59,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _analyze(arguments: argparse.Namespace) -> int:
     out: Path | None = arguments.out
-    if out is not None and ((out.exists() and not out.is_dir()) or not out.absolute().parent.is_dir()):
-        fail(f"--out: cannot write to {str(out)!r}. Give a folder, or a new one in an existing folder.")
+    check_out(out, folder=True)
     models = join_models([report_model(path, arguments.family) for path in arguments.reports])
     for model in models:
         if not model.official:

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from gve.media_gve import shown
@@ -47,9 +48,25 @@ def fail(message: str) -> NoReturn:
     raise ValueError(message)
 
 
+def check_out(path: Path | None, *, folder: bool, option: str = "out") -> None:
+    """Refuse a path that cannot become a folder, or else a file, before any work."""
+    if path is None:
+        return
+    fits = path.is_dir() == folder if path.exists() else path.absolute().parent.is_dir()
+    if not fits or (folder and path.suffix == ".json"):
+        kind = "folder, or a new one" if folder else "file"
+        fail(f"--{option}: cannot write to {str(path)!r}. Give a {kind} in an existing folder.")
+
+
 def printable(name: object) -> str:
     """A path or message on one line; control characters and invalid UTF-8 become escapes."""
     return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], str(name))
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds."""
+    tenths = round(10 * seconds)
+    return f"{tenths // 600}:{tenths % 600 / 10:04.1f}"
 
 
 def passed_over(others: Mapping[str, int]) -> str:

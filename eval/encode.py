@@ -84,9 +84,8 @@ def encode_rows(
             makers = [partial(encoder_input, row, open_images=not call.skips) for row in block]
             problems = call.fill(store, keys, makers, start)
             if problems:
-                listed = [
-                    f"{_name_row(block[place], start + place, call.label)}: {problems[place]}" for place in problems
-                ]
+                ids = {place: f" (id {block[place]['id']!r})" if "id" in block[place] else "" for place in problems}
+                listed = [f"{call.label} row {start + at}{ids[at]}: {problems[at]}" for at in problems]
                 more = f", and {len(listed) - 1} more" if len(listed) > 1 else ""
                 raise ValueError(
                     f"{listed[0]}{more}; what could be encoded is in the cache. Repair them and run again."
@@ -320,10 +319,6 @@ def failure_reason(error: Exception, path: Path) -> str:
     for name in (repr(str(path)), str(path)):
         line = line.removeprefix(f"{name}: ").removeprefix(f"{name} ")
     return line
-
-
-def _name_row(row: Mapping[str, Any], index: int, label: str) -> str:
-    return f"{label} row {index}" + (f" (id {row['id']!r})" if "id" in row else "")
 
 
 def _content(medium: Any, *, is_text: bool) -> bytes:

@@ -14,10 +14,11 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.constants import CONFIG_NAME
 
+from gve.eval import rerank
 from gve.eval.benchmark import report_on
 from gve.eval.checks import WHOLE, check_instructions, choose_split, load_checked, resolve_tasks
 from gve.eval.compare import compare_reports, comparison_table, read_comparable, write_comparison
-from gve.eval.console import fail, printable, run_command
+from gve.eval.console import check_out, fail, printable, run_command
 from gve.eval.encode import EmbeddingCache, EmbeddingStore, Encoder
 from gve.eval.media_encoder import NUM_FRAMES, MediaEncoder, left_out
 from gve.eval.models import (
@@ -31,10 +32,9 @@ from gve.eval.models import (
     weights_fingerprint,
 )
 from gve.eval.moments.options import add_options, levels_of, moment_instructions
-from gve.eval.moments.scoring import moment_report, refused_sets
+from gve.eval.moments.scoring import moment_report
 from gve.eval.moments.sets import load_moments
 from gve.eval.report import to_table, write_report
-from gve.eval.rerank import TOP, load_reranker
 from gve.eval.store import Store
 from gve.hub_datasets.classification import ClassificationTask
 from gve.hub_datasets.uvrb import EvaluationSet, RetrievalSet
@@ -85,8 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         "for queries), none, or a JSON file of texts by set (%(default)s)",
     )
     add_options(parser)
-    parser.add_argument("--rerank", metavar="MODEL", help="CrossEncoder that reorders each query's best candidates")
-    parser.add_argument("--rerank-top", type=int, default=TOP, metavar="K", help="how many of them (%(default)s)")
+    rerank.add_options(parser)
     parser.add_argument("--batch-size", type=int, default=64, help="rows in one forward pass (%(default)s)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for report.json, report.md and charts")
     parser.add_argument(
@@ -115,7 +114,10 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     names = [task.name for task in tasks]  # loaded before the model is, so that broken data show at once
     loaded = load_checked(arguments.data, names, split, strict=arguments.strict) if tasks else []
     encoder, name = _open(arguments)
-    refused = left_out(encoder, loaded) | refused_sets(encoder, moments)
+    refused = left_out(
+        encoder, {data.task.name: (data.task.query_modalities, data.task.corpus_modality) for data in loaded}
+    )
+    refused |= left_out(encoder, {data.name: (data.kind, "video") for data in moments})
     for one, reason in refused.items():
         logger.warning("%s is not scored: %s", one, reason)
     loaded = [data for data in loaded if data.task.name not in refused]
@@ -137,7 +139,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         store=store,
         model=name,
         fingerprint=weights_fingerprint(arguments.model),
-        reranker=load_reranker(arguments.rerank, top=arguments.rerank_top) if arguments.rerank else None,
+        reranker=rerank.load_named(arguments),
         pair_store=_pair_store(arguments),
     )
     report["settings"]["instructions"] = arguments.instructions
@@ -176,7 +178,7 @@ def _check(
         if getattr(arguments, option) < 1:
             fail(f"--{option.replace('_', '-')}: {getattr(arguments, option)}; must be at least 1")
     for option in ("out", "cache"):
-        _check_folder(option, getattr(arguments, option))
+        check_out(getattr(arguments, option), folder=True, option=option)
     return tasks, [VideoSetting(*pair) for pair in product(arguments.frames or [None], arguments.tokens or [None])]
 
 
@@ -204,7 +206,7 @@ def _split(arguments: argparse.Namespace, tasks: Sequence[RetrievalSet | Classif
 def _compare(arguments: argparse.Namespace) -> int:
     if len(arguments.compare) < 2:
         fail("--compare: got 1 report; at least two are needed. Name another.")
-    _check_folder("out", arguments.out)
+    check_out(arguments.out, folder=True)
     reports = [read_comparable(path) for path in arguments.compare]
     if arguments.json:
         sys.stdout.write(json.dumps([compare_reports(reports[0], other) for other in reports[1:]]) + "\n")
@@ -220,17 +222,6 @@ def _numbers(text: str) -> list[int]:
         return list(dict.fromkeys(int(part) for part in text.split(",")))
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r}; must be whole numbers with commas, such as 8,16") from error
-
-
-def _check_folder(option: str, folder: Path | None) -> None:
-    """Refuse a path that cannot become a folder, before any work."""
-    if folder is None:
-        return
-    if (folder.exists() and not folder.is_dir()) or not folder.absolute().parent.is_dir() or folder.suffix == ".json":
-        fail(
-            f"--{option}: cannot write to {str(folder)!r}; a folder, or a new one in an existing folder, is needed. "
-            "Check the path."
-        )
 
 
 def _store(arguments: argparse.Namespace, name: str) -> Store:

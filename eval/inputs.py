@@ -7,12 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from gve.eval.console import passed_over
+from gve.hub_datasets.uvrb import SETS
 from gve.hub_datasets.walking import walk_files
 from gve.image_gve import open_image
 from gve.media_gve import is_named, local_source, media_kind, shown, suffix_kind
 
 MODALITIES = ("video", "image", "text")
 """The keys of a row that are encoded, in the order in which the encoder reads them."""
+_INSTRUCTIONS = {
+    frozenset(SETS[name].query_modalities): SETS[name].instruction
+    for name in ("MSRVTT", "MSRVTT-I2V", "LoVR-C2V", "MS-TI", "MS-TV")
+}
+"""By what a query holds; those with an image or a video are what UVRB gives to MomentSeeker's queries."""
 
 
 def encoder_input(row: Mapping[str, Any], *, open_images: bool = True) -> str | dict[str, Any]:
@@ -41,6 +47,11 @@ def encoder_input(row: Mapping[str, Any], *, open_images: bool = True) -> str | 
         opened = key == "image" and open_images
         present[key] = open_image(present[key]) if opened else _source(present[key], key)
     return present
+
+
+def default_instruction(kinds: Iterable[str]) -> str | None:
+    """UVRB's instruction for queries that hold text, image or video, or text beside one of them; None for others."""
+    return _INSTRUCTIONS.get(frozenset(kinds))
 
 
 def file_row(path: Path) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """A page of models beside the paper's sixteen, as Markdown and as one HTML file without scripts."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -12,6 +11,7 @@ from gve.eval.averages import AVERAGE_NAMES, round_half_up
 from gve.eval.media_encoder import NUM_FRAMES
 from gve.eval.report import read_report
 from gve.eval.tables import markdown_table
+from gve.hub_datasets.pages import html_page, html_picture
 from gve.hub_datasets.uvrb import SETS
 from gve.hub_datasets.uvrb.tasks import ABILITY_NAMES
 
@@ -33,7 +33,7 @@ _ABOUT = (
     "a setting that is not the paper's:"
 )
 _STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem;color:#222}table{border-collapse:collapse;font-size:13px}"
+    "body{margin:2rem}"
     "th,td{padding:.3rem .5rem;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}"
     "th:first-child,td:first-child{text-align:left;position:sticky;left:0;background:inherit}"
     "thead,tr{background:#fff}tr.own{background:#eef4fb}small{color:#666;display:block}"
@@ -98,14 +98,11 @@ def to_html(rows: Sequence[Row], radar: bytes | None = None) -> str:
     parts = [f"<h1>{TITLE}</h1>", f"<p>{escape(_ABOUT)}</p>"]
     parts.append(f"<ol>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ol>" if notes else "")
     if radar is not None:
-        data = base64.b64encode(radar).decode()
-        parts.append(f'<img alt="Abilities of the reports" src="data:image/png;base64,{data}">')
+        parts.append(html_picture(radar, "Abilities of the reports", "image/png"))
     for source, group in _sections(rows).items():
         parts.append(f"<h2>{escape(_heading(source))}</h2>")
         parts += [_html_table(group, columns, notes) for columns in COLUMNS]
-    head = f'<meta charset="utf-8"><title>{TITLE}</title><style>{_STYLE}</style>'
-    body = "\n".join(part for part in parts if part)
-    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
+    return html_page(TITLE, parts, _STYLE)
 
 
 def _html_table(rows: Sequence[Row], columns: Sequence[str], notes: Mapping[str, int]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gve.eval.charts import draw_radars
-from gve.eval.console import fail, run_command
+from gve.eval.console import check_out, run_command
 from gve.eval.leaderboard import build_rows, to_html, to_markdown
 from gve.eval.report import read_report
 from gve.hub_datasets.files import write_atomic
@@ -34,8 +34,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _leaderboard(arguments: argparse.Namespace) -> int:
     out: Path = arguments.out
-    if (out.exists() and not out.is_dir()) or not out.absolute().parent.is_dir():
-        fail(f"--out: cannot write to {str(out)!r}. Give a folder, or a new one in an existing folder.")
+    check_out(out, folder=True)
     rows = build_rows(arguments.reports)
     reports = [read_report(path) for path in arguments.reports]
     labels = [f"{number}  {report.get('model') or 'unnamed'}" for number, report in enumerate(reports, 1)]

@@ -3,14 +3,13 @@
 Shape legend: n inputs, F frames, H height, W width, D width of a vector.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
 from gve.eval.encoders import Encoder
-from gve.hub_datasets.uvrb import EvaluationSet
 from gve.video_gve import Frames, read_video
 
 NUM_FRAMES = 8  # the paper's, section 4.1
@@ -90,16 +89,16 @@ class MediaEncoder:
         return [_unit(part.mean(axis=0)) for part in np.split(vectors, ends)]
 
 
-def left_out(encoder: Encoder, loaded: Sequence[EvaluationSet]) -> dict[str, str]:
-    """Why a model cannot take a set, by the set's name; empty for our models, which take all."""
+def left_out(encoder: Encoder, sets: Mapping[str, tuple[Collection[str], str]]) -> dict[str, str]:
+    """Why a model cannot take sets, by name, from what queries and corpus hold; empty for our models, which take all."""
     if not isinstance(encoder, MediaEncoder):
         return {}
     reasons = {}
-    for data in loaded:
-        rows = {"queries": data.task.query_modalities, "corpus rows": (data.task.corpus_modality,)}
-        refused = [f"{name} of {' and '.join(kinds)}" for name, kinds in rows.items() if not encoder.takes(kinds)]
+    for name, (queries, corpus) in sets.items():
+        rows = {"queries": queries, "corpus rows": (corpus,)}
+        refused = [f"{part} of {' and '.join(kinds)}" for part, kinds in rows.items() if not encoder.takes(kinds)]
         if refused:
-            reasons[data.task.name] = f"the model does not take {', '.join(refused)}"
+            reasons[name] = f"the model does not take {', '.join(refused)}"
     return reasons
 
 

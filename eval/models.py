@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gve.convert_gve import SizeRule
 from gve.eval.encoders import Encoder
 from gve.eval.media_encoder import NUM_FRAMES, MediaEncoder
+from gve.hub_datasets.files import samples_of
+from gve.image_gve import check_aspect, smart_resize
+from gve.video_gve import Frames
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -101,6 +105,23 @@ def skips_broken_inputs(encoder: Encoder) -> bool:
     return loaded is not None and isinstance(encoder, loaded.GVESentenceTransformer)
 
 
+def video_size_rule(encoder: Any) -> SizeRule:
+    """The size that one of our models gives to a video's frames, as it was saved."""
+    reader, stored = encoder.processor.video_processor, encoder[0].processing_kwargs.get("video", {})
+    factor, size = reader.patch_size * reader.merge_size, reader.budget(stored.get("size"))
+
+    def rule(height: int, width: int) -> tuple[int, int]:
+        check_aspect(height, width, "video")
+        return smart_resize(height, width, factor, size["shortest_edge"], size["longest_edge"])
+
+    return rule
+
+
+def sized_video(encoder: Any, frames: Frames) -> Any:
+    """Frames of that size as one of our models takes them; choosing the size anew may give another one."""
+    return encoder.processor.video_processor.load(frames, do_sample_frames=False)._replace(sized=True)
+
+
 def set_up_encoder(encoder: Encoder, *, workers: int | None = None, frame_cache: Path | None = None) -> Any:
     """Choose how one of our models prepares its inputs.
 
@@ -144,15 +165,12 @@ def weights_fingerprint(model: str | Path) -> str | None:
 
 
 def _digest(folder: Path, paths: Iterable[Path]) -> str:
-    """Digest of names, sizes and up to 65 pieces of 64 KiB of each file."""
+    """Digest of the names, sizes and samples of files."""
     digest = hashlib.blake2b(digest_size=16)
     for path in sorted(paths):
-        size = path.stat().st_size
-        digest.update(f"{path.relative_to(folder)}|{size}|".encode("utf-8", "surrogatepass"))
-        with path.open("rb") as file:
-            for place in range(0, size, max(size // 64, 1 << 16)):
-                file.seek(place)
-                digest.update(file.read(1 << 16))
+        digest.update(f"{path.relative_to(folder)}|{path.stat().st_size}|".encode("utf-8", "surrogatepass"))
+        for piece in samples_of(path):
+            digest.update(piece)
     return digest.hexdigest()
 
 

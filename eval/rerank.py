@@ -3,6 +3,7 @@
 Shape: n corpus rows.
 """
 
+import argparse
 import itertools
 import logging
 import time
@@ -146,6 +147,17 @@ def load_reranker(name: str, *, top: int = TOP) -> Reranker:
     if model.num_labels != 1:
         fail(f"--rerank: {name!r} must give one score for a pair, got {model.num_labels}. Use another CrossEncoder.")
     return Reranker(model, name, top=top)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """--rerank and --rerank-top."""
+    parser.add_argument("--rerank", metavar="MODEL", help="CrossEncoder that reorders the best candidates of a query")
+    parser.add_argument("--rerank-top", type=int, default=TOP, metavar="K", help="how many of them (%(default)s)")
+
+
+def load_named(arguments: argparse.Namespace) -> Reranker | None:
+    """What --rerank names."""
+    return load_reranker(arguments.rerank, top=arguments.rerank_top) if arguments.rerank else None
 
 
 def rerank(

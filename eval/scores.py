@@ -78,18 +78,18 @@ def summarise(entries: Mapping[str, Mapping[str, Any]], *, rule: str = "paper") 
             math.sqrt(sum((weight * entries[one][key]) ** 2 for one, weight in weights.items()))
             for key in ("standard_error", "chance_error")
         )
-        summary[name] = {
-            "score": score,
-            "chance": chance,
-            "standard_error": error,
-            "chance_error": spread,
-            "above_chance": score > chance + 2 * max(error, spread),
-            "interval": list(interval(draws)),
-        }
+        summary[name] = against_chance(score, chance, error, spread) | {"interval": list(interval(draws))}
     return {
         "abilities": {name: summary[name] for name in ABILITY_NAMES},
         "averages": {name: summary[name] for name in AVERAGE_NAMES},
     }
+
+
+def against_chance(score: float, chance: float, error: float, spread: float) -> dict[str, Any]:
+    """A score beside the expected one of a random order, and the standard errors of both."""
+    above = score > chance + 2 * max(error, spread)
+    errors = {"standard_error": error, "chance_error": spread}
+    return {"score": score, "chance": chance, **errors, "above_chance": above}
 
 
 def _further(counts: Any, metric: str) -> dict[str, float]:
@@ -104,16 +104,8 @@ def _against_chance(
 ) -> dict[str, Any]:
     chance = chance_level(metric, num_candidates, num_positives)
     spread = chance_error(metric, num_candidates, num_positives)
-    error = standard_error(scores)
-    score = float(scores.mean())
-    return {
-        "score": score,
-        "chance": chance,
-        "standard_error": error,
-        "chance_error": spread,
-        "above_chance": score > chance + 2 * max(error, spread),
-        "num_queries": len(scores),
-    }
+    found = against_chance(float(scores.mean()), chance, standard_error(scores), spread)
+    return found | {"num_queries": len(scores)}
 
 
 def _score_in_group(data: EvaluationSet, queries: np.ndarray, corpus: np.ndarray) -> dict[str, Any] | None:

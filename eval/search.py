@@ -155,17 +155,27 @@ def find(
     """
     vector = encode_rows(encoder, [row], role="query", instruction=instruction, progress=False)  # (1, D)
     wanted = count if reranker is None else max(count, reranker.top)
-    asked = wanted
-    while True:
-        (rows,) = corpus.search(vector, asked, filters=filters, exact=exact)
-        hits = merge_hits(rows, wanted) if moments else rows
-        if len(hits) == wanted or len(rows) < asked or asked >= wanted * _MOST_ROWS:
-            break
-        asked *= 8  # windows of one moment follow one another in the ranking
+    if moments:
+        hits = nearest_moments(corpus, vector, wanted, filters=filters, exact=exact)
+    else:
+        (hits,) = corpus.search(vector, wanted, filters=filters, exact=exact)
     hits = [replace(hit, missing=not os.path.exists(hit.path)) for hit in hits]  # noqa: PTH110 - any length
     if reranker is not None:
         hits = rerank(reranker, row, hits[: reranker.top], instruction=instruction) + hits[reranker.top :]
     return hits[:count]
+
+
+def nearest_moments(
+    corpus: Corpus, vector: np.ndarray, count: int, *, filters: str | None = None, exact: bool = False
+) -> list[Hit]:
+    """The best moments of a (1, D) unit vector, from as many rows as they take."""
+    asked = count
+    while True:
+        (rows,) = corpus.search(vector, asked, filters=filters, exact=exact)
+        hits = merge_hits(rows, count)
+        if len(hits) == count or len(rows) < asked or asked >= count * _MOST_ROWS:
+            return hits
+        asked *= 8  # windows of one moment follow one another in the ranking
 
 
 def _best_rows(scores: np.ndarray, k: int) -> np.ndarray:

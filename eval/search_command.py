@@ -4,15 +4,16 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from gve.eval.console import fail, printable, run_command
 from gve.eval.index.clip import write_clips
 from gve.eval.index.rows import Hit
 from gve.eval.inputs import file_row
-from gve.eval.rerank import TOP, load_reranker
+from gve.eval.rerank import add_options, load_named
 from gve.eval.search import find, open_corpus
+from gve.eval.tables import aligned_table
 from gve.media_gve import shown
 
 
@@ -38,8 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--where", dest="filters", metavar="SQL", help='only rows of an index like "duration > 60"')
     parser.add_argument("--exact", action="store_true", help="look at every row, even if there is an ANN index")
     parser.add_argument("--clip", type=Path, metavar="DIR", help="write each hit that has times to a video of its own")
-    parser.add_argument("--rerank", metavar="MODEL", help="CrossEncoder that reorders the best hits")
-    parser.add_argument("--rerank-top", type=int, default=TOP, metavar="K", help="how many of them (%(default)s)")
+    add_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser
 
@@ -49,7 +49,7 @@ def _search(arguments: argparse.Namespace) -> int:
     for option in ("top", "rerank_top"):
         if getattr(arguments, option) < 1:
             fail(f"--{option.replace('_', '-')}: {getattr(arguments, option)}; must be at least 1")
-    reranker = load_reranker(arguments.rerank, top=arguments.rerank_top) if arguments.rerank else None
+    reranker = load_named(arguments)
     encoder, corpus = open_corpus(arguments.where, arguments.model, index=arguments.index)
     hits = find(
         encoder,
@@ -63,7 +63,11 @@ def _search(arguments: argparse.Namespace) -> int:
     )
     clips = [None] * len(hits) if arguments.clip is None else write_clips(hits, arguments.clip)
     if arguments.json:
-        results = [_result(rank, *pair) for rank, pair in enumerate(zip(hits, clips, strict=True), start=1)]
+        results = [
+            {"rank": rank, **asdict(hit), "score": round(hit.score, 6)} for rank, hit in enumerate(hits, start=1)
+        ]
+        for result, clip in zip(results, clips, strict=True):
+            result |= {} if clip is None else {"clip": str(clip)}
         sys.stdout.write(json.dumps({"query": row, "results": results}, default=str) + "\n")
     else:
         sys.stdout.write(_table(hits))
@@ -90,20 +94,13 @@ def _query_row(arguments: argparse.Namespace) -> dict[str, str]:
     return row
 
 
-def _result(rank: int, hit: Hit, clip: Path | None) -> dict[str, Any]:
-    """A hit for JSON; `clip` is the file that was cut for it."""
-    found = {"rank": rank, "score": round(hit.score, 6), "path": hit.path, "kind": hit.kind, "level": hit.level}
-    found |= {"start": hit.start, "end": hit.end, "missing": hit.missing, "columns": dict(hit.columns)}
-    return found if clip is None else found | {"clip": str(clip)}
-
-
 def _table(hits: Sequence[Hit]) -> str:
     """Lines of rank, score, seconds where a hit is a part of its file, and path."""
-    spans = ["" if hit.level == "file" else f"{hit.start:.1f}-{hit.end:.1f}" for hit in hits]
-    width = max(map(len, [*spans, "seconds"])) if any(spans) else 0
-    lines = [f"{'rank':>4}  {'score':>7}  {'seconds':>{width}}  path" if width else f"{'rank':>4}  {'score':>7}  path"]
-    for rank, (hit, span) in enumerate(zip(hits, spans, strict=True), start=1):
-        times = f"{span:>{width}}  " if width else ""
-        gone = "  (missing)" if hit.missing else ""
-        lines.append(f"{rank:>4}  {hit.score:>7.4f}  {times}{printable(hit.path)}{gone}")
-    return "\n".join(lines) + "\n"
+    cut = any(hit.level != "file" for hit in hits)
+    rows = []
+    for rank, hit in enumerate(hits, start=1):
+        span = "" if hit.level == "file" else f"{hit.start:.1f}-{hit.end:.1f}"
+        path = printable(hit.path) + "  (missing)" * hit.missing
+        rows.append((str(rank), f"{hit.score:.4f}", *([span] if cut else []), path))
+    header = ("rank", "score", *(["seconds"] if cut else []), "path")
+    return aligned_table(header, rows, numbers=header[:-1])

@@ -56,14 +56,8 @@ def second_stage(
         counts, fresh = rerank_set(reranker, data, queries, corpus, instruction=instruction, store=store)
         entries[data.task.name] = score_set(data, queries, corpus, counts) | {"instruction": instruction}
         scored += fresh
-    seconds = round(time.perf_counter() - began, 3)
-    part = {
-        "model": reranker.name,
-        "top": reranker.top,
-        "num_frames": reranker.num_frames,
-        "pairs": scored,
-        "seconds": seconds,
-    }
+    part = {"model": reranker.name, "top": reranker.top, "num_frames": reranker.num_frames}
+    part |= {"pairs": scored, "seconds": round(time.perf_counter() - began, 3)}
     part |= {"sets": entries, **summarise(entries)}
     return part | {"differences": compare_reports(report, part)}
 

@@ -28,30 +28,21 @@ INDEX = "index.json"
 KEY_BYTES = 20
 
 
-class EmbeddingCache:
+class EmbeddingCache(dict[bytes, np.ndarray]):
     """Vectors in memory by content, role and instruction. It does not see weights: use one per encoder."""
-
-    def __init__(self) -> None:
-        self._vectors: dict[bytes, np.ndarray] = {}
-
-    def __len__(self) -> int:
-        return len(self._vectors)
-
-    def __contains__(self, key: bytes) -> bool:
-        return key in self._vectors
 
     @property
     def width(self) -> int | None:
         """D; None while the cache is empty."""
-        return next((len(vector) for vector in self._vectors.values()), None)
+        return next((len(vector) for vector in self.values()), None)
 
     def add(self, keys: Sequence[bytes], vectors: np.ndarray) -> None:
         """Keep (n, D) vectors under n keys of `content_key`."""
-        self._vectors |= zip(keys, vectors, strict=True)
+        self.update(zip(keys, vectors, strict=True))
 
     def take(self, keys: Sequence[bytes]) -> np.ndarray:
         """The (n, D) float32 vectors of n known keys."""
-        return np.stack([self._vectors[key] for key in keys])
+        return np.stack([self[key] for key in keys])
 
 
 class EmbeddingStore:

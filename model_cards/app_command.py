@@ -85,7 +85,3 @@ def _export(arguments: argparse.Namespace) -> int:
         shutil.copyfile(video, assets / video.name)
     sys.stdout.write(f"{arguments.space}\n")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

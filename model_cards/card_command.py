@@ -10,7 +10,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from gve.eval.console import fail, run_command
+from gve.eval.console import check_out, fail, run_command
 from gve.eval.report import to_markdown
 from gve.hub_datasets.files import write_atomic
 from gve.model_cards import render
@@ -125,8 +125,7 @@ def _parser() -> argparse.ArgumentParser:
 def _write(arguments: argparse.Namespace) -> int:
     options = vars(arguments)
     out, folder, report = options.pop("out"), options.pop("model"), options.pop("report")
-    if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
-        fail(f"--out: must be a file in an existing folder, got {str(out)!r}. Check the path.")
+    check_out(out, folder=False)
     demo = read_demo(folder)
     if demo is not None:
         folder, report = demo.model, report or demo.report

@@ -14,12 +14,11 @@ import numpy as np
 
 from gve.eval.console import fail
 from gve.eval.encoders import Encoder
-from gve.eval.index.moments import merge_hits
 from gve.eval.index.rows import COLUMNS, Hit
 from gve.eval.index.storage import quoted, stored_path, vectors_of
 from gve.eval.index.table import Index
 from gve.eval.inputs import file_row
-from gve.eval.search import Corpus, MemoryCorpus, find, open_corpus
+from gve.eval.search import Corpus, MemoryCorpus, find, nearest_moments, open_corpus
 from gve.hub_datasets.uvrb import SETS
 from gve.media_gve import shown
 from gve.model_cards.demo import read_demo
@@ -27,17 +26,7 @@ from gve.model_cards.demo import read_demo
 EXAMPLES = 4
 """Texts of a demo's benchmark that the page offers."""
 VECTORS = "corpus.safetensors"
-ROWS_A_HIT = 8
-"""Rows that are looked at for each hit, since windows of one moment follow one another."""
 SLACK = 0.001  # seconds; ids count milliseconds
-INSTRUCTIONS = {
-    ("text",): SETS["MSRVTT"].instruction,
-    ("image",): SETS["MSRVTT-I2V"].instruction,
-    ("video",): SETS["LoVR-C2V"].instruction,
-    ("image", "text"): SETS["MS-TI"].instruction,
-    ("text", "video"): SETS["MS-TV"].instruction,
-}
-"""The instruction of the benchmark's set whose queries have the same parts; others take the model's own."""
 
 
 @dataclass
@@ -79,8 +68,8 @@ class Catalogue:
         others = None
         if isinstance(self.corpus, Index):
             others = f"path != {quoted(stored_path(hit.path))}" + (f" AND ({filters})" if filters else "")
-        (hits,) = self.corpus.search(middle / np.linalg.norm(middle), count * ROWS_A_HIT + 1, filters=others)
-        return merge_hits([other for other in hits if other.path != hit.path], count)
+        hits = nearest_moments(self.corpus, middle / np.linalg.norm(middle), count + 1, filters=others)
+        return [other for other in hits if other.path != hit.path][:count]
 
     def _vectors(self, hit: Hit) -> np.ndarray:
         """The (n, D) vectors of the rows that became a hit."""
@@ -108,11 +97,6 @@ def query_row(text: str, files: Sequence[Path]) -> dict[str, str]:
     if not row:
         fail("query: it is empty. Give a text, an image, a video or several of these.")
     return row
-
-
-def default_instruction(row: Mapping[str, Any]) -> str | None:
-    """Instruction that suits the parts of a query; None for the model's own."""
-    return INSTRUCTIONS.get(tuple(sorted(row)))
 
 
 def open_catalogue(where: str, model: str | None = None, *, index: Path | None = None) -> Catalogue:

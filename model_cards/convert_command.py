@@ -1,7 +1,6 @@
 """`gve convert`: a published checkpoint to a folder of ours, or one of ours to a stock Qwen-VL folder."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,7 +39,3 @@ def _convert(arguments: argparse.Namespace) -> int:
     from gve.model_cards.conversion import convert  # takes seconds to import; usage errors should not wait
 
     return convert(arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gve.eval.console import fail, printable
+from gve.eval.console import clock, fail, printable
 from gve.eval.index.rows import Hit
 from gve.model_cards.playing import copy_for_browsers, view_of
 
@@ -119,7 +119,7 @@ def alert(text: str) -> str:
 def _card(rank: int, hit: Hit, shelf: Shelf) -> str:
     name, key = _escape(Path(hit.path).name), shelf.put(hit)
     start, end = _stretch(hit)
-    time = "" if start is None else f"{_clock(start)} to {_clock(end)}"
+    time = "" if start is None or end is None else f"{clock(start)} to {clock(end)}"
     about = "".join(f"&#10;{_escape(f'{column}: {value}')}" for column, value in hit.columns.items())
     return (
         f'<figure class="gve-hit">{_medium(hit, name, key)}<figcaption><span>{rank}</span>'
@@ -149,12 +149,6 @@ def _medium(hit: Hit, name: str, key: str) -> str:
 def _stretch(hit: Hit) -> tuple[float | None, float | None]:
     """Start and end of a moment; None of a whole file."""
     return (None, None) if hit.level == "file" else (hit.start, hit.end)
-
-
-def _clock(seconds: float | None) -> str:
-    """Minutes and seconds."""
-    tenths = round(10 * (seconds or 0.0))
-    return f"{tenths // 600}:{tenths % 600 / 10:04.1f}"
 
 
 def _escape(text: object) -> str:

@@ -17,7 +17,8 @@ from huggingface_hub import ModelCard, RepoCard
 from safetensors import SafetensorError
 
 from gve.eval.console import fail
-from gve.hub_datasets.schema import TASKS
+from gve.hub_datasets.pair_media import MEDIA
+from gve.hub_datasets.schema import COUNTERFACTUALS, TASKS
 from gve.hub_datasets.uvrb import SETS
 from gve.model_cards.facts import load_whole, read_model
 from gve.model_cards.loadback import largest_difference, load_metric, model_vectors, sentence_vectors, tolerance
@@ -47,7 +48,7 @@ _MODEL = (
 )
 _SLUGS = "|".join(re.escape(task.slug) for task in SETS.values())
 _UVRB = (_PAGE, rf"({_SLUGS})-(corpus|queries|qrels|top_ranked|times)/[\w-]+\.parquet")
-_UVRD = (_PAGE, rf"({'|'.join(TASKS)})/train-[\w-]+\.parquet")
+_UVRD = (_PAGE, rf"({'|'.join((*TASKS, *COUNTERFACTUALS, MEDIA))})/train-[\w-]+\.parquet")
 _APP = (_PAGE, r"requirements\.txt", r"(?!__)\w+\.py")
 _SPACE = (*_APP, r"packages\.txt", r"assets/[\w-]+\.(png|jpg|svg|mp4|css)")
 

@@ -281,7 +281,3 @@ def _plain_errors(what: str) -> Iterator[None]:
         status = cause.response.status_code
         hint = HINTS.get(status, "The Hub has a fault; run the same command later to go on." if status >= 500 else "")
         fail(f"{what}: refused by the Hub ({words}). {hint}".strip())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

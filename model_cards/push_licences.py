@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 
 from gve.eval.console import fail
+from gve.hub_datasets.pair_media import MEDIA, named_media
 from gve.hub_datasets.uvrb import SETS
 from gve.hub_datasets.world.pairs import build_pairs
 from gve.hub_datasets.world.sets import CORPUS_OF, MiniSet, Sizes, build_sets
 from gve.hub_datasets.world.video import video_bytes
+from gve.media_gve import shown
 from gve.model_cards.push_checks import Upload, read_card
 from gve.video_gve import FrameStream
 
@@ -50,6 +52,7 @@ def check_data(upload: Upload) -> list[str]:
 
         require_publishable(upload.folder)
         _check_licences(upload)
+        _check_media(upload)
     return _check_configs(upload)
 
 
@@ -161,6 +164,8 @@ def _check_licences(upload: Upload) -> None:
     """Every row needs a free licence and a source outside the public sets."""
     forbidden = {task.source.name.lower(): task.source for task in SETS.values()}
     for name in _parquet(upload):
+        if name.startswith(f"{MEDIA}/"):
+            continue
         rows = _columns(upload.folder / name, ("licence", "source", "id"))
         for licence, source, one in zip(rows["licence"], rows["source"], rows["id"], strict=True):
             known = forbidden.get(str(source).lower())
@@ -171,6 +176,21 @@ def _check_licences(upload: Upload) -> None:
                     f"{name}: the licence of row {one!r} from {source!r} must be one of {', '.join(sorted(FREE))}, got "
                     f"{licence!r}. Build UVRD without that source."
                 )
+
+
+def _check_media(upload: Upload) -> None:
+    """Every stored medium must be a row's, whose licence it has, and rows may name no others."""
+    stored, named = set(), set()
+    for name in _parquet(upload):
+        if name.startswith(f"{MEDIA}/"):
+            stored.update(_columns(upload.folder / name, ("name",))["name"])
+        else:
+            named |= named_media(upload.folder / name)
+    for one in sorted(stored ^ named)[:1]:
+        fault = (
+            "no row names it, so it has no licence" if one in stored else f"rows name it, and {MEDIA} does not hold it"
+        )
+        fail(f"{MEDIA}: {shown(one)}: {fault}. Build UVRD again.")
 
 
 def _check_configs(upload: Upload) -> list[str]:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gve.eval.console import fail, printable, report_others, run_command
+from gve.eval.console import check_out, fail, printable, report_others, run_command
 from gve.eval.copies.report import to_json, to_table, write_html
 from gve.eval.copies.suggestions import find_copies
 from gve.eval.index.storage import real_path
@@ -41,10 +41,7 @@ def _parser() -> argparse.ArgumentParser:
 def _duplicates(arguments: argparse.Namespace) -> int:
     if not (math.isfinite(arguments.least) and arguments.least > 0):
         fail(f"--least: must be seconds above 0, got {arguments.least}. Correct it.")
-    if arguments.out is not None and not arguments.out.absolute().parent.is_dir():
-        fail(f"--out: there is no folder {str(arguments.out.parent)!r}. Create it.")
-    if arguments.out is not None and arguments.out.is_dir():
-        fail(f"--out: {str(arguments.out)!r} is a folder. Name a file.")
+    check_out(arguments.out, folder=False)
     if is_index(arguments.where):
         index = Index.open(arguments.where)
         named = {name for batch in index.scan(["path"]) for name in batch["path"].to_pylist()}

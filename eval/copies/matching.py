@@ -1,6 +1,6 @@
 """Which files show the same pictures, and when: near hashes propose pairs, a common line through their times decides.
 
-Shapes: F frames of the one file, G viewed frames of the other; a hash has 32 bytes or 4 words.
+Shapes: F frames of the one file, G viewed frames of the other; a hash has 32 bytes.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,17 +11,18 @@ from typing import NamedTuple
 import numpy as np
 
 from gve.eval.copies.tracks import VIEWS, Track, View
+from gve.hub_datasets.vsynflow.quality.near_hashes import HashIndex
 from gve.hub_datasets.vsynflow.quality.pdq import BITS, distances
 
 NEAR, ALIKE = 31, 40
 """Bits: PDQ's own limit of a copy, and the limit for frames that agree in time as well."""
 WHOLE = 0.9  # share of both files that makes them copies as a whole
-_BANDS, _MOST_SHARED = 16, 4096
+_SMALL = 1000  # hashes up to which all pairs are compared; copies have many, so a missed one costs nothing
 _SPEEDS = (1.0, *(share for up in (25 / 24, 1.1, 1.2, 1.25, 4 / 3, 1.5, 2.0) for share in (up, 1 / up)))
 _LEAST_FRAMES, _LEAST_DENSITY, _MOST_LINES = 3, 0.5, 16
 _GAP = 1.0  # seconds without a common frame that end a stretch
 _PREFERENCE = 0.8  # what a vote for another speed counts
-_CHUNK = 1 << 20  # pairs of hashes compared at once
+_ROW = 1 << 20  # more than a file has frames
 
 
 class Span(NamedTuple):
@@ -143,8 +144,8 @@ def _line(times: np.ndarray, others: np.ndarray, rows: np.ndarray, step: float, 
         offsets = others - speed * times
         bins = np.floor(offsets / slack).astype(np.int64)
         # a window is two bins wide, so that no edge cuts it; each row has one vote in it
-        voters = np.concatenate([bins, bins - 1]) * _CHUNK + np.concatenate([rows, rows])
-        places, counts = np.unique(np.unique(voters) // _CHUNK, return_counts=True)
+        voters = np.concatenate([bins, bins - 1]) * _ROW + np.concatenate([rows, rows])
+        places, counts = np.unique(np.unique(voters) // _ROW, return_counts=True)
         top = np.lexsort((np.abs(places + 1), -counts))[0]
         score = counts[top] * (1.0 if speed == 1 else _PREFERENCE)
         if score > best.votes:
@@ -188,36 +189,19 @@ def _distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _proposed(tracks: Sequence[Track]) -> set[tuple[int, int, int]]:
-    """(first, second, view) of files of which two hashes are near; a near pair shares one of its 16 bands, nearly always."""
+    """(first, second, view) of files of which two hashes are near."""
     owners = np.repeat(np.arange(len(tracks)), [len(track.hashes) for track in tracks])
-    words = _joined([track.hashes for track in tracks])  # (n, 4)
+    other_owners = np.repeat(np.arange(len(tracks)), [track.views.shape[1] for track in tracks])
+    hashes = _joined([track.hashes for track in tracks])  # (n, 32)
     found: set[tuple[int, int, int]] = set()
     for view in range(len(VIEWS)):
-        other_owners = np.repeat(np.arange(len(tracks)), [track.views.shape[1] for track in tracks])
-        others = _joined([track.views[view] for track in tracks])  # (m, 4)
-        for band in range(_BANDS):
-            for left, right in _sharing(words.view(np.uint16)[:, band], others.view(np.uint16)[:, band]):
-                apart = owners[left] != other_owners[right]
-                left, right = left[apart], right[apart]
-                near = np.bitwise_count(words[left] ^ others[right]).sum(axis=1, dtype=np.int64) <= NEAR
-                pairs = np.unique(np.stack([owners[left[near]], other_owners[right[near]]]), axis=1)
-                found |= {(first, second, view) for first, second in pairs.T.tolist()}
+        index = HashIndex(_joined([track.views[view] for track in tracks]), small=_SMALL)
+        for near in index.pairs(hashes, reach=NEAR):
+            pairs = np.unique(np.stack([owners[near.left], other_owners[near.right]]), axis=1)
+            found |= {(first, second, view) for first, second in pairs.T.tolist() if first != second}
     return found
 
 
-def _sharing(keys: np.ndarray, others: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Places of equal keys in two lists, in chunks; what thousands share says nothing and is left out."""
-    order = np.argsort(others, kind="stable")
-    sizes = np.bincount(others, minlength=1 << 16)
-    start = (np.cumsum(sizes) - sizes)[keys]
-    counts = np.where(sizes > _MOST_SHARED, 0, sizes)[keys]
-    edges = np.cumsum(counts)
-    for chunk in range(0, int(edges[-1]) if len(edges) else 0, _CHUNK):
-        numbers = np.arange(chunk, min(chunk + _CHUNK, edges[-1]))
-        left = np.searchsorted(edges, numbers, side="right")
-        yield left, order[start[left] + numbers - (edges[left] - counts[left])]
-
-
 def _joined(hashes: Sequence[np.ndarray]) -> np.ndarray:
-    """Hashes of all files as (n, 4) words."""
-    return np.concatenate([np.zeros((0, BITS // 8), np.uint8), *hashes]).view(np.uint64)
+    """Hashes of all files as (n, 32) bytes."""
+    return np.concatenate([np.zeros((0, BITS // 8), np.uint8), *hashes])

@@ -17,9 +17,7 @@ _WHOLE: Stretch = (None, None)
 _LEAST_LIKENESS = 0.7  # mean correlation of the frames; the hashes decide afterwards
 
 
-def add_neighbours(
-    index: Index, tracks: Sequence[Track], found: dict[tuple[int, int], Copy], *, least: float, progress: bool = True
-) -> None:
+def add_neighbours(index: Index, tracks: Sequence[Track], found: dict[tuple[int, int], Copy], *, least: float) -> None:
     """Add the copies among files of which windows, or the whole, have near vectors."""
     numbers = {track.path: number for number, track in enumerate(tracks)}
     pairs = {
@@ -28,7 +26,7 @@ def add_neighbours(
         if one in numbers and other in numbers
     }
     pairs = {pair: stretches for pair, stretches in pairs.items() if pair not in found}
-    for (first, second), stretches in tqdm(pairs.items(), desc="compare", unit="pair", disable=not progress, delay=2):
+    for (first, second), stretches in tqdm(pairs.items(), desc="compare", unit="pair", delay=2):
         for when in ((_WHOLE, _WHOLE), stretches):  # near windows need not be the same moments
             if (first, second) not in found:
                 _compare(tracks, first, second, when, found, least=least)

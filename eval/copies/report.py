@@ -1,6 +1,5 @@
 """Copies as JSON, as a table for the terminal, and as one HTML page that loads nothing."""
 
-import base64
 import json
 from collections.abc import Mapping
 from html import escape
@@ -9,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from gve.eval.console import printable
+from gve.eval.console import clock, printable
 from gve.eval.copies.suggestions import REMOVE, Findings, Suggestion
 from gve.eval.copies.tracks import Track
 from gve.eval.tables import aligned_table
-from gve.hub_datasets.files import write_atomic
+from gve.hub_datasets.files import write_text
+from gve.hub_datasets.pages import html_page, html_picture
 from gve.hub_datasets.vsynflow.stills import jpeg
 from gve.image_gve import open_image
 from gve.video_gve import read_video
@@ -22,7 +22,7 @@ SCHEMA = "gve-duplicates/1"
 _PICTURED = 200  # suggestions with frames beside them; those that free most come first
 _PIXELS = 160 * 120
 _STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;color:#222}section{border:1px "
+    "body{margin:2rem auto;max-width:70rem;padding:0 1rem}section{border:1px "
     "solid #ddd;border-radius:.5rem;padding:.75rem 1rem;margin:1rem 0}p{margin:.3rem 0;overflow-wrap:anywhere}small{color:"
     "#666}b{border-radius:.3rem;padding:.1rem .4rem;color:#fff;background:#2e7d32}b.remove{background:#b3261e}"
     "b.check{background:#8a6d00}figure{display:flex;gap:4px;margin:.3rem 0;flex-wrap:wrap;align-items:center}"
@@ -68,12 +68,11 @@ def write_html(found: Findings, target: Path) -> None:
         f"<p><small>the same file: {escape(printable(f'{path} and {first}'))}</small></p>"
         for path, first in found.links.items()
     ]
-    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Copies</title><style>{_STYLE}</style>'
     about = (
         "Nothing was deleted. Remove: the same pictures in a kept file that is as good. Check: look before you decide."
     )
-    text = [head, "<h1>Copies</h1>", f"<p>{escape(_summary(found))} {about}</p>", *parts, *unread, *links, "</html>"]
-    write_atomic(target, "\n".join(text).encode())
+    text = ["<h1>Copies</h1>", f"<p>{escape(_summary(found))} {about}</p>", *parts, *unread, *links]
+    write_text(target, html_page("Copies", text, _STYLE))
 
 
 def described(one: Suggestion) -> str:
@@ -87,7 +86,7 @@ def described(one: Suggestion) -> str:
     told += ["mirrored"] if copy.view.mirrored else []
     told += [f"speed x{_speed(one):.3g}"] if copy.speed != 1 else []
     if one.kind == "partial":
-        told += [f"{_clock(a)}-{_clock(b)} is {_clock(c)}-{_clock(d)}" for a, b, c, d in _spans(one)]
+        told += [f"{clock(a)}-{clock(b)} is {clock(c)}-{clock(d)}" for a, b, c, d in _spans(one)]
     return ", ".join([*told, f"repeats {printable(one.of.path)}, {copy.bits} of 256 bits differ"])
 
 
@@ -131,13 +130,8 @@ def _speed(one: Suggestion) -> float:
     return one.copy.speed if one.first else 1 / one.copy.speed
 
 
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(seconds, 60)
-    return f"{int(minutes)}:{rest:04.1f}"
-
-
 def _linked(track: Track) -> str:
-    length = f", {_clock(track.duration)}" if track.kind == "video" else ""
+    length = f", {clock(track.duration)}" if track.kind == "video" else ""
     size = f"{readable(track.bytes)}, {track.width} x {track.height}{length}"
     address = Path(track.path).absolute().as_uri()
     return f'<a href="{escape(address)}">{escape(printable(track.path))}</a> <small>{size}</small>'
@@ -148,10 +142,8 @@ def _frames(one: Suggestion) -> str:
     start, end, low, high = (_spans(one) or [(0.0, one.track.duration, 0.0, one.of.duration)])[0]
     rows = []
     for name, track, first, last in (("copy", one.track, start, end), ("of", one.of, low, high)):
-        images = [
-            base64.b64encode(jpeg(frame, most_pixels=_PIXELS, quality=75)) for frame in _read(track, first, last)
-        ]
-        shown = "".join(f'<img alt="" src="data:image/jpeg;base64,{image.decode()}">' for image in images)
+        frames = _read(track, first, last)
+        shown = "".join(html_picture(jpeg(frame, most_pixels=_PIXELS, quality=75)) for frame in frames)
         rows.append(f"<figure><figcaption>{name}</figcaption>{shown}</figure>")
     return "".join(rows)
 

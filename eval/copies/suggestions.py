@@ -59,20 +59,18 @@ class Findings:
         return sum(one.track.bytes for group in self.groups for one in group.suggestions if one.verdict == REMOVE)
 
 
-def find_copies(
-    paths: Sequence[str | Path], *, least: float, index: Index | None = None, progress: bool = True
-) -> Findings:
+def find_copies(paths: Sequence[str | Path], *, least: float, index: Index | None = None) -> Findings:
     """Find copies among files, by their hashes and, given an index that holds them, by its vectors.
 
     Args:
         least: Seconds that two files must share, or most of the shorter one.
     """
-    tracks, unread, links = read_tracks(paths, progress=progress)
+    tracks, unread, links = read_tracks(paths)
     tracks.sort(key=_worth)
     alone = list({track.digest: track for track in reversed(tracks)}.values())[::-1]  # the first of the same bytes
     found = find_pairs(alone, least=least)
     if index is not None:
-        add_neighbours(index, alone, found, least=least, progress=progress)
+        add_neighbours(index, alone, found, least=least)
     same: dict[str, list[Track]] = {}
     for track in tracks:
         same.setdefault(track.digest, []).append(track)

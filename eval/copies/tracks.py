@@ -6,7 +6,6 @@ Shapes: F hashed frames, V views, F' viewed frames; a hash has 32 bytes.
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from gve.eval.console import printable
+from gve.hub_datasets.files import content_digest
 from gve.hub_datasets.vsynflow.quality.worker import VideoError, WorkerError, video_worker
 from gve.media_gve import media_kind
 
@@ -61,9 +61,7 @@ class Track:
     views: np.ndarray = field(default_factory=lambda: np.zeros((len(VIEWS), 0, 32), np.uint8))  # (V, F', 32)
 
 
-def read_tracks(
-    paths: Iterable[str | Path], *, progress: bool = True
-) -> tuple[list[Track], dict[str, str], dict[str, str]]:
+def read_tracks(paths: Iterable[str | Path]) -> tuple[list[Track], dict[str, str], dict[str, str]]:
     """Fingerprint files; of those with the same bytes only one is decoded.
 
     Returns:
@@ -73,15 +71,14 @@ def read_tracks(
     decoded: dict[str, Track] = {}
     unread: dict[str, str] = {}
     links: dict[str, str] = {}
-    for path in tqdm(list(map(str, paths)), desc="fingerprint", unit="file", disable=not progress, delay=2):
+    for path in tqdm(list(map(str, paths)), desc="fingerprint", unit="file", delay=2):
         try:
             stat = os.stat(path)  # noqa: PTH116 - a path of an index may be no name for a Path
             file = (stat.st_dev, stat.st_ino)
             if file in tracks:
                 links[path] = tracks[file].path
                 continue
-            with open(path, "rb") as opened:  # noqa: PTH123
-                digest = file_digest(opened, lambda: blake2b(digest_size=16)).hexdigest()
+            digest = content_digest(path)
             track = Track(path, media_kind(path) or "video", stat.st_size, stat.st_mtime, digest)
             if digest in decoded:
                 vars(track).update({**vars(decoded[digest]), "path": path, "changed": stat.st_mtime})

@@ -9,7 +9,6 @@ Shapes: n segments, D width.
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 from tqdm import tqdm
@@ -35,8 +34,6 @@ def add(
     fingerprint: str,
     levels: Levels | None = None,
     num_frames: int | None = None,
-    statistics: Any = None,
-    progress: bool = True,
 ) -> Report:
     """Add what is new or changed in the sources; makes the index if there is none.
 
@@ -47,7 +44,6 @@ def add(
         fingerprint: Of that model; see `model_fingerprint`.
         levels: Rows of a video; None for those of the index, or whole files in a new one.
         num_frames: Frames of a row; None for those of the index, or the encoder's own.
-        statistics: See `set_up_encoder`.
 
     Raises:
         ValueError: For sources that do not exist, another model, other levels or frames than the index has, a writer
@@ -61,7 +57,7 @@ def add(
     index = open_for(where, model, fingerprint, levels, num_frames)
     if index is not None:
         levels, num_frames = index.levels, index.settings["num_frames"]
-    embedder = FileEmbedder(encoder, levels or Levels(), num_frames, statistics)
+    embedder = FileEmbedder(encoder, levels or Levels(), num_frames)
     with writing(where):
         index = open_for(where, model, fingerprint, embedder.levels, embedder.num_frames)  # maybe made meanwhile
 
@@ -73,13 +69,13 @@ def add(
             return _prepared(made, given, columns)
 
         change = Change(embedder, create, None if index is None else _prepared(index, given, columns))
-        with tqdm(desc="index", unit="file", disable=not progress, delay=2) as bar:
+        with tqdm(desc="index", unit="file", delay=2) as bar:
             for source in given:
                 change.take(source.items(where, fingerprint), bar, again=True)
         return change.finish()
 
 
-def update(where: str, encoder: Encoder, *, fingerprint: str, statistics: Any = None, progress: bool = True) -> Report:
+def update(where: str, encoder: Encoder, *, fingerprint: str) -> Report:
     """Make the index what its sources are now: new, changed, moved and vanished files.
 
     Raises:
@@ -97,9 +93,9 @@ def update(where: str, encoder: Encoder, *, fingerprint: str, statistics: Any = 
         columns: dict[str, pa.DataType] = {}
         for source in sources:
             columns |= source.columns()
-        embedder = FileEmbedder(encoder, index.levels, index.settings["num_frames"], statistics)
+        embedder = FileEmbedder(encoder, index.levels, index.settings["num_frames"])
         change = Change(embedder, None, _prepared(index, [], columns))
-        with tqdm(desc="index", unit="file", disable=not progress, delay=2) as bar:
+        with tqdm(desc="index", unit="file", delay=2) as bar:
             for source in sources:
                 change.take(source.items(where, fingerprint), bar)
             if index.fact("imported"):  # vectors that were taken over: their files are their source

@@ -6,7 +6,6 @@ Shapes: n rows, D width.
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,13 @@ from gve.eval.encoders import Encoder
 from gve.eval.index.rows import Levels, Segment
 from gve.eval.index.sources import Item
 from gve.eval.index.storage import real_path
-from gve.eval.index.windows import embed_segments
+from gve.eval.index.windows import embed_segments, to_unit
 from gve.eval.index.writing import Entry
 from gve.eval.inputs import file_row
 from gve.eval.media_encoder import NUM_FRAMES
 from gve.eval.models import VideoSetting
 from gve.eval.store import file_stamp
+from gve.hub_datasets.files import content_digest
 from gve.video_gve import video_info
 
 _ROWS, _FILES = 256, 64  # written together, which is what a kill may cost
@@ -60,8 +60,7 @@ class File:
         kind = next(iter(file_row(self.path)))
         if before is not None and before.digest and before.stamp == self.stamp:
             return replace(self, kind=kind, digest=before.digest)
-        with self.path.open("rb") as file:
-            return replace(self, kind=kind, digest=file_digest(file, lambda: blake2b(digest_size=16)).hexdigest())
+        return replace(self, kind=kind, digest=content_digest(self.path))
 
     def row(self, segment: Segment, duration: float | None) -> dict[str, Any]:
         """A row of the index, without its vector."""
@@ -92,9 +91,7 @@ class Embedded:
     @property
     def vectors(self) -> np.ndarray:
         """Unit vectors (n, D)."""
-        stacked = np.concatenate(self.parts)
-        lengths = np.linalg.norm(stacked, axis=1, keepdims=True)
-        return np.where(np.abs(lengths - 1) > 1e-5, stacked / lengths, stacked)  # unit ones keep every bit
+        return to_unit(np.concatenate(self.parts))
 
 
 class FileEmbedder:
@@ -107,10 +104,9 @@ class FileEmbedder:
         ValueError: For another number of frames than an encoder without that setting has.
     """
 
-    def __init__(self, encoder: Encoder, levels: Levels, num_frames: int | None, statistics: Any = None) -> None:
+    def __init__(self, encoder: Encoder, levels: Levels, num_frames: int | None) -> None:
         own = VideoSetting().described(encoder)["num_frames"] or NUM_FRAMES
         self.encoder, self.levels, self.num_frames = encoder, levels, own if num_frames is None else num_frames
-        self.statistics = statistics
         self._options = {} if self.num_frames == own else VideoSetting(self.num_frames).options(encoder)
 
     def embed(self, files: Sequence[File], known: Mapping[str, Sequence[Segment]]) -> Iterator[Embedded]:
@@ -132,7 +128,6 @@ class FileEmbedder:
             [file.path for file in files],
             known=known,
             progress=False,
-            statistics=self.statistics,
             video_options=self._options,
         )
         out = Embedded()
@@ -142,9 +137,7 @@ class FileEmbedder:
             if name not in vectors:
                 out.failed.append((file, found.skipped[name]))
                 continue
-            if not (
-                np.isfinite(vectors[name]).all() and vectors[name].any()
-            ):  # those of `gve encode` come as they are
+            if not (np.isfinite(vectors[name]).all() and vectors[name].any()):  # of `gve encode`, as they are
                 out.failed.append((file, ValueError("its vector has nan, infinity or zeros alone")))
                 continue
             out.parts.append(vectors[name][None])

@@ -14,7 +14,7 @@ from gve.eval.encoders import Encoder
 from gve.eval.index.ann import KINDS, build_ann, describe
 from gve.eval.index.building import Report, add, open_for, remove, update
 from gve.eval.index.export import FORMATS, export
-from gve.eval.index.rows import Levels
+from gve.eval.index.rows import LEVELS, Levels
 from gve.eval.index.storage import quoted, writing
 from gve.eval.index.table import Index, is_index
 from gve.eval.index.writing import REMOVED
@@ -96,7 +96,7 @@ def _add(arguments: argparse.Namespace) -> int:
         )
     fingerprint = model_fingerprint(model)
     open_for(arguments.index, model, fingerprint, levels, arguments.frames)  # before the model takes its time to load
-    encoder, statistics = _encoder(model, arguments)
+    encoder = _encoder(model, arguments)
     try:
         report = add(
             arguments.index,
@@ -106,7 +106,6 @@ def _add(arguments: argparse.Namespace) -> int:
             fingerprint=fingerprint,
             levels=levels,
             num_frames=arguments.frames,
-            statistics=statistics,
         )
     except KeyboardInterrupt:
         return _interrupted("add")
@@ -117,9 +116,9 @@ def _update(arguments: argparse.Namespace) -> int:
     index = Index.open(arguments.index)
     fingerprint = model_fingerprint(index.model)
     open_for(arguments.index, index.model, fingerprint)
-    encoder, statistics = _encoder(index.model, arguments)
+    encoder = _encoder(index.model, arguments)
     try:
-        return _reported(update(arguments.index, encoder, fingerprint=fingerprint, statistics=statistics))
+        return _reported(update(arguments.index, encoder, fingerprint=fingerprint))
     except KeyboardInterrupt:
         return _interrupted("update")
 
@@ -132,11 +131,7 @@ def _info(arguments: argparse.Namespace) -> int:
         "rows": len(index),
         "files": ledger.count_rows("error IS NULL"),
         "failed": ledger.count_rows(f"error != {quoted(REMOVED)}"),
-        "levels": {
-            level: count
-            for level in ("file", "window", "shot")
-            if (count := index.segments.count_rows(f"level = '{level}'"))
-        },
+        "levels": {level: count for level in LEVELS if (count := index.segments.count_rows(f"level = '{level}'"))},
         "model": index.model,
         "width": index.width,
         "settings": index.settings | asdict(index.levels),
@@ -170,12 +165,12 @@ def _build(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def _encoder(model: str, arguments: argparse.Namespace) -> tuple[Encoder, Any]:
-    """The model of an index, and its statistics."""
+def _encoder(model: str, arguments: argparse.Namespace) -> Encoder:
     if arguments.workers is not None and arguments.workers < 0:
         fail(f"--workers: {arguments.workers}; must be at least 0, which means no threads")
     encoder = benchmark_encoder(load_encoder(model))
-    return encoder, set_up_encoder(encoder, workers=arguments.workers, frame_cache=arguments.frame_cache)
+    set_up_encoder(encoder, workers=arguments.workers, frame_cache=arguments.frame_cache)
+    return encoder
 
 
 def _reported(report: Report) -> int:

@@ -101,7 +101,7 @@ COLUMNS = {
 """The columns of every index, beside `vector`; a table's own columns come after them."""
 
 
-def schema_of(width: int, more: Mapping[str, pa.DataType], metadata: Mapping[str, str]) -> pa.Schema:
-    """The table's schema: COLUMNS, the user's own, and `vector` of D float32."""
-    fields = [pa.field(name, kind, nullable=name != "id") for name, kind in {**COLUMNS, **more}.items()]
-    return pa.schema([*fields, pa.field("vector", pa.list_(pa.float32(), width))], metadata=dict(metadata))
+def schema_of(width: int) -> pa.Schema:
+    """The schema of a new table: COLUMNS, and `vector` of D float32."""
+    fields = [pa.field(name, kind, nullable=name != "id") for name, kind in COLUMNS.items()]
+    return pa.schema([*fields, pa.field("vector", pa.list_(pa.float32(), width))])

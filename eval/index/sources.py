@@ -126,7 +126,8 @@ class Source:
                 path = _file_of(row[media], base, where)
                 if path is None:
                     fail(f"SOURCES: {shown(self.name)} has a row without a {media}. Fill it, or leave the row out.")
-                yield Item(path, {name: _plain(values[name], kind) for name, kind in own.items()})
+                texts = {name for name, kind in own.items() if kind == pa.string() and values[name] is not None}
+                yield Item(path, {name: str(values[name]) if name in texts else values[name] for name in own})
 
     def _batches(self) -> Iterator[pa.RecordBatch | pa.Table]:
         """The rows as stored, nothing decoded."""
@@ -175,11 +176,6 @@ def _is_saved(path: Path) -> bool:
 def _own_name(name: str) -> str:
     """A column's name as SQL takes it without quotes."""
     return re.sub(r"\W", "_", name.lower())
-
-
-def _plain(value: Any, kind: pa.DataType) -> Any:
-    """A value as JSON and its column take it; dates become text."""
-    return value if value is None or kind != pa.string() else str(value)
 
 
 def _media_column(schema: pa.Schema, name: str) -> str:

@@ -107,9 +107,9 @@ def among(column: str, values: Any) -> str:
     return f"{column} IN ({', '.join(map(quoted, values))})"
 
 
-def vectors_of(batch: pa.RecordBatch | pa.Table, column: str = "vector") -> np.ndarray:
+def vectors_of(batch: pa.RecordBatch | pa.Table) -> np.ndarray:
     """The (n, D) vectors of a batch."""
-    array = batch[column]
+    array = batch["vector"]
     array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
     return array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), array.type.list_size)
 

@@ -22,7 +22,6 @@ from gve.eval.index.storage import (
     FILES,
     LEDGER,
     SEGMENTS,
-    check_columns,
     check_place,
     connect,
     fact_rows,
@@ -71,7 +70,6 @@ class Index:
         width: int,
         levels: Levels,
         settings: Mapping[str, Any],
-        columns: Mapping[str, pa.DataType] | None = None,
     ) -> "Index":
         """Make an empty index.
 
@@ -81,17 +79,15 @@ class Index:
             fingerprint: Of that model; see `model_fingerprint`.
             width: D.
             settings: What else changes vectors, such as num_frames.
-            columns: The user's own columns.
 
         Raises:
-            ValueError: If there is something else at `where`, or a column's name is taken.
+            ValueError: If there is something else at `where`.
         """
-        check_columns(columns or {})
         check_place(where)
         connection = connect(where)
         for name in (FACTS, SEGMENTS, FILES):
             connection.drop_table(name, ignore_missing=True)  # of a creation that was killed
-        for name, schema, key in ((SEGMENTS, schema_of(width, columns or {}, {}), "id"), (FILES, LEDGER, "path")):
+        for name, schema, key in ((SEGMENTS, schema_of(width), "id"), (FILES, LEDGER, "path")):
             connection.create_table(name, schema=schema).set_unenforced_primary_key(key)  # two writers share no key
         facts = {"schema": SCHEMA, "model": model, "fingerprint": fingerprint, "width": width}
         # last, since it makes the folder an index
@@ -129,11 +125,6 @@ class Index:
     def sources(self) -> list[str]:
         """What was added, which `gve index update` reads again."""
         return self.fact("sources")
-
-    @property
-    def has_ann(self) -> bool:
-        """Whether searches go by an ANN index unless told to be exact."""
-        return self.fact("ann") is not None
 
     def fact(self, name: str) -> Any:
         """A value that `note` kept."""

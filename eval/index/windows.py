@@ -8,7 +8,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from av.video.reformatter import VideoReformatter
@@ -17,11 +17,9 @@ from gve.convert_gve import Converter, SizeRule
 from gve.eval.encoders import Encoder
 from gve.eval.index.rows import Levels, Segment
 from gve.eval.media_encoder import fitted
-from gve.eval.models import skips_broken_inputs
+from gve.eval.models import sized_video, skips_broken_inputs, video_size_rule
 from gve.eval.video_retrieval.ranking import as_array
-from gve.frames_gve import make_clip, parse_video
 from gve.hub_datasets.vsynflow.quality.shots import CutDetector, SceneRules
-from gve.image_gve import check_aspect, smart_resize
 from gve.index_gve import Sampling
 from gve.source_gve import Budget, Limits, unreadable
 from gve.video_gve import Frames, FrameStream, frame_times, read_video, source_name
@@ -36,7 +34,7 @@ _SMALL = (64, 36)  # width and height at which V-SynFlow looks for cuts
 _SLACK = 0.1  # of a stride; a rest this short lengthens the last window instead of making another one
 
 
-def plan_segments(path: FilePath, levels: Levels) -> list[Segment]:
+def plan_segments(path: FilePath, levels: Levels, *, duration: float | None = None) -> list[Segment]:
     """The segments of a video.
 
     Windows cover the whole video. The last one ends at its end and begins earlier than its turn if need be; a window
@@ -45,10 +43,7 @@ def plan_segments(path: FilePath, levels: Levels) -> list[Segment]:
     Raises:
         ValueError: If the file is not a video, or would have more than MOST_WINDOWS windows.
     """
-    return _plan(path, levels, _timeline(path).duration)
-
-
-def _plan(path: FilePath, levels: Levels, duration: float) -> list[Segment]:
+    duration = _timeline(path).duration if duration is None else duration
     found = [Segment("file", 0.0, duration)] if levels.files else []
     if levels.window is not None:
         found += _windows(duration, levels.window, levels.stride or levels.window)
@@ -82,31 +77,18 @@ def embed_segments(
         ValueError: As `plan_segments`, or for vectors with nan, infinity, zeros alone or of a wrong shape.
     """
     done = {segment.key(path) for segment in known}
-    timeline = _timeline(path)
-    left = [segment for segment in _plan(path, levels, timeline.duration) if segment.key(path) not in done]
+    timeline, size = _timeline(path), video_size_rule(encoder) if skips_broken_inputs(encoder) else fitted
+    left = [
+        segment for segment in plan_segments(path, levels, duration=timeline.duration) if segment.key(path) not in done
+    ]
     block: list[tuple[Segment, Frames]] = []
-    for segment, frames in _read(path, left, timeline, num_frames, _size_rule(encoder)):
+    for segment, frames in read_segments(path, left, num_frames, size, timeline=timeline):
         if block and (segment.level == "file" or len(block) == batch):
             yield [one for one, _ in block], _vectors(encoder, [seen for _, seen in block], batch)
             block = []
         block.append((segment, frames))
     if block:
         yield [one for one, _ in block], _vectors(encoder, [seen for _, seen in block], batch)
-
-
-def read_segments(
-    path: FilePath, segments: Sequence[Segment], num_frames: int, size: tuple[int, int] | SizeRule | None
-) -> Iterator[tuple[Segment, Frames]]:
-    """Yield each segment with its frames, in the order of their ends, out of one decoding of the video.
-
-    Frames are those of `read_video` with the segment's start and end, and its times begin at 0. A frame is converted
-    once for all segments that show it and dropped after the last of them.
-
-    Args:
-        size: As for `read_video`.
-    """
-    shape = size if size is None or callable(size) else lambda *_: tuple(size)
-    yield from _read(path, segments, _timeline(path), num_frames, shape)
 
 
 class _Timeline(NamedTuple):
@@ -121,9 +103,20 @@ def _timeline(path: FilePath) -> _Timeline:
     return _Timeline(times, read_video(path, 1, (2, 2), resize="fast", limits=_LIMITS).duration)
 
 
-def _read(
-    path: FilePath, segments: Sequence[Segment], timeline: _Timeline, num_frames: int, size: SizeRule | None
+def read_segments(
+    path: FilePath,
+    segments: Sequence[Segment],
+    num_frames: int,
+    size: SizeRule | None,
+    *,
+    timeline: _Timeline | None = None,
 ) -> Iterator[tuple[Segment, Frames]]:
+    """Yield each segment with its frames, in the order of their ends, out of one decoding of the video.
+
+    Frames are those of `read_video` with the segment's start and end, and its times begin at 0. A frame is converted
+    once for all segments that show it and dropped after the last of them.
+    """
+    timeline = timeline or _timeline(path)
     queue = deque(sorted(segments, key=lambda segment: (segment.end, segment.level == "file")))
     try:
         yield from _in_order(path, queue, timeline, num_frames, size)
@@ -203,33 +196,21 @@ def _cuts(path: FilePath) -> list[float]:
     return detector.cuts(times)
 
 
-def _size_rule(encoder: Encoder) -> SizeRule:
-    """The size of the frames that an encoder sees."""
-    if not skips_broken_inputs(encoder):
-        return fitted
-    reader = encoder.processor.video_processor  # type: ignore[attr-defined]
-    factor, size = reader.patch_size * reader.merge_size, reader.size
-
-    def rule(height: int, width: int) -> tuple[int, int]:
-        check_aspect(height, width, "video")
-        return smart_resize(height, width, factor, size["shortest_edge"], size["longest_edge"])
-
-    return rule
-
-
 def _vectors(encoder: Encoder, videos: Sequence[Frames], batch: int) -> np.ndarray:
-    """Unit vectors (n, D) of decoded videos; those of length 1 already stay as they are to the last bit."""
-    inputs: list[Any] = [{"video": frames} for frames in videos]
-    if skips_broken_inputs(encoder):  # frames have the model's size: choosing it twice may give another one
-        clips = [
-            make_clip(parse_video(one), count=len(one.frames), sample=False, seconds_per_frame=1.0) for one in videos
-        ]
-        inputs = [{"video": clip._replace(sized=True)} for clip in clips]
+    """Unit vectors (n, D) of decoded videos."""
+    ours = skips_broken_inputs(encoder)
+    inputs = [{"video": sized_video(encoder, frames) if ours else frames} for frames in videos]
     options = {"batch_size": batch, "show_progress_bar": False, "convert_to_numpy": True}
     found = as_array(encoder.encode_document(inputs, **options)).astype(np.float32, copy=False)
     if found.ndim != 2 or len(found) != len(inputs):
         raise ValueError(f"encoder: must return ({len(inputs)}, D) for {len(inputs)} inputs; got {found.shape}.")
-    lengths = np.linalg.norm(found, axis=1, keepdims=True)  # (n, 1)
+    lengths = np.linalg.norm(found, axis=1)
     if not (np.isfinite(lengths).all() and lengths.all()):
         raise ValueError("encoder: returned nan, infinity or zeros. Check the model.")
-    return np.where(np.abs(lengths - 1) > 1e-5, found / lengths, found)
+    return to_unit(found)
+
+
+def to_unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors (n, D) at length 1; those that have it keep every bit."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)  # (n, 1)
+    return np.where(np.abs(lengths - 1) > 1e-5, vectors / lengths, vectors)

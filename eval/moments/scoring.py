@@ -17,10 +17,9 @@ from gve.eval.encoders import Encoder
 from gve.eval.index.moments import merge_hits
 from gve.eval.index.rows import Hit, Levels, Segment
 from gve.eval.index.windows import embed_segments, plan_segments
-from gve.eval.media_encoder import MediaEncoder
 from gve.eval.moments.metrics import METRICS, MOST_PREDICTED, score_query
 from gve.eval.moments.sets import MomentQuery, MomentSet
-from gve.eval.scores import SAMPLES
+from gve.eval.scores import SAMPLES, against_chance
 from gve.eval.store import EmbeddingCache, Store, file_stamp
 from gve.eval.video_retrieval.intervals import interval, replicates
 from gve.eval.video_retrieval.metrics import standard_error
@@ -71,14 +70,6 @@ def moment_report(
     found = {"window": levels.window, "stride": levels.stride, "num_frames": num_frames, "videos": len(plans)}
     found["windows"] = sum(map(len, plans.values()))
     return found | {"window_seconds": round(windows, 3), "sets": entries}
-
-
-def refused_sets(encoder: Encoder, sets: Sequence[MomentSet]) -> dict[str, str]:
-    """Why a model cannot take a set, by the set's name; empty for our models."""
-    if not isinstance(encoder, MediaEncoder):
-        return {}
-    reasons = {one.name: [kinds for kinds in (one.kind, ("video",)) if not encoder.takes(kinds)] for one in sets}
-    return {name: f"the model does not take {' and '.join(kinds[0])}" for name, kinds in reasons.items() if kinds}
 
 
 def ranked_moments(windows: Sequence[Segment], scores: np.ndarray) -> list[tuple[float, float]]:
@@ -146,14 +137,8 @@ def _score_set(data: MomentSet, plans: Mapping[Path, list[Segment]], scores: Seq
     metrics = {}
     for place, name in enumerate(METRICS):
         found, random = values[:, place], drawn[:, :, place]
-        score, chance, error = float(found.mean()), float(random.mean()), standard_error(found)
         spread = float(np.sqrt(random.var(axis=0, ddof=1).sum()) / len(found))
-        metrics[name] = {
-            "score": score,
-            "chance": chance,
-            "standard_error": error,
-            "chance_error": spread,
-            "above_chance": score > chance + 2 * max(error, spread),
+        metrics[name] = against_chance(float(found.mean()), float(random.mean()), standard_error(found), spread) | {
             "interval": list(interval(replicates(found, samples=SAMPLES, seed=(1, place)))),
             "per_query": [round(float(value), 6) for value in found],
         }

@@ -10,15 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gve.eval.inputs import MODALITIES
-from gve.hub_datasets.uvrb import SETS
+from gve.eval.inputs import MODALITIES, default_instruction
 from gve.media_gve import VIDEO_SUFFIXES, shown
 
-INSTRUCTIONS = {
-    SETS[name].query_modalities: SETS[name].instruction
-    for name in ("MSRVTT", "MSRVTT-I2V", "LoVR-C2V", "MS-TI", "MS-TV")
-}
-"""By the kind of query. Those with an image or a video are what UVRB gives to MomentSeeker's queries."""
 _FIELDS = {
     "QVHighlights": ("query", "image", "video", "vid", "relevant_windows"),
     "MomentSeeker": ("qry_text", "qry_img_path", "qry_video_path", "src_video_path", "answering_time_interval"),
@@ -50,9 +44,9 @@ class MomentSet:
     queries: tuple[MomentQuery, ...]
 
     @property
-    def instruction(self) -> str:
+    def instruction(self) -> str | None:
         """What the queries are given by default."""
-        return INSTRUCTIONS.get(self.kind, INSTRUCTIONS["text",])
+        return default_instruction(self.kind) or default_instruction(["text"])
 
 
 def load_moments(source: Path) -> list[MomentSet]:

@@ -1,17 +1,12 @@
-"""Inputs made ready for the model outside of its thread: what they will cost, and their videos decoded.
-
-Shape legend: F frames, H height, W width.
-"""
+"""Inputs made ready for the model outside of its thread: what they will cost, and their videos decoded."""
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from gve.eval.encoders import Encoder
 from gve.eval.inputs import encoder_input
 from gve.eval.media_encoder import NUM_FRAMES, MediaEncoder, fitted
-from gve.eval.models import skips_broken_inputs
-from gve.image_gve import check_aspect, smart_resize
+from gve.eval.models import sized_video, skips_broken_inputs, video_size_rule
 from gve.video_gve import Limits, read_video
 
 _CHAT = 32  # tokens of the chat around a text, about
@@ -42,7 +37,9 @@ def made_ready(encoder: Encoder, row: Mapping[str, Any], limits: Limits) -> tupl
         return item, text_tokens(row.get("text")) + _IMAGE * ("image" in item) + _VIDEO * ("video" in item)
     options = _options(encoder)
     if "video" in item:
-        item["video"] = _decoded(encoder, item["video"], options, limits)
+        count = encoder.processor.video_processor.frames_wanted(options["num_frames"])  # type: ignore[attr-defined]
+        found = read_video(item["video"], count, video_size_rule(encoder), limits=limits)
+        item["video"] = sized_video(encoder, found)
     return item, min(encoder.processor.plan([item], **options)[0].tokens, _MOST)  # type: ignore[attr-defined]
 
 
@@ -51,16 +48,3 @@ def _options(encoder: Any) -> dict[str, Any]:
     stored = encoder[0].processing_kwargs
     video, image = stored.get("video", {}), stored.get("image", {})
     return {"num_frames": video.get("num_frames"), "video_size": video.get("size"), "image_size": image.get("size")}
-
-
-def _decoded(encoder: Any, source: Any, options: Mapping[str, Any], limits: Limits) -> Any:
-    """Frames (F, H, W, 3) at the model's size, as its processor decodes them, within limits."""
-    reader = encoder.processor.video_processor
-    count, size = reader.frames_wanted(options["num_frames"]), reader.budget(options["video_size"])
-    found = read_video(source, count, partial(_fitted, reader.patch_size * reader.merge_size, size), limits=limits)
-    return reader.load(found, num_frames=count)._replace(sized=True)
-
-
-def _fitted(factor: int, size: Mapping[str, int], height: int, width: int) -> tuple[int, int]:
-    check_aspect(height, width, "video")
-    return smart_resize(height, width, factor, size["shortest_edge"], size["longest_edge"])

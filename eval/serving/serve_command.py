@@ -7,12 +7,13 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from gve.eval.console import fail, run_command
 from gve.eval.models import benchmark_encoder, load_encoder
-from gve.eval.rerank import TOP, load_reranker
+from gve.eval.rerank import add_options, load_named
 from gve.eval.search import open_corpus
 from gve.eval.serving.settings import Settings
 
@@ -31,7 +32,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    default = Settings(name="")
     parser = argparse.ArgumentParser(
         prog="gve serve",
         description="Serve embeddings and search over HTTP, as OpenAI's and vLLM's clients ask for them.",
@@ -40,29 +40,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("model", metavar="MODEL", help="folder or Hub name of the embedder")
     parser.add_argument("--name", help="the model's name for clients (default: the last part of MODEL)")
     parser.add_argument("--index", help="index, vectors or folder that /v1/search searches")
-    parser.add_argument("--rerank", metavar="MODEL", help="cross-encoder that reorders the best hits")
-    parser.add_argument("--rerank-top", type=int, default=TOP, help="hits that it reads (%(default)s)")
-    parser.add_argument("--host", default=default.host, help="address to listen on (%(default)s)")
+    add_options(parser)
+    for each in fields(Settings):
+        if "help" in each.metadata:
+            option = f"--{each.name.replace('_', '-')}"
+            parser.add_argument(option, type=type(each.default), default=each.default, help=each.metadata["help"])
     parser.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one (%(default)s)")
     parser.add_argument("--token-file", type=Path, help="file of bearer tokens, one a line")
     parser.add_argument("--root", type=Path, action="append", default=[], help="folder whose files requests may name")
     parser.add_argument(
         "--allow-host", action="append", default=[], metavar="HOST[:PORT]", help="host whose addresses they may name"
     )
-    parser.add_argument("--max-inputs", type=int, default=default.max_inputs, help="inputs a request (%(default)s)")
-    parser.add_argument("--queue", type=int, default=default.queue, help="inputs of all requests (%(default)s)")
-    parser.add_argument("--max-body", type=int, default=default.max_body, help="bytes a request (%(default)s)")
+    latency = Settings.latency * 1e3
     parser.add_argument(
-        "--body-timeout", type=float, default=default.body_timeout, help="seconds for a body to arrive (%(default)g)"
-    )
-    parser.add_argument("--max-seconds", type=float, default=default.max_seconds, help="of a video (%(default)g)")
-    parser.add_argument("--max-pixels", type=int, default=default.max_pixels, help="of a frame (%(default)s)")
-    parser.add_argument("--batch-tokens", type=int, default=default.batch_tokens, help="tokens a batch (%(default)s)")
-    parser.add_argument(
-        "--latency",
-        type=float,
-        default=default.latency * 1e3,
-        help="milliseconds a batch waits for more (%(default)g)",
+        "--latency", type=float, default=latency, help="milliseconds a batch waits for more (%(default)g)"
     )
     return parser
 
@@ -131,9 +122,4 @@ def _opened(arguments: argparse.Namespace) -> dict[str, Any]:
     else:
         encoder, corpus = open_corpus(arguments.index, arguments.model)
         logger.info("%d rows to search", len(corpus))
-    reranker = None if arguments.rerank is None else load_reranker(arguments.rerank, top=arguments.rerank_top)
-    return {"encoder": benchmark_encoder(encoder), "corpus": corpus, "reranker": reranker}
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return {"encoder": benchmark_encoder(encoder), "corpus": corpus, "reranker": load_named(arguments)}

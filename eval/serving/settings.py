@@ -1,8 +1,9 @@
 """What a server lets its clients do."""
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 MAX_TEXT = 1 << 20
 """Characters of one text; a model reads some thousand tokens of it, but the tokenizer reads all."""
@@ -11,39 +12,36 @@ MAX_INSTRUCTION = 1 << 13
 """Characters of one instruction."""
 
 
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": f"{text} (%(default)s)"})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Limits of a server.
+    """Limits of a server; those with a text are options of the command.
 
     Args:
         name: The model's name in requests and answers.
         roots: Folders whose files a request may name by path.
         allowed_hosts: Hosts that addresses in requests may name, with ":port" where it is not 80 or 443.
         tokens: Bearer tokens, any of which opens the server; none leaves it open.
-        max_inputs: Inputs of one request.
-        queue: Inputs of all requests that wait or run at one time; more are answered by 429.
-        max_body: Bytes of one request, and of one download.
-        body_timeout: Seconds in which a body or a download must have arrived.
-        max_seconds: Length of a video.
-        max_pixels: Pixels of an image, or of one frame of a video.
         read_timeout: Seconds that reading one video may take.
-        batch_tokens: Planned tokens of a batch, padding included; a larger input is a batch of its own.
         latency: Seconds that an input waits for others to share its batch, while other requests are being read.
     """
 
     name: str
-    host: str = "127.0.0.1"
+    host: str = _option("127.0.0.1", "address to listen on")
     roots: tuple[Path, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     tokens: tuple[str, ...] = ()
-    max_inputs: int = 2048
-    queue: int = 4096
-    max_body: int = 256 << 20
-    body_timeout: float = 60.0
-    max_seconds: float = 4 * 3600.0
-    max_pixels: int = 8192 * 4608
+    max_inputs: int = _option(2048, "inputs of one request")
+    queue: int = _option(4096, "inputs of all requests at one time; more are answered by 429")
+    max_body: int = _option(256 << 20, "bytes of one request, and of one download")
+    body_timeout: float = _option(60.0, "seconds in which a body or a download must have arrived")
+    max_seconds: float = _option(4 * 3600.0, "seconds of a video")
+    max_pixels: int = _option(8192 * 4608, "pixels of an image, or of one frame of a video")
     read_timeout: float = 60.0
-    batch_tokens: int = 8192
+    batch_tokens: int = _option(8192, "planned tokens of a batch, padding included; a larger input is one by itself")
     latency: float = 0.005
 
     def __post_init__(self) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 from huggingface_hub import RepoCard
 
 from gve.eval.console import fail
-from gve.model_cards.catalogue import Catalogue, default_instruction, open_catalogue, query_row
+from gve.eval.inputs import default_instruction
+from gve.model_cards.catalogue import Catalogue, open_catalogue, query_row
 from gve.model_cards.hits import SCRIPT, STYLE, Shelf, alert, results
 
 MOST_HITS, HITS = 24, 8

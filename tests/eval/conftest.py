@@ -1,6 +1,8 @@
 """What the tests of this folder share, made once: a tiny model, a small copy of UVRB, a cache for `datasets`."""
 
 import pytest
+from colour_encoder import COLOURS
+from PIL import Image
 from uvrb_folder import make_tables, write_uvrb
 
 import gve
@@ -19,6 +21,16 @@ def tiny_folder(tmp_path_factory):
     """An untrained embedder as saved."""
     folder = tmp_path_factory.mktemp("tiny") / "tiny"
     gve.save_embedder(folder, *gve.build_tiny(["a red ball moves left", "find it"], frame_size=32, num_frames=2))
+    return folder
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of four pictures, each of one colour."""
+    folder = tmp_path / "media"
+    folder.mkdir()
+    for name, colour in COLOURS.items():
+        Image.new("RGB", (4, 4), colour).save(folder / f"{name}.png")
     return folder
 
 

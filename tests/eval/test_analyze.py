@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from refusing import refused
 
 from gve.eval.analysis import (
     analyse,
@@ -117,8 +118,7 @@ def test_broken_reports_and_bad_usage_are_named(tmp_path, capsys):
         ({"sets": ["MSRVTT"]}, "not a report with sets"),
     ):
         path = write_report(tmp_path / "bad.json", "bad", **changes)
-        assert main([str(path)]) == 2
-        told = capsys.readouterr().err
+        told = refused(main, [path], capsys)
         assert told.startswith(f"gve analyze: {path}: ") and message in told
     (tmp_path / "text.json").write_text("no json")
     for arguments, message in (

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from refusing import refused
 from uvrb_folder import WordEncoder, make_tables, write_uvrb
 
 from gve.eval import eval_command
@@ -48,7 +49,7 @@ def test_writes_everything_and_goes_on(encoder, uvrb, tmp_path, capsys):
         (["--split", "test"], "cannot read split 'test'"),
         (["--batch-size", "0"], "--batch-size: 0"),
         (["--out", "/no/such/folder/r"], "--out: cannot write"),
-        (["--out", "report.json"], "--out: cannot write to 'report.json'; a folder"),
+        (["--out", "report.json"], "--out: cannot write to 'report.json'. Give a folder"),
         (["--frames", "16"], "--frames, --tokens: WordEncoder has no such settings"),
         (["--instructions", "model"], "--instructions: WordEncoder keeps no prompts"),
         (["--instructions", "nowhere.json"], "--instructions: 'nowhere.json' cannot be read"),
@@ -61,12 +62,8 @@ def test_refuses_in_one_line_before_encoding(encoder, uvrb, tmp_path, monkeypatc
     (tmp_path / "prompts.json").write_text(json.dumps({"CRB_G": "Find."}))
     (tmp_path / "few.json").write_text(json.dumps({"msrvtt": "Find."}))
     sets = [] if "--sets" in options else ["--sets", "msrvtt", "didemo"]
-    assert main(["--model", "m", "--data", str(uvrb), *sets, *options]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("gve eval: ")
-    assert message in captured.err
-    assert len(captured.err.splitlines()) == 1
+    told = refused(main, ["--model", "m", "--data", uvrb, *sets, *options], capsys)
+    assert told.startswith("gve eval: ") and message in told
     assert encoder.calls == []
 
 

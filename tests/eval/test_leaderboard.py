@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 from hand_report import GOLDEN, make_report
+from refusing import refused
 
 from gve.eval.charts import draw_radars
 from gve.eval.leaderboard import build_rows, to_html
@@ -84,10 +85,8 @@ def test_sorted_and_complete(reports):
 
 def test_refuses_what_is_no_report(reports, tmp_path, capsys):
     reports[0].write_text("{}")
-    assert main([str(reports[0]), "--out", str(tmp_path / "board")]) == 2
-    assert "not a report with sets" in capsys.readouterr().err
-    assert main([str(reports[1]), "--out", str(reports[1])]) == 2
-    assert "--out: cannot write to" in capsys.readouterr().err
+    assert "not a report with sets" in refused(main, [reports[0], "--out", tmp_path / "board"], capsys)
+    assert "--out: cannot write to" in refused(main, [reports[1], "--out", reports[1]], capsys)
 
 
 def test_a_radar_needs_three_abilities_in_common(reports, tmp_path):

@@ -8,13 +8,13 @@ import numpy as np
 import other_models
 import pytest
 import uvrb_folder
+from index_rows import make_hit
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from square_clips import COLOURS, frames_of, mp4_of, png_of
 from transformers import AutoProcessor
 from uvrb_folder import make_tables, write_uvrb
 
 from gve.eval.eval_command import main
-from gve.eval.index.rows import Hit
 from gve.eval.rerank import Reranker, load_reranker, rerank
 from gve.eval.second_stage import rerank_set
 from gve.eval.store import EmbeddingCache
@@ -59,15 +59,7 @@ def hits(tmp_path_factory):
     rows = [("broken.mp4", None, None), ("green.mp4", None, None), ("both.mp4", 0.0, 1.5), ("gone.mp4", None, None)]
     rows += [("blue.png", None, None), ("both.mp4", 1.5, 3.0), ("red.mp4", None, None)]
     return [
-        Hit(
-            path=str(folder / name),
-            kind="image" if name == "blue.png" else "video",
-            level="file" if start is None else "window",
-            start=start,
-            end=end,
-            score=0.9 - place / 10,
-            missing=name == "gone.mp4",
-        )
+        make_hit(str(folder / name), start, end, score=0.9 - place / 10, missing=name == "gone.mp4")
         for place, (name, start, end) in enumerate(rows)
     ]
 

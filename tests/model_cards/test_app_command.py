@@ -13,11 +13,13 @@ from PIL import Image
 from gve.eval.encoders import FunctionEncoder
 from gve.eval.index.rows import Levels, Segment
 from gve.eval.index.table import Index
+from gve.eval.index.writing import Writer
+from gve.eval.inputs import default_instruction
 from gve.eval.search import MemoryCorpus
 from gve.eval.store import FileEmbeddings
 from gve.hub_datasets.uvrb import SETS
 from gve.model_cards.app_command import main
-from gve.model_cards.catalogue import Catalogue, default_instruction, query_row
+from gve.model_cards.catalogue import Catalogue, query_row
 from gve.model_cards.hits import Shelf
 from gve.model_cards.playing import copy_for_browsers, view_of
 from gve.model_cards.space.app import alike, answer, open_space
@@ -125,7 +127,8 @@ def index(tmp_path):
         (tmp_path / name).write_bytes(make(SPECS["h264.mkv" if name == "long.mkv" else "h264_gop12.mp4"]))
     levels = Levels(files=False, window=1.0, stride=0.5)
     made = {"model": "made", "fingerprint": "made", "width": 3, "levels": levels, "settings": {}}
-    index = Index.create(str(tmp_path / "index"), **made, columns={"place": pa.string()})
+    index = Index.create(str(tmp_path / "index"), **made)
+    Writer(index).widen({"place": pa.string()})
     rows = []
     for name, start, vector in (
         ("long.mkv", 0.0, (1.0, 0.0, 0.0)),

@@ -23,7 +23,7 @@ ALLOWED = {
     "model": "README.md config.json model.safetensors model-00001-of-00002.safetensors model.safetensors.index.json "
     "modeling_gve.py tokenizer.json chat_template.jinja 1_Pooling/config.json modules.json assets/radar.png",
     "uvrb": "README.md msrvtt-i2v-queries/unseen.parquet ms-ti-top_ranked/seen.parquet",
-    "uvrd": "README.md ti2v/train-00000-of-00001.parquet",
+    "uvrd": "README.md ti2v/train-00000-of-00001.parquet media/train-00000-of-00001.parquet",
     "metric": "README.md app.py ranking.py requirements.txt video_retrieval.py",
     "space": "README.md app.py assets/example.mp4 packages.txt requirements.txt",
 }

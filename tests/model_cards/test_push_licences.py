@@ -8,6 +8,7 @@ import pytest
 from datasets import Dataset
 from uvrb_folder import make_tables, write_uvrb
 
+from gve.hub_datasets.pair_media import media_name
 from gve.hub_datasets.schema import media
 from gve.hub_datasets.uvrb import SETS
 from gve.hub_datasets.vsynflow.uvrd import uvrd_features
@@ -113,6 +114,24 @@ def test_every_row_needs_a_free_licence(tmp_path):
     for place, facts in enumerate((*not_published, {"local": True})):
         with pytest.raises(ValueError, match=r"folder: .*gve synth build"):
             check(write_uvrd(tmp_path / str(place), ["CC0-1.0"], facts=facts), "uvrd")
+
+
+def test_stored_media_have_the_licence_of_a_row(tmp_path):
+    folder, name = write_uvrd(tmp_path, ["CC0-1.0"], facts={"media": "once"}), media_name(b"clip", ".mp4")
+    card = folder / "README.md"
+    card.write_text(card.read_text().replace("t2v/train-*.parquet", "'*/train-*.parquet'"))
+    (folder / "media").mkdir()
+    stored = {"name": [name], "image": [None], "video": [{"bytes": b"clip", "path": None}]}
+    pq.write_table(pa.table(stored), folder / "media" / "train-0.parquet")
+    with pytest.raises(ValueError, match=f"media: '{name}': no row names it, so it has no licence"):
+        check(folder, "uvrd")
+    change(
+        next((folder / "t2v").iterdir()), "target", lambda rows: [media() | {"video": {"bytes": None, "path": name}}]
+    )
+    assert check(folder, "uvrd") == ["t2v"]
+    (folder / "media" / "train-0.parquet").unlink()
+    with pytest.raises(ValueError, match=f"'{name}': rows name it, and media does not hold it"):
+        check(folder, "uvrd")
 
 
 def test_cards_that_lack_something(world):

@@ -72,12 +72,18 @@ def folder(tmp_path_factory, clips):
 
 @pytest.fixture(scope="module")
 def findings(folder):
-    return find_copies(sorted(folder.iterdir()), least=2.0, progress=False)
+    return find_copies(sorted(folder.iterdir()), least=2.0)
 
 
-def test_every_planted_copy_is_found_and_nothing_else(findings, folder):
-    (videos,) = [group for group in findings.groups if group.keep.kind == "video"]
-    told = {os.path.basename(one.track.path).partition(".")[0]: one for one in videos.suggestions}  # noqa: PTH119
+@pytest.fixture
+def videos(findings):
+    """The group of videos, and its suggestions by the files' names without suffixes."""
+    (group,) = [group for group in findings.groups if group.keep.kind == "video"]
+    return group, {os.path.basename(one.track.path).partition(".")[0]: one for one in group.suggestions}  # noqa: PTH119
+
+
+def test_every_planted_copy_is_found_and_nothing_else(findings, videos, folder):
+    videos, told = videos
     assert os.path.basename(videos.keep.path) in ("whole.mp4", "same\udcff.mp4")  # noqa: PTH119
     exact = told.pop("whole", None) or told.pop("same\udcff")
     assert (exact.kind, exact.verdict, exact.copy) == ("exact", "remove", None)
@@ -95,16 +101,15 @@ def test_every_planted_copy_is_found_and_nothing_else(findings, folder):
     )
 
 
-def test_changes_and_times_are_told(findings):
-    (group,) = [group for group in findings.groups if group.keep.kind == "video"]
-    copies = {os.path.basename(one.track.path): one for one in group.suggestions}  # noqa: PTH119
-    part = copies["part.mp4"]
+def test_changes_and_times_are_told(videos):
+    _, copies = videos
+    part = copies["part"]
     (span,) = [each if part.first else (*each[2:], *each[:2]) for each in part.copy.spans]
     np.testing.assert_allclose(span, (0.0, 3.5, 1.5, 5.0), atol=0.2)
-    faster = copies["faster.mp4"]
+    faster = copies["faster"]
     assert (faster.copy.speed if faster.first else 1 / faster.copy.speed) == pytest.approx(1.25, rel=0.05)
-    assert copies["mirrored.mp4"].copy.view.mirrored
-    assert copies["cropped.mp4"].copy.view.cut == pytest.approx(1 - (88 / 96) ** 2, abs=0.04)
+    assert copies["mirrored"].copy.view.mirrored
+    assert copies["cropped"].copy.view.cut == pytest.approx(1 - (88 / 96) ** 2, abs=0.04)
 
 
 def test_a_second_take_is_not_called_the_same(tmp_path):
@@ -116,7 +121,7 @@ def test_a_second_take_is_not_called_the_same(tmp_path):
         for number, frame in enumerate(frames):
             frame[row : row + 5, 2 * number : 2 * number + 5] = 255
         (tmp_path / f"{name}.mp4").write_bytes(encode_mp4(frames, FPS))
-    first, second = tracks = read_tracks(sorted(tmp_path.iterdir()), progress=False)[0]
+    first, second = tracks = read_tracks(sorted(tmp_path.iterdir()))[0]
     (copy,) = find_pairs(tracks, least=2.0).values()
     assert copy.whole
     assert not agree(first, second, copy)
@@ -132,9 +137,9 @@ def test_a_part_off_centre_is_found_through_an_index(tmp_path, clips):
     (media / "other.mp4").write_bytes(encode_mp4(frames_of(clips[1]), FPS))
     paths, where = sorted(media.iterdir()), str(tmp_path / "index")
     levels = Levels(window=2.0, stride=1.0)
-    add(where, [str(media)], ColourEncoder(), model="stub", fingerprint="f" * 32, levels=levels, progress=False)
-    assert not find_copies(paths, least=2.0, progress=False).groups
-    (group,) = find_copies(paths, least=2.0, index=Index.open(where), progress=False).groups
+    add(where, [str(media)], ColourEncoder(), model="stub", fingerprint="f" * 32, levels=levels)
+    assert not find_copies(paths, least=2.0).groups
+    (group,) = find_copies(paths, least=2.0, index=Index.open(where)).groups
     (told,) = group.suggestions
     assert {told.kind, told.verdict, group.keep.path} == {"changed", "check", str(media / "whole.mp4")}
     view = told.copy.view
@@ -208,8 +213,8 @@ def test_command(folder, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["{}", "--least", "nan"], "--least"),
-        (["{}", "--out", "{}"], "folder"),
-        (["{}", "--out", "{}/none/a.html"], "no folder"),
+        (["{}", "--out", "{}"], "--out: cannot write to"),
+        (["{}", "--out", "{}/none/a.html"], "--out: cannot write to"),
         (["{}/nothing"], "does not exist"),
         (["{}/broken.mp4"], "none of the 1 files"),
     ],

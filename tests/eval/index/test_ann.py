@@ -1,5 +1,7 @@
 """Approximate search against exact search: recall, filters, truncated vectors, new and changed rows, and refusals."""
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 from index_rows import make_index, rows_of, unit_vectors
@@ -25,22 +27,15 @@ def filled(tmp_path, monkeypatch):
 
 def recall(index, queries, **options):
     found, best = index.search(queries, 10, **options), index.search(queries, 10, exact=True, **options)
-    return (
-        np.mean(
-            [
-                len({hit.path for hit in one} & {hit.path for hit in other})
-                for one, other in zip(found, best, strict=True)
-            ]
-        )
-        / 10
-    )
+    pairs = zip(found, best, strict=True)
+    return np.mean([len({hit.path for hit in one} & {hit.path for hit in other}) for one, other in pairs]) / 10
 
 
 @pytest.mark.parametrize(("kind", "dims"), [("auto", None), ("int8", None), ("binary", None), ("int8", 6)])
 def test_each_road_finds_what_exact_search_finds_with_exact_scores(filled, kind, dims):
     index, vectors = filled
     ann = build_ann(index, kind=kind, dims=dims)
-    assert index.has_ann and index.fact("ann") == ann and ann["rows"] == ROWS and ann["bytes"] > 0
+    assert index.fact("ann") == ann and ann["rows"] == ROWS and ann["bytes"] > 0
     assert ann["recall"] >= 0.9
     assert f"recall@10 {ann['recall']:.3f}" in describe(ann) and f"{ROWS:,} rows" in describe(ann)
     queries = vectors[:40] + vectors[100:140]
@@ -95,7 +90,7 @@ def test_rows_that_are_added_and_changed_later_are_found(filled):
 
 def test_the_ann_index_is_built_at_a_size_and_again_at_twice_that(filled, monkeypatch):
     index, vectors = filled
-    assert keep_ann(index) is None and not index.has_ann
+    assert keep_ann(index) is None and index.fact("ann") is None
     monkeypatch.setattr(module, "LARGE", 2000)
     assert keep_ann(index)["rows"] == ROWS
     build_ann(index, kind="int8", dims=6)
@@ -120,14 +115,10 @@ def test_another_road_leaves_nothing_of_the_last(filled):
 def test_a_build_that_is_killed_leaves_exact_search(filled, monkeypatch):
     index, vectors = filled
     build_ann(index, kind="int8")
-
-    def stop(*arguments, **options):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(module, "tune", stop)
+    monkeypatch.setattr(module, "tune", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         build_ann(index, kind="binary", dims=None)
-    assert not index.has_ann
+    assert index.fact("ann") is None
     assert index.search(vectors[:1], 1)[0][0].path == "/x/0.mp4"
 
 
@@ -144,4 +135,4 @@ def test_what_building_refuses(filled, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             build_ann(where, **options)
-    assert not index.has_ann
+    assert index.fact("ann") is None

@@ -6,9 +6,9 @@ import av
 import make_videos
 import numpy as np
 import pytest
+from index_rows import make_hit
 
 from gve.eval.index.clip import cut_clip, write_clips
-from gve.eval.index.rows import Hit
 from gve.video_gve import frame_times, read_video, video_info
 
 CASES = {
@@ -66,21 +66,8 @@ def test_sound_is_copied_where_mp4_holds_it(codec, kept, tmp_path):
     source.write_bytes(_with_tone(codec))
     for start, copied in ((1.2, True), (0.55, False)):
         assert cut_clip(source, start, start + 1, out) == copied
-        with av.open(str(out)) as clip:
-            packets = (
-                [
-                    (float(packet.pts * packet.time_base), bytes(packet))
-                    for packet in clip.demux(audio=0)
-                    if packet.size
-                ]
-                if clip.streams.audio
-                else []
-            )
-        with av.open(str(source)) as whole:
-            sounds = [
-                (float(packet.pts * packet.time_base), bytes(packet)) for packet in whole.demux(audio=0) if packet.size
-            ]
-        wanted = [(time - start, content) for time, content in sounds if start <= time < start + 1]
+        packets = _sounds(out)
+        wanted = [(time - start, content) for time, content in _sounds(source) if start <= time < start + 1]
         assert len(packets) == (len(wanted) if kept else 0) and (len(packets) > 10) == kept
         assert [content for _, content in packets] == [content for _, content in wanted if kept]
         assert [time for time, _ in packets] == pytest.approx([time for time, _ in wanted if kept], abs=0.03)
@@ -94,12 +81,8 @@ def test_clips_of_hits(tmp_path, caplog):
         path.write_bytes(make_videos.make(make_videos.h264("mp4")))
     broken.write_bytes(b"no video")
     places = [(video, 0.0, 1.0, False), (odd, 1.5, 2.0, False), (broken, 0.0, 1.0, False), (video, 0.0, 1.0, True)]
-    hits = [
-        Hit(path=str(path), kind="video", level="window", start=start, end=end, score=0.5, missing=missing)
-        for path, start, end, missing in places
-    ]
-    hits.append(Hit(path="x.png", kind="image", level="file", start=None, end=None, score=0.4))
-    found = write_clips(hits, out)
+    hits = [make_hit(str(path), start, end, missing=missing) for path, start, end, missing in places]
+    found = write_clips([*hits, make_hit("x.png")], out)
     assert [path and path.name for path in found] == ["1_a_0.00-1.00.mp4", "2_b\udcff_1.50-2.00.mp4", None, None, None]
     assert sorted(out.iterdir()) == sorted(path for path in found if path)
     assert [len(frame_times(path)) for path in found[:2]] == [10, 5]
@@ -107,6 +90,13 @@ def test_clips_of_hits(tmp_path, caplog):
     for start, end in ((-1, 2), (2, 1), (0, float("inf"))):
         with pytest.raises(ValueError, match="start, end: must be seconds"):
             cut_clip(video, start, end, out / "x.mp4")
+
+
+def _sounds(path):
+    """Times and bytes of the packets of the first sound track, if there is one."""
+    with av.open(str(path)) as file:
+        packets = file.demux(file.streams.audio[:1]) if file.streams.audio else ()
+        return [(float(packet.pts * packet.time_base), bytes(packet)) for packet in packets if packet.size]
 
 
 def _with_tone(codec):

@@ -3,13 +3,13 @@
 from itertools import pairwise
 
 import pytest
+from index_rows import make_hit
 
 from gve.eval.index.moments import merge_hits
-from gve.eval.index.rows import Hit
 
 
 def hit(score, start, end, *, path="a.mp4", level="window"):
-    return Hit(path=path, kind="video", level=level, start=start, end=end, score=score)
+    return make_hit(path, start, end, score=score, level=level)
 
 
 def merged(*hits, count=10):

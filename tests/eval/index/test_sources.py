@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from colour_encoder import COLOURS
-from index_rows import NAMED, contents
+from index_rows import NAMED, contents, refresh
 from PIL import Image
 
-from gve.eval.index.building import add, remove, update
+from gve.eval.index.building import add, remove
 from gve.eval.index.storage import MEDIA
 from gve.eval.index.table import Index
 from gve.eval.store import FileEmbeddings, file_stamp, save_embeddings
@@ -39,7 +39,7 @@ def test_tables_give_their_columns_and_update_follows_them(encoder, folder, tmp_
         tables[kept].write_text("") if kept == "jsonl" else None
     tables["jsonl"].write_text(json.dumps(rows[0] | {"age": 77}) + "\n")
     remove(where, [str(tables["parquet"])])
-    update(where, encoder, fingerprint=NAMED["fingerprint"], progress=False)
+    refresh(where, encoder)
     assert len(list(Index.open(where).scan(["id"], filters="age = 77"))) == 1
     assert encoder.documents == seen
     for line, message in (
@@ -70,7 +70,7 @@ def test_data_sets_give_paths_or_bytes(encoder, folder, tmp_path):
     )
     assert Path(red.path).parent == tmp_path / "index" / MEDIA and Path(red.path).read_bytes() == content
     assert (red.columns["text"], Path(clip.path).read_bytes()) == ("a red one", (folder / "clip.mp4").read_bytes())
-    assert update(where, encoder, fingerprint=NAMED["fingerprint"], progress=False).kept == 2
+    assert refresh(where, encoder).kept == 2
     with pytest.raises(ValueError, match=r"no split 'test'\. Choose one of train"):
         add(where, [f"{tmp_path}/named:test"], encoder, **NAMED)
     report = add(where, [f"{tmp_path}/held:default:train"], encoder, **NAMED)  # as a data set of the Hub lies on disk
@@ -90,10 +90,10 @@ def test_vectors_of_gve_encode_are_taken_as_they_are(encoder, folder, tmp_path):
     assert {Path(row[1]).name: row[-1] for row in contents(where).values()}["red.png"] == vectors[0].tobytes()
     made.unlink()
     Image.new("RGB", (4, 4), (0, 250, 0)).save(folder / "green.png")
-    report = update(where, encoder, fingerprint=NAMED["fingerprint"], progress=False)
+    report = refresh(where, encoder)
     assert (report.changed, report.rows, encoder.documents) == (1, 2, 1)
     (folder / "red.png").unlink()
-    assert update(where, encoder, fingerprint=NAMED["fingerprint"], progress=False).rows == 1
+    assert refresh(where, encoder).rows == 1
     save_embeddings(FileEmbeddings([str(paths[1])], vectors[:1], stamps[:1], {}, "other", "0" * 32), made)
     with pytest.raises(ValueError, match="has vectors of 'other', which is not the model"):
         add(where, [str(made)], encoder, **NAMED)
@@ -109,5 +109,5 @@ def test_names_of_any_bytes(encoder, folder, tmp_path):
     add(where, [str(folder)], encoder, **NAMED)
     (hit,) = Index.open(where).search(np.eye(3)[:1], 1)[0]
     assert hit.path == str(odd)
-    assert update(where, encoder, fingerprint=NAMED["fingerprint"], progress=False).kept == 5
+    assert refresh(where, encoder).kept == 5
     assert remove(where, [str(odd)]) == 1

@@ -1,12 +1,12 @@
 """An index against exact search in memory: ties, filters, snapshots, paths, and what it refuses."""
 
-import json
 import os
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from index_rows import WIDTH, make_index, rows_of, unit_vectors
+from index_rows import make_index, rows_of, unit_vectors
 
 from gve.eval.index.rows import SCHEMA, Levels, Segment
 from gve.eval.index.storage import LOCK, check_columns, fact_rows, merge, real_path, stored_path, writing
@@ -77,7 +77,7 @@ def test_a_reader_sees_what_a_writer_adds_and_a_held_table_does_not_change(tmp_p
     assert len(reader) == 3  # the same ids
     assert made.fact("thing") is None
     made.note("thing", {"a": 1})
-    assert reader.fact("thing") == {"a": 1} and not reader.has_ann
+    assert reader.fact("thing") == {"a": 1} and reader.fact("ann") is None
 
 
 def test_create_refuses_other_folders_and_open_what_is_no_index(tmp_path):
@@ -97,11 +97,8 @@ def test_create_refuses_other_folders_and_open_what_is_no_index(tmp_path):
 
 
 def test_a_creation_that_was_killed_is_no_index_and_is_made_again(tmp_path, monkeypatch):
-    def stop(facts):
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("gve.eval.index.table.fact_rows", stop)
+        patch.setattr("gve.eval.index.table.fact_rows", Mock(side_effect=KeyboardInterrupt))
         make_index(tmp_path / "index")
     assert not is_index(str(tmp_path / "index"))
     assert len(make_index(tmp_path / "index")) == 0
@@ -174,4 +171,3 @@ def test_levels_refuse_what_cannot_be():
     ):
         with pytest.raises(ValueError, match=message):
             Levels(**given)
-    assert json.dumps(SCHEMA) and WIDTH == 8

@@ -70,7 +70,7 @@ def test_frames_are_those_of_read_video(name, tmp_path):
     path = tmp_path / name
     path.write_bytes(make_videos.make(make_videos.SPECS[name]))
     plan = plan_segments(path, BOTH)
-    found = list(read_segments(path, plan, 4, (20, 30)))
+    found = list(read_segments(path, plan, 4, lambda *_: (20, 30)))
     assert sorted(segment for segment, _ in found) == sorted(plan)
     ends = [segment.end for segment, _ in found]
     assert ends == sorted(ends) and found[-1][0].level == "file"

@@ -14,6 +14,8 @@ from gve.eval.serving.settings import Settings
 
 CLIP = mp4_of(frames_of("red", 2, 1))
 PICTURE = png_of(frames_of("blue", 1, 2)[0])
+PRIVATE = """127.0.0.1 10.1.2.3 172.16.0.1 192.168.0.1 169.254.169.254 0.0.0.0 100.64.0.1 224.0.0.1 255.255.255.255
+::1 :: fe80::1 fc00::1 ff02::1 ::ffff:10.0.0.1 ::ffff:7f00:1 64:ff9b::a00:1 2002:a00:1::1"""
 
 
 def door(**settings):
@@ -95,15 +97,7 @@ def test_sizes_and_lengths(tmp_path):
     [
         ("8.8.8.8", True),
         ("2606:4700::1111", True),
-        *(
-            (private, False)
-            for private in ["127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.0.1", "169.254.169.254", "0.0.0.0"]
-        ),
-        *(
-            (private, False)
-            for private in ["100.64.0.1", "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fc00::1", "ff02::1"]
-        ),
-        *((private, False) for private in ["::ffff:10.0.0.1", "::ffff:7f00:1", "64:ff9b::a00:1", "2002:a00:1::1"]),
+        *((private, False) for private in PRIVATE.split()),
     ],
 )
 def test_public_addresses(address, public):

@@ -7,11 +7,11 @@ import os
 import numpy as np
 import pytest
 from colour_encoder import COLOURS, ColourEncoder
+from index_rows import make_hit
 from serving import serving
 from square_clips import png_of
 
 from gve.eval.index.building import add
-from gve.eval.index.rows import Hit
 from gve.eval.index.table import Index
 from gve.video_writer import encode_mp4
 
@@ -34,7 +34,7 @@ def client(tmp_path_factory):
         (folder / f"{colour}.mp4").write_bytes(encode_mp4(frames(colour), 4))
     (folder / "green.mp4").rename(folder / os.fsdecode(b"\xff.mp4"))
     where = str(folder.parent / "index")
-    add(where, [str(folder)], Colours(), model="colours", fingerprint="none", progress=False)
+    add(where, [str(folder)], Colours(), model="colours", fingerprint="none")
     (folder / "blue.mp4").unlink()
     with serving(Colours(), corpus=Index.open(where)) as client:
         yield client
@@ -78,19 +78,7 @@ def test_a_second_stage(client, monkeypatch):
 
     class Corpus:
         def search(self, queries, k, **_):
-            hits = [
-                Hit(
-                    path=f"{place}.mp4",
-                    kind="video",
-                    level="file",
-                    start=0.0,
-                    end=1.0,
-                    score=1.0 - place,
-                    columns={"note": float("nan")},
-                )
-                for place in range(3)
-            ]
-            return [hits[:k]]
+            return [[make_hit(f"{n}.mp4", score=1.0 - n, columns={"note": float("nan")}) for n in range(3)][:k]]
 
     class Reranker:
         name, top = "turned", 3
