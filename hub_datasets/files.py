@@ -1,5 +1,6 @@
 """Atomic writing: a file is whole or absent, whatever happens to its writer."""
 
+import hashlib
 import json
 import os
 import re
@@ -8,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+_SAMPLE = 1 << 16
 _LEFTOVER = re.compile(r"\.\d+\.tmp$")
 
 
@@ -50,6 +52,21 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def content_digest(path: Path | str) -> str:
+    """Hexadecimal digest of a file's bytes."""
+    with open(path, "rb") as file:  # noqa: PTH123 - not every path of an index may become a Path
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def samples_of(path: Path, count: int = 64) -> Iterator[bytes]:
+    """Pieces of 64 KiB spread over a file, about so many; all of a small one."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        for place in range(0, size, max(size // count, _SAMPLE)):
+            file.seek(place)
+            yield file.read(_SAMPLE)
 
 
 def remove_leftovers(folder: Path) -> int:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import pyarrow as pa
 
 from gve.hub_datasets.files import read_json
 from gve.hub_datasets.vsynflow.fingerprints import Fingerprints, id_keys, text_runs, text_vectors, video_vectors
-from gve.hub_datasets.vsynflow.quality.pdq import distances, from_hex
+from gve.hub_datasets.vsynflow.quality.near_hashes import HashIndex, check_most_bits
+from gve.hub_datasets.vsynflow.quality.pdq import BITS, packed_from_hex
 from gve.hub_datasets.vsynflow.records import Record
 from gve.hub_datasets.vsynflow.shards import read_plan
 from gve.hub_datasets.vsynflow.stages import Context, Failed, Kept, Outcome, Rejected, SetupError, Stage
@@ -34,7 +36,7 @@ class Decontamination(Stage):
 
     name = NAME
     limit_names = ("most_bits", "most_runs", "most_similarity", "most_video_similarity")
-    version = 3
+    version = 4
     columns = {  # noqa: RUF012
         "leak_id": pa.string(),
         "leak_bits": pa.int64(),
@@ -52,6 +54,7 @@ class Decontamination(Stage):
     reads: Sequence[str] = field(init=False, default=())
 
     def __post_init__(self) -> None:
+        check_most_bits(self.most_bits)
         object.__setattr__(self, "reads", ("video", "hashes", *self.texts))
 
     @property
@@ -68,8 +71,9 @@ class Decontamination(Stage):
                 f"the run {'has one' if context.encoder else 'has none'}. Name it in the configuration, or fingerprint again."
             )
         similar = self._videos(records, known, context)
+        near = _second_nearest([record["hashes"] for record in records], _index(self.path))
         outcomes: list[Outcome] = []
-        for record, video in zip(records, similar, strict=True):
+        for record, video, bits in zip(records, similar, near, strict=True):
             if isinstance(video, Failed):
                 outcomes.append(video)
                 continue
@@ -78,7 +82,7 @@ class Decontamination(Stage):
             runs = {run for text in texts for run in text_runs(text)}
             columns = {
                 "leak_id": min(names & known.ids, default=None),
-                "leak_bits": _second_nearest(record["hashes"], known.hashes),
+                "leak_bits": bits,
                 "leak_runs": int(np.isin(np.array(sorted(runs), np.uint64), known.runs).sum()),
                 "leak_similarity": self._similarity(texts, known, context),
                 "leak_video": video,
@@ -158,9 +162,14 @@ def _loaded(path: str) -> Fingerprints:
     return Fingerprints.load(Path(path))
 
 
-def _second_nearest(hashes: list[str], known: np.ndarray) -> int:
-    """Distance of the second nearest frame: one common frame, such as a title card, is no leak."""
-    if not hashes or not len(known):
-        return 256
-    nearest = np.sort(distances(from_hex(hashes), known).min(axis=1))
-    return int(nearest[min(_RANK, len(nearest)) - 1])
+@lru_cache(maxsize=4)
+def _index(path: str) -> HashIndex:
+    return HashIndex(np.packbits(_loaded(path).hashes, axis=1), thorough=True)
+
+
+def _second_nearest(hashes: Sequence[list[str]], known: HashIndex) -> list[int]:
+    """Distance of each record's second nearest frame: one common frame, such as a title card, is no leak."""
+    nearest = known.nearest(packed_from_hex([each for row in hashes for each in row]))
+    ends = np.cumsum([0, *map(len, hashes)])
+    rows = [np.sort(nearest[start:end]) for start, end in pairwise(ends)]
+    return [int(row[min(_RANK, len(row)) - 1]) if len(row) else BITS for row in rows]

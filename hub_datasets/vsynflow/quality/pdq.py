@@ -30,10 +30,14 @@ def to_hex(bits: np.ndarray) -> str:
     return np.packbits(bits).tobytes().hex()
 
 
+def packed_from_hex(hashes: list[str]) -> np.ndarray:
+    """(N, 32) bytes of hexadecimal hashes."""
+    return np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(-1, BITS // 8)
+
+
 def from_hex(hashes: list[str]) -> np.ndarray:
     """(N, 256) bits of hexadecimal hashes."""
-    joined = np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8)
-    return np.unpackbits(joined).reshape(-1, BITS)
+    return np.unpackbits(packed_from_hex(hashes), axis=1)
 
 
 def distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -13,10 +13,10 @@ from PIL import Image
 from synth_stages import context_of, place_of, record_of, verdicts, video_file
 
 from gve.hub_datasets.vsynflow.quality.captions import Multiplicity, NearCaptions
-from gve.hub_datasets.vsynflow.quality.duplicates import Duplicates, nearest_earlier
+from gve.hub_datasets.vsynflow.quality.duplicates import Duplicates
 from gve.hub_datasets.vsynflow.quality.integrity import Integrity, VideoLimits
 from gve.hub_datasets.vsynflow.quality.measure import measure
-from gve.hub_datasets.vsynflow.quality.pdq import pdq, quality, to_hex
+from gve.hub_datasets.vsynflow.quality.pdq import pdq, quality
 from gve.hub_datasets.vsynflow.quality.rectification import CaptionLimits, Rectification, clean, measure_caption
 from gve.hub_datasets.vsynflow.quality.repair import METHODS
 from gve.hub_datasets.vsynflow.quality.worker import VideoError, VideoWorker, WorkerError
@@ -212,19 +212,6 @@ def test_duplicates_in_another_guise(tmp_path, context):
     copies = {"bright": "v0", "boxed": "v1", "small": "v2", "turned": "v4", "copy": "v3"}
     assert verdicts(Duplicates(), rows, context) == ["duplicate" if row["id"] in copies else None for row in rows]
     assert {name: found[name] for name in copies} == copies
-
-
-def test_nearest_earlier_against_a_slow_count():
-    rng = np.random.default_rng(0)
-    bits = rng.integers(0, 2, (30, 8, 256)).astype(np.uint8)
-    bits[17] = bits[4]
-    bits[17, :3] ^= 1
-    hashes = [[to_hex(row) for row in video] for video in bits]
-    places, values = nearest_earlier(hashes, hashes, 5)
-    for index in range(1, 30):
-        each = np.sort((bits[index] != bits[:index]).sum(axis=-1), axis=1)[:, 4]
-        assert (values[index], places[index]) == (each.min(), each.argmin())
-    assert (places[0], values[0], places[17], values[17]) == (-1, 256, 4, 0)
 
 
 def installed(package, *parts):
