@@ -8,11 +8,15 @@ if TYPE_CHECKING:
 TASKS = ("t2t", "t2i", "t2v", "ti2v", "tv2v", "i2v", "v2v")
 """The seven pair kinds of UVRD; `t2v` reads text to video."""
 
+COUNTERFACTUALS = ("t2v-counterfactual", "v2t-counterfactual", "tv2v-counterfactual")
+"""Pair sources beside the seven tasks, built only where they are named: each negative is the counterfactual of its target.
+V2T rows are for wrong texts, which T2V has no place for."""
+
 
 def task_of(source: str) -> str | None:
     """The task of a pair source, such as t2v of "t2v-spatial"; None if it starts with no task."""
     task = source.partition("-")[0]
-    return task if task in TASKS else None
+    return task if task in (*TASKS, "v2t") else None
 
 
 def media(text: str | None = None, image: bytes | None = None, video: bytes | None = None) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 import json
 import sys
 import types
+from functools import partial
 
 import pytest
+import refusing
 import torch
 
 import gve
@@ -28,11 +30,7 @@ def run(arguments, *, check=True):
     return json.loads("".join(lines))
 
 
-def refused(arguments, capsys):
-    assert convert.main([str(argument) for argument in arguments]) == 2
-    shown = capsys.readouterr()
-    assert not shown.out
-    return shown.err
+refused = partial(refusing.refused, convert.main)
 
 
 def read(folder, name):

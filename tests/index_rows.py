@@ -4,19 +4,22 @@ from pathlib import Path
 
 import numpy as np
 
-from gve.eval.index.rows import Levels, Segment
+from gve.eval.index.building import update
+from gve.eval.index.rows import Hit, Levels, Segment
 from gve.eval.index.storage import vectors_of
 from gve.eval.index.table import Index
+from gve.eval.index.writing import Writer
 
 WIDTH = 8
-NAMED = {"model": "stub", "fingerprint": "f" * 32, "progress": False}
+NAMED = {"model": "stub", "fingerprint": "f" * 32}
 CUTS = Levels(window=1.0, stride=0.5)
 
 
-def make_index(where, *, columns=None, levels=None):
-    settings = {"num_frames": 8}
-    options = {"levels": levels or Levels(), "settings": settings, "columns": columns}
-    return Index.create(str(where), model="stub", fingerprint="f" * 32, width=WIDTH, **options)
+def make_index(where, *, levels=None, columns=()):
+    options = {"levels": levels or Levels(), "settings": {"num_frames": 8}}
+    index = Index.create(str(where), model="stub", fingerprint="f" * 32, width=WIDTH, **options)
+    Writer(index).widen(dict(columns))
+    return index
 
 
 def rows_of(count):
@@ -32,6 +35,16 @@ def rows_of(count):
 def unit_vectors(count):
     vectors = np.random.default_rng(0).standard_normal((count, WIDTH)).astype(np.float32)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def refresh(where, encoder):
+    return update(str(where), encoder, fingerprint=NAMED["fingerprint"])
+
+
+def make_hit(path, start=None, end=None, *, score=0.5, **more):
+    """A hit of a whole file, or of a window if it has times."""
+    fixed = {"kind": "image" if path.endswith(".png") else "video", "level": "file" if start is None else "window"}
+    return Hit(path=path, start=start, end=end, score=score, **fixed | more)
 
 
 def contents(where, *names):

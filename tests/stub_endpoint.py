@@ -36,7 +36,7 @@ CLIP_QUERY = "what follows the clip, when the dog turns around"
 def right_answer(body):
     """An answer that passes every rule, by the keys that the schema asks for."""
     form = body.get("response_format")
-    if form and list(form["json_schema"]["schema"]["properties"]) == ["query"]:
+    if form and form["type"] == "json_schema" and list(form["json_schema"]["schema"]["properties"]) == ["query"]:
         return {"query": CLIP_QUERY if "5 to 15 words" in json.dumps(body) else IMAGE_QUERY}
     return WORDS
 
@@ -55,7 +55,7 @@ class StubEndpoint:
     ):
         self.faults, self.shared, self.port = tuple(faults), shared, port
         self.latency, self.slow, self.retry_after, self.refuses_schema = latency, slow, retry_after, refuses_schema
-        self.served = ["stub"]  # what /models lists
+        self.served = ["stub"]  # what /models lists: names, or whole entries
         self.calls = []  # (request id, fault or "ok", body)
         self.headers = []
         self.counts = Counter()
@@ -70,7 +70,7 @@ class StubEndpoint:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self):
-                stub.send(self, 200, {"data": [{"id": name} for name in stub.served]})
+                stub.send(self, 200, {"data": [{"id": one} if isinstance(one, str) else one for one in stub.served]})
 
             def do_POST(self):
                 stub.handle(self)

@@ -134,7 +134,3 @@ def _counts(words: Sequence[str], tasks: Sequence[str]) -> dict[str, int]:
     if not any(counts.values()):
         fail("--negatives: got none for any task; at least one task with 1 or more is accepted; raise one")
     return {task: count for task, count in counts.items() if count}
-
-
-if __name__ == "__main__":
-    sys.exit(main())

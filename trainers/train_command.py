@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from datasets import Dataset, DatasetDict, get_dataset_config_names, load_dataset
+from datasets import DatasetDict, get_dataset_config_names
 from sentence_transformers import SentenceTransformer
 
 from gve import lora_config
+from gve.hub_datasets.pair_media import load_pairs
 from gve.hub_datasets.schema import TASKS
 from gve.hub_datasets.uvrb import instructions
 from gve.media_gve import QUOTED, shown
@@ -114,8 +115,7 @@ def load_tasks(data: str, tasks: Sequence[str] | None = None) -> DatasetDict:
         raise ValueError(
             f"tasks: got {', '.join(missing)}; {shown(data)} has {', '.join(there)[:QUOTED]}; choose among those or build the others"
         )
-    loaded: dict[str, Dataset] = {task: load_dataset(data, task, split="train") for task in wanted}
-    return DatasetDict(loaded)
+    return DatasetDict(load_pairs(data, wanted))
 
 
 def load_model(command: TrainCommand, *, seed: int) -> SentenceTransformer:
@@ -135,7 +135,3 @@ def load_model(command: TrainCommand, *, seed: int) -> SentenceTransformer:
             lora_config(inner, r=command.lora_rank, lora_alpha=command.lora_alpha, lora_dropout=command.lora_dropout)
         )
     return model
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from gve.hub_datasets.files import samples_of
 from gve.hub_datasets.walking import walk_files
 from gve.image_gve import open_image
 from gve.media_gve import MP4, WEBP, media_kind, shown
@@ -24,7 +25,6 @@ FORMATS: dict[str, tuple[str, int, Callable[..., bytes]]] = {
 }
 """By format of the frames: suffix of the stored file, ticks a second of its clock, and its writer."""
 MAX_PIXELS, SIDE = 200 * 784, 28
-_SAMPLES, _SAMPLE = 16, 1 << 16
 _JSON, _FOLDERS = "jsonl", "videos_frames"
 """Folders of an archive: its tables, which hold no media, and its videos stored as folders of frames."""
 
@@ -109,12 +109,9 @@ def fingerprint(path: Path) -> str:
     digest = hashlib.blake2b(digest_size=12)
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     for file in files:
-        size = file.stat().st_size
-        digest.update(f"{file.name if path.is_dir() else ''}|{size}|".encode())
-        with file.open("rb") as opened:
-            for place in range(0, size, max(size // _SAMPLES, _SAMPLE)):
-                opened.seek(place)
-                digest.update(opened.read(_SAMPLE))
+        digest.update(f"{file.name if path.is_dir() else ''}|{file.stat().st_size}|".encode())
+        for piece in samples_of(file, 16):
+            digest.update(piece)
     return digest.hexdigest()
 
 

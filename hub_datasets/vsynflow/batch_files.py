@@ -5,14 +5,15 @@ A run that waits for a batch fails its records as retryable; `gve synth retry` p
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gve.hub_datasets.files import write_text
 from gve.hub_datasets.vsynflow.captioner import Done, Request, Response
-from gve.hub_datasets.vsynflow.completions import chat_body, read_completion, with_words
+from gve.hub_datasets.vsynflow.completions import FREE, SCHEMA, chat_body, read_completion, with_words
+from gve.hub_datasets.vsynflow.costs import check_prices
 
 WAITING = "waiting-for-batch"
 
@@ -24,6 +25,10 @@ class BatchCaptioner:
     folder: Path
     model: str
     constrained: bool = True
+    prices: Mapping[str, float] | None = None  # per million tokens of "input" and "output", for `status`
+
+    def __post_init__(self) -> None:
+        check_prices(self.prices, None)
 
     @property
     def name(self) -> str:
@@ -48,7 +53,7 @@ class BatchCaptioner:
             write_text(path, "".join(self._line(name, request) for name, request in sorted(new.items())))
 
     def _line(self, name: str, request: Request) -> str:
-        body = chat_body(request, self.model, constrained=self.constrained)
+        body = chat_body(request, self.model, form=SCHEMA if self.constrained else FREE)
         return json.dumps({"custom_id": name, "method": "POST", "url": "/v1/chat/completions", "body": body}) + "\n"
 
 

@@ -12,14 +12,26 @@ from typing import Any, Protocol
 from gve.hub_datasets.vsynflow.journal import Journal
 from gve.hub_datasets.vsynflow.records import digest
 
+VIDEO_MARK = "+video"  # ends the name of a captioner that is sent videos, where others are sent frames
+
+
+@dataclass(frozen=True)
+class VideoFile:
+    """A whole video, read when it is sent: a record's `video`, the digest of its bytes, and its length."""
+
+    place: Mapping[str, Any]
+    digest: str
+    seconds: float
+
 
 @dataclass(frozen=True)
 class Turn:
-    """A message of "user" or "assistant": JPEG files, of a video in order, then words."""
+    """A message of "user" or "assistant": a video, JPEG files, of a video in order, then words."""
 
     role: str
     text: str
     images: tuple[bytes, ...] = ()
+    video: VideoFile | None = None
 
 
 @dataclass(frozen=True)
@@ -37,10 +49,10 @@ class Request:
 
     def key(self, captioner: str) -> str:
         """Name this request to a captioner, wherever the captioner runs."""
-        turns = [
-            [turn.role, turn.text, [hashlib.blake2b(image, digest_size=16).hexdigest() for image in turn.images]]
-            for turn in self.turns
-        ]
+        turns = []
+        for turn in self.turns:
+            images = [hashlib.blake2b(image, digest_size=16).hexdigest() for image in turn.images]
+            turns.append([turn.role, turn.text, images, *([turn.video.digest] if turn.video else [])])
         drawn = [self.seed, self.max_tokens, self.temperature]
         return digest(captioner, self.record, self.prompt, turns, dict(self.schema), drawn, dict(self.subject))
 

@@ -2,10 +2,12 @@
 
 import base64
 import json
-from typing import Any
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
 
 from gve.hub_datasets.vsynflow.captioner import Request, Response, Turn, token_count
-from gve.hub_datasets.vsynflow.records import utf8
+from gve.hub_datasets.vsynflow.records import read_place, utf8
 from gve.hub_datasets.vsynflow.validation import is_thinking, read_json
 from gve.media_gve import QUOTED
 
@@ -13,8 +15,31 @@ OUT_OF_TOKENS = "no-answer: thinking took all max_tokens; turn thinking off at t
 REASONING = ("reasoning_content", "reasoning")  # vLLM and SGLang use the first; newer vLLM and OpenRouter the second
 
 
-def chat_body(request: Request, model: str, *, constrained: bool) -> dict[str, Any]:
-    """The JSON of a chat completion; `constrained` asks for decoding under the schema."""
+SCHEMA, OBJECT, FREE = "json_schema", "json_object", ""  # decoding under the schema, as any JSON, or freely
+
+
+class Announced(NamedTuple):
+    """What a server says of a model: the strictest form of its answers, and whether it takes videos."""
+
+    form: str = SCHEMA
+    video: bool = False
+
+
+def read_models(body: Any, model: str) -> Announced:
+    """What a list of models announces, as hosted services do; others name their models only, and are tried."""
+    listed = body.get("data") if isinstance(body, Mapping) else None
+    entries = [entry for entry in listed if isinstance(entry, Mapping)] if isinstance(listed, list) else []
+    entry: Mapping[str, Any] = next((entry for entry in entries if entry.get("id") == model), {})
+    known, inner = entry.get("supported_parameters"), entry.get("architecture")
+    form = SCHEMA
+    if isinstance(known, list) and "structured_outputs" not in known:
+        form = OBJECT if "response_format" in known else FREE
+    takes = (inner if isinstance(inner, Mapping) else entry).get("input_modalities")
+    return Announced(form, isinstance(takes, list) and "video" in takes)
+
+
+def chat_body(request: Request, model: str, *, form: str) -> dict[str, Any]:
+    """The JSON of a chat completion whose answer has one of the three forms."""
     body: dict[str, Any] = {
         "model": model,
         "messages": [{"role": turn.role, "content": _content(turn)} for turn in request.turns],
@@ -22,17 +47,23 @@ def chat_body(request: Request, model: str, *, constrained: bool) -> dict[str, A
         "max_tokens": request.max_tokens,
         "temperature": request.temperature,
     }
-    if constrained:
+    if form == SCHEMA:
         schema = {"name": request.prompt.replace("/", "-"), "schema": dict(request.schema), "strict": True}
-        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        body["response_format"] = {"type": SCHEMA, "json_schema": schema}
+    elif form == OBJECT:
+        body["response_format"] = {"type": OBJECT}
     return body
 
 
 def _content(turn: Turn) -> str | list[dict[str, Any]]:
-    if not turn.images:
-        return turn.text
-    urls = [f"data:image/jpeg;base64,{base64.b64encode(image).decode()}" for image in turn.images]
-    return [*({"type": "image_url", "image_url": {"url": url}} for url in urls), {"type": "text", "text": turn.text}]
+    media = [_medium("image_url", "image/jpeg", image) for image in turn.images]
+    if turn.video:
+        media.insert(0, _medium("video_url", "video/mp4", read_place(turn.video.place)))
+    return [*media, {"type": "text", "text": turn.text}] if media else turn.text
+
+
+def _medium(kind: str, mime: str, content: bytes) -> dict[str, Any]:
+    return {"type": kind, kind: {"url": f"data:{mime};base64,{base64.b64encode(content).decode()}"}}
 
 
 def json_or_text(text: str) -> Any:
@@ -52,16 +83,18 @@ def read_completion(body: Any) -> Response | None:
     message = choice.get("message") if choice else None
     if choice is None or not isinstance(message, dict):
         return None
+    usage = body.get("usage") if isinstance(body.get("usage"), dict) else {}
+    counts = [token_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")]
+    broken = partial(Response, "", "stop", *counts, retryable=True)  # what holds no answer is billed too
     text, finish = _text(message.get("content")), "length" if choice.get("finish_reason") == "length" else "stop"
     if finish == "length" and (not text.strip() or is_thinking(text)):
-        return Response(error=OUT_OF_TOKENS, retryable=True)
+        return broken(error=OUT_OF_TOKENS)
     if not text.strip():
         text = next((found for name in REASONING if (found := _thought_answer(message.get(name)))), text)
     if not text.strip() and (message.get("content") is None or message.get("refusal")):
         reason = message.get("refusal") or f"content is empty, finish_reason {choice.get('finish_reason')}"
-        return Response(error=with_words("no-answer", reason), retryable=True)
-    usage = body.get("usage") if isinstance(body.get("usage"), dict) else {}
-    return Response(text, finish, *(token_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")))
+        return broken(error=with_words("no-answer", reason))
+    return Response(text, finish, *counts)
 
 
 def _first(body: Any, name: str) -> dict[str, Any] | None:

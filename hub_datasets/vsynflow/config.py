@@ -23,6 +23,7 @@ from gve.hub_datasets.vsynflow.encoders import encoder_name, make_encoder
 from gve.hub_datasets.vsynflow.endpoint import EndpointCaptioner
 from gve.hub_datasets.vsynflow.enrichment import Enrichment
 from gve.hub_datasets.vsynflow.extension.compositions import Compositions
+from gve.hub_datasets.vsynflow.extension.counterfactuals import Counterfactuals
 from gve.hub_datasets.vsynflow.extension.mining import Mining
 from gve.hub_datasets.vsynflow.extension.references import References
 from gve.hub_datasets.vsynflow.fingerprints import Fingerprints
@@ -37,7 +38,7 @@ from gve.hub_datasets.vsynflow.quality.rectification import CaptionLimits, Recti
 from gve.hub_datasets.vsynflow.quality.shots import SceneRules
 from gve.hub_datasets.vsynflow.settings import check_keys
 from gve.hub_datasets.vsynflow.stages import SetupError, Stage
-from gve.hub_datasets.vsynflow.truth import TRUTH_NAME, TruthCaptioner
+from gve.hub_datasets.vsynflow.truth import TruthCaptioner
 
 # the rendered world's clips are 48 pixels wide, two seconds long, and described in few words
 WORLD = {
@@ -83,6 +84,7 @@ class Config:
     encoder: str | None = None  # "module:function" or "module:function:argument"; None skips what needs one
     captioner: Mapping[str, Any] | None = None  # "kind" of CAPTIONERS and its fields; None skips stages 2 and 3
     captioner_frames: int = 8  # also for the encoder
+    counterfactuals: bool = False  # one more request a video, and up to three edited files
     fingerprints: str | None = None  # without this file there is no gate, and no publication
     most_runs: int = 0  # runs of 13 words in common with the benchmark
     most_text_similarity: float = 0.95  # cosine above which a text paraphrases; calibrate it for your encoder
@@ -138,7 +140,7 @@ def make_flow(config: Config) -> Flow:
     """The flow of a configuration: quality control; with a captioner also enrichment and extension."""
     stages = [*quality_stages(config), *pair_stages(config)]
     if config.fingerprints is not None:
-        written = () if config.captioner is None else WRITTEN
+        written = () if config.captioner is None else _written(config)
         gate = Decontamination(
             config.fingerprints,
             ("text", "raw_text", *written),
@@ -177,6 +179,8 @@ def quality_stages(config: Config) -> list[Stage]:
 
 def pair_stages(config: Config) -> list[Stage]:
     """Stages 2 and 3 [3.2]; none without a captioner."""
+    if config.counterfactuals and None in (config.captioner, config.encoder):
+        raise ValueError("counterfactuals need a captioner to write them and an encoder to check them. Name both.")
     if config.captioner is None:
         return []
     name, _ = captioner_maker(config.captioner)
@@ -187,9 +191,14 @@ def pair_stages(config: Config) -> list[Stage]:
         Enrichment(name, encoder=encoder, num_frames=seen, seed=seed),
         References(least_seconds=least, most_seconds=most, shots="shots", seed=seed),
         Compositions(name, num_frames=seen, seed=seed),
-        *([] if pii is None else [Pii(pii, WRITTEN, "pii_written", written=True)]),
+        *([Counterfactuals(name, encoder, seen, seed, "shots")] if config.counterfactuals else []),
+        *([] if pii is None else [Pii(pii, _written(config), "pii_written", written=True)]),
         Mining(encoder, num_frames=seen),
     ]
+
+
+def _written(config: Config) -> tuple[str, ...]:
+    return (*WRITTEN, "counterfactual_texts") if config.counterfactuals else WRITTEN
 
 
 def _encoder_name(config: Config) -> str:
@@ -222,7 +231,10 @@ def captioner_maker(values: Mapping[str, Any]) -> tuple[str, Callable[[], Any]]:
         raise ValueError(f"captioner.{missing[0]} is missing; {', '.join(needed)} are needed. Add it.")
     if "folder" in given:
         given["folder"] = Path(given["folder"])
-    return given.get("model", TRUTH_NAME), partial(make, **given)
+    made = make(**given)
+    if given.get("media") == "auto":
+        given["media"] = made.media  # the same in all processes
+    return made.name, partial(make, **given)
 
 
 def _names(kind: Any) -> list[str]:

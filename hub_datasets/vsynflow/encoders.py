@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from gve.hub_datasets.files import samples_of
 from gve.hub_datasets.vsynflow.stages import Encoder, SetupError
 from gve.media_gve import shown
 
-_SAMPLES, _SAMPLE = 64, 1 << 16
 _SUFFIXES = (".json", ".safetensors")
 
 
@@ -42,12 +42,9 @@ def folder_digest(folder: Path) -> str:
     """Name a model folder by its settings and weights: sizes, and samples of the bytes. Its path does not matter."""
     found = blake2b(digest_size=16)
     for path in sorted(path for path in folder.rglob("*") if path.suffix in _SUFFIXES and path.is_file()):
-        size = path.stat().st_size
-        found.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode())
-        with path.open("rb") as file:
-            for start in range(0, size, max(size // _SAMPLES, _SAMPLE)):
-                file.seek(start)
-                found.update(file.read(_SAMPLE))
+        found.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n".encode())
+        for piece in samples_of(path):
+            found.update(piece)
     return found.hexdigest()
 
 

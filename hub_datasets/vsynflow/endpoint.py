@@ -1,6 +1,6 @@
 """A captioner behind OpenAI-compatible endpoints: vLLM, SGLang, llama.cpp, `transformers serve`, or a hosted service.
 
-Frames go as JPEG files, never as the video: decoding videos on the server is the known bottleneck.
+Frames go as JPEG files unless `media` says otherwise: decoding videos on the server is the known bottleneck.
 """
 
 import asyncio
@@ -8,20 +8,33 @@ import email.utils
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
 
-from gve.hub_datasets.vsynflow.captioner import Done, Request, Response
-from gve.hub_datasets.vsynflow.completions import chat_body, error_status, json_or_text, read_completion, with_words
+from gve.hub_datasets.vsynflow.captioner import VIDEO_MARK, Done, Request, Response
+from gve.hub_datasets.vsynflow.completions import (
+    FREE,
+    SCHEMA,
+    Announced,
+    chat_body,
+    error_status,
+    json_or_text,
+    read_completion,
+    read_models,
+    with_words,
+)
+from gve.hub_datasets.vsynflow.costs import BudgetError, Ledger, check_prices
 
 logger = logging.getLogger(__name__)
 
 _BUSY = (408, 425, 429)
 _SCHEMA_REFUSED = (400, 415, 422)
 _LONGEST_PAUSE = 30.0
+_ANNOUNCE_SECONDS, _ROOM_SECONDS = 5.0, 0.05
+MEDIA = ("frames", "video", "auto")
 _RESTS_AFTER, _REST = 3, 1.0  # failures in a row after which a server is left alone, and for how many seconds
 
 
@@ -30,7 +43,7 @@ class Server:
     """A server, its failures in a row, its requests in flight, and the monotonic time until which it rests."""
 
     url: str
-    constrained: bool
+    form: str  # of answers
     failures: int = 0
     running: int = 0
     rests_until: float = 0.0
@@ -53,7 +66,11 @@ class EndpointCaptioner:
     deadline: float = 300.0  # for a request, retries included
     call_seconds: float = 120.0
     retries: int = 9  # nine outlast a server that is down for 30 s
-    constrained: bool = True  # decode under the schema; a server that refuses is asked without
+    constrained: bool = True  # decode under the schema, or as the server announces; one that refuses is asked without
+    media: str = "frames"  # or "video": the file itself, for its five captions; "auto": as the servers announce
+    prices: Mapping[str, float] | None = None  # per million tokens of "input" and "output"
+    budget: float | None = None  # of a run; its calls stop before they exceed it
+    ledger: str = ""  # file of the run's costs; `gve synth run` names it
 
     def __post_init__(self) -> None:
         for url in self.urls or [""]:
@@ -62,11 +79,17 @@ class EndpointCaptioner:
         for name in ("in_flight", "deadline", "call_seconds"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
+        if self.media not in MEDIA:
+            raise ValueError(f"media must be one of {', '.join(MEDIA)}, got {self.media!r}.")
+        check_prices(self.prices, self.budget)
+        self.urls, self._announced = [url.rstrip("/") for url in self.urls], dict[str, Announced]()
+        if self.media == "auto":
+            self.media = "video" if all(self._ask_models(url).video for url in self.urls) else "frames"
 
     @property
     def name(self) -> str:
-        """The model's name: which server answers does not matter."""
-        return self.model
+        """The model's name, and whether it sees videos: which server answers does not matter."""
+        return self.model + VIDEO_MARK * (self.media == "video")
 
     def answer(self, requests: Sequence[Request], done: Done) -> None:
         """Answer every request once; `done` is called in the order of arrival, on this thread, and may raise."""
@@ -76,10 +99,8 @@ class EndpointCaptioner:
             raise group.exceptions[0] from None
 
     async def _all(self, requests: Sequence[Request], done: Done) -> None:
-        servers = [Server(url.rstrip("/"), self.constrained) for url in self.urls]
-        free = asyncio.Semaphore(self.in_flight)
-        key = Path(self.key_file).read_text(encoding="utf-8").strip() if self.key_file else ""
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        servers = [Server(url, self._form(url)) for url in self.urls]
+        free, spent = asyncio.Semaphore(self.in_flight), list[BudgetError]()
         limits = httpx2.Limits(max_connections=self.in_flight)
 
         async def one(number: int, request: Request) -> None:
@@ -89,12 +110,42 @@ class EndpointCaptioner:
                         response = await self._ask(client, servers, request)
                 except TimeoutError:
                     response = Response(error="deadline", retryable=True)
+                except BudgetError as error:  # calls in flight come to their end first
+                    spent.append(error)
+                    return
             done(number, response)
 
-        calls = httpx2.AsyncClient(headers=headers, limits=limits, timeout=self.call_seconds)
+        calls = httpx2.AsyncClient(headers=self._headers(), limits=limits, timeout=self.call_seconds)
         async with calls as client, asyncio.TaskGroup() as group:
             for number, request in enumerate(requests):
                 group.create_task(one(number, request))
+        if spent:
+            raise spent[0]
+
+    def _headers(self) -> dict[str, str]:
+        key = Path(self.key_file).read_text(encoding="utf-8").strip() if self.key_file else ""
+        return {"Authorization": f"Bearer {key}"} if key else {}
+
+    def _form(self, url: str) -> str:
+        """The form of answers to ask a server for: the strictest that it announces, else the schema."""
+        if not self.constrained:
+            return FREE
+        try:
+            return self._ask_models(url).form
+        except ValueError:
+            self._announced[url] = Announced()
+            return SCHEMA
+
+    def _ask_models(self, url: str) -> Announced:
+        """What a server announces, asked once; ValueError if it does not answer."""
+        if url not in self._announced:
+            address = f"{url}/models"
+            try:
+                got = httpx2.get(address, headers=self._headers(), timeout=_ANNOUNCE_SECONDS)
+            except (httpx2.HTTPError, OSError) as error:
+                raise ValueError(f"media: {address} does not answer ({error}). Name frames or video.") from error
+            self._announced[url] = read_models(json_or_text(got.text), self.model)
+        return self._announced[url]
 
     async def _ask(self, client: httpx2.AsyncClient, servers: Sequence[Server], request: Request) -> Response:
         name = request.key(self.name)
@@ -103,7 +154,7 @@ class EndpointCaptioner:
             server = await _choose(servers)
             server.running += 1
             try:
-                outcome, pause = await self._call(client, server, request, name)
+                outcome, pause = await self._paid(client, server, request, name)
             finally:
                 server.running -= 1
             if isinstance(outcome, Response):
@@ -113,12 +164,30 @@ class EndpointCaptioner:
                 await asyncio.sleep(backoff if pause is None else pause)
         return Response(error=outcome, retryable=True)
 
+    async def _paid(
+        self, client: httpx2.AsyncClient, server: Server, request: Request, name: str
+    ) -> tuple[Response | str, float | None]:
+        """One call within the budget, booked however it ends."""
+        if not self.ledger:
+            return await self._call(client, server, request, name)
+        ledger, until = Ledger(Path(self.ledger)), time.monotonic() + self.call_seconds
+        while (money := ledger.reserve(request)) is None:
+            if time.monotonic() > until:
+                raise BudgetError("budget: lost calls hold what is left of it. Run again: they then count as spent.")
+            await asyncio.sleep(_ROOM_SECONDS)
+        outcome: Response | str = "timeout"  # also if the deadline cuts it off
+        try:
+            outcome, pause = await self._call(client, server, request, name)
+        finally:
+            ledger.settle(money, outcome)
+        return outcome, pause
+
     async def _call(
         self, client: httpx2.AsyncClient, server: Server, request: Request, name: str
     ) -> tuple[Response | str, float | None]:
         """One call: the response, or the name of what broke and the pause that the server asks for."""
-        constrained = server.constrained
-        body = chat_body(request, self.model, constrained=constrained)
+        form = server.form
+        body = chat_body(request, self.model, form=form)
         try:
             got = await client.post(f"{server.url}/chat/completions", json=body, headers={"X-Request-Id": name})
         except (httpx2.HTTPError, OSError) as error:
@@ -127,9 +196,9 @@ class EndpointCaptioner:
         found = json_or_text(got.text)
         status = (error_status(found) if got.status_code == 200 else None) or got.status_code
         words = with_words(f"http-{status}", found)
-        if status in _SCHEMA_REFUSED and constrained:
+        if status in _SCHEMA_REFUSED and form:
             logger.warning("%s: %s; asking without a schema", server.url, words)
-            server.constrained = False
+            server.form = FREE
             return "schema-refused", 0.0
         if status in _BUSY or status >= 500:
             pause = retry_after(got.headers.get("Retry-After"))
@@ -140,7 +209,7 @@ class EndpointCaptioner:
             return words, pause
         if status != 200:
             if status in _SCHEMA_REFUSED:  # so it was not the schema
-                server.constrained = self.constrained
+                server.form = self._form(server.url)
             return Response(error=words, retryable=True), None
         server.failures, server.rests_until = 0, 0.0
         return read_completion(found) or with_words("not-a-completion", found), None

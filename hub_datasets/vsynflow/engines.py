@@ -105,8 +105,8 @@ class ProcessEngine(_IsolatingEngine):
                 for future in as_completed(futures):
                     lost = isinstance(future.exception(), BrokenProcessPool)
                     yield futures[future], None if lost else future.result()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
+            except BaseException as error:  # calls in flight come to their end, unless somebody interrupts
+                pool.shutdown(wait=isinstance(error, Exception), cancel_futures=True)
                 raise
 
 

@@ -3,6 +3,7 @@
 An answer passes two checks: the server's decoding under the schema, and the rules of validation.py.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gve.hub_datasets.vsynflow.captioner import Request, Turn
+from gve.hub_datasets.vsynflow.captioner import VIDEO_MARK, Request, Turn, VideoFile
 from gve.hub_datasets.vsynflow.dialogue import Answer, Ask, converse
 from gve.hub_datasets.vsynflow.prompts import (
     FRAME_CAPTIONS,
@@ -23,7 +24,7 @@ from gve.hub_datasets.vsynflow.prompts import (
     caption_text,
     draw_profile,
 )
-from gve.hub_datasets.vsynflow.records import Record
+from gve.hub_datasets.vsynflow.records import Record, read_place
 from gve.hub_datasets.vsynflow.stages import Context, Failed, Kept, Outcome, SetupError, Stage
 from gve.hub_datasets.vsynflow.stills import Still, fit, jpeg, read_times, sample_stills
 from gve.hub_datasets.vsynflow.validation import check_captions
@@ -37,6 +38,7 @@ CAPTION_COLUMNS: dict[str, pa.DataType] = {
     **dict.fromkeys(("caption_input_tokens", "caption_output_tokens"), pa.int64()),
     "semantic": pa.list_(pa.float32()),
 }
+MOST_VIDEO_BYTES = 20 << 20  # of a video that is sent whole
 TEMPERATURE = 0.7  # of the captioner's sampling
 PROMPT_OF: Mapping[str, Prompt] = {"video": VIDEO_CAPTIONS, "frame": FRAME_CAPTIONS}
 
@@ -69,12 +71,14 @@ class Enrichment(Stage):
         for number, record in enumerate(records):
             try:
                 stills, seconds = sample_stills(record, self.num_frames), float(read_times(record)[-1])
+                video = _video_file(record, seconds) if self.captioner.endswith(VIDEO_MARK) else None
             except (ValueError, FileNotFoundError):
                 outcomes[number] = Failed("undecodable", retryable=False)
                 continue
             profile = draw_profile(record["id"], "video", self.seed)
-            shown = f"{self.num_frames} frames of a video of {seconds:.1f} seconds"
-            ask = caption_ask(record, "video", profile, stills, shown)
+            sent = "all pictures" if video else f"{self.num_frames} frames"
+            shown = f"{sent} of a video of {seconds:.1f} seconds"
+            ask = caption_ask(record, "video", profile, video or stills, shown)
             asked.append((number, stills, profile, ask))
         answers = converse([ask for *_, ask in asked], context.captioner, context.journal)
         for (number, stills, profile, _), answer in zip(asked, answers, strict=True):
@@ -94,6 +98,14 @@ class Enrichment(Stage):
         return [float(score) for score in np.asarray(texts, np.float32) @ np.asarray(video, np.float32)]
 
 
+def _video_file(record: Record, seconds: float) -> VideoFile | None:
+    """The video to send; None for a larger one, of which frames are sent."""
+    content = read_place(record["video"])
+    if len(content) > MOST_VIDEO_BYTES:
+        return None
+    return VideoFile(record["video"], hashlib.blake2b(content, digest_size=16).hexdigest(), seconds)
+
+
 def check_captioner(context: Context, name: str) -> None:
     """Reject a missing captioner, or one that the stage holds no results of (SetupError)."""
     got = None if context.captioner is None else context.captioner.name
@@ -105,7 +117,7 @@ def caption_ask(
     record: Mapping[str, Any],
     kind: str,
     profile: Profile,
-    stills: Sequence[Still],
+    seen: Sequence[Still] | VideoFile,
     shown: str,
     share: float | None = None,
 ) -> Ask:
@@ -120,10 +132,14 @@ def caption_ask(
     }
     if share is not None:
         subject["share"] = round(share, 6)
+    if isinstance(seen, VideoFile):
+        turn = Turn("user", words, video=seen)
+    else:
+        turn = Turn("user", words, tuple(jpeg(still.pixels) for still in seen))
     request = Request(
         record=record["id"],
         prompt=prompt.label,
-        turns=(Turn("user", words, tuple(jpeg(still.pixels) for still in stills)),),
+        turns=(turn,),
         schema=prompt.schema,
         seed=profile.seed,
         max_tokens=prompt.max_tokens,

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import ItemsView
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,10 @@ class Journal(AbstractContextManager["Journal"]):
 
     def __len__(self) -> int:
         return len(self._responses)
+
+    def items(self) -> ItemsView[str, Any]:
+        """All names of requests, with their responses."""
+        return self._responses.items()
 
     def get(self, key: str) -> Any | None:
         """The response to a request, if any."""

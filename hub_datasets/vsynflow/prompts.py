@@ -170,9 +170,37 @@ Somebody has only the {reference} and looks for the whole video. Write what they
 Answer with one JSON object and nothing else: {{"query": "..."}}."""
 IMAGE_QUERY = Prompt("image-query", 1, _QUERY, _schema({"query": (10, 400)}), 160)
 CLIP_QUERY = Prompt("clip-query", 1, _QUERY, _schema({"query": (10, 160)}), 80)
+# what a wrong text changes, and what a captioner is told about it
+CHANGES = {
+    "order": "the same events, camera moves included, in the reverse order of time",
+    "relation": "two things in each other's places: left for right, above for below, in front of for behind",
+    "attribute": "colours, sizes or materials exchanged between two things; for one thing alone, its opposite",
+    "negation": "one action or property that the caption states, denied with not or never",
+    "count": "another number of the same things",
+    "camera": "the camera moves the opposite way: in for out, left for right, up for down",
+    "actor": "who does what exchanged between two actors",
+}
+_CHANGED = """You see {frames} frames of a video in order. This caption describes it: "{caption}"
+
+Write wrong captions: each changes one thing, so that it is false of this video, and leaves every other word as it is.
+{changes}
+
+Rules:
+- Change what the caption says, never what it leaves out. Where it says nothing of the kind, answer "".
+- Where the changed caption could be true of the video too, as of two things that happen at once, answer "".
+
+Answer with one JSON object and nothing else: {keys}, each with a string."""
+COUNTERFACTUALS = Prompt("counterfactuals", 1, _CHANGED, _schema(dict.fromkeys(CHANGES, (0, 2400))), 2400)
 PROMPTS: dict[str, Prompt] = {
     prompt.name: prompt for prompt in (VIDEO_CAPTIONS, FRAME_CAPTIONS, IMAGE_QUERY, CLIP_QUERY)
 }
+
+
+def counterfactual_text(caption: str, frames: int) -> str:
+    """The words of a request for wrong texts."""
+    changes = "\n".join(f'- "{name}": {wish}' for name, wish in CHANGES.items())
+    keys = "the keys " + ", ".join(f'"{name}"' for name in CHANGES)
+    return COUNTERFACTUALS.fill(frames=str(frames), caption=caption, changes=changes, keys=keys)
 
 
 def image_query_text(caption: str, frames: int) -> str:

@@ -4,7 +4,8 @@ from collections.abc import Collection, Iterable
 
 READERS = ("folder", "manifest", "webdataset", "dataset")  # kinds of raw corpora
 ENGINES = ("inline", "processes", "ray")
-LAYOUTS = ("embed", "reference")  # a data set's media: bytes in the rows, or files beside them
+LAYOUTS = ("once", "embed")  # a data set's media: each stored once and named by the rows, or bytes in the rows
+CONFIG = "config.json"  # of a run
 SHARD_ROWS = 256  # videos in a shard
 HASHED_FRAMES = 64  # at most so many frames of a video are hashed
 

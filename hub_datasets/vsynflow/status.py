@@ -11,17 +11,21 @@ import pyarrow.parquet as pq
 
 from gve.hub_datasets.files import read_json
 from gve.hub_datasets.parquet import read_facts, read_rows
+from gve.hub_datasets.vsynflow.costs import run_costs
 from gve.hub_datasets.vsynflow.records import BASE_COLUMNS, digest
+from gve.hub_datasets.vsynflow.settings import CONFIG
 from gve.hub_datasets.vsynflow.shards import CorpusPlan, CorpusShard, read_manifest, read_plan
 from gve.hub_datasets.vsynflow.work import TABLES, done_file
 
 _SHOWN = 20
+_PAIRED = {"frame", "frame_captions", "clip", "image_query", "clip_query"}  # columns, each of which gives a pair
 
 
 def run_status(folder: Path) -> dict[str, Any]:
     """Count shards, records and reasons; nothing is locked, so a run at work is not disturbed.
 
     `words` holds the first message of a server for each reason, `redacted` counts kept rows that lost personal data.
+    `costs` are a thousand pairs' too once all shards are done.
     """
     plan = read_plan(folder)
     ended, reasons, changed = Counter[str](), Counter[str](), 0
@@ -47,7 +51,24 @@ def run_status(folder: Path) -> dict[str, Any]:
         "reasons": dict(reasons.most_common()),
         "words": words,
         "redacted": changed,
+        "costs": run_costs(folder, _prices(folder), _pairs(folder, plan) if len(done) == len(plan.shards) else None),
     }
+
+
+def _prices(folder: Path) -> Any:
+    path = folder / CONFIG
+    return ((read_json(path) if path.exists() else {}).get("captioner") or {}).get("prices")
+
+
+def _pairs(folder: Path, plan: CorpusPlan) -> int:
+    """Pairs of all tasks that the kept records can give, as `pairs.rows_of` makes them."""
+    pairs = 0
+    for shard in plan.shards:
+        path = folder / "kept" / f"{shard.name}.parquet"
+        if set(pq.read_schema(path).names) >= _PAIRED:
+            table = pq.read_table(path, columns=sorted(_PAIRED), partitioning=None)
+            pairs += 2 * len(table) + sum(len(column) - column.null_count for column in table.columns)
+    return pairs
 
 
 def _redacted(path: Path) -> int:

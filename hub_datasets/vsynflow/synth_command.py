@@ -1,4 +1,4 @@
-"""`gve synth plan|run|status|retry|verify|build|fingerprint`: turn raw videos into training pairs, resumably."""
+"""`gve synth plan|try|run|status|retry|verify|report|build|fingerprint`: turn raw videos into training pairs, resumably."""
 
 import argparse
 import errno
@@ -6,20 +6,23 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from gve.hub_datasets.schema import TASKS
-from gve.hub_datasets.vsynflow.settings import ENGINES, HASHED_FRAMES, LAYOUTS, READERS, SHARD_ROWS
+from gve.hub_datasets.vsynflow.settings import CONFIG, ENGINES, HASHED_FRAMES, LAYOUTS, READERS, SHARD_ROWS
 
 if TYPE_CHECKING:
+    from gve.hub_datasets.vsynflow.flow import Flow
     from gve.hub_datasets.vsynflow.readers import RawCorpus
 
 # each command imports its work where it does it: that takes a second, which usage need not wait for
 
-CONFIG, GATE = "config.json", "gate.json"
+GATE = "gate.json"
+SPENT = ("calls", "input_tokens", "output_tokens", "cost")
 DEFAULT = " (default: %(default)s)"
 
 
@@ -32,13 +35,18 @@ def make_parser() -> argparse.ArgumentParser:
     _add_source(plan)
     plan.add_argument("--shard-rows", type=int, default=SHARD_ROWS, help="videos in a shard" + DEFAULT)
     plan.add_argument("--config", type=Path, help="YAML file of thresholds, encoder and captioner")
+    trial = commands.add_parser("try", help="show a few records with frames, answers and reasons as an HTML page")
+    trial.add_argument("out", type=Path, help="the run's folder")
+    trial.add_argument("records", type=int, help="how many records of the plan, evenly spread")
+    trial.add_argument("--page", type=Path, help="file to write (default: try.html in the run's folder)")
+    _add_settings(trial)
     for name, purpose in (
         ("run", "run, or continue, the flow"),
         ("retry", "run it, and try retryable failures again"),
     ):
         command = commands.add_parser(name, help=purpose)
         command.add_argument("out", type=Path, help="the run's folder")
-        command.add_argument("--config", type=Path, help="another configuration; the run reports what it changes")
+        _add_settings(command)
         command.add_argument("--engine", choices=ENGINES, default="processes", help="where shards run" + DEFAULT)
         command.add_argument("--workers", type=int, default=2, help="processes or tasks at a time" + DEFAULT)
         command.add_argument("--address", help="address of a Ray cluster (default: a local one)")
@@ -48,6 +56,11 @@ def make_parser() -> argparse.ArgumentParser:
         ("verify", "prove that no record is lost or duplicated"),
     ):
         commands.add_parser(name, help=purpose).add_argument("out", type=Path, help="the run's folder")
+    report = commands.add_parser(
+        "report", help="show a run's counts, scores, records, captions and cost as an HTML page"
+    )
+    report.add_argument("run", type=Path, help="the run's folder")
+    report.add_argument("--out", type=Path, help="file to write (default: report.html in the run's folder)")
     _add_build(commands.add_parser("build", help="write the pairs of a finished run as a data set"))
     marks = commands.add_parser("fingerprint", help="fingerprint a benchmark's videos and texts")
     marks.add_argument("out", type=Path, help="file to write (.safetensors)")
@@ -62,11 +75,18 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_settings(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--config", type=Path, help="another configuration; the run reports what it changes")
+    command.add_argument(
+        "--budget", type=float, help="most money for the captioner, over all runs in the folder; needs its prices"
+    )
+
+
 def _add_build(command: argparse.ArgumentParser) -> None:
     command.add_argument("out", type=Path, help="the run's folder")
     command.add_argument("uvrd", type=Path, help="folder for the data set")
     command.add_argument(
-        "--media", choices=LAYOUTS, default="embed", help="bytes in the rows, or files beside them" + DEFAULT
+        "--media", choices=LAYOUTS, default=LAYOUTS[0], help="store each medium once, or in every row" + DEFAULT
     )
     command.add_argument("--local", action="store_true", help="for this machine only: skip the decontamination gate")
     command.add_argument("--total", type=int, help="total rows (default: as many as possible)")
@@ -92,11 +112,13 @@ def _add_source(command: argparse.ArgumentParser, *, more: Sequence[str] = ()) -
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print a command's result as JSON; 1 if `verify` fails or the machine refuses, 2 for bad usage or broken data."""
+    """Print a command's result as JSON; 1 if `verify` fails or budget or machine refuse, 2 for bad usage or data."""
     arguments = make_parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(message)s")
     commands: dict[str, Callable[[argparse.Namespace], tuple[Any, int]]] = {
         "plan": _plan,
+        "try": _try,
+        "report": _report,
         "run": _run,
         "retry": _run,
         "status": _status,
@@ -107,8 +129,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         found, code = commands[arguments.command](arguments)
     except (ValueError, OSError) as error:
+        from gve.hub_datasets.vsynflow.costs import BudgetError
+
         sys.stderr.write(f"gve synth {arguments.command}: {error}{_advice(error)}\n")
-        return 2 if isinstance(error, ValueError) else 1
+        return 1 if isinstance(error, OSError | BudgetError) else 2
     sys.stdout.write(json.dumps(found, ensure_ascii=False) + "\n")
     return code
 
@@ -142,20 +166,79 @@ def _plan(arguments: argparse.Namespace) -> tuple[Any, int]:
 
 
 def _run(arguments: argparse.Namespace) -> tuple[Any, int]:
-    from gve.hub_datasets.files import read_json, write_json
-    from gve.hub_datasets.vsynflow.config import make_config, make_flow, read_config
+    from gve.hub_datasets.files import write_json
     from gve.hub_datasets.vsynflow.engines import make_engine
-    from gve.hub_datasets.vsynflow.runner import run_flow
+    from gve.hub_datasets.vsynflow.runner import only_runner, run_flow
     from gve.hub_datasets.vsynflow.status import run_status
 
-    path = arguments.out / CONFIG
-    values = read_config(arguments.config) if arguments.config else read_json(path) if path.exists() else {}
-    flow = make_flow(make_config(values))
+    values, flow = _paid_flow(arguments)
     engine = make_engine(arguments.engine, arguments.workers, arguments.address)
     retry = arguments.command == "retry"
+    with only_runner(arguments.out):
+        flow = _with_ledger(flow, values, arguments.out)
+        write_json(arguments.out / CONFIG, values)  # first, so that a stopped run goes on with it
     report = run_flow(arguments.out, flow, engine, retry=retry, progress=not arguments.quiet)
-    write_json(path, values)
     return {**asdict(report), **run_status(arguments.out)["ended"]}, 0
+
+
+def _paid_flow(arguments: argparse.Namespace) -> tuple[dict[str, Any], "Flow"]:
+    """The configuration of a run, with the command's budget, and its flow."""
+    from gve.hub_datasets.files import read_json
+    from gve.hub_datasets.vsynflow.config import make_config, make_flow, read_config
+    from gve.hub_datasets.vsynflow.shards import read_plan
+
+    read_plan(arguments.out)
+    path = arguments.out / CONFIG
+    values = read_config(arguments.config) if arguments.config else read_json(path) if path.exists() else {}
+    if arguments.budget is not None:
+        if not values.get("captioner"):
+            raise ValueError(
+                "--budget: the configuration names no captioner. Name one with prices, or drop the option."
+            )
+        values = {**values, "captioner": {**values["captioner"], "budget": arguments.budget}}
+    return values, make_flow(make_config(values))
+
+
+def _with_ledger(flow: "Flow", values: dict[str, Any], folder: Path) -> "Flow":
+    """A flow whose captioner books its calls in the run's folder, which no other runner may hold."""
+    from gve.hub_datasets.vsynflow.costs import COSTS, Ledger
+
+    captioner = values.get("captioner") or {}
+    if captioner.get("kind") != "endpoint":
+        return flow
+    ledger = Ledger((folder / COSTS).resolve())
+    ledger.start(captioner.get("prices"), captioner.get("budget"))
+    return replace(flow, captioner=partial(flow.captioner, ledger=str(ledger.path)))
+
+
+def _try(arguments: argparse.Namespace) -> tuple[Any, int]:
+    from gve.hub_datasets.files import write_text
+    from gve.hub_datasets.vsynflow.costs import run_costs
+    from gve.hub_datasets.vsynflow.runner import only_runner
+    from gve.hub_datasets.vsynflow.shards import read_plan
+    from gve.hub_datasets.vsynflow.trial import trial_page, try_records
+
+    out = arguments.out
+    values, flow = _paid_flow(arguments)
+    prices = (values.get("captioner") or {}).get("prices")
+    with only_runner(out):
+        flow = _with_ledger(flow, values, out)
+        before = run_costs(out, prices, None)
+        sections = try_records(out, flow, arguments.records)
+        after = run_costs(out, prices, None)
+    costs = {name: None if value is None else value - before[name] for name, value in after.items() if name in SPENT}
+    page = arguments.page or out / "try.html"
+    write_text(page, trial_page(sections, costs, arguments.records, read_plan(out).rows))
+    return {"page": str(page), **costs}, 0
+
+
+def _report(arguments: argparse.Namespace) -> tuple[Any, int]:
+    from gve.hub_datasets.files import write_text
+    from gve.hub_datasets.vsynflow.run_report import run_report
+
+    page = arguments.out or arguments.run / "report.html"
+    write_text(page, run_report(arguments.run))
+    return {"page": str(page)}, 0
 
 
 def _status(arguments: argparse.Namespace) -> tuple[Any, int]:

@@ -4,31 +4,39 @@ No model is in the loop. It is the default, so that the flow runs anywhere; its 
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from numpy.random import Generator
 
 from gve.hub_datasets.vsynflow.captioner import Done, Request, Response
-from gve.hub_datasets.vsynflow.prompts import FRAME_STYLES, VIDEO_STYLES, generator
+from gve.hub_datasets.vsynflow.prompts import CHANGES, FRAME_STYLES, VIDEO_CAPTIONS, VIDEO_STYLES, generator
 from gve.hub_datasets.world.captions import (
     ACTION_KEYWORDS,
     ACTION_WORDS,
     RELATION_WORDS,
     SCENE_WORDS,
+    SHAPE_WORDS,
     STYLE_WORDS,
     camera_text,
     caption,
     event_text,
     name_thing,
 )
+from gve.hub_datasets.world.counterfactuals import CHANGES as CLIP_CHANGES
 from gve.hub_datasets.world.spec import Clip, Thing, choice
 from gve.media_gve import MP4
 
 TRUTH_NAME = "world-truth"
 _TRIES = 200
+_DOES = re.compile(
+    rf"\b({'|'.join(word for words in SHAPE_WORDS.values() for word in words)}) "
+    rf"({'|'.join(word for words in ACTION_WORDS.values() for word in words)})\b"
+)
 _GONE_AFTER = 0.25  # share of the video after the start of a half; from then on a vanishing thing can hardly be seen
 
 
@@ -126,9 +134,8 @@ def _keywords(clip: Clip, rng: Generator) -> str:
     return ", ".join(words[index] for index in rng.permutation(len(words))[: 4 + int(rng.integers(3))])
 
 
-def _video_captions(clip: Clip, subject: Mapping[str, Any], rng: Generator) -> dict[str, str]:
-    emphases = subject["emphases"]
-    writers = (
+def _video_writers(clip: Clip, emphases: Sequence[str], rng: Generator) -> tuple[Callable[[], str], ...]:
+    return (
         lambda: (
             f"{_sentence(caption(clip, 'coarse', rng).text)[:-1]}, where {choice(rng, _pieces(clip, rng)[emphases[0]])}."
         ),
@@ -137,6 +144,10 @@ def _video_captions(clip: Clip, subject: Mapping[str, Any], rng: Generator) -> d
         lambda: _keywords(clip, rng),
         lambda: _joined(_pieces(clip, rng), emphases[4], 2 + int(rng.integers(2)), rng),
     )
+
+
+def _video_captions(clip: Clip, subject: Mapping[str, Any], rng: Generator) -> dict[str, str]:
+    writers = _video_writers(clip, subject["emphases"], rng)
     return {
         style.key: _fitting(write, style.low, style.high) for style, write in zip(VIDEO_STYLES, writers, strict=True)
     }
@@ -209,9 +220,40 @@ def _clip_query(clip: Clip, subject: Mapping[str, Any], rng: Generator) -> dict[
     return {"query": f"{'what follows' if later else 'what came before'} the clip, where one object {action}"}
 
 
+def _rewritten(clip: Clip, changed: Clip, subject: Mapping[str, Any]) -> str:
+    """A video's chosen caption as the same draws write it of a changed clip; "" if it says the same of both."""
+    written, state = subject["written"], {}
+    rng = generator(written["seed"], written["record"], VIDEO_CAPTIONS.label)
+    own, other = (_video_writers(one, subject["emphases"], rng) for one in (clip, changed))
+
+    def write(number: int) -> str:
+        state.update(rng.bit_generator.state)
+        return own[number]()
+
+    text = ""
+    for number, style in enumerate(VIDEO_STYLES[: written["chosen"] + 1]):
+        text = _fitting(partial(write, number), style.low, style.high)
+    rng.bit_generator.state = state
+    wrong = other[written["chosen"]]()
+    return wrong if text == written["text"] != wrong else ""
+
+
+def _wrong_texts(clip: Clip, subject: Mapping[str, Any], rng: Generator) -> dict[str, str]:
+    caption = subject["written"]["text"]
+    texts = {**dict.fromkeys(CHANGES, ""), "negation": _DOES.sub(r"\1 never \2", caption, count=1)}
+    texts["count"] = caption.replace("two coloured shapes", "three coloured shapes")
+    for kind, change in CLIP_CHANGES.items():
+        changed = change(clip)
+        if changed is not None and kind == "order":
+            changed = replace(changed, camera=clip.camera[::-1])
+        texts[kind] = "" if changed is None else _rewritten(clip, changed, subject)
+    return {kind: "" if text == caption else text for kind, text in texts.items()}
+
+
 _WRITERS: dict[str, Callable[[Clip, Mapping[str, Any], Generator], dict[str, str]]] = {
     "video": _video_captions,
     "frame": _frame_captions,
     "image-query": _image_query,
     "clip-query": _clip_query,
+    "counterfactuals": _wrong_texts,
 }

@@ -1,7 +1,7 @@
 """UVRD on disk: one configuration a task in parquet, and a card that says how it came about.
 
-`load_dataset(folder, "t2v")` gives rows that train as they are. The "embed" layout holds the media's bytes, so you may
-move, copy and publish the folder. The "reference" layout, for one machine, names files by absolute paths.
+The layout "once" stores each medium once, in the configuration `media`; rows name it, and `pair_media.load_pairs` joins
+them. With "embed" the rows hold the bytes. Both train as they are, and both may be moved, copied and published.
 """
 
 import shutil
@@ -14,9 +14,20 @@ from typing import Any
 from datasets import Features, List, Value
 
 from gve.hub_datasets.files import read_json, write_json, write_text
-from gve.hub_datasets.schema import TASKS, pair_features
+from gve.hub_datasets.pair_media import MEDIA
+from gve.hub_datasets.schema import COUNTERFACTUALS, TASKS, pair_features, task_of
 from gve.hub_datasets.vsynflow.decontamination import gate_report
-from gve.hub_datasets.vsynflow.extension.pairs import PairRow, PairSide, choose, lineage, rows_of, source_fact
+from gve.hub_datasets.vsynflow.extension.counterfactuals import count_margins
+from gve.hub_datasets.vsynflow.extension.edits import EDITS
+from gve.hub_datasets.vsynflow.extension.pairs import (
+    PairRow,
+    PairSide,
+    choose,
+    choose_counterfactuals,
+    lineage,
+    rows_of,
+    source_fact,
+)
 from gve.hub_datasets.vsynflow.records import Record
 from gve.hub_datasets.vsynflow.runner import RUN
 from gve.hub_datasets.vsynflow.settings import LAYOUTS
@@ -43,7 +54,14 @@ def uvrd_features() -> Features:
     ranks = {name: Value("float32") for name in ("text_rank", "reference_rank", "both_rank")}
     lines = {**origin, **places, "negatives": List(Value("string"))}
     return Features(
-        {**pair_features(), "source": Value("string"), "licence": Value("string"), **ranks, "lineage": lines}
+        {
+            **pair_features(),
+            "source": Value("string"),
+            "licence": Value("string"),
+            **ranks,
+            "changes": List(Value("string")),
+            "lineage": lines,
+        }
     )
 
 
@@ -57,13 +75,15 @@ class UvrdFacts:
     captioner: str = ""
     decontamination: Mapping[str, Any] | None = None  # the gate's report
     seed: int = 0
-    media: str = "embed"  # one of LAYOUTS
-    local: bool = False  # any other set needs a passed gate and embedded media
+    media: str = LAYOUTS[0]
+    local: bool = False  # any other set needs a passed gate
     records: int = 0  # this and the rest are counted as the rows are written
     rows: dict[str, int] = field(default_factory=dict)  # by task
+    stored: dict[str, int] = field(default_factory=lambda: {"files": 0, "bytes": 0})  # media beside rows
     tokens: dict[str, int] = field(default_factory=dict)  # read and written
     licences: dict[str, int] = field(default_factory=dict)  # rows by licence
     sources: dict[str, dict[str, int]] = field(default_factory=dict)  # rows by source and licence
+    counterfactuals: dict[str, list[int]] = field(default_factory=dict)  # kind: [known to be wrong, unknown]
     needing_both: dict[str, list[int]] = field(default_factory=dict)  # task: [ranked rows, those that need both parts]
 
 
@@ -71,7 +91,7 @@ def build_uvrd(
     work: Path,
     folder: Path,
     *,
-    media: str = "embed",
+    media: str = LAYOUTS[0],
     local: bool = False,
     quotas: Mapping[str, int] | None = None,
     total: int | None = None,
@@ -129,10 +149,15 @@ def write_uvrd(
     by_id = {record["id"]: record for record in records}
     found = [candidate for record in records for candidate in rows_of(record, facts.seed)]
     chosen = choose(found, seed=facts.seed, quotas=quotas, total=total)
+    if "counterfactual_texts" in records[0]:
+        counts = {task: len(rows) for task, rows in chosen.items()}
+        chosen |= choose_counterfactuals(records, counts, seed=facts.seed)
+        facts.counterfactuals = count_margins(records)
     write_json(folder / FACTS, {})  # first, so that a build that was stopped is known for one
-    store = MediaStore(work, folder.resolve(), embed=facts.media == "embed")
+    store = MediaStore(work, embed=facts.media == "embed")
     for task, rows in chosen.items():
         _write_task(folder / task, rows, by_id, store)
+    facts.stored = dict(zip(("files", "bytes"), store.write(folder / MEDIA), strict=True))
     _count(facts, records, chosen)
     write_json(folder / FACTS, asdict(facts))
     write_text(folder / "README.md", uvrd_card(folder, facts, uvrd_features()))
@@ -142,11 +167,6 @@ def write_uvrd(
 def _check(records: Sequence[Record], facts: UvrdFacts) -> None:
     if facts.media not in LAYOUTS:
         raise ValueError(f"media must be one of {', '.join(LAYOUTS)}, got {facts.media!r}.")
-    if not facts.local and facts.media != "embed":
-        raise ValueError(
-            f"media must be embed for a set that may be published, got {facts.media!r}: absolute paths hold on one machine "
-            "only. Choose embed, or build for this machine (--local)."
-        )
     if not facts.local and not (facts.decontamination or {}).get("passed"):
         raise ValueError(
             "decontamination: a set that may be published needs a passed gate. Name fingerprints of the benchmark and run "
@@ -166,7 +186,7 @@ def _clear(folder: Path) -> None:
     """Delete an earlier build, so that none of its rows or media stay."""
     if folder.exists() and any(folder.iterdir()) and not (folder / FACTS).is_file():
         raise ValueError(f"folder must be empty or hold an earlier UVRD, but {folder.name} holds other files.")
-    for name in (*TASKS, "media"):
+    for name in (*TASKS, *COUNTERFACTUALS, MEDIA):
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
@@ -175,11 +195,9 @@ def require_publishable(folder: Path) -> dict[str, Any]:
     path = folder / FACTS
     facts = read_json(path) if path.is_file() else {}
     gate = facts.get("decontamination") or {"passed": False}
-    if not facts or facts["local"] or facts["media"] != "embed" or not gate["passed"]:
+    if not facts or facts["local"] or facts["media"] not in LAYOUTS or not gate["passed"]:
         reason = "not a finished UVRD" if not facts else "local" if facts["local"] else "without a passed gate"
-        raise ValueError(
-            f"folder: {folder} is {reason}. Build a UVRD with embedded media from a run with fingerprints (gve synth build)."
-        )
+        raise ValueError(f"folder: {folder} is {reason}. Build a UVRD from a run with fingerprints (gve synth build).")
     return facts
 
 
@@ -197,22 +215,25 @@ def _write_task(folder: Path, rows: Sequence[PairRow], by_id: Mapping[str, Recor
 
 def _row(one: PairRow, by_id: Mapping[str, Record], store: MediaStore) -> dict[str, Any]:
     record, ranks = one.record, one.ranks or {}
-    fact = source_fact(record)
+    shown = one.target.shows if one.target.shows in EDITS else ""
+    fact = source_fact(record, shown)
+    wrong = [store.side(record, side) for side in one.wrong]
     return {
         "id": one.id,
-        "task": one.task,
+        "task": task_of(one.task),
         "kind": one.kind,
         "instruction": one.instruction,
         "query": store.side(record, one.query),
         "target": store.side(record, one.target),
         # a negative that a later stage dropped is gone with its record
-        "negatives": [store.side(by_id[n], PairSide(shows="video")) for n in one.negatives if n in by_id],
-        "group": "",
+        "negatives": [store.side(by_id[n], PairSide(shows="video")) for n in one.negatives if n in by_id] + wrong,
+        "group": record["id"] if one.wrong else "",
         "query_facts": [fact],
         "target_facts": [fact],
         "source": record["source"],
         "licence": record["licence"],
         **{f"{name}_rank": ranks.get(name) for name in ("text", "reference", "both")},
+        "changes": list(one.changes),
         "lineage": lineage(record, one),
     }
 
@@ -225,7 +246,11 @@ def _count(facts: UvrdFacts, records: Sequence[Record], chosen: Mapping[str, Seq
         found = (one.record["licence"] for rows in chosen.values() for one in rows if one.record["source"] == source)
         facts.sources[source] = dict(sorted(Counter(found).items()))
     facts.tokens = {
-        kind: sum(record[f"{part}_{kind}_tokens"] or 0 for record in records for part in ("caption", "composition"))
+        kind: sum(
+            record.get(f"{part}_{kind}_tokens") or 0
+            for record in records
+            for part in ("caption", "composition", "counterfactual")
+        )
         for kind in ("input", "output")
     }
     for task, rows in chosen.items():

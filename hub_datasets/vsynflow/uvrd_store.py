@@ -1,36 +1,40 @@
-"""The media of a UVRD, and its parquet files: bytes in the rows, or files beside them.
+"""The media of a UVRD, and its parquet files: each medium once beside the rows, or bytes in the rows that show it.
 
-`datasets` resolves no relative path in parquet, neither in a folder nor on the Hub, so only rows that hold their media
-load from anywhere. That stays cheap: within a block of rows parquet stores equal values of a column once, and media
-columns are left uncompressed, so that equal bytes of two files are equal on disk.
+Media columns are left uncompressed, and within a block of rows parquet stores equal values of a column once. Rows that
+name their media share it across columns, blocks and tasks too.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features
 
-from gve.hub_datasets.files import write_atomic
+from gve.hub_datasets.pair_media import media_name, stored_features
 from gve.hub_datasets.parquet import write_blocks
 from gve.hub_datasets.vsynflow.extension.pairs import PairRow, PairSide
-from gve.hub_datasets.vsynflow.records import Record, keep_media, read_place
+from gve.hub_datasets.vsynflow.records import Record, read_place
 from gve.media_gve import MP4
 
-SHARD_ROWS, SHARD_BYTES = 1000, 512 << 20
+SHARD_ROWS, SHARD_BYTES = 100_000, 512 << 20
 # rows and bytes of media; writer and reader hold a block in memory
-BLOCK_ROWS, BLOCK_BYTES = 128, 64 << 20
+BLOCK_ROWS, BLOCK_BYTES = 1000, 64 << 20
 _DICTIONARY = 2 * BLOCK_BYTES
+
+_Row = TypeVar("_Row")
+Place = Mapping[str, Any]
+"""Where a file lies, as a record's `video` says."""
 
 
 class MediaStore:
-    """Media of records as a UVRD holds them: bytes in the rows, or files of its folder named by their content."""
+    """Media of records as a UVRD holds them: named by the rows and stored once, or embedded in the rows."""
 
-    def __init__(self, work: Path, folder: Path, *, embed: bool) -> None:
-        self.work, self.folder, self.embed = work, folder, embed
-        self._videos: dict[str, Path] = {}
+    def __init__(self, work: Path, *, embed: bool) -> None:
+        self.work, self.embed = work, embed
+        self._names: dict[tuple[str, int | None], str] = {}  # by path and offset
+        self._sources: dict[str, tuple[str, Place]] = {}  # by name: image or video, and where it is
 
     def side(self, record: Record, side: PairSide) -> dict[str, Any]:
         """One side of a pair in the schema's form."""
@@ -40,48 +44,53 @@ class MediaStore:
 
     def size(self, record: Record, side: PairSide) -> int:
         """Bytes that a side adds to a row."""
-        if side.shows is None or not self.embed:
-            return 0
-        if side.shows != "video":
-            return (self.work / record[side.shows]["path"]).stat().st_size
-        place = record["video"]
-        return Path(place["path"]).stat().st_size if place["offset"] is None else int(place["size"])
+        return 0 if side.shows is None or not self.embed else _size(self._place(record, side.shows))
+
+    def write(self, folder: Path) -> tuple[int, int]:
+        """Write what the rows named so far, in the order of the names; returns files and their bytes."""
+        sizes = {name: _size(place) for name, (_, place) in sorted(self._sources.items())}
+        shards = cut(list(sizes), sizes.__getitem__, most_rows=SHARD_ROWS, most_bytes=SHARD_BYTES)
+        for number, shard in enumerate(shards):
+            blocks = cut(shard, sizes.__getitem__, most_rows=BLOCK_ROWS, most_bytes=BLOCK_BYTES)
+            rows = ([self._stored(name) for name in block] for block in blocks)
+            write_shard(folder / f"train-{number:05d}-of-{len(shards):05d}.parquet", rows, stored_features())
+        return len(sizes), sum(sizes.values())
+
+    def _stored(self, name: str) -> dict[str, Any]:
+        kind, place = self._sources[name]
+        return {"name": name, "image": None, "video": None, kind: {"bytes": read_place(place), "path": None}}
+
+    def _place(self, record: Record, shows: str) -> Place:
+        if shows == "video":
+            return record["video"]
+        return {"path": str(self.work / record[shows]["path"]), "offset": None, "size": None}
 
     def _media(self, record: Record, shows: str) -> dict[str, Any]:
+        place = self._place(record, shows)
         if self.embed:
-            content = (
-                read_place(record["video"]) if shows == "video" else (self.work / record[shows]["path"]).read_bytes()
-            )
-            return {"bytes": content, "path": None}
-        path = self._video(record) if shows == "video" else self._placed(self.work / record[shows]["path"])
-        return {"bytes": None, "path": str(path)}
+            return {"bytes": read_place(place), "path": None}
+        key = (place["path"], place["offset"])
+        if key not in self._names:
+            suffix = Path(place["path"]).suffix if place["offset"] is None else MP4
+            name = self._names[key] = media_name(read_place(place), suffix)
+            self._sources[name] = ("image" if shows == "frame" else "video", place)
+        return {"bytes": None, "path": self._names[key]}
 
-    def _video(self, record: Record) -> Path:
-        """A record's video in the folder, copied at its first use."""
-        name = repr(sorted(record["video"].items()))
-        if name not in self._videos:
-            suffix = Path(record["video"]["path"]).suffix if record["video"]["offset"] is None else ""
-            self._videos[name] = self.folder / keep_media(self.folder, read_place(record["video"]), suffix or MP4)
-        return self._videos[name]
 
-    def _placed(self, source: Path) -> Path:
-        path = self.folder / "media" / source.parent.name / source.name
-        if not path.is_file():
-            write_atomic(path, source.read_bytes())
-        return path
+def _size(place: Place) -> int:
+    return Path(place["path"]).stat().st_size if place["offset"] is None else int(place["size"])
 
 
 def row_bytes(one: PairRow, by_id: Mapping[str, Record], store: MediaStore) -> int:
     """Bytes of a row's media."""
     own = store.size(one.record, one.query) + store.size(one.record, one.target)
+    own += sum(store.size(one.record, side) for side in one.wrong)
     return own + sum(store.size(by_id[name], PairSide(shows="video")) for name in one.negatives if name in by_id)
 
 
-def cut(
-    rows: Sequence[PairRow], size: Callable[[PairRow], int], *, most_rows: int, most_bytes: int
-) -> list[list[PairRow]]:
+def cut(rows: Sequence[_Row], size: Callable[[_Row], int], *, most_rows: int, most_bytes: int) -> list[list[_Row]]:
     """Cut rows into parts of at most so many rows and bytes; a larger row makes a part of its own."""
-    parts: list[list[PairRow]] = []
+    parts: list[list[_Row]] = []
     held = 0
     for row in rows:
         bytes_ = size(row)

@@ -15,7 +15,7 @@ from typing import Any
 from gve.hub_datasets.files import remove_leftovers, write_text
 from gve.hub_datasets.parquet import write_rows
 from gve.hub_datasets.parts import write_parts
-from gve.hub_datasets.schema import TASKS, pair_features
+from gve.hub_datasets.schema import COUNTERFACTUALS, TASKS, pair_features
 from gve.hub_datasets.world import moments
 from gve.hub_datasets.world.benchmark import TABLES, video_files, write_table, write_videos
 from gve.hub_datasets.world.cards import uvrb_card, uvrd_card
@@ -62,7 +62,7 @@ def build_world(
 
     Args:
         folder: Gets `uvrd`, `uvrb`, `moments`, `raw` and `world.json`.
-        pairs: Training rows by task; a missing task gets none. None means DEFAULT_PAIRS.
+        pairs: Training rows by task, or source of COUNTERFACTUALS; a missing one gets none. None means DEFAULT_PAIRS.
         raw: Videos of the raw corpus.
         workers: Processes; with more than 1 a script needs the `__main__` guard of spawn.
         num_negatives: Near-identical wrong clips in each row of T2V, TI2V and TV2V.
@@ -75,12 +75,13 @@ def build_world(
     """
     folder = Path(folder)
     wanted = DEFAULT_PAIRS if pairs is None else pairs
-    unknown = sorted(set(wanted) - set(TASKS))
+    sources = (*TASKS, *COUNTERFACTUALS)
+    unknown = sorted(set(wanted) - set(sources))
     if unknown:
         raise ValueError(
-            f"pairs must name tasks of {', '.join(TASKS)}, got task {shown(unknown[0])}. Correct the name."
+            f"pairs must name tasks of {', '.join(sources)}, got task {shown(unknown[0])}. Correct the name."
         )
-    counts = {task: wanted[task] for task in TASKS if wanted.get(task, 0) > 0}
+    counts = {task: wanted[task] for task in sources if wanted.get(task, 0) > 0}
     arguments = {"seed": seed, "pairs": counts, "sets": sets, "raw": raw, "num_negatives": num_negatives}
     world: dict[str, Any] = {"arguments": {**arguments, "sizes": asdict(sizes)}, "sets": {}}
     if sets:

@@ -6,7 +6,7 @@ from typing import Any
 
 from gve.hub_datasets.card_parts import config_lines, feature_table, size_category, slip_lines, source_table
 from gve.hub_datasets.card_parts import table as markdown_table
-from gve.hub_datasets.schema import pair_features
+from gve.hub_datasets.schema import COUNTERFACTUALS, pair_features
 from gve.hub_datasets.uvrb.tasks import SETS
 from gve.hub_datasets.world.benchmark import TABLES, table_features
 from gve.hub_datasets.world.sets import CORPUS_OF
@@ -49,6 +49,9 @@ _MADE = """
 A program draws the truth of each clip (two coloured shapes, where they are, what each does in either half, camera,
 scene, look), renders it, and writes its words by a grammar from the same truth, without models or people. The same seed and
 versions give the same bytes."""
+
+_COUNTERFACTUALS = """Rows of the sources named `counterfactual` come in twos: two clips that differ in one thing, `kind`, and the
+two texts, each true of its own clip and false of the other, whose clip or text is the row's hard negative."""
 
 _LICENCE = """
 All under the licence above. Every video and every text was generated for this set."""
@@ -114,6 +117,7 @@ def uvrd_card(folder: Path, counts: Mapping[str, int], seed: int) -> str:
     lines += [f"Pairs for training a video embedder, with exact ground truth, rendered with seed {seed}."]
     lines += [_UVRD_USE.format(task=next(iter(counts))), "", "One configuration a task:", ""]
     lines += markdown_table(("task", "pairs"), counts.items())
+    lines += ["", *_COUNTERFACTUALS.splitlines()] if set(counts) & set(COUNTERFACTUALS) else []
     lines += ["", "## Columns", "", *feature_table(pair_features(), _PAIR_MEANINGS)]
     lines += ["", "## How it was made", _MADE, "", "## Licence", _LICENCE]
     lines += ["", "## Decontamination", "", *_held_out(), "", "## Limits", "", _LIMITS]

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.random import Generator
 
-from gve.hub_datasets.schema import TASKS
+from gve.hub_datasets.schema import COUNTERFACTUALS, TASKS
 from gve.hub_datasets.uvrb.tasks import SETS
 from gve.hub_datasets.world.captions import (
     CLIP_KINDS,
@@ -24,6 +24,7 @@ from gve.hub_datasets.world.captions import (
     image_caption,
     long_caption,
 )
+from gve.hub_datasets.world.counterfactuals import counterfactual_pairs
 from gve.hub_datasets.world.rows import Pair, Side, stream
 from gve.hub_datasets.world.spec import Clip, choice, sample_clip
 from gve.hub_datasets.world.texts import KIND_SETS, RICHER, TASK_INSTRUCTIONS
@@ -185,15 +186,17 @@ def _units(task: str, seed: int) -> Iterator[tuple[str, int]]:
 
 
 def build_pairs(task: str, count: int, seed: int, *, start: int = 0, num_negatives: int = 0) -> Iterator[Pair]:
-    """Pairs `start` to `count` of one task, on the seen split; `Pair.render` makes the row.
+    """Pairs `start` to `count` of one task or source of COUNTERFACTUALS, on the seen split; `Pair.render` makes the row.
 
     The last group is cut at `count`, and a larger count begins with the same rows. `num_negatives` clips that violate
     the query come with each row of T2V, TI2V and TV2V.
     """
-    if task not in TASKS:
-        raise ValueError(f"task must be one of {', '.join(TASKS)}, got {shown(task)}.")
+    if task not in (*TASKS, *COUNTERFACTUALS):
+        raise ValueError(f"task must be one of {', '.join((*TASKS, *COUNTERFACTUALS))}, got {shown(task)}.")
     if min(count, start, num_negatives) < 0:
         raise ValueError(f"count, start, num_negatives must not be negative, got {count}, {start}, {num_negatives}.")
+    if task in COUNTERFACTUALS:
+        return counterfactual_pairs(task, count, seed, start)
     return _rows(task, count, seed, start, num_negatives)
 
 

@@ -42,7 +42,7 @@ GROUPED_KINDS = ("spatial", "temporal", "camera", "event")
 """Kinds of text whose training rows come in groups of near-identical clips."""
 MODIFICATIONS = ("thing", "scene", "camera", "event")
 _SUBJECTS = ("the object from the image", "the thing in the picture", "the same object as in the image")
-_SAME = ("the same clip", "the same video", "this clip")
+SAME_CLIP = ("the same clip", "the same video", "this clip")
 
 
 def relation_group(clip: Clip, rng: Generator) -> list[Clip]:
@@ -202,7 +202,7 @@ def image_group(rng: Generator, split: str) -> list[Composed]:
 
 def modification_text(reference: Clip, target: Clip, modification: str, rng: Generator) -> str:
     """How `modify(reference, modification, ...)` differs from its reference."""
-    same = choice(rng, _SAME)
+    same = choice(rng, SAME_CLIP)
     if modification == "thing":
         (old, new) = next(pair for pair in zip(reference.things, target.things, strict=True) if pair[0] != pair[1])
         gone = name_thing(old, rng, article="the")

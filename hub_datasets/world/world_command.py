@@ -14,6 +14,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--pairs-scale", type=float, default=1.0, help="multiple of the default training rows; 0 for none"
     )
+    parser.add_argument(
+        "--counterfactuals", type=int, default=0, help="rows of each source of counterfactual pairs (default: 0)"
+    )
     parser.add_argument("--raw", type=int, default=200, help="videos of the raw corpus; 0 for none (default: 200)")
     parser.add_argument("--no-sets", action="store_true", help="leave the benchmark out")
     parser.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
@@ -24,14 +27,16 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; what was built is printed as JSON."""
     arguments = make_parser().parse_args(argv)
-    if arguments.pairs_scale < 0 or arguments.raw < 0:
-        make_parser().error("--pairs-scale and --raw must be 0 or more, got a negative number")
+    if min(arguments.pairs_scale, arguments.counterfactuals, arguments.raw) < 0:
+        make_parser().error("--pairs-scale, --counterfactuals and --raw must be 0 or more, got a negative number")
+    from gve.hub_datasets.schema import COUNTERFACTUALS
     from gve.hub_datasets.world.build import DEFAULT_PAIRS, build_world  # a second to import, with datasets
 
     world = build_world(
         arguments.out,
         seed=arguments.seed,
-        pairs={task: round(count * arguments.pairs_scale) for task, count in DEFAULT_PAIRS.items()},
+        pairs={task: round(count * arguments.pairs_scale) for task, count in DEFAULT_PAIRS.items()}
+        | dict.fromkeys(COUNTERFACTUALS, arguments.counterfactuals),
         sets=not arguments.no_sets,
         raw=arguments.raw,
         workers=arguments.workers,

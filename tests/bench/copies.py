@@ -107,7 +107,7 @@ def near_identical(folder, clips, side, rng):
             made = [clip, retake(clip, rng)] if name == "retake" else group(name, rng, "seen")[:2]
             for part, one in enumerate(made):
                 write_clip(place / f"{number:04d}{part}.mp4", one, side)
-        found = find_copies(sorted(place.iterdir()), least=2.0, progress=False)
+        found = find_copies(sorted(place.iterdir()), least=2.0)
         verdicts = Counter(one.verdict for each in found.groups for one in each.suggestions)
         told[name] = {"pairs": len(clips), **verdicts}
     return told
@@ -127,7 +127,7 @@ def main():
             write_clip(folder / f"{number:04d}.mp4", clips[number], arguments.side)
         paths = sorted(folder.iterdir())
         begun = time.perf_counter()
-        by_hashes = judge(find_copies(paths, least=2.0, progress=False))
+        by_hashes = judge(find_copies(paths, least=2.0))
         hashing = time.perf_counter() - begun
         where = str(Path(name) / "index")
         fingerprint = model_fingerprint(arguments.model)
@@ -140,10 +140,9 @@ def main():
             model=arguments.model,
             fingerprint=fingerprint,
             levels=levels,
-            progress=False,
         )
         begun = time.perf_counter()
-        by_both = judge(find_copies(paths, least=2.0, index=Index.open(where), progress=False))
+        by_both = judge(find_copies(paths, least=2.0, index=Index.open(where)))
         both = time.perf_counter() - begun
         say(head("| copy | found in a folder | found in an index | suggested for removal |"))
         for kind in KINDS:

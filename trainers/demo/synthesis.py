@@ -11,8 +11,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from datasets import Dataset, get_dataset_config_names, load_dataset
+from datasets import Dataset, get_dataset_config_names
 
+from gve.hub_datasets.pair_media import load_pairs
 from gve.hub_datasets.schema import TASKS
 from gve.hub_datasets.vsynflow.config import make_config, make_flow
 from gve.hub_datasets.vsynflow.engines import InlineEngine
@@ -81,8 +82,8 @@ def synthesise(workspace: Workspace) -> dict[str, Any]:
 def load_synflow(folder: Path) -> dict[str, Dataset]:
     """The pairs by source, such as "t2v-synflow"; tasks with too few rows are left out."""
     there = get_dataset_config_names(str(folder))
-    found = {f"{task}{SUFFIX}": load_dataset(str(folder), task, split="train") for task in TASKS if task in there}
-    return {name: rows for name, rows in found.items() if len(rows) >= LEAST_ROWS}
+    found = load_pairs(str(folder), [task for task in TASKS if task in there])
+    return {f"{task}{SUFFIX}": rows for task, rows in found.items() if len(rows) >= LEAST_ROWS}
 
 
 def to_markdown(found: dict[str, Any]) -> str:

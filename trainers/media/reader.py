@@ -17,13 +17,12 @@ from torch import Tensor
 
 from gve.encoding.frame_cache import FrameCache
 from gve.frames_gve import DecodedVideo, Features
+from gve.hub_datasets.files import content_digest
 from gve.image_gve import open_image
 from gve.media_gve import located
 from gve.processing_gve import GVEProcessor
 from gve.trainers.media.feature_store import FeatureStore
 from gve.video_processing_gve import GVEVideoProcessor
-
-CHUNK = 1 << 20
 
 
 class DecodedCache:
@@ -93,11 +92,7 @@ def content_key(source: Mapping[str, Any]) -> str:
 @lru_cache(maxsize=1 << 16)
 def _digest_of(path: str, size: int, changed: int) -> str:
     """The digest of a file, taken again when its size or time has changed."""
-    digest = blake2b(digest_size=16)
-    with Path(path).open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return content_digest(path)
 
 
 PATCHES = {"image": "pixel_values", "video": "pixel_values_videos"}

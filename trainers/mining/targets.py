@@ -28,6 +28,7 @@ from datasets import (
     load_dataset,
 )
 
+from gve.hub_datasets.pair_media import load_pairs
 from gve.hub_datasets.schema import media_features
 from gve.trainers.mining.settings import EXCLUSIONS
 from gve.trainers.rows import target_digest
@@ -175,7 +176,7 @@ def load_corpus(source: str, task: str, rows: Dataset) -> Dataset:
     """Another data set's targets with the modalities of a task: a UVRD gives its same task, a UVRB all its corpora."""
     there = get_dataset_config_names(source)
     if task in there:
-        corpus = load_dataset(source, task, split="train").with_format(None)
+        corpus = load_pairs(source, [task])[task].with_format(None)
         found = corpus.select_columns([name for name in _KEPT if name in corpus.column_names])
     else:
         found = _benchmark_corpora(source, [name for name in there if name.endswith("-corpus")])

@@ -1,8 +1,10 @@
 """Raw videos of the rendered world through enrichment and extension to a UVRD that datasets loads and a trainer trains on."""
 
-import io
 import json
 import math
+import os
+import subprocess
+import sys
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -11,12 +13,16 @@ import av
 import pyarrow.parquet as pq
 import pytest
 import torch
-from datasets import DatasetDict, load_dataset
+from datasets import load_dataset
+from hub_process import PushProcess
+from hub_server import HubServer
 from sentence_transformers import SentenceTransformer
+from snippets import python_of
 from stub_endpoint import WORDS, StubEndpoint
 from synth_stages import Colours, record_of
 
 from gve import build_tiny, save_embedder
+from gve.hub_datasets.pair_media import load_pairs
 from gve.hub_datasets.schema import TASKS, pair_features
 from gve.hub_datasets.vsynflow.endpoint import EndpointCaptioner
 from gve.hub_datasets.vsynflow.engines import InlineEngine, ProcessEngine
@@ -34,6 +40,7 @@ from gve.hub_datasets.vsynflow.uvrd import UvrdFacts, build_uvrd, require_publis
 from gve.hub_datasets.vsynflow.uvrd_store import cut
 from gve.hub_datasets.world.raw import write_raw_videos, write_titles
 from gve.trainers import GVETrainer, GVETrainingArguments
+from gve.trainers.train_command import load_tasks
 
 COUNT, SEED = 12, 3
 EQUAL = dict.fromkeys(TASKS, 1)
@@ -43,6 +50,14 @@ def titles(folder):
     for line in (folder / "titles.csv").read_text().splitlines()[1:]:
         file, title = line.split(",", 1)
         yield record_of(folder / "videos" / file, file.removesuffix(".mp4"), title)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """Media are unpacked into a cache of these tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +92,7 @@ def records(raw, work):
 
 @pytest.fixture(scope="module")
 def uvrd(records, work, tmp_path_factory):
-    """A folder that was moved after it was made, and its facts."""
+    """A folder that stores each medium once, moved after it was made, and its facts."""
     made = tmp_path_factory.mktemp("uvrd") / "made"
     limits = {"enrichment": {"least_similarity": None}}
     facts = UvrdFacts(rejected={"static": 2}, limits=limits, captioner=TRUTH_NAME, local=True)
@@ -102,7 +117,7 @@ def test_every_record_has_all_columns_in_every_run(raw, records, tmp_path):
 @pytest.mark.parametrize("task", TASKS)
 def test_load_dataset_reads_every_task_with_all_its_media(uvrd, task):
     folder, report = uvrd
-    rows = load_dataset(str(folder), task, split="train")
+    rows = load_pairs(str(folder), [task])[task]
     assert len(rows) == report.rows[task] == COUNT
     assert rows.features == uvrd_features() and set(pair_features()) < set(rows.features)
     query, _, target = task.partition("2")
@@ -112,8 +127,8 @@ def test_load_dataset_reads_every_task_with_all_its_media(uvrd, task):
         for side, letters in (("query", query), ("target", target)):
             assert {name for name in held.values() if row[side][name] is not None} == {held[n] for n in letters}
         for medium in media_of(row):
-            assert medium["path"] is None
-            with av.open(io.BytesIO(medium["bytes"])) as file:
+            assert medium["bytes"] is None
+            with av.open(medium["path"]) as file:
                 assert next(file.decode(video=0)).width
         assert row["lineage"]["record"] in row["id"] and row["lineage"]["captioner"] == TRUTH_NAME
         assert row["query_facts"] == row["target_facts"] != []
@@ -127,27 +142,52 @@ def media_of(row):
     return [side[kind] for side in sides for kind in ("image", "video") if side[kind] is not None]
 
 
-def test_files_of_a_reference_layout_are_stored_once_and_a_second_build_leaves_none_of_them(records, work, tmp_path):
-    def build(some, quotas):
-        facts = UvrdFacts(captioner=TRUTH_NAME, local=True, media="reference")
-        return write_uvrd(some, work, tmp_path, facts=facts, quotas=quotas).rows
+def test_each_medium_is_stored_once_and_both_layouts_hold_the_same(records, work, tmp_path):
+    def build(some, quotas, media):
+        facts = UvrdFacts(captioner=TRUTH_NAME, local=True, media=media)
+        return write_uvrd(some, work, tmp_path / media, facts=facts, quotas=quotas)
 
     def stored():
-        return [path for path in (tmp_path / "media").rglob("*") if path.is_file()]
+        return load_dataset(str(tmp_path / "once"), "media", split="train")
 
-    assert set(build(records, EQUAL)) == set(TASKS)
-    named = Counter()
+    found = {media: build(records, EQUAL, media) for media in ("once", "embed")}
+    assert not (tmp_path / "embed" / "media").exists() and found["embed"].stored == {"files": 0, "bytes": 0}
+    named, pairs = Counter(), {media: load_pairs(str(tmp_path / media), TASKS) for media in found}
     for task in TASKS:
-        for row in load_dataset(str(tmp_path), task, split="train"):
-            named.update(medium["path"] for medium in media_of(row))
-    files = stored()
-    assert set(named) == set(map(str, files)) and max(named.values()) > 1
-    assert len({path.read_bytes() for path in files}) == len(files)
-    assert build(records[:4], {"t2v": 1}) == {"t2v": 4}
-    assert not (tmp_path / "t2i").exists() and len(stored()) < len(files)
-    (tmp_path / "facts.json").unlink()
+        for once, embedded in zip(pairs["once"][task], pairs["embed"][task], strict=True):
+            assert once["id"] == embedded["id"]
+            for medium, other in zip(media_of(once), media_of(embedded), strict=True):
+                assert Path(medium["path"]).read_bytes() == other["bytes"]
+                named[Path(medium["path"]).name] += 1
+    held = {row["name"]: (row["image"] or row["video"])["bytes"] for row in stored()}
+    assert set(named) == set(held) and max(named.values()) > 5 and len(set(held.values())) == len(held)
+    assert found["once"].stored == {"files": len(held), "bytes": sum(map(len, held.values()))}
+    files = {path: path.read_bytes() for path in (tmp_path / "once").rglob("*.parquet")}
+    build(records, EQUAL, "once")
+    assert all(path.read_bytes() == content for path, content in files.items())
+    assert build(records[:4], {"t2v": 1}, "once").rows == {"t2v": 4}
+    assert not (tmp_path / "once" / "t2i").exists() and len(stored()) < len(held)
+    (tmp_path / "once" / "facts.json").unlink()
     with pytest.raises(ValueError, match="holds other files"):
-        build(records, EQUAL)
+        build(records, EQUAL, "once")
+
+
+def test_it_is_pushed_and_joined_elsewhere_with_and_without_the_package(records, work, tmp_path):
+    free = [{**record, "licence": "CC0-1.0"} for record in records]
+    write_uvrd(free, work, tmp_path / "uvrd", facts=UvrdFacts(captioner="stub", decontamination={"passed": True}))
+    with HubServer() as hub:
+        with PushProcess(hub.environment(tmp_path / "pusher")) as process:
+            said = process.push("uvrd", tmp_path / "uvrd", "--repo", "org/uvrd", "--yes")
+        assert said.code == 0, said.err
+        ours = "from gve.trainers.train_command import load_tasks\nrow = load_tasks('org/uvrd')['t2v'][0]\n"
+        code = (
+            python_of(tmp_path / "uvrd" / "README.md")
+            + ours
+            + "print(open(row['target']['video']['path'], 'rb').read() == video)"
+        )
+        environment = os.environ | hub.environment(tmp_path / "stranger")
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        assert done.stdout == "True\n", done.stderr
 
 
 def test_the_card_tells_all(uvrd):
@@ -172,10 +212,10 @@ def test_what_may_be_published_has_the_paper_quotas(records, work, uvrd, tmp_pat
             require_publishable(folder)
 
 
-def test_equal_media_of_a_column_are_stored_once(records, work, tmp_path):
+def test_equal_media_of_a_column_are_embedded_once(records, work, tmp_path):
     negative = records[0]["id"]
     rows = [{**record, "t2v_negatives": [negative]} for record in records[1:]]
-    write_uvrd([records[0], *rows], work, tmp_path, facts=UvrdFacts(local=True), quotas={"t2v": 1})
+    write_uvrd([records[0], *rows], work, tmp_path, facts=UvrdFacts(local=True, media="embed"), quotas={"t2v": 1})
     (path,) = (tmp_path / "t2v").iterdir()
     with pq.ParquetFile(path) as file:
         group = file.metadata.row_group(0)
@@ -194,12 +234,11 @@ def test_files_and_blocks_are_cut_by_rows_and_bytes():
 
 
 def test_nothing_wrong_is_built(records, work, tmp_path):
-    passed, gate = {"passed": True}, r"decontamination: .* needs a passed gate"
+    gate = r"decontamination: .* needs a passed gate"
     bare, twice = [{**records[0], "licence": ""}], [records[0], records[0]]
     for some, facts, match in (
         (records, UvrdFacts(), gate),
         (records, UvrdFacts(decontamination={"passed": False, "videos": 2}), gate),
-        (records, UvrdFacts(media="reference", decontamination=passed), "absolute paths hold on one machine only"),
         (records, UvrdFacts(local=True, media="zip"), r"media must be .*got 'zip'"),
         (bare, UvrdFacts(local=True), "licence: record"),
         (twice, UvrdFacts(local=True), "more than once"),
@@ -250,7 +289,7 @@ def test_another_captioner_than_the_stage_was_made_for(raw, tmp_path):
 
 
 def test_training_on_all_tasks(uvrd, tmp_path):
-    rows = DatasetDict({task: load_dataset(str(uvrd[0]), task, split="train") for task in TASKS})
+    rows = load_tasks(str(uvrd[0]))
     texts = [row["query"]["text"] for row in rows["t2v"]]
     sizes = {"vision_depth": 1, "vision_hidden": 32, "text_layers": 2, "text_hidden": 64}
     save_embedder(tmp_path / "tiny", *build_tiny(texts, frame_size=32, num_frames=4, vocab_size=320, **sizes))
