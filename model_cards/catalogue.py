@@ -14,8 +14,8 @@ import numpy as np
 
 from gve.eval.console import fail
 from gve.eval.encoders import Encoder
-from gve.eval.index.rows import COLUMNS, Hit
-from gve.eval.index.storage import quoted, stored_path, vectors_of
+from gve.eval.index.rows import Hit
+from gve.eval.index.storage import COLUMNS, quoted, stored_path, vectors_of
 from gve.eval.index.table import Index
 from gve.eval.inputs import file_row
 from gve.eval.search import Corpus, MemoryCorpus, find, nearest_moments, open_corpus

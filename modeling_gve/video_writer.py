@@ -46,6 +46,11 @@ def encode_mp4(
     return buffer.getvalue()
 
 
+def mp4_output(file: BinaryIO) -> Any:
+    """PyAV's container for an MP4 file that is written."""
+    return av.open(file, "w", format="mp4", options=_BITEXACT)
+
+
 @contextmanager
 def h264_writer(
     file: BinaryIO, size: tuple[int, int], rate: int | Fraction, *, crf: int, clock: int
@@ -56,7 +61,7 @@ def h264_writer(
         size: (height, width), both even; frames are resized to it.
         clock: Ticks a second.
     """
-    with av.open(file, "w", format="mp4", options=_BITEXACT) as container:
+    with mp4_output(file) as container:
         stream = container.add_stream("libx264", rate=rate, options=_X264 | {"crf": str(crf)})
         stream.height, stream.width = size
         stream.pix_fmt, stream.time_base = "yuv420p", Fraction(1, clock)
@@ -77,7 +82,7 @@ def remux(source: VideoSource) -> bytes:
     buffer, last, limits = io.BytesIO(), None, Limits()
     with open_source(source, limits) as opened, Container(opened, Budget(opened.name, limits), quick=False) as found:
         try:
-            with av.open(buffer, "w", format="mp4", options=_BITEXACT) as container:
+            with mp4_output(buffer) as container:
                 stream = container.add_stream_from_template(found.stream)
                 for packet in found.packets():
                     if packet.dts is None or packet.is_corrupt or (last is not None and packet.dts <= last):
@@ -100,7 +105,7 @@ def encode_jpegs(frames: Sequence[np.ndarray], ticks: Sequence[int], *, quality:
     """
     height, width = _size(frames, even=False)
     base, buffer = Fraction(1, JPEG_CLOCK), io.BytesIO()
-    with av.open(buffer, "w", format="mp4", options=_BITEXACT) as container:
+    with mp4_output(buffer) as container:
         stream: Any = container.add_stream("mjpeg", rate=30)
         stream.width, stream.height, stream.pix_fmt, stream.time_base = width, height, "yuvj444p", base
         for frame, start, end in zip(frames, ticks, ticks[1:], strict=False):

@@ -16,9 +16,9 @@ import pyarrow as pa
 from gve.eval.console import fail, printable
 from gve.eval.encode import failure_reason
 from gve.eval.index.embedding import File, FileEmbedder
-from gve.eval.index.rows import COLUMNS, Segment
+from gve.eval.index.rows import Segment
 from gve.eval.index.sources import Item
-from gve.eval.index.storage import among, real_path, stored_path, vectors_of
+from gve.eval.index.storage import COLUMNS, among, real_path, stored_path, vectors_of
 from gve.eval.index.table import Index
 from gve.eval.index.writing import REMOVED, Entry, Writer
 

@@ -24,6 +24,7 @@ from gve.scan_gve import KEYED
 from gve.source_gve import Budget, Limits, Opened, open_source, unreadable
 from gve.stream_gve import Tally, decoded
 from gve.video_gve import FrameStream, source_name
+from gve.video_writer import mp4_output
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ def cut_clip(path: str | os.PathLike[str], start: float, end: float, out: str | 
     target = Path(out)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
-        with open_source(path, _LIMITS) as opened, partial.open("wb") as file, av.open(file, "w", "mp4") as output:
+        with open_source(path, _LIMITS) as opened, partial.open("wb") as file, mp4_output(file) as output:
             copied = _cut(opened, start, end, output)
         partial.replace(target)
     except av.error.FFmpegError as error:

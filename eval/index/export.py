@@ -12,8 +12,7 @@ import pyarrow.parquet as pq
 from safetensors.numpy import save_file
 
 from gve.eval.console import fail
-from gve.eval.index.rows import COLUMNS
-from gve.eval.index.storage import vectors_of
+from gve.eval.index.storage import COLUMNS, vectors_of
 from gve.eval.index.table import Index
 from gve.hub_datasets.files import replacing
 

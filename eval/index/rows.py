@@ -1,7 +1,4 @@
-"""What an index holds: a row is a file or a stretch of one, with its vector.
-
-Shapes: n rows, D width.
-"""
+"""What an index holds, and what a search finds: files and stretches of them."""
 
 import hashlib
 import math
@@ -10,9 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-
-SCHEMA = "gve-index/1"
 LEVELS = ("file", "window", "shot")
 
 
@@ -84,24 +78,3 @@ class Hit:
     score: float
     missing: bool = False
     columns: Mapping[str, Any] = field(default_factory=dict)
-
-
-COLUMNS = {
-    "id": pa.string(),  # Segment.key
-    "path": pa.string(),  # absolute; what is not UTF-8 in it as surrogates' escapes
-    "folder": pa.string(),  # name of the folder that holds the file, for filters
-    "kind": pa.string(),  # "video" or "image"
-    "level": pa.string(),
-    "start": pa.float64(),  # seconds; null for an image
-    "end": pa.float64(),
-    "duration": pa.float64(),  # seconds of the whole file; null for an image
-    "digest": pa.string(),  # of the file's bytes
-    "stamp": pa.string(),  # size and time of change
-}
-"""The columns of every index, beside `vector`; a table's own columns come after them."""
-
-
-def schema_of(width: int) -> pa.Schema:
-    """The schema of a new table: COLUMNS, and `vector` of D float32."""
-    fields = [pa.field(name, kind, nullable=name != "id") for name, kind in COLUMNS.items()]
-    return pa.schema([*fields, pa.field("vector", pa.list_(pa.float32(), width))])

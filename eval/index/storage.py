@@ -16,9 +16,22 @@ import numpy as np
 import pyarrow as pa
 
 from gve.eval.console import fail
-from gve.eval.index.rows import COLUMNS
 from gve.media_gve import shown
 
+SCHEMA = "gve-index/1"
+COLUMNS = {
+    "id": pa.string(),  # Segment.key
+    "path": pa.string(),  # absolute; what is not UTF-8 in it as surrogates' escapes
+    "folder": pa.string(),  # name of the folder that holds the file, for filters
+    "kind": pa.string(),  # "video" or "image"
+    "level": pa.string(),
+    "start": pa.float64(),  # seconds; null for an image
+    "end": pa.float64(),
+    "duration": pa.float64(),  # seconds of the whole file; null for an image
+    "digest": pa.string(),  # of the file's bytes
+    "stamp": pa.string(),  # size and time of change
+}
+"""The columns of every index, beside `vector`; a table's own columns come after them."""
 SEGMENTS, FILES, FACTS = "segments", "files", "facts"
 LOCK, MEDIA = "lock", "media"
 """Beside the tables of a local index: its lock, and the files of data sets that hold bytes and no paths."""
@@ -37,6 +50,12 @@ LEDGER = pa.schema(
 _FACTS = pa.schema([pa.field("name", pa.string(), nullable=False), pa.field("value", pa.string())])
 _FULL = ("os error 28", "os error 27", "No space left", "File too large")
 _RESERVED = ("vector", "score", "_")  # beginnings of names that the index needs itself
+
+
+def schema_of(width: int) -> pa.Schema:
+    """The schema of a new table: COLUMNS, and `vector` of D float32."""
+    fields = [pa.field(name, kind, nullable=name != "id") for name, kind in COLUMNS.items()]
+    return pa.schema([*fields, pa.field("vector", pa.list_(pa.float32(), width))])
 
 
 def connect(where: str) -> Any:

@@ -16,11 +16,13 @@ import numpy as np
 import pyarrow as pa
 
 from gve.eval.console import fail
-from gve.eval.index.rows import COLUMNS, SCHEMA, Hit, Levels, schema_of
+from gve.eval.index.rows import Hit, Levels
 from gve.eval.index.storage import (
+    COLUMNS,
     FACTS,
     FILES,
     LEDGER,
+    SCHEMA,
     SEGMENTS,
     check_place,
     connect,
@@ -29,6 +31,7 @@ from gve.eval.index.storage import (
     merge,
     quoted,
     real_path,
+    schema_of,
     vectors_of,
 )
 from gve.eval.video_retrieval.ranking import as_array

@@ -13,8 +13,7 @@ import pyarrow as pa
 
 from gve.eval.console import fail
 from gve.eval.index.ann import keep_ann, with_short
-from gve.eval.index.rows import COLUMNS
-from gve.eval.index.storage import LEDGER, among, is_local, merge
+from gve.eval.index.storage import COLUMNS, LEDGER, among, is_local, merge
 from gve.eval.index.table import Index
 
 _KEPT = timedelta(hours=1)  # old versions stay so long for those who read them

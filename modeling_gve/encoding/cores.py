@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 import psutil
 import torch
@@ -19,6 +19,8 @@ from gve.encoding.prefetching import usable_cpus
 
 INTERVAL = 2.0
 """Seconds between two looks: long enough that the system's clock ticks of 10 ms do not count."""
+LASTING = 10.0
+"""Seconds for which what was seen holds for the work that comes next, such as the next call of `encode`."""
 
 
 class Usage(NamedTuple):
@@ -32,12 +34,16 @@ class Usage(NamedTuple):
 class CoreShare:
     """Adjusts torch's threads to the cores that other programs leave, for a model on the CPU.
 
-    The number at the start is the most, and comes back at the end of a `with` statement.
+    The number at the start is the most, and comes back at the end of a `with` statement. What was seen is remembered, so
+    that many short pieces of work are as well off as a long one.
 
     Args:
         read: Gives the usage so far; another one than the system's is for tests.
         interval: Seconds between two looks.
     """
+
+    seen: ClassVar[tuple[Usage, int] | None] = None
+    """The last usage that this process read, and the threads chosen by it."""
 
     def __init__(
         self, device: torch.device, *, read: Callable[[], Usage] | None = None, interval: float = INTERVAL
@@ -47,6 +53,9 @@ class CoreShare:
         self.most = torch.get_num_threads() if device.type == "cpu" else 1
         self.begun = time.monotonic()
         self.last: Usage | None = None  # reading takes milliseconds, which short work does not spend
+        if self.seen is not None and self.most > 1 and self.begun - self.seen[0].clock < LASTING:
+            self.last, threads = self.seen
+            torch.set_num_threads(min(self.most, threads))
 
     def adjust(self) -> int:
         """Look, if it is time, and set the threads; returns their number. Costs a microsecond where it is not time."""
@@ -55,12 +64,13 @@ class CoreShare:
             return torch.get_num_threads()
         now = self.read()
         if self.last is None:
-            self.last = now
-            return torch.get_num_threads()
+            self.last, CoreShare.seen = now, (now, self.most)
+            return self.most
         seconds = now.clock - self.last.clock
         others = max(0.0, (now.busy - self.last.busy) - (now.own - self.last.own)) / seconds
         self.last = now
         threads = min(self.most, max(1, int(usable_cpus() - others + 0.5)))
+        CoreShare.seen = now, threads
         if threads != torch.get_num_threads():
             torch.set_num_threads(threads)
         return threads

@@ -68,6 +68,8 @@ def measure(work, way, seconds, folder):
 def main():
     """One table."""
     parser = make_parser(__doc__, seconds=30.0, taken=1)
+    parser.add_argument("--only", nargs="+", choices=list(WAYS), default=list(WAYS), help="ways to choose threads")
+    parser.add_argument("--work", nargs="+", choices=["train", "encode"], default=["train", "encode"])
     parser.add_argument("--child", nargs=3, help="for the processes that it starts")
     arguments = parser.parse_args()
     if arguments.child:
@@ -79,7 +81,7 @@ def main():
     say(head("| work | threads | alone | beside | kept |"))
     with tempfile.TemporaryDirectory() as folder:
         write_raw_videos(Path(folder), VIDEOS, 0, 0, VIDEOS)
-        for work, way in itertools.product(("train", "encode"), WAYS):
+        for work, way in itertools.product(arguments.work, arguments.only):
             rates = []
             for taken in (0, arguments.taken):
                 loops = [multiprocessing.Process(target=spin, daemon=True) for _ in range(taken)]

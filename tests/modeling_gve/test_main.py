@@ -31,7 +31,7 @@ LIGHT = """
 import contextlib, io, json, sys
 from gve.__main__ import COMMANDS, main
 
-heavy = {"accelerate", "datasets", "evaluate", "gradio", "matplotlib", "mteb", "peft", "pyarrow", "ray"}
+heavy = {"accelerate", "datasets", "evaluate", "gradio", "matplotlib", "mteb", "peft", "ray"}
 heavy |= {"sentence_transformers", "torch", "torchvision", "transformers"}
 usage = [[], ["--help"], ["--version"], ["nothing"], ["--nothing"]]
 for name in COMMANDS:

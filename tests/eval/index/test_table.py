@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 from index_rows import make_index, rows_of, unit_vectors
 
-from gve.eval.index.rows import SCHEMA, Levels, Segment
-from gve.eval.index.storage import LOCK, check_columns, fact_rows, merge, real_path, stored_path, writing
+from gve.eval.index.rows import Levels, Segment
+from gve.eval.index.storage import LOCK, SCHEMA, check_columns, fact_rows, merge, real_path, stored_path, writing
 from gve.eval.index.table import Index, is_index
 from gve.eval.index.writing import Writer
 from gve.eval.search import top_k

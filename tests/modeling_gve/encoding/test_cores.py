@@ -1,6 +1,7 @@
 """CoreShare: torch's threads follow the cores that other programs leave."""
 
-import multiprocessing
+import subprocess
+import sys
 import time
 
 import pytest
@@ -19,6 +20,7 @@ def four_threads(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: set_to[-1])
     monkeypatch.setattr(torch, "set_num_threads", set_to.append)
     monkeypatch.setattr(cores, "usable_cpus", lambda: 4)
+    monkeypatch.setattr(CoreShare, "seen", None)
     return set_to
 
 
@@ -49,6 +51,20 @@ def test_threads_come_back_when_the_others_go(four_threads):
     assert four_threads == [4, 1, 4]
 
 
+def test_short_work_goes_on_with_what_was_seen(four_threads):
+    start = time.monotonic() - 5
+    readings = iter([Usage(start, 0, 0), Usage(start + 4, 16, 4), Usage(start + 9, 36, 24)])
+    with CoreShare(CPU, read=lambda: next(readings), interval=0.0) as share:
+        assert [share.adjust(), share.adjust()] == [4, 1]
+    assert torch.get_num_threads() == 4
+    with CoreShare(CPU, read=lambda: next(readings), interval=0.0) as share:
+        assert torch.get_num_threads() == 1
+        assert share.adjust() == 4  # the others have gone
+    CoreShare.seen = Usage(time.monotonic() - 60, 0, 0), 1
+    with CoreShare(CPU, read=lambda: pytest.fail("read")):
+        assert torch.get_num_threads() == 4  # too long ago
+
+
 def test_nothing_is_read_before_it_is_time(four_threads):
     share = CoreShare(CPU, read=lambda: pytest.fail("read"), interval=60.0)
     assert [share.adjust() for _ in range(3)] == [4, 4, 4]
@@ -62,23 +78,17 @@ def test_the_threads_come_back_at_the_end(four_threads):
     assert four_threads == [4, 1, 4]
 
 
-def _spin(seconds):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        pass
-
-
 def test_work_of_this_process_and_its_children_is_its_own():
     before = read_usage()
-    child = multiprocessing.get_context("spawn").Process(target=_spin, args=(1.0,))
-    child.start()
-    _spin(0.3)
-    while read_usage().own - before.own < 0.8 and child.is_alive():
+    child = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    end = time.monotonic() + 60
+    while (now := read_usage()).own - before.own < 0.5 and time.monotonic() < end:
         time.sleep(0.05)
-    now = read_usage()
-    child.join()
-    assert now.own - before.own > 0.5  # with the child's
+    child.kill()
+    child.wait()
+    assert now.own - before.own >= 0.5  # this process sleeps, so it is the child's
     assert now.busy - before.busy > 0.8 * (now.own - before.own)
+    assert read_usage().own >= now.own  # an ended process stays counted
 
 
 def test_a_model_on_another_device_keeps_the_threads(four_threads):
