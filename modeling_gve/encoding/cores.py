@@ -1,8 +1,8 @@
 """As many of torch's threads as other programs leave cores.
 
 OpenMP's threads wait for one another by spinning. Where another program holds a core, the thread that shares it with
-that program keeps all others waiting at every operation: a training step of the demo's model on two cores takes 166 ms
-with two threads, 804 ms if a busy loop takes one core, and 357 ms with one thread (`tests/bench/company.py`).
+that program keeps all others waiting at every operation: with a busy loop on one of two cores, two threads do a third of
+their steps, and one thread nearly as many as alone (`tests/bench/company.py`).
 """
 
 import os
