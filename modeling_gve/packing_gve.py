@@ -229,7 +229,7 @@ def length_groups(lengths: np.ndarray, device: torch.device) -> LengthGroups:
 def runs_varlen(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether torch attends over packed rows in one call: on CUDA from Ampere on, in half precision."""
     return (
-        {"scale", "window_size", "enable_gqa"} <= VARLEN
+        {"scale", "window_size"} <= VARLEN
         and device.type == "cuda"
         and dtype in (torch.float16, torch.bfloat16)
         and torch.cuda.get_device_capability(device)[0] >= 8
@@ -253,13 +253,20 @@ def attend_varlen(
         q: (S, H, E).
         k: (S, K, E), as `v`.
         edges: (R + 1,) int32, where the rows start and end.
-        num_splits: 1 keeps a row's sums in one order, whatever else is in the batch.
+        num_splits: 1 keeps a row's sums in one order, whatever else is in the batch; before torch 2.12, which takes no
+            such argument, the kernel never splits them.
     """
     window = (-1, 0) if causal else (-1, -1)
-    options: dict[str, Any] = {} if num_splits is None else {"num_splits": num_splits}
+    options: dict[str, Any] = {}
+    if num_splits is not None and "num_splits" in VARLEN:
+        options["num_splits"] = num_splits
     # rotary embeddings may have left queries and keys in float32
     q, k = q.to(v.dtype).contiguous(), k.to(v.dtype).contiguous()
     gqa = q.shape[1] != k.shape[1]
+    if "enable_gqa" in VARLEN:
+        options["enable_gqa"] = gqa
+    elif gqa:  # before torch 2.12
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
     return varlen_attn(
         q,
         k,
@@ -270,7 +277,6 @@ def attend_varlen(
         longest,
         scale=scale,
         window_size=window,
-        enable_gqa=gqa,
         **options,
     )
 

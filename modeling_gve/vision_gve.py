@@ -23,7 +23,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 from transformers.utils.generic import is_flash_attention_requested
 from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
 
-from .packing_gve import MEDIA, VARLEN, LengthGroups, attend_groups, attend_varlen, length_groups, runs_varlen
+from .packing_gve import MEDIA, LengthGroups, attend_groups, attend_varlen, length_groups, runs_varlen
 
 EVEN = 64
 """A width that a device's fast matrix kernels take divides by this."""
@@ -52,11 +52,7 @@ class VisionFeaturesMixin:
 
     def attention_options(self) -> dict[str, Any]:
         """Arguments that reach the attention of both parts."""
-        if not self.config.batch_invariant:
-            return {}
-        if self.device.type == "cuda" and "num_splits" not in VARLEN:
-            raise ValueError("batch_invariant: got True, which needs a later torch; update torch, or switch it off")
-        return {"num_splits": 1}
+        return {"num_splits": 1} if self.config.batch_invariant else {}
 
     def features_of(self, output: BaseModelOutputWithPooling) -> torch.Tensor:
         """(V, W) features as one tensor, from what `get_image_features` gives."""
