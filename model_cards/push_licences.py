@@ -21,6 +21,7 @@ from gve.hub_datasets.uvrb import SETS
 from gve.hub_datasets.world.pairs import build_pairs
 from gve.hub_datasets.world.sets import CORPUS_OF, MiniSet, Sizes, build_sets
 from gve.hub_datasets.world.video import video_bytes
+from gve.hub_datasets.world.worlds import DEFAULT, Seed, seed_of
 from gve.media_gve import shown
 from gve.model_cards.push_checks import Upload, read_card
 from gve.video_gve import FrameStream
@@ -87,6 +88,10 @@ def _world(folder: Path) -> dict[str, Any] | None:
         fail(f"{WORLD}: cannot be read ({error}). Render the world again with `gve world`.")
 
 
+def _seed(world: Mapping[str, Any]) -> Seed:
+    return seed_of(world["seed"], world.get("world", DEFAULT))
+
+
 def _parquet(upload: Upload) -> list[str]:
     return [name for name in upload.files if name.endswith(".parquet")]
 
@@ -108,7 +113,7 @@ def _check_sets(upload: Upload, world: Mapping[str, Any] | None) -> None:
     for split in sorted({Path(name).stem for name in _parquet(upload)}):
         if split not in ("seen", "unseen"):
             fail(f"PATH: split {split!r} is not the world's; it has seen and unseen. Remove its files.")
-        drawn = build_sets(split, world["seed"], sizes)
+        drawn = build_sets(split, _seed(world), sizes)
         for task in present:
             _check_set(upload, split, drawn[task.name])
 
@@ -149,7 +154,7 @@ def _check_pairs(upload: Upload, world: Mapping[str, Any]) -> None:
         rows = _columns(upload.folder / name, ("id", "query", "target"))
         start, places[task] = places[task], places[task] + len(rows["id"])
         drawn = build_pairs(
-            task, world["pairs"].get(task, 0), world["seed"], start=start, num_negatives=world["num_negatives"]
+            task, world["pairs"].get(task, 0), _seed(world), start=start, num_negatives=world["num_negatives"]
         )
         for row, pair in enumerate(islice(drawn, CHECKED_ROWS)):
             texts = (rows["query"][row]["text"], rows["target"][row]["text"])

@@ -4,6 +4,7 @@ Shapes: A attributes. Labels are canonical: they do not depend on which thing a 
 """
 
 from gve.hub_datasets.world.spec import ACTIONS, CAMERAS, COLORS, SCENES, STYLES, Clip
+from gve.hub_datasets.world.worlds import PLACES
 
 _COLOR_NAMES = tuple(COLORS)
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
@@ -21,7 +22,8 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 }
 """Options by attribute. The first colour is the left or upper thing's; actors are named by their colour; actions and
 camera moves belong to the first and to the second half. Shapes are left out: training never shows a quarter of the
-combinations of colour and shape, and a classifier of shapes would learn just that."""
+combinations of colour and shape, and a classifier of shapes would learn just that. Another world has as many actions;
+its labels are their places."""
 _PLACES = ("axis", "first_color", "second_color")
 _EVENTS = ("first_actor", "first_action", "second_actor", "second_action")
 _CAMERA = ("first_camera", "second_camera")
@@ -58,8 +60,8 @@ def clip_labels(clip: Clip, stated: tuple[str, ...] = tuple(ATTRIBUTES)) -> list
         "second_color": second.color,
         "first_actor": clip.things[actor].color,
         "second_actor": clip.things[next_actor].color,
-        "first_action": action,
-        "second_action": next_action,
+        "first_action": ACTIONS[PLACES[action]],
+        "second_action": ACTIONS[PLACES[next_action]],
         "first_camera": clip.camera[0],
         "second_camera": clip.camera[1],
     }

@@ -16,6 +16,7 @@ from gve.hub_datasets.uvrb.tasks import SETS
 from gve.hub_datasets.world.rows import Side
 from gve.hub_datasets.world.sets import CORPUS_OF, MiniSet, Sizes, build_sets
 from gve.hub_datasets.world.video import video_bytes
+from gve.hub_datasets.world.worlds import Seed
 from gve.media_gve import MP4
 
 TABLES = ("corpus", "queries", "qrels", "top_ranked")
@@ -71,7 +72,7 @@ def table_rows(mini: MiniSet, table: str) -> Iterator[dict[str, Any]]:
             yield {"query-id": name, "corpus-ids": list(pool)}
 
 
-def write_table(path: Path, table: str, name: str, split: str, seed: int, sizes: Sizes) -> None:
+def write_table(path: Path, table: str, name: str, split: str, seed: Seed, sizes: Sizes) -> None:
     """Write one table of one set of one split."""
     mini = build_sets(split, seed, sizes)[name]
     write_rows(path, table_rows(mini, table), table_features(table))
@@ -87,7 +88,7 @@ def video_files(folder: Path, sets: Mapping[str, MiniSet]) -> dict[str, list[Pat
     return {name: [folder / video_file(name, i) for i in sets[name].corpus] for name in FOLDER_SETS}
 
 
-def write_videos(folder: Path, name: str, seed: int, sizes: Sizes) -> None:
+def write_videos(folder: Path, name: str, seed: Seed, sizes: Sizes) -> None:
     """Write the missing videos of one set of the unseen split."""
     mini = build_sets("unseen", seed, sizes)[name]
     for corpus_id, clips in mini.corpus.items():

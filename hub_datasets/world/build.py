@@ -23,6 +23,7 @@ from gve.hub_datasets.world.pairs import build_pairs
 from gve.hub_datasets.world.raw import write_raw_videos, write_titles
 from gve.hub_datasets.world.sets import CORPUS_OF, DEFAULT_SIZES, Sizes, build_sets
 from gve.hub_datasets.world.spec import SPLITS
+from gve.hub_datasets.world.worlds import DEFAULT, Seed, seed_of
 from gve.media_gve import MP4, shown
 
 DEFAULT_PAIRS = {"t2v": 12000, "t2t": 3000, "t2i": 4000, "ti2v": 3000, "tv2v": 2400, "i2v": 2000, "v2v": 1500}
@@ -57,6 +58,7 @@ def build_world(
     progress: bool = True,
     sizes: Sizes = DEFAULT_SIZES,
     num_negatives: int = 0,
+    world: str = DEFAULT,
 ) -> dict[str, Any]:
     """Render the world into a folder; the finished parts of an interrupted run are kept.
 
@@ -66,12 +68,13 @@ def build_world(
         raw: Videos of the raw corpus.
         workers: Processes; with more than 1 a script needs the `__main__` guard of spawn.
         num_negatives: Near-identical wrong clips in each row of T2V, TI2V and TV2V.
+        world: One of `worlds.WORLDS`: which shapes and actions are shown.
 
     Returns:
         The content of `world.json`: the arguments, and the benchmark's sets with their chance levels.
 
     Raises:
-        ValueError: For an unknown task, or if the folder holds a world built with other arguments.
+        ValueError: For an unknown task or world, or if the folder holds a world built with other arguments.
     """
     folder = Path(folder)
     wanted = DEFAULT_PAIRS if pairs is None else pairs
@@ -83,10 +86,12 @@ def build_world(
         )
     counts = {task: wanted[task] for task in sources if wanted.get(task, 0) > 0}
     arguments = {"seed": seed, "pairs": counts, "sets": sets, "raw": raw, "num_negatives": num_negatives}
-    world: dict[str, Any] = {"arguments": {**arguments, "sizes": asdict(sizes)}, "sets": {}}
+    arguments |= {} if world == DEFAULT else {"world": world}
+    content: dict[str, Any] = {"arguments": {**arguments, "sizes": asdict(sizes)}, "sets": {}}
+    seed, origin = seed_of(seed, world), f"seed {seed}" + ("" if world == DEFAULT else f" from the world `{world}`")
     if sets:
-        world["sets"] = {split: [s.summary() for s in build_sets(split, seed, sizes).values()] for split in SPLITS}
-    _claim(folder / "world.json", world)
+        content["sets"] = {split: [s.summary() for s in build_sets(split, seed, sizes).values()] for split in SPLITS}
+    _claim(folder / "world.json", content)
     remove_leftovers(folder)
     parts = list(_pair_parts(folder / "uvrd", counts, seed, num_negatives))
     if sets:
@@ -95,10 +100,10 @@ def build_world(
     parts += _raw_parts(folder / "raw", raw, seed)
     write_parts(parts, workers=workers, progress=progress, title="world", unit="clip")
     if counts:
-        write_text(folder / "uvrd" / "README.md", uvrd_card(folder / "uvrd", counts, seed))
+        write_text(folder / "uvrd" / "README.md", uvrd_card(folder / "uvrd", counts, origin))
     if sets:
-        write_text(folder / "uvrb" / "README.md", uvrb_card(folder / "uvrb", world["sets"], seed))
-    return world
+        write_text(folder / "uvrb" / "README.md", uvrb_card(folder / "uvrb", content["sets"], origin))
+    return content
 
 
 def _claim(path: Path, world: dict[str, Any]) -> None:
@@ -112,12 +117,12 @@ def _claim(path: Path, world: dict[str, Any]) -> None:
     write_text(path, text)
 
 
-def _write_shard(path: Path, task: str, start: int, stop: int, seed: int, num_negatives: int) -> None:
+def _write_shard(path: Path, task: str, start: int, stop: int, seed: Seed, num_negatives: int) -> None:
     found = build_pairs(task, stop, seed, start=start, num_negatives=num_negatives)
     write_rows(path, (pair.render() for pair in found), pair_features())
 
 
-def _pair_parts(folder: Path, counts: Mapping[str, int], seed: int, num_negatives: int) -> Iterator[WorldPart]:
+def _pair_parts(folder: Path, counts: Mapping[str, int], seed: Seed, num_negatives: int) -> Iterator[WorldPart]:
     for task, count in counts.items():
         shards = ceil(count / SHARD_ROWS)
         for shard in range(shards):
@@ -127,7 +132,7 @@ def _pair_parts(folder: Path, counts: Mapping[str, int], seed: int, num_negative
             yield WorldPart((path,), weight, partial(_write_shard, path, task, start, stop, seed, num_negatives))
 
 
-def _set_parts(folder: Path, seed: int, sizes: Sizes) -> Iterator[WorldPart]:
+def _set_parts(folder: Path, seed: Seed, sizes: Sizes) -> Iterator[WorldPart]:
     for split in SPLITS:
         for mini in build_sets(split, seed, sizes).values():
             for table in TABLES:
@@ -142,7 +147,7 @@ def _set_parts(folder: Path, seed: int, sizes: Sizes) -> Iterator[WorldPart]:
         yield WorldPart(tuple(files), len(files), partial(write_videos, folder / "videos", name, seed, sizes))
 
 
-def _moment_parts(folder: Path, count: int, seed: int) -> Iterator[WorldPart]:
+def _moment_parts(folder: Path, count: int, seed: Seed) -> Iterator[WorldPart]:
     for number in range(count):
         marks = moments.media_files(folder, number, seed)
         yield WorldPart(marks, moments.CLIPS, partial(moments.write_media, folder, number, seed))
@@ -151,7 +156,7 @@ def _moment_parts(folder: Path, count: int, seed: int) -> Iterator[WorldPart]:
         yield WorldPart(marks, 1, partial(moments.write_queries, folder, count, seed))
 
 
-def _raw_parts(folder: Path, count: int, seed: int) -> Iterator[WorldPart]:
+def _raw_parts(folder: Path, count: int, seed: Seed) -> Iterator[WorldPart]:
     for start in range(0, count, _RAW_PART):
         stop = min(start + _RAW_PART, count)
         marks = tuple(folder / "videos" / f"v{number:05d}{MP4}" for number in range(start, stop))

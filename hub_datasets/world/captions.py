@@ -11,16 +11,10 @@ from hashlib import blake2b
 from numpy.random import Generator
 
 from gve.hub_datasets.world.spec import INVERSE, Clip, Thing, choice
+from gve.hub_datasets.world.worlds import WORLDS
 from gve.media_gve import shown
 
-SHAPE_WORDS = {
-    "circle": ("circle", "disc"),
-    "square": ("square", "box"),
-    "triangle": ("triangle",),
-    "cross": ("cross", "plus sign"),
-    "ring": ("ring", "hoop"),
-    "bar": ("bar", "plank"),
-}
+SHAPE_WORDS = {shape: words for world in WORLDS.values() for shape, words in world.shapes.items()}
 SIZE_WORDS = {"small": ("small", "little"), "large": ("large", "big")}
 SCENE_WORDS = {
     "desert": ("in the desert", "on sand dunes"),
@@ -39,30 +33,8 @@ STYLE_WORDS = {
     "faded": ("faded", "washed out"),
     "striped": ("striped", "scan lined"),
 }
-ACTION_WORDS = {
-    "left": ("moves left", "slides to the left"),
-    "right": ("moves right", "slides to the right"),
-    "up": ("rises", "moves up"),
-    "down": ("sinks", "moves down"),
-    "grow": ("grows", "gets bigger"),
-    "shrink": ("shrinks", "gets smaller"),
-    "vanish": ("vanishes", "fades away"),
-    "blink": ("blinks", "flickers"),
-    "jump": ("jumps", "hops"),
-    "shake": ("trembles", "wobbles"),
-}
-ACTION_KEYWORDS = {
-    "left": "leftward",
-    "right": "rightward",
-    "up": "rising",
-    "down": "sinking",
-    "grow": "growing",
-    "shrink": "shrinking",
-    "vanish": "vanishing",
-    "blink": "blinking",
-    "jump": "jumping",
-    "shake": "trembling",
-}
+ACTION_WORDS = {action: words for world in WORLDS.values() for action, (words, _) in world.actions.items()}
+ACTION_KEYWORDS = {action: keyword for world in WORLDS.values() for action, (_, keyword) in world.actions.items()}
 CAMERA_WORDS = {
     "static": ("stays still", "does not move"),
     "left": ("pans left", "turns to the left"),

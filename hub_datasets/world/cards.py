@@ -71,7 +71,7 @@ _UVRB_USE = """
 
 The sixteen sets of the universal video retrieval benchmark (arXiv 2510.27571) in miniature: the same names, instructions,
 metrics, kinds of query and candidate pools, on videos drawn by a program, so that every positive is exact. A controlled
-diagnostic, not the paper's data: its scores do not compare with the paper's. Rendered with seed {seed}.
+diagnostic, not the paper's data: its scores do not compare with the paper's. Rendered with {origin}.
 
 ## Use
 
@@ -108,13 +108,13 @@ _LIMITS = """Clips of 48 x 48 pixels with 48 kinds of coloured things, ten actio
 model that is good here may be bad on real videos, and the reverse."""
 
 
-def uvrd_card(folder: Path, counts: Mapping[str, int], seed: int) -> str:
+def uvrd_card(folder: Path, counts: Mapping[str, int], origin: str) -> str:
     """README of the training pairs, one configuration a task."""
     lines = [_HEAD.format(name="UVRD", tags="", size=size_category(sum(counts.values())))]
     for task in counts:
         lines += config_lines(folder, task, {"train": [f"{task}/train-*.parquet"]})
     lines += ["---", "", "# UVRD of the rendered world", ""]
-    lines += [f"Pairs for training a video embedder, with exact ground truth, rendered with seed {seed}."]
+    lines += [f"Pairs for training a video embedder, with exact ground truth, rendered with {origin}."]
     lines += [_UVRD_USE.format(task=next(iter(counts))), "", "One configuration a task:", ""]
     lines += markdown_table(("task", "pairs"), counts.items())
     lines += ["", *_COUNTERFACTUALS.splitlines()] if set(counts) & set(COUNTERFACTUALS) else []
@@ -124,12 +124,12 @@ def uvrd_card(folder: Path, counts: Mapping[str, int], seed: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def uvrb_card(folder: Path, sets: Mapping[str, Sequence[Mapping[str, Any]]], seed: int) -> str:
+def uvrb_card(folder: Path, sets: Mapping[str, Sequence[Mapping[str, Any]]], origin: str) -> str:
     """README of the benchmark: configurations, use, and tables of the sets."""
     columns = ", ".join(f"`{column}`" for column in table_features("queries"))
     size = size_category(sum(row["queries"] for rows in sets.values() for row in rows))
     lines = [_HEAD.format(name="UVRB", tags="benchmark, mteb, ", size=size), *_uvrb_configs(folder), "---"]
-    lines.append(_UVRB_USE.format(seed=seed, columns=columns))
+    lines.append(_UVRB_USE.format(origin=origin, columns=columns))
     for task in SETS.values():
         parts = " + ".join(task.query_modalities)
         lines.append(f"| `{task.slug}` | {', '.join(task.abilities)} | {parts} | {task.instruction} |")

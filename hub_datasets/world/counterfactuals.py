@@ -25,7 +25,6 @@ from gve.hub_datasets.world.captions import (
 )
 from gve.hub_datasets.world.rows import Pair, Side, stream
 from gve.hub_datasets.world.spec import (
-    ACTIONS,
     INVERSE,
     Clip,
     choice,
@@ -37,6 +36,7 @@ from gve.hub_datasets.world.spec import (
 )
 from gve.hub_datasets.world.texts import KIND_SETS, TASK_INSTRUCTIONS
 from gve.hub_datasets.world.variants import SAME_CLIP, change_event, content_fact
+from gve.hub_datasets.world.worlds import Seed, world_of
 
 V2T_INSTRUCTION = "Find the text that describes the video."
 OPPOSITE = {**INVERSE, "up": "down", "down": "up", "in": "out", "out": "in"}
@@ -107,7 +107,8 @@ def true_facts(clip: Clip) -> frozenset[int]:
     names = [thing.name for thing in clip.things]
     done = {(names[index], action) for index, action in clip.events}
     facts = {fact("count", name, str(names.count(name))) for name in names}
-    facts |= {fact("never", name, action) for name in names for action in ACTIONS if (name, action) not in done}
+    actions = world_of(clip.things[0].shape).actions
+    facts |= {fact("never", name, action) for name in names for action in actions if (name, action) not in done}
     return clip_facts(clip) | {content_fact(clip)} | facts
 
 
@@ -188,7 +189,7 @@ def _row(source: str, kind: str, own: Told, other: Told, words: int) -> Pair:
     return Pair("", task, kind, instruction, Side(told.text), video, "", told.facts, true, negatives)
 
 
-def counterfactual_pairs(source: str, count: int, seed: int, start: int = 0) -> Iterator[Pair]:
+def counterfactual_pairs(source: str, count: int, seed: Seed, start: int = 0) -> Iterator[Pair]:
     """Rows `start` to `count` of one of `schema.COUNTERFACTUALS`; two rows, a group, make a unit."""
     kinds = tuple(TEXT_KINDS)
     for unit in range(start // 2, -(-count // 2)):

@@ -29,6 +29,7 @@ from gve.hub_datasets.world.variants import (
     retake,
 )
 from gve.hub_datasets.world.video import FRAME_SIZE, picture_bytes
+from gve.hub_datasets.world.worlds import Seed
 from gve.media_gve import MP4, PNG
 from gve.video_writer import encode_mp4
 
@@ -57,7 +58,7 @@ class MomentVideo:
         return encode_mp4(np.concatenate(shown), FPS)
 
 
-def moment_video(number: int, seed: int) -> MomentVideo:
+def moment_video(number: int, seed: Seed) -> MomentVideo:
     """One long video, independent of all others, with two queries of text and two of a picture with words."""
     rng = stream(seed, "moments", number)
     clips = _clips(rng)
@@ -77,14 +78,14 @@ def moment_video(number: int, seed: int) -> MomentVideo:
     return MomentVideo(name, parts, tuple(queries))
 
 
-def media_files(folder: Path, number: int, seed: int) -> tuple[Path, ...]:
+def media_files(folder: Path, number: int, seed: Seed) -> tuple[Path, ...]:
     """The files that `write_media` makes."""
     video = moment_video(number, seed)
     pictures = [folder / row["image"] for _, row, clip in video.queries if clip is not None]
     return (folder / "videos" / f"{video.name}{MP4}", *pictures)
 
 
-def write_media(folder: Path, number: int, seed: int) -> None:
+def write_media(folder: Path, number: int, seed: Seed) -> None:
     """Render one video and the pictures of its queries."""
     video = moment_video(number, seed)
     for _, row, clip in video.queries:
@@ -93,7 +94,7 @@ def write_media(folder: Path, number: int, seed: int) -> None:
     write_atomic(folder / "videos" / f"{video.name}{MP4}", video.render())
 
 
-def write_queries(folder: Path, count: int, seed: int) -> None:
+def write_queries(folder: Path, count: int, seed: Seed) -> None:
     """Write the annotations of all videos, in QVHighlights' fields."""
     videos = [moment_video(number, seed) for number in range(count)]
     for file in MOMENT_FILES:

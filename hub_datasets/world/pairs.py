@@ -40,6 +40,7 @@ from gve.hub_datasets.world.variants import (
     video_group,
 )
 from gve.hub_datasets.world.video import LONG_CLIPS
+from gve.hub_datasets.world.worlds import Seed
 from gve.media_gve import shown
 
 SPLIT = "seen"
@@ -177,7 +178,7 @@ def _kind_table(task: str) -> tuple[list[str], np.ndarray, np.ndarray]:
     return kinds, rows, share / share.sum()
 
 
-def _units(task: str, seed: int) -> Iterator[tuple[str, int]]:
+def _units(task: str, seed: Seed) -> Iterator[tuple[str, int]]:
     kinds, rows, share = _kind_table(task)
     rng = stream(seed, task, "plan")
     while True:
@@ -185,7 +186,7 @@ def _units(task: str, seed: int) -> Iterator[tuple[str, int]]:
             yield kinds[index], int(rows[index])
 
 
-def build_pairs(task: str, count: int, seed: int, *, start: int = 0, num_negatives: int = 0) -> Iterator[Pair]:
+def build_pairs(task: str, count: int, seed: Seed, *, start: int = 0, num_negatives: int = 0) -> Iterator[Pair]:
     """Pairs `start` to `count` of one task or source of COUNTERFACTUALS, on the seen split; `Pair.render` makes the row.
 
     The last group is cut at `count`, and a larger count begins with the same rows. `num_negatives` clips that violate
@@ -200,7 +201,7 @@ def build_pairs(task: str, count: int, seed: int, *, start: int = 0, num_negativ
     return _rows(task, count, seed, start, num_negatives)
 
 
-def _rows(task: str, count: int, seed: int, start: int, num_negatives: int) -> Iterator[Pair]:
+def _rows(task: str, count: int, seed: Seed, start: int, num_negatives: int) -> Iterator[Pair]:
     first = 0
     for unit, (kind, size) in enumerate(_units(task, seed)):
         if first >= count:
@@ -214,7 +215,7 @@ def _rows(task: str, count: int, seed: int, start: int, num_negatives: int) -> I
         first += size
 
 
-def _finish(task: str, kind: str, unit: int, first: int, seed: int) -> list[Pair]:
+def _finish(task: str, kind: str, unit: int, first: int, seed: Seed) -> list[Pair]:
     pairs = _BUILDERS[task][0](kind, stream(seed, task, "unit", unit))
     name = f"{task}-g{unit:06d}" if kind.endswith("twins") else ""
     return [

@@ -19,6 +19,7 @@ from gve.hub_datasets.world.captions import SCENE_WORDS, event_text, name_thing
 from gve.hub_datasets.world.rows import stream
 from gve.hub_datasets.world.spec import COLORS, SCENES, Clip, choice, sample_clip
 from gve.hub_datasets.world.video import video_bytes
+from gve.hub_datasets.world.worlds import Seed
 from gve.media_gve import MP4
 
 TITLE_KINDS = {"plain": 0.6, "wrong color": 0.13, "wrong scene": 0.12, "vague": 0.1, "duplicate": 0.05}
@@ -62,7 +63,7 @@ def _mistaken(clip: Clip, kind: str, rng: Generator) -> Clip:
     return replace(clip, things=tuple(replace(t, color=c) for t, c in zip(clip.things, colors, strict=True)))
 
 
-def raw_videos(count: int, seed: int) -> list[RawVideo]:
+def raw_videos(count: int, seed: Seed) -> list[RawVideo]:
     """The raw corpus, nothing rendered yet."""
     videos: list[RawVideo] = []
     for number in range(count):
@@ -82,14 +83,14 @@ def raw_videos(count: int, seed: int) -> list[RawVideo]:
     return videos
 
 
-def write_raw_videos(folder: Path, count: int, seed: int, start: int, stop: int) -> None:
+def write_raw_videos(folder: Path, count: int, seed: Seed, start: int, stop: int) -> None:
     """Render the missing files from `start` to `stop`."""
     for video in raw_videos(count, seed)[start:stop]:
         if not (folder / "videos" / video.file).exists():
             write_atomic(folder / "videos" / video.file, video_bytes((video.clip,)))
 
 
-def write_titles(folder: Path, count: int, seed: int) -> None:
+def write_titles(folder: Path, count: int, seed: Seed) -> None:
     """Write titles.csv (file, title) and truth.jsonl (file, title, kind, correct, original, clip)."""
     videos = raw_videos(count, seed)
     table = io.StringIO()

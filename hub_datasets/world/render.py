@@ -4,7 +4,7 @@ Shapes: F frames, S side in pixels. Everything is evaluated in world coordinates
 textures), so time and size are free.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -29,6 +29,34 @@ exposure, so that a single frame shows the direction of a motion."""
 _SHIFT = {"left": (-PAN, 0), "right": (PAN, 0), "up": (0, -PAN), "down": (0, PAN)}
 _MOVE = {"left": (-0.25, 0), "right": (0.25, 0), "up": (0, -0.25), "down": (0, 0.25)}
 
+Motion = tuple[np.ndarray | float, ...]
+MOTIONS: dict[str, Callable[[np.ndarray], Motion]] = {
+    "northeast": lambda q: (0.2 * q, -0.2 * q, 1, 1),
+    "southwest": lambda q: (-0.2 * q, 0.2 * q, 1, 1),
+    "clockwise": lambda q: (0.13 * np.sin(2 * np.pi * q), 0.13 - 0.13 * np.cos(2 * np.pi * q), 1, 1),
+    "counterclockwise": lambda q: (-0.13 * np.sin(2 * np.pi * q), 0.13 - 0.13 * np.cos(2 * np.pi * q), 1, 1),
+    "swing": lambda q: (0.17 * np.sin(2 * np.pi * q), 0, 1, 1),
+    "bob": lambda q: (0, 0.17 * np.sin(2 * np.pi * q), 1, 1),
+    "zigzag": lambda q: (0.13 * np.sin(4 * np.pi * q), -0.2 * q, 1, 1),
+    "swell": lambda q: (0, 0, 1 + 0.8 * np.sin(np.pi * q), 1),
+    "contract": lambda q: (0, 0, 1 - 0.6 * np.sin(np.pi * q), 1),
+    "dissolve": lambda q: (0, 0, 1, 1 - 0.7 * q),
+}
+"""Actions of the held-out world: shift in x and y, and factors of radius and opacity, at a progress from 0 to 1."""
+OUTLINES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "diamond": lambda x, y: (1 - abs(x) / 0.62 - abs(y) / 1.05) * 0.53,
+    "heart": lambda x, y: np.maximum(
+        0.52 - np.hypot(abs(x) - 0.46, y + 0.35), np.minimum(y + 0.3, (0.95 - y - 1.28 * abs(x)) * 0.62)
+    ),
+    "crescent": lambda x, y: np.minimum(1 - np.hypot(x, y), np.hypot(x - 0.45, y) - 0.8),
+    "arrow": lambda x, y: np.maximum(
+        np.minimum(0.05 - y, (1.05 + y - 1.15 * abs(x)) * 0.66), np.minimum(0.28 - abs(x), np.minimum(1 - y, y + 0.3))
+    ),
+    "hourglass": lambda x, y: np.minimum(0.95 - abs(y), (0.1 + 0.85 * abs(y) - abs(x)) * 0.76),
+    "horseshoe": lambda x, y: np.minimum(0.95 - np.maximum(abs(x), abs(y)), np.maximum(abs(x) - 0.45, y - 0.35)),
+}
+"""Shapes of the held-out world, as in `inside`."""
+
 
 def frame_times(count: int) -> np.ndarray:
     """The mid-points of `count` equal parts of a clip, (F,) in [0, 1]."""
@@ -37,6 +65,8 @@ def frame_times(count: int) -> np.ndarray:
 
 def inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Signed distance of points into a shape of radius 1, positive inside."""
+    if shape in OUTLINES:
+        return OUTLINES[shape](x, y)
     if shape == "circle":
         return 1 - np.sqrt(x * x + y * y)
     if shape == "square":
@@ -115,6 +145,9 @@ def thing_path(thing: Thing, events: list[tuple[str, np.ndarray]]) -> tuple[np.n
             y -= 0.28 * np.sin(np.pi * q)
         elif action == "shake":
             x += active * 0.08 * np.where(np.floor(q * 8) % 4 < 2, 1, -1)
+        elif action in MOTIONS:
+            shift_x, shift_y, scale, strength = MOTIONS[action](q)
+            x, y, radius, opacity = x + shift_x, y + shift_y, radius * scale, opacity * strength
     return x, y, radius, opacity
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from gve.hub_datasets.schema import media
 from gve.hub_datasets.world.spec import Clip
 from gve.hub_datasets.world.video import picture_bytes, video_bytes
+from gve.hub_datasets.world.worlds import Seed, WorldGenerator, WorldSeed
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Pair:
         }
 
 
-def stream(seed: int, *path: str | int) -> np.random.Generator:
-    """Random generator of one part: equal in every process, independent of all other parts."""
-    return np.random.default_rng([seed, *(zlib.crc32(p.encode()) if isinstance(p, str) else p for p in path)])
+def stream(seed: Seed, *path: str | int) -> np.random.Generator:
+    """Random generator of one part of the seed's world: equal in every process, independent of all other parts."""
+    parts = (*seed, *path) if isinstance(seed, WorldSeed) else (seed, *path)
+    numbers = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in parts]
+    return WorldGenerator(numbers, seed.world) if isinstance(seed, WorldSeed) else np.random.default_rng(numbers)

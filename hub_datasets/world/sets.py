@@ -30,6 +30,7 @@ from gve.hub_datasets.world.variants import (
     sample_order_clip,
 )
 from gve.hub_datasets.world.video import LONG_CLIPS
+from gve.hub_datasets.world.worlds import Seed
 
 BASE_KINDS = {
     "MSRVTT": "coarse",
@@ -112,7 +113,7 @@ def _must_be_alone(clip: Clip, rng: Generator) -> list[frozenset[int]]:
     return told + [event_caption(clip, half, rng, in_scene=True).facts for half in range(2)]
 
 
-def base_clips(split: str, seed: int, count: int) -> list[Clip]:
+def base_clips(split: str, seed: Seed, count: int) -> list[Clip]:
     """Clips such that no other answers a text about one of them; the unseen split has room for some 200.
 
     Raises:
@@ -171,7 +172,7 @@ def _alone(clip: Clip, kind: str, facts: list[frozenset[int]], rng: Generator) -
     raise ValueError(f"clips: no {kind} text is answered by one clip only. Use fewer clips.")
 
 
-def _base_sets(split: str, seed: int, sizes: Sizes) -> Iterable[MiniSet]:
+def _base_sets(split: str, seed: Seed, sizes: Sizes) -> Iterable[MiniSet]:
     clips = base_clips(split, seed, sizes.base)
     corpus = {f"c{number:03d}": (clip,) for number, clip in enumerate(clips)}
     for name, kind in BASE_KINDS.items():
@@ -296,7 +297,7 @@ def _of_kind(kind: str, rng: Generator, split: str) -> Composed:
 
 
 @lru_cache(maxsize=4)
-def build_sets(split: str, seed: int, sizes: Sizes = DEFAULT_SIZES) -> dict[str, MiniSet]:
+def build_sets(split: str, seed: Seed, sizes: Sizes = DEFAULT_SIZES) -> dict[str, MiniSet]:
     """All sixteen sets of a split, by name in table order, independent of those of other splits."""
 
     def rng(name: str) -> Generator:

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from numpy.random import Generator
 
+from gve.hub_datasets.world.worlds import DEFAULT, PLACES, WORLDS, world_of
 from gve.media_gve import shown
 
 COLORS = {
@@ -22,12 +23,12 @@ COLORS = {
     "white": (252, 252, 252),
     "black": (5, 5, 5),
 }
-SHAPES = ("circle", "square", "triangle", "cross", "ring", "bar")
+SHAPES = tuple(WORLDS[DEFAULT].shapes)
 SIZES = ("small", "large")
 SCENES = ("desert", "ocean", "forest", "city", "night", "snow", "meadow", "volcano")
 STYLES = ("clean", "grainy", "dim", "faded", "striped")
 CAMERAS = ("static", "left", "right", "up", "down", "in", "out", "shake")
-ACTIONS = ("left", "right", "up", "down", "grow", "shrink", "vanish", "blink", "jump", "shake")
+ACTIONS = tuple(WORLDS[DEFAULT].actions)
 RELATIONS = ("left", "right", "above", "below")
 INVERSE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 SPLITS = ("seen", "unseen")
@@ -66,12 +67,12 @@ class Clip:
 
 def held_out(color: str, shape: str) -> bool:
     """Whether training never shows this colour on this shape (12 of the 48 combinations)."""
-    return (_COLOR_NAMES.index(color) + SHAPES.index(shape)) % 4 == 0
+    return (_COLOR_NAMES.index(color) + PLACES[shape]) % 4 == 0
 
 
 def held_out_action(shape: str, action: str) -> bool:
     """Whether training never shows this shape do this action (8 of the 60 combinations)."""
-    return (3 * SHAPES.index(shape) + ACTIONS.index(action)) % 8 == 0
+    return (3 * PLACES[shape] + PLACES[action]) % 8 == 0
 
 
 def choice(rng: Generator, options: Sequence[Option]) -> Option:
@@ -85,17 +86,19 @@ def new_seed(rng: Generator) -> int:
 
 
 def sample_thing(rng: Generator, split: str) -> Thing:
-    """A thing whose colour and shape belong to the split."""
+    """A thing whose colour and shape belong to the split, of the generator's world."""
+    shapes = tuple(world_of(rng).shapes)
     while True:
-        color, shape = choice(rng, _COLOR_NAMES), choice(rng, SHAPES)
+        color, shape = choice(rng, _COLOR_NAMES), choice(rng, shapes)
         if held_out(color, shape) == (split == "unseen"):
             return Thing(color, shape, choice(rng, SIZES))
 
 
 def sample_action(rng: Generator, split: str, shape: str) -> str:
-    """An action that the split allows for the shape."""
+    """An action of the shape's world that the split allows for it."""
+    actions = tuple(world_of(shape).actions)
     while True:
-        action = choice(rng, ACTIONS)
+        action = choice(rng, actions)
         if split == "unseen" or not held_out_action(shape, action):
             return action
 
@@ -147,7 +150,7 @@ def sample_clip(
     scene: str | None = None,
     style: str | None = None,
 ) -> Clip:
-    """A random clip; on the split "unseen" both things use held-out combinations. Given parts are kept."""
+    """A random clip of the generator's world; "unseen" means held-out combinations in both things. Given parts are kept."""
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {shown(split)}.")
     while things is None:

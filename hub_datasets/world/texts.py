@@ -10,6 +10,7 @@ from gve.hub_datasets.world.rows import stream
 from gve.hub_datasets.world.spec import sample_clip
 from gve.hub_datasets.world.variants import image_group, video_group
 from gve.hub_datasets.world.video import LONG_CLIPS
+from gve.hub_datasets.world.worlds import Seed
 
 KIND_SETS = {task.text_kind: name for name, task in SETS.items() if task.text_kind is not None}
 """The UVRB set whose queries are of each kind; rows of the kind carry its instruction."""
@@ -40,7 +41,7 @@ def instructions() -> list[str]:
     return list(dict.fromkeys([*(task.instruction for task in SETS.values()), *TASK_INSTRUCTIONS.values()]))
 
 
-def training_texts(seed: int, count: int) -> Iterator[str]:
+def training_texts(seed: Seed, count: int) -> Iterator[str]:
     """Yield all instructions, then texts of every kind about seen clips, `count` in all."""
     texts = instructions()
     yield from texts[:count]

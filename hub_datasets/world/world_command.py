@@ -5,12 +5,17 @@ import json
 import sys
 from collections.abc import Sequence
 
+from gve.hub_datasets.world.worlds import DEFAULT, WORLDS
+
 
 def make_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = argparse.ArgumentParser(prog="gve world", description=__doc__)
     parser.add_argument("out", help="folder to write; an interrupted build is continued")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
+    parser.add_argument(
+        "--world", choices=tuple(WORLDS), default=DEFAULT, help="shapes and actions (default: default)"
+    )
     parser.add_argument(
         "--pairs-scale", type=float, default=1.0, help="multiple of the default training rows; 0 for none"
     )
@@ -41,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raw=arguments.raw,
         workers=arguments.workers,
         progress=not arguments.quiet,
+        world=arguments.world,
     )
     sys.stdout.write(json.dumps(world) + "\n")
     return 0

@@ -25,8 +25,8 @@ def cards(tmp_path_factory):
     report = UvrdFacts(captioner="a model", decontamination=GATE, records=5, rows={"t2v": 5}, sources=sources)
     report.licences, report.tokens = {"CC0-1.0": 3, "CC-BY-4.0": 1, "MIT": 1}, {"input": 1, "output": 2}
     return {
-        "uvrb": uvrb_card(folder, sets, 5),
-        "uvrd": uvrd_card(folder, {"t2v": 40, "i2v": 2}, 5),
+        "uvrb": uvrb_card(folder, sets, "seed 5"),
+        "uvrd": uvrd_card(folder, {"t2v": 40, "i2v": 2}, "seed 5"),
         "made": made_uvrd_card(folder, report, uvrd_features()),
         "converted": archive_card(folder, []),
         "metric": METRIC,

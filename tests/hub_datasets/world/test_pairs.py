@@ -11,6 +11,7 @@ from gve.hub_datasets.world.captions import ACTION_WORDS, KINDS, SHAPE_WORDS, an
 from gve.hub_datasets.world.pairs import KIND_WEIGHTS, TWINS, build_pairs
 from gve.hub_datasets.world.spec import held_out, held_out_action
 from gve.hub_datasets.world.texts import KIND_SETS, TASK_INSTRUCTIONS
+from gve.hub_datasets.world.worlds import WORLDS, seed_of
 
 
 def shown(side):
@@ -35,9 +36,10 @@ def test_ranges_and_longer_runs_hold_the_same_rows_which_fit_the_schema(task):
             build_pairs(name, count, 0)
 
 
+@pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("task", TASKS)
-def test_targets_answer_and_training_never_shows_a_held_out_combination(task):
-    pairs = list(build_pairs(task, 400, 1, num_negatives=1))
+def test_targets_answer_and_training_never_shows_a_held_out_combination(task, world):
+    pairs = list(build_pairs(task, 400, seed_of(1, world), num_negatives=1))
     names = [name for name, _ in groupby(pair.group for pair in pairs) if name]
     assert len(names) == len(set(names)), "groups are consecutive"
     sizes = Counter(pair.group for pair in pairs if pair.group)
@@ -46,18 +48,21 @@ def test_targets_answer_and_training_never_shows_a_held_out_combination(task):
         assert pair.query_facts and answers(pair.query_facts, pair.target_facts)
         for side in (pair.query, pair.target, *pair.negatives):
             for clip in shown(side):
+                assert {thing.shape for thing in clip.things} <= set(WORLDS[world].shapes)
+                assert {action for _, action in clip.events} <= set(WORLDS[world].actions)
                 assert not any(held_out(thing.color, thing.shape) for thing in clip.things)
                 assert not any(held_out_action(clip.things[i].shape, action) for i, action in clip.events)
 
 
-def grouped(kind, count=6000):
-    rows = [pair for pair in build_pairs("t2v", count, 5) if pair.kind == kind and pair.group]
+def grouped(kind, count=6000, seed=5):
+    rows = [pair for pair in build_pairs("t2v", count, seed) if pair.kind == kind and pair.group]
     return [list(rows) for _, rows in groupby(rows, key=lambda pair: pair.group)][:-1]
 
 
+@pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("kind", ["spatial", "temporal", "camera"])
-def test_group_mates_do_not_answer_one_another(kind):
-    groups = grouped(kind)
+def test_group_mates_do_not_answer_one_another(kind, world):
+    groups = grouped(kind, seed=seed_of(5, world))
     assert len(groups) > 15
     for mates in groups:
         truth = [[answers(query.query_facts, mate.target_facts) for mate in mates] for query in mates]

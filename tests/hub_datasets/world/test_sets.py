@@ -6,6 +6,7 @@ from gve.hub_datasets.world.captions import SCENE_WORDS, SHAPE_WORDS, answers, c
 from gve.hub_datasets.world.sets import BASE_KINDS, DEFAULT_SIZES, Sizes, base_clips, build_sets, expected_score
 from gve.hub_datasets.world.spec import SPLITS, held_out
 from gve.hub_datasets.world.variants import action_facts, content_fact
+from gve.hub_datasets.world.worlds import WORLDS, seed_of
 
 CHANCE = {"CRB-S": 1 / 128, "CRB-T": 1 / 128, "CMRB": 10 / 96, "LoVR-TH": 10 / 80, "MS-TI": 0.1, "MS-TV": 0.1}
 
@@ -15,9 +16,9 @@ def split(request):
     return request.param
 
 
-@pytest.fixture(scope="module")
-def sets(split):
-    return build_sets(split, 0)
+@pytest.fixture(scope="module", params=WORLDS)
+def sets(split, request):
+    return build_sets(split, seed_of(0, request.param))
 
 
 def test_all_sixteen_sets_hold_what_the_table_asks_for(sets, split):
