@@ -40,6 +40,21 @@ VARLEN = frozenset(() if varlen_attn is None else inspect.signature(varlen_attn)
 """Arguments of the installed torch's attention over packed rows."""
 
 
+def on_device(values: torch.Tensor | np.ndarray | Sequence[int], device: torch.device) -> torch.Tensor:
+    """Numbers of the CPU on a device, without the wait for all its work that a plain copy brings.
+
+    They leave from pinned memory, which torch keeps until they have arrived. A copy from other memory returns at once too,
+    but where a device reads that memory itself, nothing says that it has done so before the memory is used again.
+    """
+    found = torch.as_tensor(values)
+    return found.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else found.to(device)
+
+
+def row_edges(lengths: np.ndarray, device: torch.device) -> torch.Tensor:
+    """(R + 1,) int32, where packed rows of (R,) `lengths` start and end."""
+    return on_device(np.concatenate([[0], lengths.cumsum()]).astype(np.int32), device)
+
+
 def overhead(device: torch.device) -> int:
     """The cost of one more batch, in tokens."""
     return OVERHEAD_CPU if device.type == "cpu" else OVERHEAD
@@ -181,8 +196,7 @@ def pack_batch(inputs: dict[str, Any], positions: torch.Tensor) -> tuple[dict[st
     # the only wait for the device: all that depends on the lengths is made on the CPU
     lengths = keep.sum(-1).cpu().numpy()
     place = keep.flatten().nonzero().squeeze(1)  # (S,)
-    edges = torch.from_numpy(np.concatenate([[0], lengths.cumsum()]).astype(np.int32))
-    edges = edges.to(keep.device, non_blocking=True)
+    edges = row_edges(lengths, keep.device)
     longest = int(lengths.max())
     packed = {
         "input_ids": inputs["input_ids"].flatten()[place][None],
@@ -223,7 +237,7 @@ def length_groups(lengths: np.ndarray, device: torch.device) -> LengthGroups:
     order = np.concatenate([(starts[lengths == n][:, None] + np.arange(n)).ravel() for n in distinct])
     inverse = np.empty_like(order)
     inverse[order] = np.arange(len(order))
-    return LengthGroups(torch.from_numpy(order).to(device), torch.from_numpy(inverse).to(device), shapes)
+    return LengthGroups(on_device(order, device), on_device(inverse, device), shapes)
 
 
 def runs_varlen(device: torch.device, dtype: torch.dtype) -> bool:

@@ -23,7 +23,16 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 from transformers.utils.generic import is_flash_attention_requested
 from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
 
-from .packing_gve import MEDIA, LengthGroups, attend_groups, attend_varlen, length_groups, runs_varlen
+from .packing_gve import (
+    MEDIA,
+    LengthGroups,
+    attend_groups,
+    attend_varlen,
+    length_groups,
+    on_device,
+    row_edges,
+    runs_varlen,
+)
 
 EVEN = 64
 """A width that a device's fast matrix kernels take divides by this."""
@@ -231,7 +240,7 @@ def _grid_tables(
 
 def row_tables(lengths: np.ndarray, device: torch.device, attention: str, *, windows: bool) -> dict[str, Any]:
     """What attention over R windows or frames of these (R,) lengths takes, under the names of the tower's forward."""
-    edges = torch.from_numpy(np.concatenate([[0], lengths.cumsum()]).astype(np.int32)).to(device, non_blocking=True)
+    edges = row_edges(lengths, device)
     out: dict[str, Any] = {"cu_window_seqlens" if windows else "cu_seqlens": edges}
     if attention == "varlen":
         out["max_window_seqlen" if windows else "max_seqlen"] = int(lengths.max())
@@ -255,9 +264,9 @@ def vision_tables(grids: torch.Tensor, config: Qwen2_5_VLVisionConfig, attention
     tables = [_grid_tables(tuple(grid), merge, config.window_size, config.patch_size) for grid in known]
     tokens = np.cumsum([0] + [len(index) for _, index, _ in tables[:-1]]).tolist()
     return {
-        "position_ids": torch.cat([positions for positions, *_ in tables]).to(device, non_blocking=True),
-        "window_index": torch.cat([index + start for (_, index, _), start in zip(tables, tokens, strict=True)]).to(
-            device, non_blocking=True
+        "position_ids": on_device(torch.cat([positions for positions, *_ in tables]), device),
+        "window_index": on_device(
+            torch.cat([index + start for (_, index, _), start in zip(tables, tokens, strict=True)]), device
         ),
         **row_tables(np.concatenate([lengths for *_, lengths in tables]), device, attention, windows=True),
         **row_tables(frame_lengths(known), device, attention, windows=False),

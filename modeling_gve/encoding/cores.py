@@ -34,6 +34,7 @@ class Usage(NamedTuple):
 class CoreShare:
     """Adjusts torch's threads to the cores that other programs leave, for a model on the CPU.
 
+    For a model on another device it is one: there the threads that prepare inputs share the cores, each for itself.
     The number at the start is the most, and comes back at the end of a `with` statement. What was seen is remembered, so
     that many short pieces of work are as well off as a long one.
 
@@ -50,12 +51,15 @@ class CoreShare:
     ) -> None:
         self.read = read or read_usage
         self.interval = interval
-        self.most = torch.get_num_threads() if device.type == "cpu" else 1
+        self.given = torch.get_num_threads()
+        self.most = self.given if device.type == "cpu" else 1
         self.begun = time.monotonic()
         self.last: Usage | None = None  # reading takes milliseconds, which short work does not spend
         if self.seen is not None and self.most > 1 and self.begun - self.seen[0].clock < LASTING:
             self.last, threads = self.seen
             torch.set_num_threads(min(self.most, threads))
+        elif self.most < self.given:
+            torch.set_num_threads(self.most)
 
     def adjust(self) -> int:
         """Look, if it is time, and set the threads; returns their number. Costs a microsecond where it is not time."""
@@ -79,8 +83,8 @@ class CoreShare:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.last is not None:
-            torch.set_num_threads(self.most)
+        if self.last is not None or self.most < self.given:
+            torch.set_num_threads(self.given)
 
 
 def read_usage() -> Usage:

@@ -122,7 +122,7 @@ def workers_for(device: torch.device, workers: int | None) -> Workers:
     """
     cores = usable_cpus()
     if device.type != "cpu":
-        threads = cores if workers is None else workers
+        threads = max(1, cores * 3 // 4) if workers is None else workers  # the rest launch the model's work
         return Workers(threads, threads, caller_works=threads == 0)
     threads = max(1, cores - 1) if workers is None else workers
     return Workers(threads, min(threads, max(1, cores - torch.get_num_threads())), caller_works=True)

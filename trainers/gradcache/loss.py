@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers.distributed.fsdp import is_fsdp_managed_module
 
-from gve.packing_gve import overhead
+from gve.packing_gve import on_device, overhead
 from gve.trainers.arguments import GVETrainingArguments
 from gve.trainers.gradcache.tower import RandomState, TowerRun, chunk_rows, is_trained
 from gve.trainers.losses import GVELoss, embedder_of, normaliser, unwrapped
-from gve.trainers.media.batch_media import Batch, on_device
+from gve.trainers.media.batch_media import Batch
 
 EMBEDDING = "sentence_embedding"
 Leaves = dict[str, dict[int, Tensor]]

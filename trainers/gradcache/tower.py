@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from gve.embedder_gve import EmbedderMixin
-from gve.trainers.media.batch_media import Media, on_device
+from gve.packing_gve import on_device
+from gve.trainers.media.batch_media import Media
 
 MOST_PADDING = 0.1
 """Share of padding that no piece goes above."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gve.packing_gve import MEDIA, owners, spans
+from gve.packing_gve import MEDIA, on_device, owners, spans
 
 KINDS = {name: (kind, pixels, embeds) for name, kind, pixels, embeds in MEDIA}
 TOKENS = ("input_ids", "attention_mask", "mm_token_type_ids")
@@ -31,11 +31,6 @@ class Media:
     def sizes(self, merge: int) -> np.ndarray:
         """(U,) vision tokens of each medium."""
         return self.patches // merge**2
-
-
-def on_device(values: np.ndarray | Sequence[int], device: torch.device) -> Tensor:
-    """Numbers of the CPU on a device, without the wait for all its work that a plain copy brings."""
-    return torch.as_tensor(values).to(device, non_blocking=True)
 
 
 def media_of(inputs: Mapping[str, Any], merge: int) -> dict[str, Media]:

@@ -25,9 +25,10 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from gve.embedder_gve import EmbedderMixin
 from gve.frames_gve import Features
+from gve.packing_gve import on_device
 from gve.processing_gve import GVEProcessor
 from gve.trainers.gradcache.tower import FROZEN_TOKENS, TowerRun
-from gve.trainers.media.batch_media import KINDS, Media, on_device
+from gve.trainers.media.batch_media import KINDS, Media
 from gve.trainers.media.feature_store import FeatureStore
 from gve.trainers.media.reader import PATCHES, Label, MediaReader, read_label
 

@@ -91,6 +91,7 @@ def test_work_of_this_process_and_its_children_is_its_own():
     assert read_usage().own >= now.own  # an ended process stays counted
 
 
-def test_a_model_on_another_device_keeps_the_threads(four_threads):
-    share = CoreShare(torch.device("meta"), read=lambda: pytest.fail("read"), interval=0.0)
-    assert [share.adjust() for _ in range(3)] == [4, 4, 4]
+def test_beside_a_model_on_another_device_torch_has_one_thread(four_threads):
+    with CoreShare(torch.device("meta"), read=lambda: pytest.fail("read"), interval=0.0) as share:
+        assert [share.adjust() for _ in range(3)] == [1, 1, 1]
+    assert torch.get_num_threads() == 4

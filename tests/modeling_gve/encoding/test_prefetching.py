@@ -187,7 +187,7 @@ def test_who_prepares(monkeypatch):
     assert workers_for(torch.device("cpu"), None) == Workers(7, 2, caller_works=True)
     assert workers_for(torch.device("cpu"), 1) == Workers(1, 1, caller_works=True)
     assert workers_for(torch.device("cpu"), 0) == Workers(0, 0, caller_works=True)
-    assert workers_for(torch.device("cuda"), None) == Workers(8, 8, caller_works=False)
+    assert workers_for(torch.device("cuda"), None) == Workers(6, 6, caller_works=False)
     assert workers_for(torch.device("cuda"), 0) == Workers(0, 0, caller_works=True)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
     assert workers_for(torch.device("cpu"), None).during_model == 1
