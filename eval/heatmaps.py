@@ -25,7 +25,7 @@ def draw_triangles(correlations: Mapping[str, Mapping[str, Any]], statistic: str
     hidden = np.triu(np.ones((len(rows), len(columns)), bool), 1)
     for axes, (population, entry) in zip(panels, correlations.items(), strict=True):
         matrix = entry[statistic]["abilities"]
-        _draw_cells(axes, [[matrix[row][column] for column in columns] for row in rows], rows, columns, hidden=hidden)
+        draw_cells(axes, [[matrix[row][column] for column in columns] for row in rows], rows, columns, hidden=hidden)
         axes.set_title(f"{_short(population)} ({len(entry['models'])} models)", fontsize=12)
         axes.spines[:].set_visible(False)
     figure.suptitle(title, fontsize=14)
@@ -44,7 +44,7 @@ def draw_against_average(
     ]
     figure = new_figure(2.6 + 0.95 * len(columns), 10)
     axes = figure.subplots()
-    _draw_cells(axes, cells, rows, columns)
+    draw_cells(axes, cells, rows, columns)
     axes.axhline(len(SETS) - 0.5, color="black", linewidth=1.5)
     axes.set_title(title, fontsize=13, pad=10)
     write_figure(figure, target)
@@ -62,7 +62,7 @@ def draw_models(models: Sequence[ModelScores], rule: str, title: str, target: Pa
     labels = [model.name + ("" if model.official else " *") for model in models]
     figure = new_figure(3 + 0.56 * len(columns), 1.8 + 0.36 * len(models))
     axes = figure.subplots()
-    _draw_cells(axes, cells, labels, columns, shades=shares, digits=3)
+    draw_cells(axes, cells, labels, columns, shades=shares, low=0, digits=3)
     for place in (len(SETS), len(SETS) + len(ABILITY_NAMES)):
         axes.axvline(place - 0.5, color="black", linewidth=1.5)
     own = [place for place, model in enumerate(models) if model.own]
@@ -78,27 +78,33 @@ def draw_models(models: Sequence[ModelScores], rule: str, title: str, target: Pa
     write_figure(figure, target)
 
 
-def _draw_cells(
+def draw_cells(
     axes: Any,
     cells: Sequence[Sequence[float | None]],
     rows: Sequence[str],
     columns: Sequence[str],
     *,
     shades: np.ndarray | None = None,
+    low: float = -1,
     hidden: np.ndarray | None = None,
-    digits: int = 2,
+    digits: int | None = 2,
 ) -> None:
-    """A grid of numbers; colours show `shades` in 0..1 or the numbers in -1..1, and `hidden` cells stay white."""
+    """A grid of numbers.
+
+    Args:
+        shades: what colours show, from `low` to 1: blues from 0, blue through white to red from -1; the numbers if None
+        hidden: cells that stay white
+        digits: decimals of the numbers; None leaves them out
+    """
     from matplotlib import colormaps
 
     shown = _numbers(cells) if shades is None else shades
     shown = shown if hidden is None else np.where(hidden, np.nan, shown)
-    palette = colormaps["RdBu_r" if shades is None else "Blues"]
+    palette = colormaps["RdBu_r" if low < 0 else "Blues"]
     palette = palette.with_extremes(bad="white" if hidden is not None else _MISSING)
-    low = -1 if shades is None else 0
     image = axes.imshow(np.ma.masked_invalid(shown), cmap=palette, vmin=low, vmax=1, aspect="auto")
     for row, column in np.ndindex(*shown.shape):
-        if hidden is not None and hidden[row, column]:
+        if digits is None or (hidden is not None and hidden[row, column]):
             continue
         cell = cells[row][column]
         text = "-" if cell is None else round_half_up(cell, digits)

@@ -5,10 +5,12 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from sentence_transformers import SentenceTransformerTrainingArguments
 
+from gve.hub_datasets.files import read_json
 from gve.hub_datasets.schema import TASKS, task_of
 from gve.trainers.contrast import Widths
 from gve.trainers.curriculum.schedule import SCHEDULES, Schedule
@@ -66,12 +68,14 @@ class GVETrainingArguments(SentenceTransformerTrainingArguments):
     sigma_min: float = setting(0.1, "sigma of the first epoch (paper, section 3.3).")
     sigma_max: float = setting(1.0, "sigma of the last epoch (paper, section 3.3).")
     probe_pairs: int = setting(64, "N_p, pairs of a task on which alignment is measured (paper, section 3.3).")
+    probe_held_out: bool = setting(False, "Never train on the probe's pairs.")
     probability_cap: float = setting(1.0, "Highest probability of a task.")
     probability_floor: float = setting(0.0, "Lowest probability of a task.")
     task_priors: dict[str, float] | str | None = setting(
         None, 'Factor w_k on a task\'s weight in any schedule, as {"t2v": 2.0}; 1 for tasks not named.'
     )
     unlock_margin: float = setting(0.05, "Change of R' or accuracy that unlocks a task of the schedule unlock.")
+    transfer: str | None = setting(None, "File of gve ablate, for dependency.")
     steps_per_epoch: int | None = setting(
         None, "Optimizer steps of an epoch; by default as many as the data holds full batches."
     )
@@ -167,6 +171,7 @@ class GVETrainingArguments(SentenceTransformerTrainingArguments):
             floor=self.probability_floor,
             priors=self.task_priors,
             unlock_margin=self.unlock_margin,
+            transfer={} if self.transfer is None else read_transfer(Path(self.transfer)),
         )
 
     def mining_settings(self) -> MiningSettings:
@@ -226,6 +231,22 @@ class GVETrainingArguments(SentenceTransformerTrainingArguments):
             )
         if self.remove_unused_columns:
             raise ValueError("remove_unused_columns: got True; only False is accepted; a row is read whole")
+
+
+def read_transfer(path: Path) -> dict[str, dict[str, float]]:
+    """The share of a task's headroom that the measured steps of another closed, by the task trained and the one probed."""
+    try:
+        found = read_json(path)
+        tasks, left = found["tasks"], [max(1 - before, 0.02) for before in found["before"]]
+        return {
+            task: {other: gain / room for other, gain, room in zip(tasks, gains, left, strict=True)}
+            for task, gains in zip(tasks, found["mean"], strict=True)
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"transfer: cannot read {str(path)!r} ({type(error).__name__}); the transfer.json that gve ablate --transfer "
+            "writes is accepted; check the path"
+        ) from error
 
 
 def _among(name: str, value: str, accepted: Iterable[str]) -> None:

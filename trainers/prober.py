@@ -3,12 +3,13 @@
 Shapes: N probe pairs of a task, D embedding width, W processes.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -19,6 +20,9 @@ from gve.trainers.curriculum.schedule import CurriculumEpoch, CurriculumHistory,
 from gve.trainers.encoders import SideEncoder
 from gve.trainers.processes import agreed, gather_rows, share
 from gve.trainers.sampler import PyramidBatchSampler
+
+LEAST_HELD = 2
+"""Least pairs of a task's probe that is held out."""
 
 
 def task_scores(queries: Tensor, targets: Tensor, matches: Tensor | None = None) -> TaskScores:
@@ -41,8 +45,49 @@ def task_scores(queries: Tensor, targets: Tensor, matches: Tensor | None = None)
     return TaskScores(score, score - baseline.item(), (positives > rivals).double().mean().item())
 
 
+def reciprocal_rank(queries: Tensor, pool: Tensor, start: int, matches: Tensor) -> float:
+    """Mean of 1 / rank of N queries' own targets among M; a tie counts half a place.
+
+    Args:
+        pool: (M, D) unit vectors; the target of query i is `start` + i.
+        matches: (N, M) bool; True where target j also answers query i, and so is no rival.
+    """
+    cosines = queries.double() @ pool.double().T  # (N, M)
+    own = cosines[:, start : start + len(queries)].diagonal()[:, None]  # (N, 1)
+    nearer = torch.where(cosines == own, 0.5, (cosines > own).double()).masked_fill(matches, 0.0)
+    nearer[:, start : start + len(queries)].fill_diagonal_(0.0)
+    return (1 / (1 + nearer.sum(1))).mean().item()
+
+
+def probe_rows(rows: Dataset, pairs: int, seed: Sequence[int]) -> list[int]:
+    """Places of at most so many rows, drawn in whole groups, so that a probe holds each query's hardest rivals."""
+    units: dict[str, list[int]] = {}
+    for place, group in enumerate(rows["group"]):
+        units.setdefault(group or f" {place}", []).append(place)
+    pieces, picked = list(units.values()), []
+    for number in np.random.default_rng(list(seed)).permutation(len(pieces)):
+        if len(picked) + len(pieces[number]) <= pairs:
+            picked += pieces[number]
+    return sorted(picked or pieces[0][:pairs])  # a group larger than the probe is cut
+
+
+def hold_out(datasets: Mapping[str, Dataset], pairs: int, seed: int) -> tuple[DatasetDict, DatasetDict]:
+    """Each task's rows without those of its probe, and those: N_p of them, but at most a quarter of the task."""
+    kept, held = {}, {}
+    for number, (task, rows) in enumerate(datasets.items()):
+        picks = probe_rows(rows, min(pairs, len(rows) // 4), [seed, number])
+        if len(picks) < LEAST_HELD:
+            raise ValueError(
+                f"probe_held_out: got {len(rows)} rows of {task}, a quarter of which is no probe; at least "
+                f"{4 * LEAST_HELD} rows a task are needed; leave the task out or turn probe_held_out off"
+            )
+        held[task] = rows.select(picks)
+        kept[task] = rows.select(np.setdiff1d(np.arange(len(rows)), picks))
+    return DatasetDict(kept), DatasetDict(held)
+
+
 class Prober:
-    """Draws N_p pairs of each task once (all of a smaller task), and scores them with any embedder.
+    """Draws N_p pairs of each task once, in whole groups (all of a smaller task), and scores them with any embedder.
 
     The processes share the pairs of each task and exchange the vectors, so each holds the scores one alone would find.
     """
@@ -59,17 +104,18 @@ class Prober:
     ) -> None:
         self.datasets, self.progress, self.rank, self.world_size = dict(datasets), progress, rank, world_size
         self.picks = {
-            task: np.sort(np.random.default_rng([seed, number]).permutation(len(rows))[:pairs]).tolist()
-            for number, (task, rows) in enumerate(self.datasets.items())
+            task: probe_rows(rows, pairs, [seed, number]) for number, (task, rows) in enumerate(self.datasets.items())
         }
 
     def __call__(self, encode: SideEncoder) -> dict[str, TaskScores]:
         """Score every task; under several processes, on all of them at once."""
         hidden = not self.progress or self.rank > 0
         bar = tqdm(self.picks, desc="probe", unit="task", leave=False, disable=hidden)
-        return {task: self._score(task, encode) for task in bar}
+        probed = {task: self._probed(task, encode) for task in bar}
+        pools = {kind: [task for task in probed if _kind(task) == kind] for kind in map(_kind, probed)}
+        return {task: _scores(task, pools[_kind(task)], probed) for task in probed}
 
-    def _score(self, task: str, encode: SideEncoder) -> TaskScores:
+    def _probed(self, task: str, encode: SideEncoder) -> "Probed":
         picks = self.picks[task]
         rows = self.datasets[task].__getitems__(share(picks, self.rank, self.world_size))
         queries, targets = encode(rows, "query"), encode(rows, "target")
@@ -81,8 +127,33 @@ class Prober:
                 f"targets; one width is accepted; embed both sides with one model"
             )
         facts = self.datasets[task].select_columns(["query_facts", "target_facts"]).__getitems__(picks)
-        mask = match_mask([row["query_facts"] for row in facts], [row["target_facts"] for row in facts])
-        return task_scores(torch.from_numpy(queries), torch.from_numpy(targets), torch.from_numpy(mask))
+        stated, true = [row["query_facts"] for row in facts], [row["target_facts"] for row in facts]
+        return Probed(torch.from_numpy(queries), torch.from_numpy(targets), stated, true)
+
+
+class Probed(NamedTuple):
+    """N probe pairs of one source: (N, D) vectors, and the facts that queries state and that hold for targets."""
+
+    queries: Tensor
+    targets: Tensor
+    stated: list[list[int]]
+    true: list[list[int]]
+
+
+def _kind(task: str) -> str:
+    """What a task's targets are: "v" of ti2v-twins."""
+    return task.partition("-")[0].partition("2")[2]
+
+
+def _scores(task: str, pool: Sequence[str], probed: Mapping[str, Probed]) -> TaskScores:
+    """R, R' and accuracy among a source's own pairs; its reciprocal rank among all probed targets of their kind."""
+    own = probed[task]
+    true = [facts for source in pool for facts in probed[source].true]
+    matches = torch.from_numpy(match_mask(own.stated, true))  # (N, M)
+    start = sum(len(probed[source].true) for source in pool[: pool.index(task)])
+    found = task_scores(own.queries, own.targets, matches[:, start : start + len(own.true)])
+    targets = torch.cat([probed[source].targets for source in pool])  # (M, D)
+    return replace(found, reciprocal=reciprocal_rank(own.queries, targets, start, matches))
 
 
 Probe = Callable[[int], Mapping[str, TaskScores]]

@@ -27,7 +27,8 @@ GROUPS = {
     "run": "output_dir num_train_epochs steps_per_epoch per_device_train_batch_size task_batch_sizes num_processes "
     "resume_from_checkpoint resume_force",
     "loss": "temperature false_negative_margin gather_across_devices matryoshka_dims matryoshka_weights",
-    "curriculum": "schedule sigma_min sigma_max probe_pairs probability_cap probability_floor task_priors unlock_margin",
+    "curriculum": "schedule sigma_min sigma_max probe_pairs probe_held_out probability_cap probability_floor task_priors "
+    "unlock_margin transfer",
     "hard negatives": "num_negatives mined_negatives remine_every_epoch mine_corpus mine_min_rank mine_max_rank "
     "mine_ceiling mine_margin mine_sample mine_exclude mine_index",
     "optimizer": "learning_rate weight_decay lr_scheduler_type use_muon muon_learning_rate master_weights",
@@ -165,23 +166,23 @@ def _add_name(parser: HfArgumentParser, action: argparse.Action, name: str) -> N
     parser._option_string_actions[name] = action
 
 
-def recipe_names() -> list[str]:
+def recipe_names(folder: str = "") -> list[str]:
     """Names of the recipes that come with the package."""
-    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    return sorted(path.stem for path in (RECIPES / folder).glob("*.yaml"))
 
 
-def read_recipe(name: str, known: Iterable[str] | None = None) -> dict[str, Any]:
+def read_recipe(name: str, known: Iterable[str] | None = None, *, folder: str = "") -> dict[str, Any]:
     """The values of a recipe by flag.
 
     Args:
         name: A YAML file, or the name of one in `trainers/recipes`.
         known: All flags; None accepts any.
+        folder: The folder of `trainers/recipes` with the recipes of another command.
     """
-    path = next((path for path in (Path(name), RECIPES / f"{name}.yaml") if path.is_file()), None)
+    path = next((path for path in (Path(name), RECIPES / folder / f"{name}.yaml") if path.is_file()), None)
     if path is None:
-        raise ValueError(
-            f"recipe: got {name!r}; a YAML file or one of {', '.join(recipe_names())} is accepted; check the path"
-        )
+        names = ", ".join(recipe_names(folder))
+        raise ValueError(f"recipe: got {name!r}; a YAML file or one of {names} is accepted; check the path")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:

@@ -27,7 +27,7 @@ from gve.trainers.losses import GVELoss
 from gve.trainers.media.vision_cache import cache_for, completed
 from gve.trainers.mining.callback import MiningCallback
 from gve.trainers.optimizer import optimizer_of
-from gve.trainers.prober import CurriculumCallback, Prober
+from gve.trainers.prober import CurriculumCallback, Prober, hold_out
 from gve.trainers.resume.checkpoints import STAGE, CheckpointStage, find_checkpoint
 from gve.trainers.resume.finite import LossGuard, check_weights
 from gve.trainers.resume.guard import check_resume, run_facts
@@ -85,6 +85,9 @@ class GVETrainer(SentenceTransformerTrainer):
         tasks, self.skipped = complete_rows(
             check_tasks(train_dataset), on_missing=args.on_missing, negatives_of=args.negatives_of
         )
+        self.probed = tasks
+        if args.probe_held_out:
+            tasks, self.probed = hold_out(tasks, args.probe_pairs, args.seed)
         mines = args.mined_negatives is not None or args.remine_every_epoch
         self.mining = MiningCallback(args, tasks, prober) if mines else None
         self.vision_cache = cache_for(model[0].model, model.processor, args)
@@ -144,12 +147,13 @@ class GVETrainer(SentenceTransformerTrainer):
         return build_loader(rows, sampler, NamedBatches(self.data_collator), args)
 
     def probe(self, epoch: int) -> dict[str, TaskScores]:
-        """Scores by the given prober in epoch 0, by the live weights after it (section 3.3)."""
-        live = epoch > 0 or (self.prober is None and self.args.curriculum(1).needs_baseline)
+        """Scores by the given prober in epoch 0, by the live weights after it (section 3.3) or if the schedule adapts."""
+        schedule = self.args.curriculum(1)
+        live = epoch > 0 or schedule.adapts or (self.prober is None and schedule.needs_baseline)
         if not live and self.prober is None:
             return {}
         prober = Prober(
-            {task: rows.remove_columns("negatives") for task, rows in self.train_dataset.items()},
+            {task: rows.remove_columns("negatives") for task, rows in self.probed.items()},
             pairs=self.args.probe_pairs,
             seed=self.args.seed,
             progress=not self.args.disable_tqdm,

@@ -1,13 +1,17 @@
 """Training on a CUDA device: `pytest -m gpu`."""
 
+import math
+
 import pytest
 import torch
 from accelerate.utils import send_to_device
 from mixed_batch import OPTIONS, adapted, distance, mixed_rows, step
 from short_runs import StopAt, arguments, assert_same, losses
 
-from gve import lora_config
+from gve import build_tiny, lora_config
+from gve.hub_datasets.world.texts import training_texts
 from gve.trainers import CachedGVELoss, GVELoss, GVETrainer, PairCollator
+from gve.trainers.demo.pretraining import Course, lesson_seconds, pretrain
 
 DEVICE = torch.device("cuda")
 
@@ -76,3 +80,11 @@ def test_a_resumed_run_ends_in_the_same_weights(tmp_path, load, tasks, determini
     assert resumed.state.global_step == whole.state.global_step == 8
     assert_same(resumed, whole)
     assert losses(resumed) == losses(whole)
+
+
+def test_the_demo_s_lessons_run_on_the_device(tmp_path):
+    model, processor = build_tiny(list(training_texts(0, 400)), vocab_size=400, text_layers=1, vision_depth=1)
+    assert lesson_seconds(model.to(DEVICE), processor, lessons=1) > 0
+    learnt = pretrain(model, processor, Course(tmp_path / "lessons", 24, math.inf, 0), str)
+    assert model.device.type == DEVICE.type and learnt.lessons == 24
+    assert learnt.right["scene"] > 0.3  # of 8 scenes

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from datasets import concatenate_datasets
 
 from gve.trainers.collator import PairCollator
 from gve.trainers.encoders import LiveEncoder, OutsideEncoder
 from gve.trainers.media.vision_cache import VisionCache, open_store
-from gve.trainers.prober import Prober, task_scores
+from gve.trainers.prober import Prober, hold_out, probe_rows, reciprocal_rank, task_scores
 from gve.trainers.processes import share
 
 QUERIES = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
@@ -32,6 +33,57 @@ def test_the_draw_is_fixed_and_bounded(tasks):
     assert first.picks == again.picks != Prober(tasks, pairs=7, seed=2).picks
     assert all(len(set(picks)) == 7 for picks in first.picks.values())
     assert all(len(picks) == 12 for picks in Prober(tasks, pairs=99).picks.values())
+
+
+def test_reciprocal_ranks_by_hand():
+    none = torch.zeros(3, 4, dtype=torch.bool)
+    pool = torch.cat([torch.tensor([[0.0, 1.0]]), TARGETS])  # cosines: 0 1 .8 0 / 1 0 .6 1 / .8 .6 .96 .8
+    assert reciprocal_rank(QUERIES, pool, 1, none) == pytest.approx((1 + 1 / 3 + 1 / 2.5) / 3)  # a tie: half a place
+    some = none.clone()
+    some[1, 3] = some[2, 2] = True
+    assert reciprocal_rank(QUERIES, pool, 1, some) == pytest.approx((1 + 1 / 2 + 1 / 1.5) / 3)
+    assert reciprocal_rank(
+        torch.ones(5, 1), torch.ones(5, 1), 0, torch.zeros(5, 5, dtype=torch.bool)
+    ) == pytest.approx(1 / 3)
+
+
+def test_sources_of_a_task_are_rivals_of_each_other(tasks):
+    """Eight queries find their own video, the same one as in the other source, which their facts excuse."""
+    rows = tasks["t2v"].select(range(4, 12))
+    known = {row["target"]["video"]["bytes"]: number for number, row in enumerate(rows)}
+
+    def encode(asked, side):
+        vectors = np.eye(8, dtype=np.float32)
+        return np.stack([vectors[known[row["target"]["video"]["bytes"]]] for row in asked])
+
+    def ranks(rows):
+        return [
+            s.reciprocal for s in Prober({"t2v": rows, "t2v-same": rows}, pairs=8, progress=False)(encode).values()
+        ]
+
+    silent = rows.remove_columns("query_facts").add_column("query_facts", [[]] * 8)
+    assert ranks(rows) == [1.0, 1.0]
+    assert ranks(silent) == [pytest.approx(1 / 1.5)] * 2  # nothing is stated: the copy is a rival, and a tie
+
+
+def test_a_probe_holds_whole_groups(tasks):
+    rows = tasks["t2v"]  # two groups of two, eight single rows
+    for seed in range(5):
+        picks = probe_rows(rows, 5, [seed])
+        groups = [rows["group"][place] for place in picks if rows["group"][place]]
+        assert len(picks) in (4, 5) and len(groups) == 2 * len(set(groups))
+    many = rows.select([0, 1])  # one group, larger than the probe
+    assert probe_rows(many, 1, [0]) == [0]
+
+
+def test_held_out_pairs_are_not_trained(tasks):
+    four = {"t2v": concatenate_datasets([tasks["t2v"]] * 2)}
+    kept, held = hold_out(four, 99, 0)
+    assert len(held["t2v"]) == 6 and len(kept["t2v"]) == 18
+    assert len(hold_out(four, 4, 0)[1]["t2v"]) == 4
+    few = tasks["t2v"].select(range(7))
+    with pytest.raises(ValueError, match="probe_held_out: got 7 rows of t2v"):
+        hold_out({"t2v": few}, 9, 0)
 
 
 def test_shares_are_equal_and_cover_all_rows():

@@ -15,8 +15,9 @@ from gve.trainers.curriculum.weights import softmax_probabilities
         (torch.float32, {"use_muon": True, "gradient_accumulation_steps": 2}, 5),
         (torch.bfloat16, {"use_muon": True}, 8),
         (torch.bfloat16, {"master_weights": True}, 7),
+        (torch.float32, {"schedule": "pyramid-plus", "probe_held_out": True}, 5),
     ],
-    ids=["adamw", "muon-accumulate", "bf16-muon-border", "bf16-masters"],
+    ids=["adamw", "muon-accumulate", "bf16-muon-border", "bf16-masters", "adaptive"],
 )
 def test_a_resumed_run_ends_where_the_uninterrupted_one_does(tmp_path, load, tasks, dtype, changes, stop):
     def trainer(folder, *callbacks, **more):
@@ -75,6 +76,19 @@ def test_the_first_epoch_asks_the_given_prober_and_the_log_says_so(tmp_path, emb
     assert [second[f"P/{task}"] for task in tasks] == pytest.approx(chances.tolist())
     entries = [entry for entry in trainer.state.log_history if "loss" in entry]
     assert all({"score_positive", "score_mean", "score_gap"} <= entry.keys() for entry in entries)
+
+
+def test_an_adaptive_schedule_asks_the_live_model_about_rows_it_never_trains_on(tmp_path, embedder, tasks):
+    args = arguments(tmp_path, schedule="regret", probe_held_out=True, num_train_epochs=1)
+    trainer = GVETrainer(embedder, args, tasks, prober=Reading())
+    assert {task: len(rows) for task, rows in trainer.probed.items()} == dict.fromkeys(tasks, 3)
+    for task, rows in trainer.train_dataset.items():
+        assert not set(rows["id"]) & set(trainer.probed[task]["id"])
+        assert len(rows) == 9
+    trainer.train()
+    first = next(entry for entry in trainer.state.log_history if "sigma" in entry)
+    assert first["R/t2t"] != 1.0  # the given prober's verdict
+    assert 0 < first["reciprocal/t2v"] <= 1
 
 
 def test_what_does_not_make_a_run_is_refused_before_any_work(tmp_path, embedder, tasks):

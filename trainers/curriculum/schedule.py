@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gve.trainers.curriculum.adaptive import ADAPTIVE
 from gve.trainers.curriculum.weights import (
     UNMEASURED,
     WEIGHTS,
@@ -21,8 +22,8 @@ from gve.trainers.curriculum.weights import (
 
 __all__ = ["SCHEDULES", "CurriculumEpoch", "CurriculumHistory", "Schedule", "TaskScores", "softmax_probabilities"]
 
-SCHEDULES = tuple(WEIGHTS)
-"""Names of the schedules; see `gve.trainers.curriculum.weights`."""
+SCHEDULES = (*WEIGHTS, *ADAPTIVE)
+"""Names of the schedules; see `gve.trainers.curriculum.weights` and `.adaptive`."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class CurriculumEpoch:
                 f"R/{task}": measured.score,
                 f"R_centred/{task}": measured.centred,
                 f"accuracy/{task}": measured.accuracy,
+                f"reciprocal/{task}": measured.reciprocal,
             }
         return flat
 
@@ -77,12 +79,21 @@ class Schedule:
     floor: float = 0.0
     priors: Mapping[str, float] = field(default_factory=dict)
     unlock_margin: float = 0.05  # by how much R' or accuracy must move to unlock a task; only for `unlock`
+    transfer: Mapping[str, Mapping[str, float]] = field(
+        default_factory=dict
+    )  # by task and task; only for `dependency`
 
     def __post_init__(self) -> None:
         if self.name == "unlock" and self.floor <= 0:
             raise ValueError(
                 f"probability_floor: got {self.floor:g} with the schedule unlock; more than 0 is accepted there, since a "
                 "task that is never drawn cannot begin to move; set it to 0.02 or so"
+            )
+
+        if self.name == "dependency" and not self.transfer:
+            raise ValueError(
+                "transfer: got none with the schedule dependency; the transfer.json that gve ablate --transfer writes is "
+                "needed there; name it"
             )
 
     @property
@@ -93,7 +104,12 @@ class Schedule:
     @property
     def needs_baseline(self) -> bool:
         """Whether the untrained model must be measured too, so that later epochs can see what has moved."""
-        return self.name == "unlock"
+        return self.name == "unlock" or self.adapts
+
+    @property
+    def adapts(self) -> bool:
+        """Whether the schedule asks what the model in training gets wrong, so that no other model can answer for it."""
+        return self.name in ADAPTIVE
 
     def epoch(
         self,
@@ -105,13 +121,15 @@ class Schedule:
         """The draw of an epoch, counted from 0: without scores uniform but for the priors. It ignores later epochs."""
         sigma = sigma_at(epoch, self.num_epochs, sigma_min=self.sigma_min, sigma_max=self.sigma_max)
         past = {} if history is None else history.epochs
-        earlier = [past[number].scores for number in sorted(past) if number < epoch and past[number].scores]
-        weights = self._weights(Moment(sigma, sizes, scores, earlier, self.unlock_margin))
+        before = [past[number] for number in sorted(past) if number < epoch and past[number].scores]
+        weights = self._weights(
+            Moment(sigma, sizes, scores, [record.scores for record in before], self.unlock_margin, self.transfer)
+        )
         bounded = bound_probabilities(weights, cap=self.cap, floor=self.floor)
         return CurriculumEpoch(sigma, dict(zip(sizes, bounded.tolist(), strict=True)), dict(scores))
 
     def _weights(self, moment: Moment) -> np.ndarray:
-        weigh = WEIGHTS[self.name]
+        weigh = {**WEIGHTS, **ADAPTIVE}[self.name]
         if self.needs_scores and not moment.scores:
             weigh = uniform
         elif self.needs_scores:

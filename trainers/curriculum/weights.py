@@ -5,7 +5,7 @@ Every schedule is pure arithmetic on a `Moment`. Shapes: K tasks, N probe pairs 
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,6 +19,7 @@ class TaskScores:
     score: float  # R, the mean cosine of N positive pairs (section 3.3)
     centred: float
     accuracy: float  # share of the N queries whose target is nearer than the other N - 1
+    reciprocal: float = 0.0  # mean of 1 / rank of a query's target among all probed targets of its kind
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,9 @@ class Moment:
     scores: Mapping[str, TaskScores]  # what the prober says now, by task; empty without a probe
     earlier: Sequence[Mapping[str, TaskScores]] = ()
     margin: float = 0.05  # by how much a score must have changed to count as moved
+    transfer: Mapping[str, Mapping[str, float]] = field(
+        default_factory=dict
+    )  # share that steps of a task close of another
 
 
 Weigh = Callable[[Moment], np.ndarray]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from datasets import Dataset, DatasetDict, load_dataset
 from sentence_transformers import SentenceTransformer
 from transformers import ProgressCallback
@@ -27,8 +28,9 @@ from gve.trainers.trainer import GVETrainer
 from gve.trainers.watching.record import write_record
 
 BATCH = 48
-EPOCHS = 5
-"""Each begins with a probe of all sources, which takes as long as about thirty steps."""
+EPOCHS, EPOCH_STEPS = 5, 50
+"""Most epochs, and the least steps of one: each begins with a probe of all sources, which takes as long as about thirty
+steps, so that a short training has fewer."""
 SCHEDULE = "unlock"
 """The one that beats drawing all sources equally often, see `gve.trainers.ablation`."""
 LEARNING_RATE, MUON_LEARNING_RATE = 5e-4, 5e-3
@@ -92,15 +94,26 @@ def pick_dtype() -> torch.dtype:
     return torch.bfloat16 if seconds[torch.bfloat16] * 1.3 < seconds[torch.float32] else torch.float32
 
 
+def pick_attention() -> str:
+    """What is fastest for short sequences: on a CPU two matrix products, on a GPU one kernel."""
+    return "sdpa" if torch.cuda.is_available() else "eager"
+
+
+def epochs_for(steps: int) -> int:
+    """Epochs of so many steps: at least two, as the first one is drawn before anything has moved."""
+    return max(2, min(EPOCHS, steps // EPOCH_STEPS))
+
+
 def training_arguments(
     workspace: Workspace, sources: Mapping[str, Dataset], steps_per_epoch: int
 ) -> GVETrainingArguments:
     """The settings of the demo's training."""
-    steps = steps_per_epoch * EPOCHS
+    epochs = workspace.facts.get("epochs", 1)  # none are planned when one step is timed
+    steps = steps_per_epoch * epochs
     return GVETrainingArguments(
         output_dir=str(workspace.checkpoints),
         seed=workspace.seed,
-        num_train_epochs=EPOCHS,
+        num_train_epochs=epochs,
         steps_per_epoch=steps_per_epoch,
         per_device_train_batch_size=BATCH,
         task_batch_sizes={name: min(BATCH, len(rows) // 4 * 4) for name, rows in sources.items()},
@@ -132,11 +145,14 @@ def measure_step(model: SentenceTransformer, trainer: GVETrainer, sources: Mappi
     for index in np.unique(np.linspace(0, len(names) - 1, TIMED_SOURCES).round().astype(int)):
         rows = PairRows({names[index]: sources[names[index]]})
         size = trainer.args.batch_size_of(names[index])
-        batches.append(trainer.data_collator(rows.__getitems__(list(range(size)))))
+        rows = trainer.data_collator(rows.__getitems__(list(range(size))))
+        batches.append(send_to_device(rows, model.device))
     seconds = []
     for batch in batches * 2:
         start = time.perf_counter()
         trainer.compute_loss(model, dict(batch)).backward()
+        if model.device.type == "cuda":
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
         model.zero_grad(set_to_none=True)
     return float(np.mean(seconds[len(batches) :])) + _update_seconds(model)
@@ -155,7 +171,8 @@ def _update_seconds(model: SentenceTransformer) -> float:
 
 def load_trainable(folder: Path, dtype: torch.dtype) -> SentenceTransformer:
     """The model that the training begins with, in its number format."""
-    model = SentenceTransformer(str(folder), model_kwargs={"dtype": dtype, "attn_implementation": "eager"})
+    options = {"dtype": dtype, "attn_implementation": pick_attention()}
+    model = SentenceTransformer(str(folder), model_kwargs=options)
     return model.train()
 
 
@@ -166,24 +183,24 @@ def train(workspace: Workspace, seconds: float) -> dict[str, Any]:
     dtype = pick_dtype()
     model = load_trainable(workspace.pretrained, dtype)
     begun = time.monotonic()
-    if "steps_per_epoch" not in workspace.facts:
+    if "epochs" not in workspace.facts:
         trial = GVETrainer(model, training_arguments(workspace, sources, 1), sources)
         step = measure_step(model, trial, sources)
         steps = max(LEAST_STEPS, int((seconds - (time.monotonic() - begun)) * SLACK / step))
-        workspace.facts |= {"step_seconds": round(step, 4), "steps_per_epoch": max(1, steps // EPOCHS)}
+        epochs = epochs_for(steps)
+        workspace.facts |= {"step_seconds": round(step, 4), "epochs": epochs, "steps_per_epoch": steps // epochs}
         workspace.facts |= {"dtype": str(dtype).removeprefix("torch.")}
         workspace.save()
-        workspace.write(f"  {len(sources)} sources, {step:.2f} s a step: {EPOCHS} epochs of {steps // EPOCHS} steps")
+        workspace.write(f"  {len(sources)} sources, {step:.2f} s a step: {epochs} epochs of {steps // epochs} steps")
     args = training_arguments(workspace, sources, workspace.facts["steps_per_epoch"])
-    least = args.steps_per_epoch * EPOCHS <= LEAST_STEPS
+    steps = args.steps_per_epoch * workspace.facts["epochs"]
+    least = steps <= LEAST_STEPS
     deadline = Deadline(math.inf if least else seconds, workspace.write)
     trainer = GVETrainer(model, args, sources, callbacks=[deadline, CoreShareCallback()])
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(QuietProgress())
     trainer.create_optimizer()
-    trainer.lr_scheduler = falling_rate(
-        trainer.optimizer, args.steps_per_epoch * EPOCHS, deadline, warmup=int(args.warmup_steps)
-    )
+    trainer.lr_scheduler = falling_rate(trainer.optimizer, steps, deadline, warmup=int(args.warmup_steps))
     checkpoint = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
     if checkpoint:
         workspace.write(f"  continuing from {Path(checkpoint).name}")

@@ -48,6 +48,20 @@ class Deadline(TrainerCallback):
             control.should_training_stop = control.should_save = True
 
 
+class FiniteLoss(TrainerCallback):
+    """Stops a training whose loss is NaN or infinite, as soon as the log says so."""
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
+        """Refuse to go on."""
+        if logs and not math.isfinite(loss := float(logs.get("loss", 0.0))):
+            raise ValueError(
+                f"loss: got {loss} at step {state.global_step}; finite numbers are accepted; lower the learning rate, or "
+                "train in float32"
+            )
+
+
 class CoreShareCallback(TrainerCallback):
     """Leaves cores that other programs use to them."""
 

@@ -1,10 +1,11 @@
 """What replaces the backbone's pre-training: the tiny model learns to name what its inputs show.
 
-Shapes: B clips of a lesson, A attributes, D embedding width.
+Shapes: B clips of a lesson, L long videos made of them, A attributes, D embedding width.
 
 Qwen2.5-VL comes to the contrastive training already knowing where things are, what they do and how the camera moves.
 A model built from scratch does not learn that from pairs: the vectors that separate things come first, and those that
 separate a relation from its opposite hardly at all. Class labels teach it in minutes. The classifiers are thrown away.
+Long videos have no labels of their own: the model finds the one that a clip or a text comes from, among L in a lesson.
 """
 
 import math
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import ProgressCallback, Trainer, TrainingArguments
@@ -23,12 +25,15 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from gve.hub_datasets.uvrb.tasks import SETS
 from gve.hub_datasets.world.attributes import ATTRIBUTES, MOVING, STATED, clip_labels
-from gve.hub_datasets.world.captions import caption, image_caption
+from gve.hub_datasets.world.captions import caption, image_caption, long_caption
 from gve.hub_datasets.world.render import frame_times, render
+from gve.hub_datasets.world.rows import stream
 from gve.hub_datasets.world.spec import Clip, sample_clip
 from gve.hub_datasets.world.texts import KIND_SETS, TASK_INSTRUCTIONS
+from gve.hub_datasets.world.video import LONG_CLIPS, LONG_FPS, LONG_FRAMES
+from gve.hub_datasets.world.worlds import DEFAULT, Seed, seed_of
 from gve.processing_gve import GVEProcessor
-from gve.trainers.demo.pace import CoreShareCallback, Deadline, QuietProgress, falling_rate
+from gve.trainers.demo.pace import CoreShareCallback, Deadline, FiniteLoss, QuietProgress, falling_rate
 from gve.trainers.optimizer import build_optimizer
 from gve.video_gve import Frames
 
@@ -43,23 +48,29 @@ LEARNING_RATE, MUON_LEARNING_RATE = 2e-3, 2e-2
 WARMUP = 80
 IMAGE_EVERY = 4
 """Steps from one lesson about single frames to the next: they teach the same as videos, except for motion."""
+LONG_EVERY, LONG_FROM = 2, 0.5
+"""Steps from one lesson with long videos, made of its clips, to the next, and the share of the lessons before the first:
+a model that tells single clips apart learns to read several in a hundred lessons, and from pairs alone hardly at all."""
+LONG_WEIGHT, LONG_TEMPERATURE = 0.5, 0.05
 
 
 class Lessons(Dataset):
     """Freshly rendered clips with a text about each; item i is the batch of step i, the same for the same seed."""
 
-    def __init__(self, processor: GVEProcessor, count: int, *, seed: int, size: int = LESSON) -> None:
+    def __init__(self, processor: GVEProcessor, count: int, *, seed: Seed, size: int = LESSON) -> None:
         self.processor, self.count, self.seed, self.size = processor, count, seed, size
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
-        rng = np.random.default_rng([self.seed, 7, step])
+        rng = stream(self.seed, 7, step)
         clips = [sample_clip(rng, "seen") for _ in range(self.size)]
         columns = {"video": self._videos(clips), "text": self._texts(clips, rng)}
         if step % IMAGE_EVERY == 0:
             columns["image"] = self._images(clips)
+        if step % LONG_EVERY and step >= LONG_FROM * self.count and len(clips) >= 2 * LONG_CLIPS:
+            columns |= self._longs(clips, rng)
         return {f"{name}_{key}": value for name, column in columns.items() for key, value in column.items()}
 
     def _videos(self, clips: Sequence[Clip]) -> dict[str, Tensor]:
@@ -71,6 +82,18 @@ class Lessons(Dataset):
     def _images(self, clips: Sequence[Clip]) -> dict[str, Tensor]:
         stills = [Frames(render(clip, [0.0]), np.zeros(1), 0.0).frames[0] for clip in clips]
         return self._column([{"image": still} for still in stills], clips, STATED["image"])
+
+    def _longs(self, clips: Sequence[Clip], rng: np.random.Generator) -> dict[str, dict[str, Tensor]]:
+        """Each four clips as one long video, with the frames that the processor takes of its file, and a text about each."""
+        groups = [clips[start : start + LONG_CLIPS] for start in range(0, len(clips) - LONG_CLIPS + 1, LONG_CLIPS)]
+        total, count = LONG_CLIPS * LONG_FRAMES, self.processor.video_processor.num_frames
+        taken = np.linspace(0, total - 1, count).round().astype(int)
+        moments = [frame_times(LONG_FRAMES)[taken[taken // LONG_FRAMES == k] % LONG_FRAMES] for k in range(LONG_CLIPS)]
+        frames = [np.concatenate([render(*one) for one in zip(group, moments, strict=True)]) for group in groups]
+        videos = [{"video": Frames(shown, taken / LONG_FPS, total / LONG_FPS)} for shown in frames]
+        told, instruction = [long_caption(group, rng) for group in groups], SETS[KIND_SETS["long"]].instruction
+        told = self.processor.prepare(told, instruction=instruction)
+        return {"long": dict(self.processor.prepare(videos)), "told": dict(told)}
 
     def _texts(self, clips: Sequence[Clip], rng: np.random.Generator) -> dict[str, Tensor]:
         kind = str(rng.choice(list(STATED)))
@@ -98,14 +121,18 @@ class FactReader(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(width, len(options)) for name, options in ATTRIBUTES.items()})
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
-        """The loss, summed over the columns video, text and image, whose inputs and `labels` have their names as prefixes."""
+        """The loss, summed over the columns, whose inputs and `labels` have their names as prefixes."""
+        vectors: dict[str, Tensor] = {}
         losses = []
-        for name in ("video", "text", "image"):
+        for name in ("video", "text", "image", "long", "told"):
             column = {key.removeprefix(f"{name}_"): v for key, v in batch.items() if key.startswith(f"{name}_")}
             if column:
-                labels = column.pop("labels")  # (B, A)
-                vectors = self.embedder(**column).embeddings.float() * SCALE  # (B, D)
-                losses.append(self.score(vectors, labels))
+                labels = column.pop("labels", None)  # (B, A)
+                vectors[name] = self.embedder(**column).embeddings.float()  # (B, D), (L, D)
+                if labels is not None:
+                    losses.append(self.score(vectors[name] * SCALE, labels))
+        if "long" in vectors:
+            losses += [LONG_WEIGHT * find_long(vectors[name], vectors["long"]) for name in ("video", "told")]
         return {"loss": torch.stack(losses).sum()}
 
     def score(self, vectors: Tensor, labels: Tensor) -> Tensor:
@@ -119,14 +146,25 @@ class FactReader(nn.Module):
         return total / len(ATTRIBUTES)
 
 
+def find_long(vectors: Tensor, longs: Tensor) -> Tensor:
+    """Cross-entropy, in units of log L, of finding among (L, D) long videos the one that a vector belongs to, in order."""
+    own = torch.arange(len(longs), device=longs.device).repeat_interleave(len(vectors) // len(longs))
+    logits = vectors[: len(own)] @ longs.T / LONG_TEMPERATURE  # (B, L)
+    return nn.functional.cross_entropy(logits, own) / math.log(len(longs))
+
+
 @dataclass(frozen=True)
 class Course:
-    """Length of the pre-training (steps and seconds at most), seed, and folder of its checkpoints."""
+    """Length of the pre-training (steps and seconds at most), seed, world, folder of its checkpoints, and lessons."""
 
     folder: Path
     steps: int
     seconds: float
     seed: int
+    world: str = DEFAULT
+    size: int = LESSON
+    rate: float = 1.0  # factor of both learning rates
+    workers: int = 1  # processes that prepare lessons
 
 
 class Learnt(NamedTuple):
@@ -139,26 +177,30 @@ class Learnt(NamedTuple):
 def pretrain(model: nn.Module, processor: GVEProcessor, course: Course, write: Callable[[str], Any]) -> Learnt:
     """Teach a model, in place, to name what it sees and reads; continues from the last checkpoint if there is one."""
     torch.manual_seed(course.seed)
+    seed = seed_of(course.seed, course.world)
     reader = FactReader(model.train())
     deadline = Deadline(course.seconds, write)
     trainer = Trainer(
         reader,
         fact_arguments(course),
-        train_dataset=Lessons(processor, course.steps, seed=course.seed),
+        train_dataset=Lessons(processor, course.steps, seed=seed, size=course.size),
         data_collator=_only,
-        callbacks=[deadline, CoreShareCallback()],
+        callbacks=[deadline, CoreShareCallback(), FiniteLoss()],
     )
     trainer.remove_callback(ProgressCallback)  # Trainer adds it after those that are given
     trainer.add_callback(QuietProgress())
     trainer.optimizer = build_optimizer(  # after Trainer has moved the model to its device
-        reader, learning_rate=LEARNING_RATE, muon_learning_rate=MUON_LEARNING_RATE, weight_decay=0.02
+        reader,
+        learning_rate=LEARNING_RATE * course.rate,
+        muon_learning_rate=MUON_LEARNING_RATE * course.rate,
+        weight_decay=0.02,
     )
     trainer.lr_scheduler = falling_rate(
         trainer.optimizer, course.steps, deadline, warmup=WARMUP, plateau=0.6, least=0.05
     )
     checkpoint = get_last_checkpoint(str(course.folder)) if course.folder.is_dir() else None
     trainer.train(resume_from_checkpoint=checkpoint)
-    return Learnt(trainer.state.global_step, examine(reader, processor, seed=course.seed))
+    return Learnt(trainer.state.global_step, examine(reader, processor, seed=seed))
 
 
 def fact_arguments(course: Course) -> TrainingArguments:
@@ -169,7 +211,7 @@ def fact_arguments(course: Course) -> TrainingArguments:
         per_device_train_batch_size=1,
         train_sampling_strategy="sequential",
         remove_unused_columns=False,
-        dataloader_num_workers=1,
+        dataloader_num_workers=course.workers,
         dataloader_prefetch_factor=4,
         max_grad_norm=1.0,
         save_steps=max(20, course.steps // 4),
@@ -184,27 +226,29 @@ def fact_arguments(course: Course) -> TrainingArguments:
 
 def lesson_seconds(model: nn.Module, processor: GVEProcessor, *, lessons: int = IMAGE_EVERY) -> float:
     """Measured seconds of a step without its optimizer, after one to warm up; the weights stay as they are."""
-    reader, batches = FactReader(model), Lessons(processor, lessons, seed=0)
+    reader, batches = FactReader(model).to(model.device), Lessons(processor, lessons, seed=0)
     rounds = [batches[0], *(batches[step] for step in range(lessons))]
     begun = time.perf_counter()
     for number, batch in enumerate(rounds):
         if number == 1:
             begun = time.perf_counter()
-        reader(**batch)["loss"].backward()
+        reader(**send_to_device(batch, model.device))["loss"].backward()
         reader.zero_grad(set_to_none=True)
+        if model.device.type == "cuda":
+            torch.cuda.synchronize()
     return (time.perf_counter() - begun) / lessons
 
 
 @torch.no_grad()
-def examine(reader: FactReader, processor: GVEProcessor, *, seed: int, clips: int = 192) -> dict[str, float]:
+def examine(reader: FactReader, processor: GVEProcessor, *, seed: Seed, clips: int = 192) -> dict[str, float]:
     """Share of right answers by attribute about videos of unseen combinations."""
     reader.eval()
-    rng = np.random.default_rng([seed, 8])
+    rng = stream(seed, 8)
     drawn = [sample_clip(rng, "unseen") for _ in range(clips)]
     lessons = Lessons(processor, 1, seed=seed)
     right: list[Tensor] = []
     for start in range(0, clips, LESSON):
-        column = lessons._videos(drawn[start : start + LESSON])
+        column = send_to_device(lessons._videos(drawn[start : start + LESSON]), reader.embedder.device)
         labels = column.pop("labels")
         vectors = reader.embedder(**column).embeddings.float() * SCALE
         answers = torch.stack([reader.heads[name](vectors).argmax(1) for name in ATTRIBUTES], dim=1)

@@ -70,6 +70,7 @@ def pretrain_model(workspace: Workspace, size: DemoSize, seconds: float) -> None
     """Teach the model to name what it sees and reads, as the pre-training of a real backbone does."""
     processor = AutoProcessor.from_pretrained(workspace.untrained)
     model = AutoModel.from_pretrained(workspace.untrained, dtype=pick_dtype(), attn_implementation="eager")
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
     seconds *= PRETRAINING_SHARE
     if "planned_lessons" not in workspace.facts:
         one = lesson_seconds(model, processor)

@@ -27,9 +27,9 @@ PAIRS = {"t2v": 12000, "t2t": 3400, "t2i": 3400, "ti2v": 1600, "tv2v": 1000, "i2
 CLIPS_OF = {"t2v": 0.5, "t2t": 0, "t2i": 0.2, "ti2v": 1.2, "tv2v": 2, "i2v": 1.2, "v2v": 3}
 """Clips to render for one pair of a task."""
 BENCHMARK_CLIPS, BENCHMARK_VIDEOS = 4850, 1900
-SCORED_VIDEOS = 4800
-"""Videos and windows embedded to score the benchmark and to fill the corpus; embedding one takes as long as rendering
-one."""
+SCORED_VIDEOS, SCORE_COST = 4800, 0.5
+"""Videos and windows embedded to score the benchmark and to fill the corpus, and the time of one in rendered clips: at
+most half, so that what is kept back from a short training is not wasted."""
 RAW, LEAST_RAW = 200, 48
 """Videos of the raw corpus of a demo of 15 minutes, and at least."""
 RAW_COST, MARK_COST, SETS_COST = 7.0, 0.7, 700
@@ -69,7 +69,7 @@ def size_for(minutes: float) -> DemoSize:
     clips = sum(CLIPS_OF[task] * count for task, count in pairs.items()) + BENCHMARK_CLIPS + raw
     seconds = {"world": one * clips / size.workers}
     seconds["synthesis"] = one * (RAW_COST * raw + MARK_COST * BENCHMARK_VIDEOS + SETS_COST)
-    seconds |= {"model": 5.0, "train": 0.0, "check": 5.0, "score": one * SCORED_VIDEOS, "queries": 20.0}
+    seconds |= {"model": 5.0, "train": 0.0, "check": 3.0, "score": one * SCORE_COST * SCORED_VIDEOS, "queries": 12.0}
     seconds["train"] = max(size.least_training, minutes * 60 - sum(seconds.values()))
     return DemoSize(pairs, raw=raw, seconds=seconds)
 

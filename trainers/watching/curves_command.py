@@ -8,12 +8,11 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from gve.eval.charts import new_figure, write_figure
 from gve.eval.console import run_command
 from gve.hub_datasets.schema import task_of
 from gve.media_gve import PNG
+from gve.trainers.watching.curriculum_map import draw_curricula
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +27,6 @@ CURVES = {
     "score_gap": "positive minus hardest negative",
 }
 """What the paper plots (Figures 9, 10), with titles; the log holds `score_gap` and, by task, `score_gap/t2v`."""
-_EPOCH_PANELS = {"R": "R", "R_centred": "R' (R minus the mean of negatives)", "accuracy": "accuracy of the probe"}
 _PACE = {
     "tokens_per_second": "tokens a second",
     "padding_waste": "share of padding",
@@ -55,8 +53,8 @@ def draw_run(run: str | PathLike[str], out: Path | None = None) -> list[Path]:
     """Draw every picture for which the log of a run has numbers.
 
     Returns:
-        The PNG files: `tasks.png` (the paper's four curves by task), `curriculum.png` (P, R, R' and accuracy by
-        epoch), `pace.png` (speed, padding, waiting, gradient) and `evaluation.png`.
+        The PNG files: `tasks.png` (the paper's four curves by task), `curriculum.png` (R', accuracy and P by
+        task and epoch), `pace.png` (speed, padding, waiting, gradient) and `evaluation.png`.
     """
     path = find_state(Path(run))
     history = read_history(path)
@@ -135,32 +133,7 @@ def _draw_tasks(history: Sequence[Mapping[str, Any]]) -> Any:
 
 def _draw_curriculum(history: Sequence[Mapping[str, Any]]) -> Any:
     epochs = [entry for entry in history if "sigma" in entry and series([entry], "P/")]
-    if not epochs:
-        return None
-    epochs = [{**entry, "number": number} for number, entry in enumerate(epochs, 1)]
-    chances = series(epochs, "P/", over="number")
-    colours = _colours(list(chances))
-    figure = new_figure(12, 7.5)
-    panels = list(figure.subplots(2, 2).flat)
-    _stack(panels[0], epochs, chances, colours)
-    for axes, (name, title) in zip(panels[1:], _EPOCH_PANELS.items(), strict=True):
-        _lines(axes, series(epochs, f"{name}/", over="number"), colours, marker="o")
-        numbers = [entry["number"] for entry in epochs]
-        axes.set(title=title, xlabel="epoch t", xticks=numbers, xlim=(0.5, len(numbers) + 0.5))
-        if not axes.lines:
-            axes.text(0.5, 0.5, "nothing was probed", ha="center", va="center", transform=axes.transAxes)
-    _legend(figure)
-    return figure
-
-
-def _stack(axes: "Axes", epochs: Sequence[Mapping[str, Any]], chances: Series, colours: Mapping[str, Any]) -> None:
-    numbers = [entry["number"] for entry in epochs]
-    bottom = np.zeros(len(numbers))
-    for task, (_, values) in chances.items():
-        axes.bar(numbers, values, bottom=bottom, color=colours[task], edgecolor="white", linewidth=0.5, label=task)
-        bottom += np.array(values)
-    axes.set(title="P$_t$(k), share of steps", ylim=(0, 1), xticks=numbers)
-    axes.set_xticklabels([f"{entry['number']}\n$\\sigma$ {entry['sigma']:.2f}" for entry in epochs])
+    return draw_curricula({"": epochs}) if epochs else None
 
 
 def _draw_pace(history: Sequence[Mapping[str, Any]]) -> Any:

@@ -1,12 +1,14 @@
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 from datasets import Dataset
 
+from gve.trainers.ablation import ablate_command, oracle
 from gve.trainers.ablation.ablate_command import main, make_study
 from gve.trainers.ablation.arms import ARMS, BASELINE, BY_NAME, COLLECTED, chosen, sources_of
-from gve.trainers.ablation.report import paired_difference
+from gve.trainers.ablation.outcomes import paired_difference
 from gve.trainers.curriculum.schedule import SCHEDULES
 
 
@@ -17,6 +19,7 @@ def test_difference_of_known_numbers():
     assert found.mean == pytest.approx(0.2)
     assert (found.low, found.high) == (pytest.approx(0.2 - half), pytest.approx(0.2 + half))
     assert not found.excludes_zero
+    assert found.chance == 0.25  # of eight ways to flip three signs, two are as far from zero
     assert paired_difference([0.5, 0.51, 0.52], [0.3, 0.31, 0.32]).excludes_zero
     for values, baseline in (([0.1], [0.2]), ([0.1, 0.2], [0.2])):
         with pytest.raises(ValueError, match="Run the missing seeds"):
@@ -66,18 +69,22 @@ def test_a_share_scales_the_data():
 
 
 @pytest.mark.slow
-def test_a_whole_study_at_toy_size(tmp_path, capsys):
+def test_a_whole_study_at_toy_size(tmp_path, capsys, monkeypatch):
     """Every stage for real; the second call finds all runs done and changes nothing; other settings are refused."""
     flags = ["--out", str(tmp_path / "study"), "--seeds", "2", "--steps", "20", "--lessons", "4", "--share", "0.03"]
-    flags += ["--arms", "pyramid", "--processes", "1"]
-    assert main(flags) == 0
+    flags += ["--arms", "pyramid", "dependency", "counterfactual", "oracle", "--parallel", "1"]
+    monkeypatch.setattr(oracle, "search_priors", partial(oracle.search_priors, rounds=1))
+    monkeypatch.setattr(ablate_command, "TASKS", ("t2v", "v2v"))
+    assert main([*flags, "--oracle", "4", "--transfer"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert set(found) == {"pyramid"}
+    assert set(found) == {"pyramid", "dependency", "counterfactual", "oracle"}
+    assert len(json.loads((tmp_path / "study" / "transfer.json").read_text())["mean"]) == 2
     runs = sorted((tmp_path / "study" / "runs").glob("*.json"))
-    assert [path.stem for path in runs] == ["pyramid-0", "pyramid-1", "uniform-0", "uniform-1"]
-    result = json.loads(runs[0].read_text())
+    names = {path.stem for path in runs}
+    assert {"pyramid-0", "pyramid-1", "uniform-0", "uniform-1", "oracle-0-3-1003"} < names and len(names) == 14
+    result = json.loads((tmp_path / "study" / "runs" / "pyramid-0.json").read_text())
     assert len(result["sets"]) == 16
-    assert set(result["history"]) == {"0", "1", "2", "3", "4"}
+    assert set(result["history"]) == set(map(str, range(10)))
     before = [path.stat().st_mtime_ns for path in runs]
     assert main(flags) == 0
     assert [path.stat().st_mtime_ns for path in runs] == before
@@ -85,8 +92,8 @@ def test_a_whole_study_at_toy_size(tmp_path, capsys):
     assert "| pyramid |" in report and "| pyramid | uniform |" in report
     assert result["cpu_seconds"] > 0 and "| (start) |" in report
     numbers = json.loads((tmp_path / "study" / "results.json").read_text())
-    assert numbers["pyramid"]["0"]["averages"]["AVG-D"] == round(result["averages"]["AVG-D"]["score"], 4)
-    assert 0 <= numbers["uniform"]["1"]["sets"]["CRB-S in group"] <= 1
+    assert numbers["default"]["pyramid"]["0"]["averages"]["AVG-D"] == round(result["averages"]["AVG-D"]["score"], 4)
+    assert 0 <= numbers["default"]["uniform"]["1"]["sets"]["CRB-S in group"] <= 1
     assert (tmp_path / "study" / "arms.png").stat().st_size > 5000
     assert main([*flags[:5], "40", *flags[6:]]) == 2
     assert "holds a study with other settings" in capsys.readouterr().err

@@ -154,7 +154,7 @@ def test_every_schedule_is_a_pure_function_to_a_distribution(name, values, epoch
     ]
     history = history_of(*records[:2])
     before = history.to_json()
-    schedule = Schedule(name, num_epochs=4, floor=0.05, cap=0.8)
+    schedule = Schedule(name, num_epochs=4, floor=0.05, cap=0.8, transfer={"t2v": {"t2v": 0.5}})
     draws = [schedule.epoch(epoch, dict.fromkeys(names, 5), records[2], history) for _ in range(2)]
     assert draws[0] == draws[1]
     assert history.to_json() == before

@@ -39,7 +39,7 @@ def finished(tmp_path_factory):
         run(open_workspace(root, minutes=0.001, seed=0, write=lines.append, **options), TOY)
 
     with pytest.MonkeyPatch.context() as small:
-        for name, value in {"BATCH": 16, "EPOCHS": EPOCHS, "LEAST_STEPS": 15}.items():
+        for name, value in {"BATCH": 16, "EPOCHS": EPOCHS, "EPOCH_STEPS": 5, "LEAST_STEPS": 15}.items():
             small.setattr(learning, name, value)
         with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(Deadline, "on_step_end", interrupt)
@@ -128,3 +128,9 @@ def test_size_grows_with_the_minutes(monkeypatch):
     few, many = pairs_for(1), pairs_for(30)
     assert all(count % 4 == 0 and many[task] > count for task, count in few.items())
     assert sum(size_for(15).seconds.values()) == pytest.approx(15 * 60)
+
+
+def test_a_short_demo_trains_most_of_its_time_and_has_fewer_epochs_since_each_begins_with_a_probe(monkeypatch):
+    assert [learning.epochs_for(steps) for steps in (30, 120, 160, 700)] == [2, 2, 3, 5]
+    monkeypatch.setattr(workspace, "_clip_seconds", lambda: 0.0092)
+    assert size_for(5).seconds["train"] > 0.6 * 5 * 60

@@ -6,6 +6,7 @@ from torch import nn
 
 from gve.hub_datasets.world.attributes import ATTRIBUTES, MOVING, UNSTATED
 from gve.hub_datasets.world.texts import training_texts
+from gve.hub_datasets.world.worlds import WORLDS, seed_of
 from gve.tiny import build_tiny
 from gve.trainers.demo.pretraining import (
     IMAGE_EVERY,
@@ -13,6 +14,7 @@ from gve.trainers.demo.pretraining import (
     Course,
     FactReader,
     Lessons,
+    find_long,
     lesson_seconds,
     pretrain,
 )
@@ -36,6 +38,14 @@ def test_lessons_are_pure_functions_of_their_number_and_every_fourth_asks_about_
         batch = lessons[step]
         assert ("image_labels" in batch) == (step % IMAGE_EVERY == 0)
         assert (batch["video_labels"] >= 0).all()
+        assert ("long_input_ids" in batch) == ("told_input_ids" in batch) == (step == 5), "odd, and in the second half"
+    assert len(first["long_input_ids"]) == len(first["told_input_ids"]) == 2, "of eight clips"
+    assert first["long_second_per_grid_ts"].tolist() == [
+        4 * second for second in first["video_second_per_grid_ts"][:2]
+    ]
+    assert "long_input_ids" not in Lessons(tiny[1], 9, seed=3, size=7)[5], "one long video leaves nothing to find"
+    other = Lessons(tiny[1], 9, seed=seed_of(3, "held-out"), size=8)[5]
+    assert not torch.equal(other["video_labels"], first["video_labels"]) and (other["video_labels"][:, 7] < 10).all()
     camera = list(ATTRIBUTES).index("first_camera")
     assert (lessons[4]["image_labels"][:, camera] == UNSTATED).all()
 
@@ -50,6 +60,15 @@ def test_loss_of_silent_classifiers_is_one_attribute_each(tiny):
     assert reader.score(vectors, labels).item() == pytest.approx(expected, abs=1e-6)
     labels[:, 2:] = UNSTATED
     assert reader.score(vectors, labels).item() == pytest.approx(2 / len(ATTRIBUTES), abs=1e-6)
+
+
+def test_each_clip_and_each_text_finds_its_long_video():
+    longs = torch.eye(3, 8)
+    assert find_long(torch.zeros(12, 8), longs).item() == pytest.approx(1.0, abs=1e-6), "a guess"
+    assert find_long(longs, longs).item() < 1e-6 and find_long(longs.repeat_interleave(4, 0), longs).item() < 1e-6
+    assert find_long(longs.repeat_interleave(4, 0).roll(4, 0), longs).item() > 10, "each finds the next one"
+    with_rest = torch.cat([longs.repeat_interleave(4, 0), torch.ones(2, 8)])
+    assert find_long(with_rest, longs).item() < 1e-6, "clips beyond the last long video are left out"
 
 
 def test_a_few_lessons_teach_scenes_and_a_finished_course_is_not_run_again(tmp_path, capsys):
@@ -68,8 +87,16 @@ def test_a_few_lessons_teach_scenes_and_a_finished_course_is_not_run_again(tmp_p
     assert all(torch.equal(again.state_dict()[name], value) for name, value in model.state_dict().items())
 
 
-def test_time_ends_a_course_early_and_the_lessons_given_are_counted_and_saved(tmp_path):
+@pytest.mark.parametrize("world", WORLDS)
+def test_time_ends_a_course_early_and_the_lessons_given_are_counted_and_saved(tmp_path, world):
     lines = []
-    learnt = pretrain(*make(), Course(tmp_path / "lessons", 24, 1e-3, 0), lines.append)
+    learnt = pretrain(*make(), Course(tmp_path / "lessons", 24, 1e-3, 0, world), lines.append)
     assert learnt.lessons == 1 and lines == ["  the time is up at step 1 of 24; training ends here"]
     assert [path.name for path in (tmp_path / "lessons").iterdir()] == ["checkpoint-1"]
+
+
+def test_a_loss_that_is_no_number_ends_a_course_at_once(tmp_path):
+    model, processor = make()
+    nn.init.constant_(model.language_model.norm.weight, math.nan)
+    with pytest.raises(ValueError, match="loss: got nan at step 1; finite numbers are accepted"):
+        pretrain(model, processor, Course(tmp_path / "lessons", 20, math.inf, 0), str)

@@ -1,9 +1,11 @@
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from gve.__main__ import main as gve
+from gve.trainers.watching.curriculum_map import draw_curricula
 from gve.trainers.watching.curves_command import draw_run, find_state, read_history, series
 
 
@@ -68,3 +70,33 @@ def test_what_is_no_run_is_refused(tmp_path, capsys):
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
             read_history(path)
+
+
+def test_a_curriculum_has_a_row_for_each_source_under_its_task_and_a_number_in_each_cell():
+    epochs = [entry | {"P/t2v-twins": 0.25} for entry in entries() if "sigma" in entry]
+    figure = draw_curricula({"": epochs})
+    panels = [axes for part in figure.subfigs for axes in part.axes]
+    assert [axes.get_title() for axes in panels] == ["R'", "accuracy", "P, %"]
+    assert [label.get_text() for label in panels[0].get_yticklabels()] == ["t2v", "t2v-twins", "i2v"]
+    assert [text.get_text() for text in panels[1].texts[:3]] == ["-", "0.20", "0.40"]
+    assert [text.get_text() for text in panels[2].texts] == [
+        "70.0",
+        "60.0",
+        "50.0",
+        *["25.0"] * 3,
+        "30.0",
+        "40.0",
+        "50.0",
+    ]
+    assert [float(line.get_ydata()[0]) for line in panels[2].lines] == [1.5]
+    assert panels[2].images[0].get_array()[1, 0] == pytest.approx(np.log2(0.75) / 2)  # .25 is less than a third
+
+
+def test_many_curricula_share_a_picture_without_numbers_and_without_what_was_not_probed():
+    epochs = [
+        {name: value for name, value in entry.items() if name[:2] == "P/"} for entry in entries() if "sigma" in entry
+    ]
+    figure = draw_curricula(dict.fromkeys("abcd", epochs))
+    assert [part.get_suptitle() for part in figure.subfigs[:4]] == list("abcd")
+    assert [len(part.axes) for part in figure.subfigs[:4]] == [1] * 4
+    assert not figure.subfigs[0].axes[0].texts
