@@ -49,7 +49,7 @@ def write_table(
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Read all rows of a parquet file."""
-    return pq.read_table(path, partitioning=None, use_threads=False).to_pylist()
+    return pq.ParquetFile(path).read(use_threads=False).to_pylist()  # read_table takes three times as long
 
 
 def read_facts(path: Path) -> dict[str, Any]:

@@ -56,6 +56,7 @@ class StubEndpoint:
         self.faults, self.shared, self.port = tuple(faults), shared, port
         self.latency, self.slow, self.retry_after, self.refuses_schema = latency, slow, retry_after, refuses_schema
         self.served = ["stub"]  # what /models lists: names, or whole entries
+        self.picture_tokens = lambda url: 10
         self.calls = []  # (request id, fault or "ok", body)
         self.headers = []
         self.counts = Counter()
@@ -136,7 +137,9 @@ class StubEndpoint:
         }
         text, finish = texts.get(fault, json.dumps(right)), "length" if fault == "length" else "stop"
         message = {"role": "assistant", "content": text}
-        usage = {"prompt_tokens": 90, "completion_tokens": 30}
+        parts = [part for turn in body["messages"] if isinstance(turn["content"], list) for part in turn["content"]]
+        pictures = sum(self.picture_tokens(part["image_url"]["url"]) for part in parts if part["type"] == "image_url")
+        usage = {"prompt_tokens": 90 + pictures, "completion_tokens": 30}
         choice = {"index": 0, "message": message, "finish_reason": finish}
         return {"object": "chat.completion", "choices": [choice], "usage": usage}
 

@@ -18,7 +18,8 @@ from gve.hub_datasets.vsynflow.journal import Journal
 from gve.hub_datasets.vsynflow.records import make_record
 from gve.hub_datasets.vsynflow.runner import run_flow
 from gve.hub_datasets.vsynflow.shards import make_plan
-from gve.hub_datasets.vsynflow.stages import Context, Expanded, Failed, Kept, Rejected, Stage
+from gve.hub_datasets.vsynflow.sketches import keys_of_texts
+from gve.hub_datasets.vsynflow.stages import Context, CorpusStage, Expanded, Failed, Kept, Rejected, Stage
 from gve.video_writer import encode_mp4
 
 
@@ -44,22 +45,37 @@ class Length(Stage):
 
 
 @dataclass(frozen=True)
-class Popular(Stage):
+class Popular(CorpusStage):
     """A corpus stage: how many records have this text."""
 
     name = "popular"
-    scope = "corpus"
     reads = ("text",)
     columns = {"count": pa.int64()}  # noqa: RUF012
     limit_names = ("most",)
     most: int = 1
 
-    def run(self, records, context):
-        texts = [record["text"] for record in records]
-        return [Kept({"count": texts.count(text)}) for text in texts]
+    def sketch(self, records):
+        return {"text": keys_of_texts(record["text"] for record in records)}
+
+    def measure(self, sketches):
+        _, place, counts = np.unique(sketches.column("text"), return_inverse=True, return_counts=True)
+        return {"count": counts[place]}
 
     def judge(self, record):
         return Rejected("shared", record["count"]) if record["count"] > self.most else None
+
+
+@dataclass(frozen=True)
+class Pooled(Stage):
+    """A pool stage: how many records it saw at once."""
+
+    name = "pooled"
+    scope, pool = "pool", 16
+    reads = ("text",)
+    columns = {"company": pa.int64()}  # noqa: RUF012
+
+    def run(self, records, context):
+        return [Kept({"company": len(records)}) for _ in records]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,9 @@ OUT_OF_TOKENS = "no-answer: thinking took all max_tokens; turn thinking off at t
 REASONING = ("reasoning_content", "reasoning")  # vLLM and SGLang use the first; newer vLLM and OpenRouter the second
 
 
-SCHEMA, OBJECT, FREE = "json_schema", "json_object", ""  # decoding under the schema, as any JSON, or freely
+# decoding under the schema, as any JSON, or freely
+SCHEMA, OBJECT, FREE = "json_schema", "json_object", ""
+GUIDED = "json_object with a schema"  # how llama-cpp-python and others spell SCHEMA
 
 
 class Announced(NamedTuple):
@@ -39,7 +41,7 @@ def read_models(body: Any, model: str) -> Announced:
 
 
 def chat_body(request: Request, model: str, *, form: str) -> dict[str, Any]:
-    """The JSON of a chat completion whose answer has one of the three forms."""
+    """The JSON of a chat completion whose answer has this form."""
     body: dict[str, Any] = {
         "model": model,
         "messages": [{"role": turn.role, "content": _content(turn)} for turn in request.turns],
@@ -50,9 +52,16 @@ def chat_body(request: Request, model: str, *, form: str) -> dict[str, Any]:
     if form == SCHEMA:
         schema = {"name": request.prompt.replace("/", "-"), "schema": dict(request.schema), "strict": True}
         body["response_format"] = {"type": SCHEMA, "json_schema": schema}
-    elif form == OBJECT:
-        body["response_format"] = {"type": OBJECT}
+    elif form:
+        body["response_format"] = {"type": OBJECT} | (
+            {"schema": _without_lengths(request.schema)} if form == GUIDED else {}
+        )
     return body
+
+
+def _without_lengths(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A prompt's schema for llama-cpp-python, whose grammar of a string of 2,400 letters ends the server."""
+    return {**schema, "properties": {key: {"type": rule["type"]} for key, rule in schema["properties"].items()}}
 
 
 def _content(turn: Turn) -> str | list[dict[str, Any]]:

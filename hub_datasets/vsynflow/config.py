@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from gve.hub_datasets.vsynflow.batch_files import BatchCaptioner
+from gve.hub_datasets.vsynflow.decontamination import WRITTEN as WRITTEN_GATE
 from gve.hub_datasets.vsynflow.decontamination import Decontamination
 from gve.hub_datasets.vsynflow.encoders import encoder_name, make_encoder
 from gve.hub_datasets.vsynflow.endpoint import EndpointCaptioner
@@ -83,6 +84,7 @@ class Config:
     least_similarity: float = -1.0  # floor; depends on the encoder
     encoder: str | None = None  # "module:function" or "module:function:argument"; None skips what needs one
     captioner: Mapping[str, Any] | None = None  # "kind" of CAPTIONERS and its fields; None skips stages 2 and 3
+    writer: Mapping[str, Any] | None = None  # likewise; writes composed queries and wrong texts, from captions alone
     captioner_frames: int = 8  # also for the encoder
     counterfactuals: bool = False  # one more request a video, and up to three edited files
     fingerprints: str | None = None  # without this file there is no gate, and no publication
@@ -138,23 +140,18 @@ def read_config(path: Path | None) -> dict[str, Any]:
 
 def make_flow(config: Config) -> Flow:
     """The flow of a configuration: quality control; with a captioner also enrichment and extension."""
-    stages = [*quality_stages(config), *pair_stages(config)]
+    stages, pairs = quality_stages(config), pair_stages(config)
     if config.fingerprints is not None:
-        written = () if config.captioner is None else _written(config)
-        gate = Decontamination(
-            config.fingerprints,
-            ("text", "raw_text", *written),
-            _gate_encoder(config),
-            config.most_bits,
-            config.most_runs,
-            config.most_text_similarity,
-            config.most_video_similarity,
-        )
-        # before the last stage, so that no leak is mined as a negative either
-        stages.insert(len(stages) - (config.captioner is not None), gate)
+        limits = (config.most_bits, config.most_runs, config.most_text_similarity, config.most_video_similarity)
+        texts, encoder = ("text", "raw_text"), _gate_encoder(config)
+        stages.append(Decontamination(config.fingerprints, texts, encoder, *limits))  # before a call is paid for
+        texts += _written(config)
+        if pairs:  # before the last stage, so that no leak is mined as a negative either
+            pairs.insert(-1, Decontamination(config.fingerprints, texts, encoder, *limits, name=WRITTEN_GATE))
+    stages += pairs
     encoder = None if config.encoder is None else partial(make_encoder, config.encoder)
-    captioner = None if config.captioner is None else captioner_maker(config.captioner)[1]
-    return Flow(tuple(stages), config.seed, config.deadline, encoder, captioner)
+    captioner, writer = (None if one is None else captioner_maker(one)[1] for one in (config.captioner, config.writer))
+    return Flow(tuple(stages), config.seed, config.deadline, encoder, captioner, writer)
 
 
 def quality_stages(config: Config) -> list[Stage]:
@@ -182,16 +179,21 @@ def pair_stages(config: Config) -> list[Stage]:
     if config.counterfactuals and None in (config.captioner, config.encoder):
         raise ValueError("counterfactuals need a captioner to write them and an encoder to check them. Name both.")
     if config.captioner is None:
+        if config.writer is not None:
+            raise ValueError("writer: got one without a captioner, whose captions it writes about. Name both.")
         return []
+    if "budget" in (config.writer or ()):
+        raise ValueError("writer.budget: the captioner's budget is for both. Name it there.")
     name, _ = captioner_maker(config.captioner)
+    writer = "" if config.writer is None else captioner_maker(config.writer)[0]
     pii = config.filters.pii
     encoder, seen, seed = _encoder_name(config), config.captioner_frames, config.seed
     least, most = config.clip_seconds
     return [
         Enrichment(name, encoder=encoder, num_frames=seen, seed=seed),
         References(least_seconds=least, most_seconds=most, shots="shots", seed=seed),
-        Compositions(name, num_frames=seen, seed=seed),
-        *([Counterfactuals(name, encoder, seen, seed, "shots")] if config.counterfactuals else []),
+        Compositions(name, num_frames=seen, seed=seed, writer=writer),
+        *([Counterfactuals(name, encoder, seen, seed, "shots", writer)] if config.counterfactuals else []),
         *([] if pii is None else [Pii(pii, _written(config), "pii_written", written=True)]),
         Mining(encoder, num_frames=seen),
     ]

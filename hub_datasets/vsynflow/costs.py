@@ -57,10 +57,10 @@ def most_tokens(request: Request) -> tuple[int, int]:
 
 
 class Ledger:
-    """The costs of a run, in one small file under a lock."""
+    """The costs of a run, in one small file under a lock; `prices` are those of a captioner that has its own."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, prices: Mapping[str, float] | None = None) -> None:
+        self.path, self.prices = path, prices
 
     def start(self, prices: Mapping[str, float] | None, budget: float | None) -> None:
         """Begin or go on; no other runner may be at work. What killed calls had reserved counts as spent.
@@ -88,7 +88,7 @@ class Ledger:
             BudgetError: If too little is left, whatever they cost.
         """
         with self._locked() as values:
-            money, budget = cost(values["prices"], *most_tokens(request)), values["budget"]
+            money, budget = cost(self.prices or values["prices"], *most_tokens(request)), values["budget"]
             if budget is not None and values["spent"] + money > budget:
                 raise BudgetError(
                     f"budget: {values['spent']:.4g} of {budget:.4g} is spent, and the next call may cost {money:.2g}. All "
@@ -104,9 +104,10 @@ class Ledger:
         counts = [getattr(outcome, name, 0) for name in _TOKENS]
         billed = outcome == "timeout" or (isinstance(outcome, Response) and not outcome.error)
         with self._locked() as values:
+            prices = self.prices or values["prices"]
             values["reserved"] = max(0.0, values["reserved"] - money)
             values["calls"] += billed or any(counts)
-            values["spent"] += cost(values["prices"], *counts) if any(counts) else money if billed else 0.0
+            values["spent"] += cost(prices, *counts) if any(counts) else money if billed else 0.0
             for name, count in zip(_TOKENS, counts, strict=True):
                 values[name] += count
 

@@ -5,7 +5,7 @@ Shapes: D width of the encoder.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -24,26 +24,22 @@ from gve.hub_datasets.vsynflow.stages import Context, Failed, Kept, Outcome, Rej
 from gve.hub_datasets.vsynflow.status import read_table, verify_run
 from gve.hub_datasets.vsynflow.stills import frames_of
 
-NAME = "decontamination"
+NAME, WRITTEN = "decontamination", "decontamination_written"
 NETS = ("id", "frames", "text", "video", "paraphrase")
 EMBEDDED = ("video", "paraphrase")  # nets that need an encoder
 _RANK, _BATCH = 2, 32
+_OF_MEDIA = {"leak_id": pa.string(), "leak_bits": pa.int64(), "leak_video": pa.float64()}
+_OF_TEXTS = {"leak_runs": pa.int64(), "leak_similarity": pa.float64()}
 
 
 @dataclass(frozen=True)
 class Decontamination(Stage):
-    """Compares every record with the fingerprints of a benchmark; unfit encoders raise SetupError."""
+    """Compares every record with the fingerprints of a benchmark; unfit encoders raise SetupError.
 
-    name = NAME
-    limit_names = ("most_bits", "most_runs", "most_similarity", "most_video_similarity")
+    Under the name WRITTEN it is the second part: the nets of texts alone, over what a captioner wrote as well.
+    """
+
     version = 4
-    columns = {  # noqa: RUF012
-        "leak_id": pa.string(),
-        "leak_bits": pa.int64(),
-        "leak_runs": pa.int64(),
-        "leak_similarity": pa.float64(),
-        "leak_video": pa.float64(),
-    }
     path: str = ""
     texts: Sequence[str] = ("text", "raw_text")  # columns of texts, or of lists of them
     encoder: str = ""  # the fingerprints' own; "" leaves out the nets of EMBEDDED
@@ -51,11 +47,26 @@ class Decontamination(Stage):
     most_runs: int = 0  # common runs of 13 words, or whole texts
     most_similarity: float = 0.95  # cosine of two texts; calibrate it for your encoder
     most_video_similarity: float = 0.95  # likewise, of two videos
-    reads: Sequence[str] = field(init=False, default=())
+    name: str = NAME
 
     def __post_init__(self) -> None:
         check_most_bits(self.most_bits)
-        object.__setattr__(self, "reads", ("video", "hashes", *self.texts))
+
+    @property
+    def reads(self) -> Sequence[str]:
+        """The texts; the first part also sees the video."""
+        return self.texts if self.name == WRITTEN else ("video", "hashes", *self.texts)
+
+    @property
+    def limit_names(self) -> Sequence[str]:
+        """Of the nets of this part."""
+        of_texts = ("most_runs", "most_similarity")
+        return of_texts if self.name == WRITTEN else ("most_bits", *of_texts, "most_video_similarity")
+
+    @property
+    def columns(self) -> Mapping[str, pa.DataType]:
+        """What each net measured."""
+        return _OF_TEXTS if self.name == WRITTEN else _OF_MEDIA | _OF_TEXTS
 
     @property
     def params(self) -> Mapping[str, Any]:
@@ -63,32 +74,38 @@ class Decontamination(Stage):
         return {"fingerprints": _loaded(self.path).digest(), "texts": list(self.texts), "encoder": self.encoder}
 
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
-        """Score every record in all nets."""
+        """Score every record in all nets of this part."""
         known = _loaded(self.path)
         if known.encoder != self.encoder or (self.encoder and context.encoder is None):
             raise SetupError(
                 f"encoder must be the fingerprints' own, {known.encoder or 'none'!r}; got {self.encoder or 'none'!r} and "
                 f"the run {'has one' if context.encoder else 'has none'}. Name it in the configuration, or fingerprint again."
             )
+        seen = [{}] * len(records) if self.name == WRITTEN else self._seen(records, known, context)
+        return [
+            found if isinstance(found, Failed) else Kept({**found, **self._read(record, known, context)})
+            for record, found in zip(records, seen, strict=True)
+        ]
+
+    def _seen(
+        self, records: Sequence[Record], known: Fingerprints, context: Context
+    ) -> list[Mapping[str, Any] | Failed]:
+        """The columns of names and pictures."""
         similar = self._videos(records, known, context)
         near = _second_nearest([record["hashes"] for record in records], _index(self.path))
-        outcomes: list[Outcome] = []
+        found: list[Mapping[str, Any] | Failed] = []
         for record, video, bits in zip(records, similar, near, strict=True):
-            if isinstance(video, Failed):
-                outcomes.append(video)
-                continue
-            texts = self._texts(record)
             names = id_keys(record["origin"]) | id_keys(record["video"]["path"])
-            runs = {run for text in texts for run in text_runs(text)}
-            columns = {
-                "leak_id": min(names & known.ids, default=None),
-                "leak_bits": bits,
-                "leak_runs": int(np.isin(np.array(sorted(runs), np.uint64), known.runs).sum()),
-                "leak_similarity": self._similarity(texts, known, context),
-                "leak_video": video,
-            }
-            outcomes.append(Kept(columns))
-        return outcomes
+            columns = {"leak_id": min(names & known.ids, default=None), "leak_bits": bits, "leak_video": video}
+            found.append(video if isinstance(video, Failed) else columns)
+        return found
+
+    def _read(self, record: Record, known: Fingerprints, context: Context) -> Mapping[str, Any]:
+        """The columns of texts."""
+        texts = self._texts(record)
+        runs = {run for text in texts for run in text_runs(text)}
+        shared = int(np.isin(np.array(sorted(runs), np.uint64), known.runs).sum())
+        return {"leak_runs": shared, "leak_similarity": self._similarity(texts, known, context)}
 
     def judge(self, record: Mapping[str, Any]) -> Rejected | None:
         """Reject by the first net that catches the record."""
@@ -142,7 +159,7 @@ def gate_report(folder: Path) -> dict[str, Any]:
     errors = verify_run(folder).errors
     if errors:
         return {"passed": False, "reason": f"the run is not sound: {errors[0]}"}
-    caught = Counter(row["code"] for row in read_table(folder, "rejected") if row["stage"] == NAME)
+    caught = Counter(row["code"] for row in read_table(folder, "rejected") if row["stage"] in (NAME, WRITTEN))
     kept = sum(1 for _ in read_table(folder, "kept"))
     params, limits = stages[NAME]["params"], stages[NAME]["limits"]
     counts = {net: caught[net] for net in NETS}

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gve.hub_datasets.vsynflow.captioner import Captioner, Request, Response, answer_once
+from gve.hub_datasets.vsynflow.captioner_checks import Watch
 from gve.hub_datasets.vsynflow.journal import Journal
 from gve.hub_datasets.vsynflow.stages import Failed, Rejected
 from gve.hub_datasets.vsynflow.validation import Check, Checked, Violation, correction, without_thinking
@@ -40,7 +41,7 @@ class Answer:
         return None
 
 
-def converse(asks: Sequence[Ask], captioner: Captioner, journal: Journal) -> list[Answer]:
+def converse(asks: Sequence[Ask], captioner: Captioner, journal: Journal, watch: Watch | None = None) -> list[Answer]:
     """Ask for everything at once, then again for what did not pass; one answer for each, in order."""
     answers, requests = [Answer() for _ in asks], [ask.request for ask in asks]
     replies: list[Response] = [Response() for _ in asks]
@@ -52,6 +53,8 @@ def converse(asks: Sequence[Ask], captioner: Captioner, journal: Journal) -> lis
         for place, reply in zip(open_numbers, answered, strict=True):
             replies[place] = reply
             answers[place] = _judged(answers[place], reply, asks[place])
+        if watch is not None and step == "ask":
+            watch.see((reply, answer.violations) for reply, answer in zip(replies, answers, strict=True))
         open_numbers = [p for p in open_numbers if answers[p].texts is None and answers[p].failure is None]
     return answers
 

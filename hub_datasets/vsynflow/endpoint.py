@@ -17,6 +17,8 @@ import httpx2
 from gve.hub_datasets.vsynflow.captioner import VIDEO_MARK, Done, Request, Response
 from gve.hub_datasets.vsynflow.completions import (
     FREE,
+    GUIDED,
+    OBJECT,
     SCHEMA,
     Announced,
     chat_body,
@@ -170,7 +172,7 @@ class EndpointCaptioner:
         """One call within the budget, booked however it ends."""
         if not self.ledger:
             return await self._call(client, server, request, name)
-        ledger, until = Ledger(Path(self.ledger)), time.monotonic() + self.call_seconds
+        ledger, until = Ledger(Path(self.ledger), self.prices), time.monotonic() + self.call_seconds
         while (money := ledger.reserve(request)) is None:
             if time.monotonic() > until:
                 raise BudgetError("budget: lost calls hold what is left of it. Run again: they then count as spent.")
@@ -196,9 +198,11 @@ class EndpointCaptioner:
         found = json_or_text(got.text)
         status = (error_status(found) if got.status_code == 200 else None) or got.status_code
         words = with_words(f"http-{status}", found)
-        if status in _SCHEMA_REFUSED and form:
-            logger.warning("%s: %s; asking without a schema", server.url, words)
-            server.form = FREE
+        if form and (status in _SCHEMA_REFUSED or (status >= 500 and "response_format" in got.text)):
+            server.form = GUIDED if form == SCHEMA and OBJECT in got.text else FREE
+            if server.form == GUIDED:  # the server said so, for good
+                self._announced[server.url] = Announced(GUIDED)
+            logger.warning("%s: %s; asking for %s", server.url, words, server.form or "no form")
             return "schema-refused", 0.0
         if status in _BUSY or status >= 500:
             pause = retry_after(got.headers.get("Retry-After"))

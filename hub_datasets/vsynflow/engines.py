@@ -3,7 +3,7 @@
 import multiprocessing
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from typing import Protocol
@@ -11,7 +11,8 @@ from typing import Protocol
 from gve.hub_datasets.files import read_json
 from gve.hub_datasets.ray_pool import RayPool
 from gve.hub_datasets.vsynflow.settings import ENGINES
-from gve.hub_datasets.vsynflow.work import ShardTask, run_shard
+from gve.hub_datasets.vsynflow.tasks import ShardTask
+from gve.hub_datasets.vsynflow.work import run_shard
 
 Counts = dict[str, int]
 
@@ -47,18 +48,20 @@ class InlineEngine:
 
 
 class _IsolatingEngine:
-    """Shards elsewhere; a shard that dies with its process runs again alone, until the culprit is found."""
+    """Shards elsewhere; one that is lost `strikes` times with its process runs alone, until the culprit is found."""
 
     strikes = 1
 
     def run(self, tasks: Iterable[ShardTask]) -> Iterator[tuple[ShardTask, Counts]]:
-        suspects = []
-        for task, counts in self._map(tasks):
-            if counts is None:
-                suspects.append(task)
-            else:
-                yield task, counts
-        for task in suspects:
+        for _ in range(self.strikes):
+            suspects = []
+            for task, counts in self._map(tasks):
+                if counts is None:
+                    suspects.append(task)
+                else:
+                    yield task, counts
+            tasks = suspects
+        for task in tasks:  # one record at a time, so slow
             yield task, self._isolate(task)
 
     def _map(self, tasks: Iterable[ShardTask]) -> Iterator[tuple[ShardTask, Counts | None]]:
@@ -96,18 +99,29 @@ class ProcessEngine(_IsolatingEngine):
         self.workers = workers
 
     def _map(self, tasks: Iterable[ShardTask]) -> Iterator[tuple[ShardTask, Counts | None]]:
-        waiting = list(tasks)
-        if not waiting:
-            return
-        with _pool(min(self.workers, len(waiting))) as pool:
-            futures = {pool.submit(run_shard, task): task for task in waiting}
-            try:
-                for future in as_completed(futures):
-                    lost = isinstance(future.exception(), BrokenProcessPool)
-                    yield futures[future], None if lost else future.result()
-            except BaseException as error:  # calls in flight come to their end, unless somebody interrupts
-                pool.shutdown(wait=isinstance(error, Exception), cancel_futures=True)
-                raise
+        waiting = list(tasks)[::-1]
+        while waiting:  # a pool that has lost a process takes no more
+            with _pool(min(self.workers, len(waiting))) as pool:
+                try:
+                    yield from self._use(pool, waiting)
+                except BaseException as error:  # calls in flight come to their end, unless somebody interrupts
+                    pool.shutdown(wait=isinstance(error, Exception), cancel_futures=True)
+                    raise
+
+    def _use(self, pool: ProcessPoolExecutor, waiting: list[ShardTask]) -> Iterator[tuple[ShardTask, Counts | None]]:
+        """Give a pool as many tasks as it has processes, until none wait or it loses a process: with it all it had."""
+        running, broken = dict[Future[Counts], ShardTask](), False
+        while running or (waiting and not broken):
+            while waiting and not broken and len(running) < self.workers:
+                try:
+                    running[pool.submit(run_shard, waiting[-1])] = waiting[-1]
+                    waiting.pop()
+                except BrokenProcessPool:
+                    broken = True
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                lost = isinstance(future.exception(), BrokenProcessPool)
+                broken |= lost
+                yield running.pop(future), None if lost else future.result()
 
 
 class RayEngine(_IsolatingEngine):

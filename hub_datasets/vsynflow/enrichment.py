@@ -4,7 +4,7 @@ An answer passes two checks: the server's decoding under the schema, and the rul
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gve.hub_datasets.vsynflow.captioner import VIDEO_MARK, Request, Turn, VideoFile
+from gve.hub_datasets.vsynflow.captioner import VIDEO_MARK, Captioner, Request, Turn, VideoFile
+from gve.hub_datasets.vsynflow.captioner_checks import watch_of
 from gve.hub_datasets.vsynflow.dialogue import Answer, Ask, converse
 from gve.hub_datasets.vsynflow.prompts import (
     FRAME_CAPTIONS,
@@ -27,7 +28,7 @@ from gve.hub_datasets.vsynflow.prompts import (
 from gve.hub_datasets.vsynflow.records import Record, read_place
 from gve.hub_datasets.vsynflow.stages import Context, Failed, Kept, Outcome, SetupError, Stage
 from gve.hub_datasets.vsynflow.stills import Still, fit, jpeg, read_times, sample_stills
-from gve.hub_datasets.vsynflow.validation import check_captions
+from gve.hub_datasets.vsynflow.validation import Checked, check_captions
 
 CAPTION_COLUMNS: dict[str, pa.DataType] = {
     **dict.fromkeys(("captions", "emphases"), pa.list_(pa.string())),
@@ -48,7 +49,7 @@ class Enrichment(Stage):
     """Writes five captions of every video; with an encoder's name it also stores their cosines with the frames."""
 
     name = "enrichment"
-    version = 2
+    version = 3
     reads = ("video", "text")
     columns = CAPTION_COLUMNS
 
@@ -65,7 +66,7 @@ class Enrichment(Stage):
 
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
         """Caption the records of a shard, all calls in flight together."""
-        check_captioner(context, self.captioner)
+        captioner, watch = captioner_of(context, self.captioner), watch_of(self.captioner)
         outcomes: dict[int, Outcome] = {}
         asked: list[tuple[int, list[Still], Profile, Ask]] = []
         for number, record in enumerate(records):
@@ -80,7 +81,7 @@ class Enrichment(Stage):
             shown = f"{sent} of a video of {seconds:.1f} seconds"
             ask = caption_ask(record, "video", profile, video or stills, shown)
             asked.append((number, stills, profile, ask))
-        answers = converse([ask for *_, ask in asked], context.captioner, context.journal)
+        answers = converse([ask for *_, ask in asked], captioner, context.journal, watch)
         for (number, stills, profile, _), answer in zip(asked, answers, strict=True):
             columns = caption_columns(answer, "video", profile, self.captioner)
             outcomes[number] = answer.verdict("captions") or Kept(
@@ -106,11 +107,14 @@ def _video_file(record: Record, seconds: float) -> VideoFile | None:
     return VideoFile(record["video"], hashlib.blake2b(content, digest_size=16).hexdigest(), seconds)
 
 
-def check_captioner(context: Context, name: str) -> None:
-    """Reject a missing captioner, or one that the stage holds no results of (SetupError)."""
-    got = None if context.captioner is None else context.captioner.name
+def captioner_of(context: Context, captioner: str, writer: str = "") -> Captioner:
+    """The run's captioner, or its writer if one is named; SetupError if it has another name than the stage's."""
+    part, name = ("writer", writer) if writer else ("captioner", captioner)
+    found = getattr(context, part)
+    got = None if found is None else found.name
     if got != name:
-        raise SetupError(f"captioner must be {name!r}, which this stage was made for; got {got!r}.")
+        raise SetupError(f"{part} must be {name!r}, which this stage was made for; got {got!r}.")
+    return found
 
 
 def caption_ask(
@@ -124,29 +128,34 @@ def caption_ask(
     """Ask for five captions of a "video" or a "frame"; `share` of the video lies before the frame."""
     prompt = PROMPT_OF[kind]
     words = caption_text(prompt, STYLES[kind], profile, record["text"], shown)
-    subject = {
-        "kind": kind,
-        "file": Path(record["video"]["path"]).name,
-        "origin": record["origin"],
-        "emphases": list(profile.emphases),
-    }
-    if share is not None:
-        subject["share"] = round(share, 6)
-    if isinstance(seen, VideoFile):
-        turn = Turn("user", words, video=seen)
-    else:
-        turn = Turn("user", words, tuple(jpeg(still.pixels) for still in seen))
+    told = {"kind": kind, "emphases": list(profile.emphases)} | ({} if share is None else {"share": round(share, 6)})
+    return make_ask(record, prompt, words, seen, partial(check_captions, kind=kind), seed=profile.seed, **told)
+
+
+def make_ask(
+    record: Mapping[str, Any],
+    prompt: Prompt,
+    words: str,
+    seen: Sequence[Still] | VideoFile,
+    check: Callable[..., Checked],
+    *,
+    seed: int,
+    **subject: Any,
+) -> Ask:
+    """Ask about a record under a prompt, whose schema `check` is given too; `subject` is for `TruthCaptioner`."""
+    whole = isinstance(seen, VideoFile)
+    turn = Turn("user", words, () if whole else tuple(jpeg(still.pixels) for still in seen), seen if whole else None)
     request = Request(
         record=record["id"],
         prompt=prompt.label,
         turns=(turn,),
         schema=prompt.schema,
-        seed=profile.seed,
+        seed=seed,
         max_tokens=prompt.max_tokens,
         temperature=TEMPERATURE,
-        subject=subject,
+        subject={"file": Path(record["video"]["path"]).name, "origin": record["origin"], **subject},
     )
-    return Ask(request, partial(check_captions, schema=prompt.schema, kind=kind))
+    return Ask(request, partial(check, schema=prompt.schema))
 
 
 def caption_columns(answer: Answer, kind: str, profile: Profile, captioner: str) -> dict[str, Any]:

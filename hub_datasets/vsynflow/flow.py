@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -10,18 +10,19 @@ import pyarrow as pa
 from gve.hub_datasets.vsynflow.records import BASE_COLUMNS, digest
 from gve.hub_datasets.vsynflow.stages import Encoder, Stage
 
-SCOPES = ("shard", "corpus")
+SCOPES = ("shard", "pool", "corpus")
 
 
 @dataclass(frozen=True)
 class Flow:
-    """What happens to every record; picklable. Each process makes the encoder and captioner that it needs once."""
+    """What happens to every record; picklable. Each process makes the encoder and captioners that it needs once."""
 
     stages: tuple[Stage, ...]
     seed: int = 0
     deadline: float = 60.0
     encoder: Callable[[], Encoder] | None = None
     captioner: Callable[[], Any] | None = None
+    writer: Callable[[], Any] | None = None
 
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]
@@ -31,8 +32,14 @@ class Flow:
         for stage in self.stages:
             if stage.scope not in SCOPES:
                 raise ValueError(f"{stage.name}.scope must be one of {', '.join(SCOPES)}, got {stage.scope!r}.")
-            if stage.scope == "corpus" and not stage.reads:
-                raise ValueError(f"{stage.name}.reads must name columns, got none. A corpus stage holds all records.")
+            if stage.scope != "shard" and not stage.reads:
+                raise ValueError(
+                    f"{stage.name}.reads must name columns, got none. A {stage.scope} stage sees many records."
+                )
+
+    def until(self, stop: int) -> "Flow":
+        """The flow's first stages."""
+        return replace(self, stages=self.stages[:stop])
 
     @property
     def columns(self) -> dict[str, pa.DataType]:

@@ -97,6 +97,10 @@ class Prompt:
         """Name and version, as stored with every row."""
         return f"{self.name}/{self.version}"
 
+    def draw_seed(self, seed: int, record: str) -> int:
+        """The seed of a record's request, the same in every run with this seed."""
+        return int(generator(seed, record, self.name).integers(2**31))
+
     def fill(self, **values: str) -> str:
         """Fill in every slot once; ValueError if a slot has no value, or a value no slot."""
         slots = {name for _, name, _, _ in Formatter().parse(self.text) if name}
@@ -180,7 +184,7 @@ CHANGES = {
     "camera": "the camera moves the opposite way: in for out, left for right, up for down",
     "actor": "who does what exchanged between two actors",
 }
-_CHANGED = """You see {frames} frames of a video in order. This caption describes it: "{caption}"
+_CHANGED = """{shown} "{caption}"
 
 Write wrong captions: each changes one thing, so that it is false of this video, and leaves every other word as it is.
 {changes}
@@ -197,15 +201,18 @@ PROMPTS: dict[str, Prompt] = {
 
 
 def counterfactual_text(caption: str, frames: int) -> str:
-    """The words of a request for wrong texts."""
+    """The words of a request for wrong texts; here and below, 0 frames for a writer that sees none."""
     changes = "\n".join(f'- "{name}": {wish}' for name, wish in CHANGES.items())
     keys = "the keys " + ", ".join(f'"{name}"' for name in CHANGES)
-    return COUNTERFACTUALS.fill(frames=str(frames), caption=caption, changes=changes, keys=keys)
+    seen = f"You see {frames} frames of a video in order. This caption describes it:"
+    shown = seen if frames else "This caption describes a video:"
+    return COUNTERFACTUALS.fill(shown=shown, caption=caption, changes=changes, keys=keys)
 
 
 def image_query_text(caption: str, frames: int) -> str:
     """The words of a request for a TI2V text; the first picture is the reference."""
-    shown = f"The first picture is the reference image; the other {frames} are frames of a video in order."
+    seen = f"The first picture is the reference image; the other {frames} are frames of a video in order."
+    shown = seen if frames else "There are a video and a reference image. You see neither."
     wish = (
         "Keep who or what the image shows and tell what changes in the video: the action, the scene, a property that "
         "turns into another, or something that stands in a relation to it."
@@ -215,7 +222,8 @@ def image_query_text(caption: str, frames: int) -> str:
 
 def clip_query_text(caption: str, clip_frames: int, frames: int) -> str:
     """The words of a request for a TV2V text; the first pictures are the reference clip."""
-    shown = f"The first {clip_frames} pictures are a reference clip; the other {frames} are frames of a video."
+    seen = f"The first {clip_frames} pictures are a reference clip; the other {frames} are frames of a video."
+    shown = seen if frames else "There are a video and a reference clip. You see neither."
     wish = (
         "Tell how the video goes beyond the clip: what follows or came before, another point of view, another quality "
         "of the recording, or a small variation."

@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from gve.hub_datasets.vsynflow.records import Record, digest, keep_media, make_record, utf8
+from gve.hub_datasets.vsynflow.records import Record, Refused, digest, keep_media, make_record, utf8
 from gve.hub_datasets.vsynflow.settings import READERS
-from gve.hub_datasets.vsynflow.tables import Cells, marked_encoding, table_kind, table_rows, undecoded
+from gve.hub_datasets.vsynflow.tables import Cells, RowError, marked_encoding, table_kind, table_rows, undecoded
 from gve.hub_datasets.walking import walk_files
 from gve.media_gve import QUOTED, media_kind, shown, suffix_kind
 
@@ -52,18 +52,26 @@ class Entry(NamedTuple):
     place: tuple[int, int] | None = None
 
 
-def read_corpus(source: RawCorpus, folder: Path) -> Iterator[Record]:
+def read_corpus(source: RawCorpus, folder: Path) -> Iterator[Record | Refused]:
     """The raw records of a corpus, in a fixed order; videos without a file of their own are written below `folder`.
 
+    Rows that cannot be used are refused one by one: a cell of the wrong type, no video, bytes that are no text.
+
     Raises:
-        ValueError: If the corpus cannot be read, lacks a column, has a cell of the wrong type, or holds no video.
+        ValueError: If the corpus cannot be read, lacks a column, or holds no video.
     """
-    return (_record(source, entry) for entry in _entries(source, folder))
+    entries = _entries(source, folder)
+    return (entry if isinstance(entry, Refused) else _record(source, entry) for entry in entries)
 
 
 def read_items(source: RawCorpus, folder: Path) -> Iterator[dict[str, Any]]:
-    """The videos of a corpus for `make_fingerprints`, with all captions of each. See `read_corpus`."""
+    """The videos of a corpus for `make_fingerprints`, with all captions of each. See `read_corpus`.
+
+    A row that cannot be used is a ValueError: no test video may be left out.
+    """
     for entry in _entries(source, folder):
+        if isinstance(entry, Refused):
+            raise ValueError(entry.message)
         record = _record(source, entry)
         yield {"ids": [record["id"], entry.path], "video": record["video"], "texts": list(map(utf8, entry.texts))}
 
@@ -89,7 +97,7 @@ def _record(source: RawCorpus, entry: Entry) -> Record:
     return {**record, "video": {"path": entry.path, "offset": entry.place[0], "size": entry.place[1]}}
 
 
-def _entries(source: RawCorpus, folder: Path) -> Iterator[Entry]:
+def _entries(source: RawCorpus, folder: Path) -> Iterator[Entry | Refused]:
     for name, value in asdict(source).items():
         if value is not None and utf8(value) != value:
             raise ValueError(f"{name}: got {ascii(value)[:QUOTED]}, which is not UTF-8; plans are, so rename it")
@@ -107,11 +115,17 @@ def _entries(source: RawCorpus, folder: Path) -> Iterator[Entry]:
     return _counted(source, partial(readers[source.kind], source, folder))
 
 
-def _counted(source: RawCorpus, read: Callable[[Counter[str]], Iterator[Entry]]) -> Iterator[Entry]:
+def _counted(
+    source: RawCorpus, read: Callable[[Counter[str]], Iterator[Entry | Refused]]
+) -> Iterator[Entry | Refused]:
     """The entries whose names UTF-8 can hold, as JSON and parquet must; logs what else was found."""
     passed: Counter[str] = Counter()
-    found = several = 0
+    found = several = refused = 0
     for entry in read(passed):
+        if isinstance(entry, Refused):
+            refused += 1
+            yield entry
+            continue
         if utf8(entry.name + entry.path) != entry.name + entry.path:
             logger.warning("passed over %s: its name is not UTF-8; rename it", ascii(entry.name)[:QUOTED])
             passed["no UTF-8"] += 1
@@ -119,7 +133,7 @@ def _counted(source: RawCorpus, read: Callable[[Counter[str]], Iterator[Entry]])
         found, several = found + 1, several + (len(entry.texts) > 1)
         yield entry
     others = ", ".join(f"{utf8(name)} ({count})" for name, count in passed.most_common())[:QUOTED]
-    if not found:
+    if not found and not refused:
         raise ValueError(
             f"path: {source.path} gives no video to read as a {source.kind} (passed over: {others or 'nothing'}). Check "
             "path and kind."
@@ -132,7 +146,7 @@ def _counted(source: RawCorpus, read: Callable[[Counter[str]], Iterator[Entry]])
         )
 
 
-def _folder(source: RawCorpus, folder: Path, passed: Counter[str]) -> Iterator[Entry]:
+def _folder(source: RawCorpus, folder: Path, passed: Counter[str]) -> Iterator[Entry | Refused]:
     """Videos at any depth, each with the text of the .txt or .json file of the same name."""
     root = Path(source.path).resolve()
     for path in walk_files([root]):
@@ -147,13 +161,13 @@ def _folder(source: RawCorpus, folder: Path, passed: Counter[str]) -> Iterator[E
         yield Entry(name, str(path), next(texts, ()))
 
 
-def _manifest(source: RawCorpus, folder: Path, passed: Counter[str]) -> Iterator[Entry]:
+def _manifest(source: RawCorpus, folder: Path, passed: Counter[str]) -> Iterator[Entry | Refused]:
     path = Path(source.path).resolve()
     rows = table_rows(path, _columns(source), source.encoding)
     return _rows(source, folder, rows, path.parent if source.media is None else Path(source.media).resolve())
 
 
-def _dataset(source: RawCorpus, folder: Path, passed: Counter[str]) -> Iterator[Entry]:
+def _dataset(source: RawCorpus, folder: Path, passed: Counter[str]) -> Iterator[Entry | Refused]:
     from datasets import load_dataset
 
     rows = load_dataset(source.path, split=source.split).to_iterable_dataset()
@@ -166,22 +180,31 @@ def _columns(source: RawCorpus) -> list[str]:
     return [name for name in named if name is not None]
 
 
-def _rows(source: RawCorpus, folder: Path, rows: Iterable[Mapping[str, Any]], root: Path | None) -> Iterator[Entry]:
+def _rows(
+    source: RawCorpus, folder: Path, rows: Iterable[Mapping[str, Any] | Refused], root: Path | None
+) -> Iterator[Entry | Refused]:
     """Entries of the rows of a table or data set; videos in them are written out once, named by their content."""
     for number, row in enumerate(rows):
-        cells = Cells(row, f"row {number} of {source.path}")
-        video, texts = cells.video(source.video_column), cells.texts(source.text_column)
-        name = f"{number:08d}" if source.id_column is None else cells.name(source.id_column)
-        if isinstance(video, bytes):
-            video = str((folder / keep_media(folder, video, ".video")).resolve())
-        else:
-            name = video if source.id_column is None and source.kind == "manifest" else name
-            video = str(root / video) if root is not None and "://" not in video else video
-        licences = (cells.name(column) for column in LICENCES if row.get(column))
-        yield Entry(name, video, texts, next(licences, None))
+        try:
+            yield row if isinstance(row, Refused) else _entry(source, folder, row, number, root)
+        except RowError as error:
+            yield Refused(error.reason, str(error))
 
 
-def _webdataset(source: RawCorpus, folder: Path, passed: Counter[str]) -> Iterator[Entry]:
+def _entry(source: RawCorpus, folder: Path, row: Mapping[str, Any], number: int, root: Path | None) -> Entry:
+    cells = Cells(row, f"row {number} of {source.path}")
+    video, texts = cells.video(source.video_column), cells.texts(source.text_column)
+    name = f"{number:08d}" if source.id_column is None else cells.name(source.id_column)
+    if isinstance(video, bytes):
+        video = str((folder / keep_media(folder, video, ".video")).resolve())
+    else:
+        name = video if source.id_column is None and source.kind == "manifest" else name
+        video = str(root / video) if root is not None and "://" not in video else video
+    licences = (cells.name(column) for column in LICENCES if row.get(column))
+    return Entry(name, video, texts, next(licences, None))
+
+
+def _webdataset(source: RawCorpus, folder: Path, passed: Counter[str]) -> Iterator[Entry | Refused]:
     """Members of tar files that share a name up to the first dot: a video and a .txt or .json; read by offset."""
     root = Path(source.path).resolve()
     tars = [root] if root.is_file() else (path for path in walk_files([root]) if path.suffix.lower() == ".tar")

@@ -7,13 +7,21 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from gve.hub_datasets.files import write_atomic
 
 Record = dict[str, Any]  # BASE_COLUMNS and the columns that stages added
+
+
+class Refused(NamedTuple):
+    """A row of a corpus that cannot be planned: a short reason such as "id: twice", and what the row holds."""
+
+    reason: str
+    message: str
+
 
 # `origin` is the id of the raw record, `parent` of the record it was made from. `offset` and `size` locate a member of
 # an archive; both are None for a file of its own.
@@ -26,6 +34,7 @@ BASE_COLUMNS: dict[str, pa.DataType] = {
     "source": pa.string(),
     "licence": pa.string(),
 }
+_ENCODER = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 CHILD_MARK = "#"  # joins an id to the suffix of a child, as in "v0001#f0003"
 
 
@@ -45,7 +54,7 @@ def digest(*parts: Any) -> str:
     """Name JSON values by 32 hexadecimal digits, the same on every machine."""
     hashed = hashlib.blake2b(digest_size=16)
     for part in parts:
-        hashed.update(json.dumps(part, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode())
+        hashed.update(_ENCODER.encode(part).encode())
         hashed.update(b"\x1f")
     return hashed.hexdigest()
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from gve.hub_datasets.parquet import read_rows, write_table
+from gve.hub_datasets.parquet import read_facts, read_rows, write_table
 from gve.hub_datasets.vsynflow.records import Record, digest
 from gve.hub_datasets.vsynflow.stages import Expanded, Failed, Kept, Outcome, Rejected, Stage, fingerprint
 
@@ -39,7 +39,7 @@ def visible(stage: Stage, record: Record) -> Record:
 
 
 def keys_of(stage: Stage, records: Sequence[Record], corpus: str | None = None) -> list[Key]:
-    """The keys of a stage's results; a corpus stage sees one corpus, of the given digest."""
+    """The keys of a stage's results; pool and corpus stages see one corpus, of the given digest."""
     return [(record["id"], corpus or digest(visible(stage, record))) for record in records]
 
 
@@ -54,16 +54,33 @@ class Results:
     @classmethod
     def load(cls, folder: Path, stage: Stage, shard: str) -> "Results":
         """Read what is stored, if anything."""
-        path = folder / "stages" / f"{stage.name}-{fingerprint(stage)}" / f"{shard}.parquet"
+        path = results_file(folder, stage, shard)
         return cls(path, stage, _outcomes(read_rows(path), stage) if path.exists() else {})
 
-    def save(self, order: Sequence[Key]) -> None:
-        """Write the results: first the keys of `order`, then what earlier configurations left."""
+    def save(self, order: Sequence[Key], **facts: str) -> None:
+        """Write the results: first the keys of `order`, then what earlier configurations left; and facts beside them."""
         keys = [*order, *sorted(self.outcomes.keys() - set(order))]
         rows = [row for key in keys for row in _rows(key, self.outcomes[key])]
         counts = Counter(dict.fromkeys(("kept", "expanded", "rejected", "failed"), 0))
         counts.update(type(self.outcomes[key]).__name__.lower() for key in order)
-        write_table(self.path, rows, {**_LEDGER, **self.stage.columns}, {"counts": counts})
+        write_table(self.path, rows, {**_LEDGER, **self.stage.columns}, {"counts": counts, **facts})
+
+
+def results_file(folder: Path, stage: Stage, shard: str) -> Path:
+    """Where the results of a stage on a shard lie."""
+    return folder / "stages" / f"{stage.name}-{fingerprint(stage)}" / f"{shard}.parquet"
+
+
+def saw_corpus(folder: Path, stage: Stage, shard: str, corpus: str) -> bool:
+    """Whether the results of a pool or corpus stage are stored for this corpus."""
+    path = results_file(folder, stage, shard)
+    return path.exists() and read_facts(path).get("corpus") == corpus
+
+
+def save_corpus(folder: Path, stage: Stage, shard: str, corpus: str, named: Mapping[str, Outcome]) -> None:
+    """Store the outcomes of a pool or corpus stage by record id, instead of those of earlier corpora."""
+    outcomes = {(name, corpus): outcome for name, outcome in named.items()}
+    Results(results_file(folder, stage, shard), stage, outcomes).save(list(outcomes), corpus=corpus)
 
 
 def _rows(key: Key, outcome: Outcome) -> list[dict[str, Any]]:

@@ -14,13 +14,14 @@ import pyarrow.parquet as pq
 from gve.hub_datasets.files import read_json
 from gve.hub_datasets.pages import html_histogram, html_page, html_table
 from gve.hub_datasets.parquet import read_facts
+from gve.hub_datasets.vsynflow.decontamination import NAME, WRITTEN
 from gve.hub_datasets.vsynflow.prompts import FRAME_STYLES, VIDEO_STYLES
 from gve.hub_datasets.vsynflow.record_sheets import STYLE, mark, reason, thumbnails
 from gve.hub_datasets.vsynflow.records import Record, digest
 from gve.hub_datasets.vsynflow.runner import RUN
 from gve.hub_datasets.vsynflow.shards import CorpusPlan, read_manifest, read_plan
 from gve.hub_datasets.vsynflow.status import read_table, run_status
-from gve.hub_datasets.vsynflow.work import done_file
+from gve.hub_datasets.vsynflow.tasks import done_file
 
 SHOWN = {"kept": 24, "rejected": 8, "failed": 8}  # records of a reason with a picture
 PAIRS = 12  # duplicates beside what they repeat
@@ -47,10 +48,10 @@ SCORES = (
     Score("nsfw", "nsfw", "threshold"),
     Score("similarity", "similarity", "floor", "consistency"),
     Score("consistency", "similarity_rank", "least_share"),
-    Score("decontamination", "leak_bits", "most_bits"),
-    Score("decontamination", "leak_runs", "most_runs"),
-    Score("decontamination", "leak_similarity", "most_similarity"),
-    Score("decontamination", "leak_video", "most_video_similarity"),
+    Score(NAME, "leak_bits", "most_bits"),
+    Score(NAME, "leak_video", "most_video_similarity"),
+    *(Score(gate, "leak_runs", "most_runs") for gate in (NAME, WRITTEN)),
+    *(Score(gate, "leak_similarity", "most_similarity") for gate in (NAME, WRITTEN)),
 )
 
 
@@ -75,9 +76,9 @@ def run_report(folder: Path) -> str:
     parts += ["<h2>Scores and limits</h2>", f'<div class="plots">{"".join(plots)}</div>']
     parts += ["<h2>Captions of kept records</h2>", *_captions(folder, plan)]
     parts += ["<h2>Duplicates</h2>", *_duplicates(folder, plan, stages)]
-    leaks = {name: count for name, count in status["reasons"].items() if name.startswith("decontamination: ")}
+    leaks = {name: count for name, count in status["reasons"].items() if name.startswith(NAME)}
     refused = html_table(("net", "records"), leaks.items()) if leaks else "<p>None.</p>"
-    parts += ["<h2>Leaks refused</h2>", refused if "decontamination" in stages else "<p>The flow has no gate.</p>"]
+    parts += ["<h2>Leaks refused</h2>", refused if NAME in stages else "<p>The flow has no gate.</p>"]
     parts += ["<h2>Records</h2>", *_sheets(folder, plan)]
     return html_page("V-SynFlow run", parts, STYLE)
 

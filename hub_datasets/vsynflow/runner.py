@@ -2,22 +2,24 @@
 
 import fcntl
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, groupby
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from gve.hub_datasets.files import read_json, remove_leftovers, write_json
 from gve.hub_datasets.vsynflow.engines import Engine
 from gve.hub_datasets.vsynflow.flow import Flow, describe_changes
-from gve.hub_datasets.vsynflow.journal import Journal
-from gve.hub_datasets.vsynflow.records import Record, digest
-from gve.hub_datasets.vsynflow.results import Results, keys_of, visible
-from gve.hub_datasets.vsynflow.shards import CorpusPlan, read_plan
-from gve.hub_datasets.vsynflow.work import ShardTask, alive_records, make_context, run_stage
+from gve.hub_datasets.vsynflow.records import digest
+from gve.hub_datasets.vsynflow.results import save_corpus, saw_corpus
+from gve.hub_datasets.vsynflow.shards import read_plan
+from gve.hub_datasets.vsynflow.sketches import read_facts, stored
+from gve.hub_datasets.vsynflow.stages import CorpusStage
+from gve.hub_datasets.vsynflow.tasks import PoolTask, ShardTask
 
 logger = logging.getLogger(__name__)
 
@@ -47,14 +49,17 @@ def run_flow(folder: Path, flow: Flow, engine: Engine, *, retry: bool = False, p
         remove_leftovers(folder)
         changes = _claim(folder, flow)
         corpora: dict[str, str] = {}
-        stops = [index for index, stage in enumerate(flow.stages) if stage.scope == "corpus"]
+        stops = [index for index, stage in enumerate(flow.stages) if stage.scope != "shard"]
         for stop in stops:
             tasks = [ShardTask(folder, shard, flow, stop, dict(corpora), retry) for shard in plan.shards]
-            _exhaust(engine, tasks, progress, f"to {flow.stages[stop].name}")
-            corpora[flow.stages[stop].name] = _run_corpus_stage(folder, plan, flow, stop, corpora)
+            waiting = [task for task in tasks if not task.is_done()]
+            _exhaust(engine, waiting, progress, f"to {flow.stages[stop].name}")
+            if tasks:
+                corpora[flow.stages[stop].name] = _run_corpus_stage(tasks, engine, progress)
         tasks = [ShardTask(folder, shard, flow, len(flow.stages), corpora, retry) for shard in plan.shards]
         waiting = [task for task in tasks if not task.is_done()]
         _exhaust(engine, waiting, progress, "to the end")
+        remove_leftovers(folder)  # of processes that were lost
     return RunSummary(len(tasks), len(tasks) - len(waiting), changes)
 
 
@@ -79,31 +84,39 @@ def _claim(folder: Path, flow: Flow) -> list[str]:
 
 
 def _exhaust(engine: Engine, tasks: list[ShardTask], progress: bool, label: str) -> None:
-    total = sum(task.shard.rows for task in tasks)
+    total = sum(task.rows for task in tasks)
     with tqdm(total=total, desc=label, unit="record", disable=not progress or not tasks) as bar:
         for task, _ in engine.run(tasks):
-            bar.update(task.shard.rows)
+            bar.update(task.rows)
 
 
-def _run_corpus_stage(folder: Path, plan: CorpusPlan, flow: Flow, stop: int, corpora: Mapping[str, str]) -> str:
-    """Show a stage the records of all shards; returns the digest of what it saw, which names its results."""
-    stage, ends = flow.stages[stop], [0]
-    records: list[Record] = []
-    for shard in plan.shards:
-        shown = alive_records(ShardTask(folder, shard, flow, stop, corpora))
-        records += [visible(stage, record) for record in shown]
-        ends.append(len(records))
-    corpus = digest(*records)
-    keys, spans = keys_of(stage, records, corpus), list(pairwise(ends))
-    stored = [Results.load(folder, stage, shard.name) for shard in plan.shards]
-    known = (
-        results.path.exists() and all(key in results.outcomes for key in keys[start:end])
-        for results, (start, end) in zip(stored, spans, strict=True)
-    )
-    if not all(known):
-        with Journal(folder / "journal" / f"corpus-{stage.name}") as journal:
-            outcomes = run_stage(stage, records, make_context(folder, flow, "corpus", journal))
-        for results, (start, end) in zip(stored, spans, strict=True):
-            results.outcomes = dict(zip(keys[start:end], outcomes[start:end], strict=True))
-            results.save(keys[start:end])
+def _run_corpus_stage(tasks: Sequence[ShardTask], engine: Engine, progress: bool) -> str:
+    """Show a stage what all shards have for it; returns the digest of what it saw, which names its results."""
+    folder, stage = tasks[0].folder, tasks[0].flow.stages[tasks[0].stop]
+    facts = [read_facts(task.sketch_file) for task in tasks]
+    corpus = digest([fact["seen"] for fact in facts])
+    counts = [int(fact["records"]) for fact in facts]
+    if stage.scope == "pool":
+        pools = _pools(tasks, counts, stage.pool, corpus)
+        _exhaust(engine, [pool for pool in pools if not pool.is_done()], progress, stage.name)
+    elif not all(saw_corpus(folder, stage, task.shard.name, corpus) for task in tasks):
+        assert isinstance(stage, CorpusStage)
+        sketches = stored([task.sketch_file for task in tasks], folder)
+        measured = stage.measure(sketches) if sum(counts) else dict.fromkeys(stage.columns, np.empty(0))
+        start = 0
+        for task, count in zip(tasks, counts, strict=True):
+            span, start = slice(start, start + count), start + count
+            names = sketches.ids(range(span.start, span.stop))
+            outcomes = stage.outcomes(sketches, measured, span)
+            save_corpus(folder, stage, task.shard.name, corpus, dict(zip(names, outcomes, strict=True)))
     return corpus
+
+
+def _pools(tasks: Sequence[ShardTask], counts: Sequence[int], most: int, corpus: str) -> Iterator[PoolTask]:
+    """Neighbouring shards in pools of about equal size, of `most` records or a shard more."""
+    first, total = tasks[0], max(1, sum(counts))
+    pools, corpora = -(-total // most), {**first.corpora, first.flow.stages[first.stop].name: corpus}
+    numbers = [max(0, end - 1) * pools // total for end in accumulate(counts)]
+    for _, found in groupby(zip(numbers, tasks, strict=True), key=lambda one: one[0]):
+        shards = tuple(task.shard for _, task in found)
+        yield PoolTask(first.folder, shards[0], first.flow, first.stop, corpora, shards=shards)

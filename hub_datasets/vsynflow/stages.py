@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from gve.hub_datasets.vsynflow.journal import Journal
 from gve.hub_datasets.vsynflow.records import Record, digest
+from gve.hub_datasets.vsynflow.sketches import Sketches, id_columns
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,12 @@ class Context:
     """What a stage may use besides the records."""
 
     folder: Path  # for media that a stage makes; names in it must follow from record ids or content
-    shard: str  # "corpus" for a corpus stage
+    shard: str  # or the first of a pool
     journal: Journal  # this shard's paid calls
     deadline: float = 60.0  # seconds for one record
     encoder: Encoder | None = None
     captioner: Any = None  # see captioner.py
+    writer: Any = None  # another captioner, which is sent no pictures
 
 
 class Stage:
@@ -82,7 +84,8 @@ class Stage:
 
     name: str = ""  # unique in a flow
     version: int = 1  # raise it when the same parameters would give other columns
-    scope: str = "shard"  # "corpus" sees the records of all shards at once
+    scope: str = "shard"  # "pool" sees the records of several shards at once, "corpus" is for a CorpusStage
+    pool: int = 0  # of a pool stage: most records that it sees at once
     reads: Sequence[str] = ()  # besides id, origin and parent; empty for all. Stored results hold for these values
     columns: Mapping[str, pa.DataType] = {}  # added or overwritten
     param_names: Sequence[str] = ()  # attributes that make up `params`
@@ -109,6 +112,34 @@ class Stage:
     def judge(self, record: Mapping[str, Any]) -> Rejected | None:
         """Apply the limits to a record with this stage's columns; None keeps it."""
         return None
+
+
+class CorpusStage(Stage):
+    """A stage that compares all records: each shard is sketched where shards run, then all sketches are measured."""
+
+    scope = "corpus"
+
+    def sketch(self, records: Sequence[Record]) -> dict[str, np.ndarray]:
+        """What the comparison needs of a shard's records, as columns; see `Sketches`."""
+        raise NotImplementedError
+
+    def measure(self, sketches: Sketches) -> dict[str, np.ndarray]:
+        """The stage's columns for all records, (N,) each; names of records are given by their places, -1 for none."""
+        raise NotImplementedError
+
+    def outcomes(self, sketches: Sketches, measured: Mapping[str, np.ndarray], span: slice) -> list[Outcome]:
+        """What `measure` found for the records of one shard."""
+        found = {name: measured[name][span].tolist() for name in self.columns}
+        for name, kind in self.columns.items():
+            if kind == pa.string():
+                found[name] = sketches.ids(found[name])
+        return [Kept(dict(zip(found, values, strict=True))) for values in zip(*found.values(), strict=True)]
+
+    def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
+        """Sketch and measure records that are a corpus of their own."""
+        columns = self.sketch(records) | id_columns(record["id"] for record in records)
+        sketches = Sketches(lambda name: [columns[name]])
+        return self.outcomes(sketches, self.measure(sketches), slice(None)) if records else []
 
 
 def fingerprint(stage: Stage) -> str:

@@ -14,8 +14,10 @@ from gve.hub_datasets.parquet import read_facts, read_rows
 from gve.hub_datasets.vsynflow.costs import run_costs
 from gve.hub_datasets.vsynflow.records import BASE_COLUMNS, digest
 from gve.hub_datasets.vsynflow.settings import CONFIG
-from gve.hub_datasets.vsynflow.shards import CorpusPlan, CorpusShard, read_manifest, read_plan
-from gve.hub_datasets.vsynflow.work import TABLES, done_file
+from gve.hub_datasets.vsynflow.shards import REFUSED, CorpusPlan, CorpusShard, read_manifest, read_plan
+from gve.hub_datasets.vsynflow.sketches import SeenNames
+from gve.hub_datasets.vsynflow.tasks import done_file
+from gve.hub_datasets.vsynflow.work import TABLES
 
 _SHOWN = 20
 _PAIRED = {"frame", "frame_captions", "clip", "image_query", "clip_query"}  # columns, each of which gives a pair
@@ -45,6 +47,7 @@ def run_status(folder: Path) -> dict[str, Any]:
     return {
         "shards": len(plan.shards),
         "records": plan.rows,
+        "refused": dict(plan.refused),
         "done": len(done),
         "ended": dict(ended),
         "stages": _stages(folder, plan),
@@ -116,15 +119,15 @@ class Verdict:
 
 def verify_run(folder: Path) -> Verdict:
     """Prove that in = kept + rejected + failed, that ids are unique, and that all hashes are right."""
-    plan, verdict, seen = read_plan(folder), Verdict(), Counter[str]()
+    plan, verdict, seen = read_plan(folder), Verdict(), SeenNames()
     for shard in plan.shards:
         verdict.records += shard.rows
         for error in _check_shard(folder, shard, verdict, seen):
             if len(verdict.errors) < _SHOWN:
                 verdict.errors.append(f"shard {shard.name}: {error}")
-    double = [name for name, count in seen.items() if count > 1]
-    if double:
-        verdict.errors.append(f"{len(double)} ids occur twice, such as {double[0]!r}")
+    listed = (folder / REFUSED).read_bytes().count(b"\n") if (folder / REFUSED).exists() else 0
+    if listed != sum(plan.refused.values()):
+        verdict.errors.append(f"{sum(plan.refused.values())} rows were refused, but {REFUSED} lists {listed}")
     names = {f"{shard.name}.parquet" for shard in plan.shards}
     foreign = [path for table in TABLES for path in (folder / table).glob("*.parquet") if path.name not in names]
     if foreign:
@@ -134,7 +137,7 @@ def verify_run(folder: Path) -> Verdict:
     return verdict
 
 
-def _check_shard(folder: Path, shard: CorpusShard, verdict: Verdict, seen: Counter[str]) -> Iterator[str]:
+def _check_shard(folder: Path, shard: CorpusShard, verdict: Verdict, seen: SeenNames) -> Iterator[str]:
     raw = read_manifest(folder, shard)
     if digest([{name: row[name] for name in BASE_COLUMNS} for row in raw])[:12] != shard.name.partition("-")[2]:
         yield "its raw records are not the plan's"
@@ -156,7 +159,9 @@ def _check_shard(folder: Path, shard: CorpusShard, verdict: Verdict, seen: Count
     ended = sum(len(rows) for rows in tables.values())
     if counts["in"] + counts["children"] - counts["replaced"] != ended:
         yield f"{counts['in']} + {counts['children']} children - {counts['replaced']} replaced, but {ended} ended"
-    seen.update(row["id"] for rows in tables.values() for row in rows)
+    double = [row["id"] for rows in tables.values() for row in rows if not seen.add(row["id"])]
+    if double:
+        yield f"{len(double)} ids occur twice, such as {double[0]!r}"
     yield from _check_origins({row["id"] for row in raw}, tables, verdict)
 
 

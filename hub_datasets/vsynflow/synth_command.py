@@ -162,7 +162,7 @@ def _plan(arguments: argparse.Namespace) -> tuple[Any, int]:
     records = read_corpus(corpus, arguments.out)
     plan = make_plan(arguments.out, records, asdict(corpus), shard_rows=arguments.shard_rows)
     write_json(arguments.out / CONFIG, values)
-    return {"records": plan.rows, "shards": len(plan.shards)}, 0
+    return {"records": plan.rows, "shards": len(plan.shards), "refused": dict(plan.refused)}, 0
 
 
 def _run(arguments: argparse.Namespace) -> tuple[Any, int]:
@@ -200,15 +200,25 @@ def _paid_flow(arguments: argparse.Namespace) -> tuple[dict[str, Any], "Flow"]:
 
 
 def _with_ledger(flow: "Flow", values: dict[str, Any], folder: Path) -> "Flow":
-    """A flow whose captioner books its calls in the run's folder, which no other runner may hold."""
-    from gve.hub_datasets.vsynflow.costs import COSTS, Ledger
+    """A flow whose captioners book their calls in the run's folder, which no other runner may hold.
 
-    captioner = values.get("captioner") or {}
-    if captioner.get("kind") != "endpoint":
+    A captioner is asked whether it sees, unless the configuration names `media: frames`.
+    """
+    from gve.hub_datasets.vsynflow.captioner_checks import check_sight
+    from gve.hub_datasets.vsynflow.costs import COSTS, Ledger
+    from gve.hub_datasets.vsynflow.journal import Journal
+
+    given = {name: values.get(name) or {} for name in ("captioner", "writer")}
+    asked = [name for name, settings in given.items() if settings.get("kind") == "endpoint"]
+    if not asked:
         return flow
-    ledger = Ledger((folder / COSTS).resolve())
-    ledger.start(captioner.get("prices"), captioner.get("budget"))
-    return replace(flow, captioner=partial(flow.captioner, ledger=str(ledger.path)))
+    ledger, prices = Ledger((folder / COSTS).resolve()), given[asked[0]].get("prices")
+    ledger.start(prices, given["captioner"].get("budget"))
+    flow = replace(flow, **{name: partial(getattr(flow, name), ledger=str(ledger.path)) for name in asked})
+    if "captioner" in asked and given["captioner"].get("media") != "frames":
+        with Journal(folder / "journal" / "sight") as journal:
+            check_sight(flow.captioner(), journal)
+    return flow
 
 
 def _try(arguments: argparse.Namespace) -> tuple[Any, int]:

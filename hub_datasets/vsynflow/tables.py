@@ -4,13 +4,16 @@ import bz2
 import codecs
 import glob
 import gzip
+import io
+import json
 import lzma
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from gve.hub_datasets.vsynflow.records import utf8
+from gve.hub_datasets.vsynflow.records import Refused, utf8
 from gve.media_gve import QUOTED, local_source, located, shown
 
 # suffix: the reader of `datasets`
@@ -25,12 +28,25 @@ OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".
 SEPARATORS = (",", ";", "|")  # spreadsheets write ; where numbers have a decimal comma
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 BATCH_ROWS = 64  # rows of parquet that are held at a time, since each may hold a video
+LINES = (".jsonl", ".ndjson")
+MARK = "\ufdd0"  # no character; stands where a byte is no text of the encoding
+MOST_NAME = 4096  # letters of an id or a path
 BROKEN = (ValueError, OSError, EOFError, lzma.LZMAError)  # what the readers raise on broken files
+
+codecs.register_error("mark", lambda error: (MARK, error.end))  # type: ignore[attr-defined]
+
+
+class RowError(ValueError):
+    """A row cannot be used, for a short reason; the others can."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 def table_kind(path: Path) -> str:
     """The reader of a table, by its suffix in any case; compressed tables have a second suffix."""
-    kind = KINDS.get(Path(path.stem if path.suffix.lower() in OPENERS else path.name).suffix.lower())
+    kind = KINDS.get(_suffix(path))
     if kind is None or not path.is_file():
         raise ValueError(
             f"path must be a table ({', '.join(KINDS)}, perhaps with {', '.join(OPENERS)} added), got {shown(str(path))}. "
@@ -39,13 +55,19 @@ def table_kind(path: Path) -> str:
     return kind
 
 
+def _suffix(path: Path) -> str:
+    return Path(path.stem if path.suffix.lower() in OPENERS else path.name).suffix.lower()
+
+
 def marked_encoding(head: bytes) -> str | None:
     """The encoding named by the first bytes of a text, if any."""
     return next((name for mark, name in MARKS.items() if head.startswith(mark)), None)
 
 
-def table_rows(path: Path, columns: Iterable[str], encoding: str | None = None) -> Iterator[dict[str, Any]]:
+def table_rows(path: Path, columns: Iterable[str], encoding: str | None = None) -> Iterator[dict[str, Any] | Refused]:
     """The rows of a table as stored: media are not decoded, a cell of a csv file is a string.
+
+    Bytes that are no text become MARK in csv files; lines of JSON with such bytes, or of no JSON, are refused one by one.
 
     Args:
         encoding: None takes UTF-8, or UTF-16 with a mark. Nothing is guessed, since a wrong guess would
@@ -61,14 +83,17 @@ def table_rows(path: Path, columns: Iterable[str], encoding: str | None = None) 
         yield from _read(path, kind, set(columns), encoding)
     except UnicodeError as error:
         raise ValueError(
-            f"path: {path} is not {encoding} text{_place(path, encoding)}. Name its encoding, such as --encoding cp1252."
+            f"path: {path} is not {encoding} text. Name its encoding, such as --encoding cp1252."
         ) from error
     except BROKEN as error:
         words = utf8(" ".join(str(error).split()))[:QUOTED]
         raise ValueError(f"path: {path} cannot be read as {kind} ({words}). Repair it or write it anew.") from error
 
 
-def _read(path: Path, kind: str, columns: set[str], encoding: str) -> Iterator[dict[str, Any]]:
+def _read(path: Path, kind: str, columns: set[str], encoding: str) -> Iterator[dict[str, Any] | Refused]:
+    if _suffix(path) in LINES:
+        yield from _lines(path, encoding)
+        return
     from datasets import load_dataset  # a folder of videos needs none of it
 
     options: dict[str, Any] = {}
@@ -99,26 +124,50 @@ def _csv_options(path: Path, encoding: str) -> dict[str, Any]:
         header = file.readline().decode(encoding, errors="replace")
     usual = "\t" if ".tsv" in (suffix.lower() for suffix in path.suffixes) else ","
     separator = max((usual, *SEPARATORS), key=header.count)
-    first = pd.read_csv(path, sep=separator, encoding=encoding, nrows=1, dtype=str, na_filter=False)
+    first = pd.read_csv(
+        path, sep=separator, encoding=encoding, encoding_errors="mark", nrows=1, dtype=str, na_filter=False
+    )
     if not isinstance(first.index, pd.RangeIndex):  # pandas takes the cells in excess for names of rows
         raise ValueError(
             f"row 0 has more cells than the {len(first.columns)} of the header. Quote cells that hold {separator!r}."
         )
     features = Features({str(name): Value("string") for name in first.columns})
-    return {"sep": separator, "encoding": encoding, "features": features, "na_filter": False}
+    return {
+        "sep": separator,
+        "encoding": encoding,
+        "encoding_errors": "mark",
+        "features": features,
+        "na_filter": False,
+    }
 
 
 def _opened(path: Path) -> Any:
     return OPENERS.get(path.suffix.lower(), open)(path, "rb")
 
 
-def _place(path: Path, encoding: str) -> str:
+def _lines(path: Path, encoding: str) -> Iterator[dict[str, Any] | Refused]:
+    """Objects of a file of JSON lines; all have the names that occur in the first thousand."""
     with _opened(path) as file:
-        text = codecs.getreader(encoding)(file, errors="surrogateescape")
-        for number, line in enumerate(text, 1):
-            if utf8(line) != line:
-                return f" in line {number}"
-    return ""
+        lines = enumerate(io.TextIOWrapper(file, encoding, errors="mark"))
+        rows = (_object(line, f"row {number} of {path}") for number, line in lines if line.strip())
+        head = list(islice(rows, 1000))
+        names = dict.fromkeys(name for row in head if isinstance(row, dict) for name in row)
+        for row in chain(head, rows):
+            yield {**names, **row} if isinstance(row, dict) else row
+
+
+def _object(line: str, where: str) -> dict[str, Any] | Refused:
+    if MARK in line:
+        return Refused("not text", _not_text(where))
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return Refused("not JSON", f"{where} cannot be read as json ({str(error)[:80]}). Mend the row.")
+    return row if isinstance(row, dict) else Refused("not an object", f"{where} must be a JSON object. Mend the row.")
+
+
+def _not_text(where: str) -> str:
+    return f"{where} is not text of its encoding, UTF-8 unless named. Name it, such as --encoding cp1252."
 
 
 class Cells:
@@ -134,7 +183,7 @@ class Cells:
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
             raise self._wrong(column, value, "a text or a whole number")
-        return str(value)
+        return self._short(column, str(value))
 
     def texts(self, column: str) -> list[str]:
         """Captions: one, a list of them, or none."""
@@ -148,11 +197,24 @@ class Cells:
     def video(self, column: str) -> str | bytes:
         """A path or address, or the bytes of a video: plain, as {"bytes", "path"} or as a `data:` address."""
         value = self._cell(column)
-        with located(f"{column}: {self.where}"):
-            found = local_source(value) if isinstance(value, (str, bytes, dict)) and value else None
+        try:
+            with located(f"{column}: {self.where}"):
+                found = local_source(value) if isinstance(value, (str, bytes, dict)) and value else None
+        except ValueError as error:
+            raise RowError(f"{column}: unreadable", str(error)) from error
         if not isinstance(found, (str, bytes)):
             raise self._wrong(column, value, "a path, the bytes of a video, or {'bytes', 'path'}")
-        return found
+        return found if isinstance(found, bytes) else self._short(column, found)
+
+    def _short(self, column: str, name: str) -> str:
+        if len(name) > MOST_NAME:
+            raise RowError(
+                f"{column}: too long",
+                f"{column} must have at most {MOST_NAME} letters, got {len(name)} in {self.where}.",
+            )
+        if utf8(name) != name:
+            raise RowError(f"{column}: not UTF-8", f"{column}: {shown(name)} in {self.where} is not UTF-8. Rename it.")
+        return name
 
     def _cell(self, column: str) -> Any:
         if column not in self.row:
@@ -160,8 +222,13 @@ class Cells:
                 f"column {column!r} is not in {self.where}, which has {', '.join(self.row)[:QUOTED] or 'none'}."
             )
         value = self.row[column]
+        if isinstance(value, str) and MARK in value:
+            raise RowError("not text", _not_text(self.where))
         return None if isinstance(value, float) and math.isnan(value) else value
 
-    def _wrong(self, column: str, value: Any, accepted: str) -> ValueError:
+    def _wrong(self, column: str, value: Any, accepted: str) -> RowError:
         got = "nothing" if value is None or value == "" else f"{type(value).__name__} {shown(value, 60)}"
-        return ValueError(f"{column} must be {accepted}, got {got} in {self.where}. Mend the row.")
+        return RowError(
+            f"{column}: {got.partition(' ')[0]}",
+            f"{column} must be {accepted}, got {got} in {self.where}. Mend the row.",
+        )

@@ -110,13 +110,18 @@ def build_uvrd(
         rejected=_reasons(work, "rejected"),
         failed=_reasons(work, "failed"),
         limits={name: stage["limits"] for name, stage in described["stages"].items() if stage["limits"]},
-        captioner=described["stages"]["enrichment"]["params"]["captioner"],
+        captioner=_captioners(described["stages"]),
         decontamination=gate_report(work),
         seed=described["seed"],
         media=media,
         local=local,
     )
     return write_uvrd(list(read_table(work, "kept")), work, folder, facts=facts, quotas=quotas, total=total)
+
+
+def _captioners(stages: Mapping[str, Any]) -> str:
+    names = [stages["enrichment"]["params"]["captioner"], stages["compositions"]["params"].get("writer")]
+    return " and ".join(filter(None, names))
 
 
 def _reasons(work: Path, table: str) -> dict[str, int]:

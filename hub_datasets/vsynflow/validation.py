@@ -25,6 +25,9 @@ THINKING = re.compile(r"<(?:think|thinking|thought|reasoning)>|\[THINK\]|\u25c1t
 THOUGHT = re.compile(r"</(?:think|thinking|thought|reasoning)>|\[/THINK\]|\u25c1/think\u25b7", re.IGNORECASE)
 LETTERS = re.compile(r"[A-Za-z]")
 ENGLISH_SHARE = 0.9
+# few other languages have these: of the world's long captions at least 0.15 are, of French or German ones none
+ENGLISH_WORDS = re.compile(r"\b(the|of|and|with|to|by|from|while|its|that|this|are)\b")
+LEAST_ENGLISH_WORDS = 0.03  # of a long caption
 SHORT_WORDS = 20
 # of five captions, at least one has fewer words than SHORT_WORDS, at least one more than LONG_WORDS
 LONG_WORDS = {"video": 100, "frame": 49}
@@ -130,6 +133,8 @@ def _check_caption(text: str, style: Style) -> list[Violation]:
     count, found = len(text.split()), _check_words(text, style.key)
     if not style.low <= count <= style.high:
         found.append(Violation("words", style.key, f"{count} words came, {style.low} to {style.high} are wanted"))
+    if style.name == "rich" and len(ENGLISH_WORDS.findall(text.lower())) < LEAST_ENGLISH_WORDS * count:
+        found.append(Violation("english", style.key, "English is wanted"))
     if style.name == "keywords" and "," not in text:
         found.append(Violation("keywords", style.key, "keywords parted by commas are wanted"))
     return found

@@ -3,22 +3,34 @@
 import hashlib
 import logging
 import pickle
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from gve.hub_datasets.files import read_json, write_json
+from gve.hub_datasets.files import write_json
 from gve.hub_datasets.parquet import write_table
 from gve.hub_datasets.vsynflow.flow import Flow
 from gve.hub_datasets.vsynflow.journal import Journal
 from gve.hub_datasets.vsynflow.records import Record, digest, make_child
-from gve.hub_datasets.vsynflow.results import Key, Results, keys_of, visible
-from gve.hub_datasets.vsynflow.shards import CorpusShard, read_manifest
-from gve.hub_datasets.vsynflow.stages import Context, Expanded, Failed, Kept, Outcome, Rejected, SetupError, Stage
+from gve.hub_datasets.vsynflow.results import Key, Results, keys_of, save_corpus, visible
+from gve.hub_datasets.vsynflow.shards import read_manifest
+from gve.hub_datasets.vsynflow.sketches import columns_digest, id_columns, write_sketch
+from gve.hub_datasets.vsynflow.stages import (
+    Context,
+    CorpusStage,
+    Expanded,
+    Failed,
+    Kept,
+    Outcome,
+    Rejected,
+    SetupError,
+    Stage,
+)
+from gve.hub_datasets.vsynflow.tasks import PoolTask, ShardTask, done_file
 
 logger = logging.getLogger(__name__)
 
@@ -26,37 +38,6 @@ _ENDED = dict.fromkeys(("id", "origin", "stage", "code"), pa.string())
 REJECTED_COLUMNS: dict[str, pa.DataType] = {**_ENDED, "score": pa.float64()}
 FAILED_COLUMNS: dict[str, pa.DataType] = {**_ENDED, "retryable": pa.bool_()}
 TABLES = ("kept", "rejected", "failed")  # a finished shard has all three
-
-
-@dataclass(frozen=True)
-class ShardTask:
-    """Take a shard through the first stages of a flow."""
-
-    folder: Path
-    shard: CorpusShard
-    flow: Flow
-    stop: int  # number of stages to go through; all of them finish the shard
-    corpora: Mapping[str, str] = field(default_factory=dict)  # corpus stage: digest of the corpus that it saw
-    retry: bool = False  # retryable failures
-    poison: frozenset[tuple[str, str]] = frozenset()  # (stage, record id) of crashes; they fail untried
-    alone: bool = False  # note each record on disk before it is touched, so that a crash has a culprit
-
-    @property
-    def suspect(self) -> Path:
-        """File that names the record at work, of a task that runs alone."""
-        return self.folder / "suspects" / f"{self.shard.name}.json"
-
-    def digest(self) -> str:
-        """Name what the tables depend on, besides the records."""
-        return digest(self.flow.digest(), dict(self.corpora))
-
-    def is_done(self) -> bool:
-        """Whether this very task was finished before."""
-        path = done_file(self.folder, self.shard)
-        if not path.exists():
-            return False
-        done = read_json(path)
-        return done["flow"] == self.digest() and not (self.retry and done["counts"]["retryable"])
 
 
 @dataclass
@@ -99,22 +80,47 @@ def _ended(stage: Stage, record: Record, code: str, **more: Any) -> dict[str, An
 
 def run_shard(task: ShardTask) -> dict[str, int]:
     """Compute what a task lacks and count its records by outcome; after an OSError all that is committed stays."""
+    if isinstance(task, PoolTask):
+        return _run_pool(task)
     with Journal(task.folder / "journal" / task.shard.name) as journal:
         walk = _walk(task, make_context(task.folder, task.flow, task.shard.name, journal))
     if task.stop == len(task.flow.stages):
         _finish(task, walk)
+    else:
+        _sketch(task, walk)
     return {"alive": len(walk.alive), "rejected": len(walk.rejected), "failed": len(walk.failed)}
 
 
-def alive_records(task: ShardTask) -> list[Record]:
-    """The records of a shard that reach stage number `task.stop`; all earlier results must be stored."""
-    return _walk(task, None).alive
+def _run_pool(task: PoolTask) -> dict[str, int]:
+    stage = task.flow.stages[task.stop]
+    shown = [_walk(replace(task, shard=shard), None).alive for shard in task.shards]
+    records = [record for one in shown for record in one]
+    with Journal(task.folder / "journal" / f"{stage.name}-{task.shard.name}") as journal:
+        found = iter(run_stage(stage, records, make_context(task.folder, task.flow, task.shard.name, journal)))
+    for shard, one in zip(task.shards, shown, strict=True):
+        named = {record["id"]: next(found) for record in one}
+        save_corpus(task.folder, stage, shard.name, task.corpora[stage.name], named)
+    return {"alive": len(records)}
+
+
+def _sketch(task: ShardTask, walk: Walk) -> None:
+    stage = task.flow.stages[task.stop]
+    shown = [visible(stage, record) for record in walk.alive]
+    columns = id_columns(record["id"] for record in shown)
+    columns |= stage.sketch(shown) if isinstance(stage, CorpusStage) else {}
+    facts = {
+        "flow": task.digest(),
+        "seen": columns_digest(columns) if isinstance(stage, CorpusStage) else digest(*shown),
+        "records": str(len(shown)),
+        "retryable": str(sum(row["retryable"] for row in walk.failed)),
+    }
+    write_sketch(task.sketch_file, columns, facts)
 
 
 def _walk(task: ShardTask, context: Context | None) -> Walk:
     walk = Walk(read_manifest(task.folder, task.shard))
     for stage in task.flow.stages[: task.stop]:
-        keys = keys_of(stage, walk.alive, task.corpora[stage.name] if stage.scope == "corpus" else None)
+        keys = keys_of(stage, walk.alive, task.corpora[stage.name] if stage.scope != "shard" else None)
         results = Results.load(task.folder, stage, task.shard.name)
         if stage.scope == "shard" and context is not None:
             results = _complete(task, results, walk.alive, keys, context)
@@ -126,7 +132,7 @@ def run_stage(stage: Stage, records: Sequence[Record], context: Context) -> list
     """The outcomes of a stage. If it raises, its records run one by one, so that only the culprit fails.
 
     Raises:
-        OSError, SetupError: The run's trouble, not the record's. A corpus stage raises anything.
+        OSError, SetupError: The run's trouble, not the record's. A pool stage raises anything.
         RuntimeError: If the number of outcomes is not the number of records.
     """
     shown = [visible(stage, record) for record in records]
@@ -136,7 +142,7 @@ def run_stage(stage: Stage, records: Sequence[Record], context: Context) -> list
         raise
     except Exception as error:
         logger.warning("%s on %s: %s: %s", stage.name, context.shard, type(error).__name__, error)
-        if stage.scope == "corpus":
+        if stage.scope != "shard":
             raise
         if len(records) > 1:
             return [outcome for record in records for outcome in run_stage(stage, [record], context)]
@@ -148,15 +154,11 @@ def run_stage(stage: Stage, records: Sequence[Record], context: Context) -> list
 
 
 def make_context(folder: Path, flow: Flow, shard: str, journal: Journal) -> Context:
-    """What the stages of a flow may use; encoder and captioner are made once a process."""
+    """What the stages of a flow may use; encoder, captioner and writer are made once a process."""
     encoder = None if flow.encoder is None else _made(flow.encoder)
     captioner = None if flow.captioner is None else _made(flow.captioner)
-    return Context(folder, shard, journal, flow.deadline, encoder, captioner)
-
-
-def done_file(folder: Path, shard: CorpusShard) -> Path:
-    """The file that marks a shard as finished, with its flow, counts and hashes."""
-    return folder / "done" / f"{shard.name}.json"
+    writer = None if flow.writer is None else _made(flow.writer)
+    return Context(folder, shard, journal, flow.deadline, encoder, captioner, writer)
 
 
 def _complete(

@@ -3,13 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
-from gve.hub_datasets.vsynflow.captioner import Request, Turn
 from gve.hub_datasets.vsynflow.dialogue import Answer, Ask, converse
-from gve.hub_datasets.vsynflow.enrichment import TEMPERATURE, caption_ask, check_captioner
+from gve.hub_datasets.vsynflow.enrichment import TEMPERATURE, caption_ask, captioner_of, make_ask
 from gve.hub_datasets.vsynflow.prompts import (
     CLIP_QUERY,
     FRAME_CAPTIONS,
@@ -18,12 +17,11 @@ from gve.hub_datasets.vsynflow.prompts import (
     Prompt,
     clip_query_text,
     draw_profile,
-    generator,
     image_query_text,
 )
 from gve.hub_datasets.vsynflow.records import Record
 from gve.hub_datasets.vsynflow.stages import Context, Failed, Kept, Outcome, Stage
-from gve.hub_datasets.vsynflow.stills import Still, jpeg, read_stills, sample_stills
+from gve.hub_datasets.vsynflow.stills import Still, read_stills, sample_stills
 from gve.hub_datasets.vsynflow.validation import check_query
 
 KINDS = ("frame", "image-query", "clip-query")
@@ -54,10 +52,16 @@ class Compositions(Stage):
     captioner: str
     num_frames: int = 8
     seed: int = 0
+    writer: str = ""  # of composed queries, from captions alone; "" for the captioner, which sees
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """Those of every run, and the writer if there is one."""
+        return {**super().params, **({"writer": self.writer} if self.writer else {})}
 
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
         """Ask for all texts of a shard together."""
-        check_captioner(context, self.captioner)
+        captioner, writer = (captioner_of(context, self.captioner, name) for name in ("", self.writer))
         asked: list[tuple[int, str, Ask]] = []
         broken: dict[int, Failed] = {}
         for number, record in enumerate(records):
@@ -65,10 +69,13 @@ class Compositions(Stage):
                 asked += [(number, kind, ask) for kind, ask in self._asks(record)]
             except (ValueError, FileNotFoundError):
                 broken[number] = Failed("undecodable", retryable=False)
-        answers = converse([ask for *_, ask in asked], context.captioner, context.journal)
         found: list[dict[str, Answer]] = [{} for _ in records]
-        for (number, kind, _), answer in zip(asked, answers, strict=True):
-            found[number][kind] = answer
+        shares = [(captioner, KINDS[:1]), (writer, KINDS[1:])] if self.writer else [(captioner, KINDS)]
+        for asked_of, kinds in shares:
+            chosen = [one for one in asked if one[1] in kinds]
+            answers = converse([ask for *_, ask in chosen], asked_of, context.journal)
+            for (number, kind, _), answer in zip(chosen, answers, strict=True):
+                found[number][kind] = answer
         return [
             broken[number] if number in broken else _outcome(record, found[number], self.seed)
             for number, record in enumerate(records)
@@ -76,43 +83,29 @@ class Compositions(Stage):
 
     def _asks(self, record: Record) -> list[tuple[str, Ask]]:
         asks: list[tuple[str, Ask]] = []
-        video = sample_stills(record, self.num_frames) if record["frame"] or record["clip"] else []
-        told = record["captions"][1]
+        sees, told = not self.writer, record["captions"][1]
+        video = sample_stills(record, self.num_frames) if sees and (record["frame"] or record["clip"]) else []
         if record["frame"]:
             frame, share = read_stills(record, [record["frame"]["time"]]), record["frame"]["share"]
             profile = draw_profile(record["id"], "frame", self.seed)
             shown = "one frame of a video"
             ask = caption_ask(record, "frame", profile, frame, shown, share)
             asks.append(("frame", ask))
-            words = image_query_text(told, len(video))
-            asks.append(("image-query", self._ask(record, IMAGE_QUERY, words, [*frame, *video], share)))
+            words, stills = image_query_text(told, len(video)), [*frame, *video] if sees else []
+            asks.append(("image-query", self._ask(record, IMAGE_QUERY, words, stills, share)))
         if record["clip"]:
             clip, share = record["clip"], record["clip"]["share"]
             step = (clip["end"] - clip["start"]) / _CLIP_FRAMES
             times = [clip["start"] + step * (part + 0.5) for part in range(_CLIP_FRAMES)]
             words = clip_query_text(told, _CLIP_FRAMES, len(video))
-            stills = [*read_stills(record, times), *video]
+            stills = [*read_stills(record, times), *video] if sees else []
             asks.append(("clip-query", self._ask(record, CLIP_QUERY, words, stills, share)))
         return asks
 
     def _ask(self, record: Record, prompt: Prompt, words: str, stills: Sequence[Still], share: float) -> Ask:
-        request = Request(
-            record=record["id"],
-            prompt=prompt.label,
-            turns=(Turn("user", words, tuple(jpeg(still.pixels) for still in stills)),),
-            schema=prompt.schema,
-            seed=int(generator(self.seed, record["id"], prompt.name).integers(2**31)),
-            max_tokens=prompt.max_tokens,
-            temperature=TEMPERATURE,
-            subject={
-                "kind": prompt.name,
-                "file": Path(record["video"]["path"]).name,
-                "origin": record["origin"],
-                "share": round(share, 6),
-            },
-        )
-        reference = "image" if prompt is IMAGE_QUERY else "clip"
-        return Ask(request, partial(check_query, schema=prompt.schema, reference=reference))
+        check = partial(check_query, reference="image" if prompt is IMAGE_QUERY else "clip")
+        seed = prompt.draw_seed(self.seed, record["id"])
+        return make_ask(record, prompt, words, stills, check, seed=seed, kind=prompt.name, share=round(share, 6))
 
 
 def _outcome(record: Record, answers: Mapping[str, Answer], seed: int) -> Outcome:

@@ -8,16 +8,13 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from gve.hub_datasets.vsynflow.captioner import Request, Turn
 from gve.hub_datasets.vsynflow.dialogue import Answer, Ask, converse
-from gve.hub_datasets.vsynflow.enrichment import TEMPERATURE, check_captioner
+from gve.hub_datasets.vsynflow.enrichment import TEMPERATURE, captioner_of, make_ask
 from gve.hub_datasets.vsynflow.extension.edits import EDITS, UNCHANGED, edit_video, mirrored_text
 from gve.hub_datasets.vsynflow.prompts import (
     CHANGES,
@@ -25,11 +22,10 @@ from gve.hub_datasets.vsynflow.prompts import (
     VIDEO_STYLES,
     counterfactual_text,
     draw_profile,
-    generator,
 )
 from gve.hub_datasets.vsynflow.records import Record, keep_media
 from gve.hub_datasets.vsynflow.stages import Context, Failed, Kept, Outcome, Stage
-from gve.hub_datasets.vsynflow.stills import fit, jpeg, sample_stills
+from gve.hub_datasets.vsynflow.stills import fit, sample_stills
 from gve.hub_datasets.vsynflow.validation import parse_texts
 from gve.media_gve import MP4
 
@@ -70,6 +66,12 @@ class Counterfactuals(Stage):
     num_frames: int = 8
     seed: int = 0
     shots: str = ""  # column of {"start", "end"} in seconds
+    writer: str = ""  # of wrong texts, from captions alone; "" for the captioner, which sees
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """Those of every run, and the writer if there is one."""
+        return {**super().params, **({"writer": self.writer} if self.writer else {})}
 
     @property
     def reads(self) -> Sequence[str]:
@@ -78,7 +80,7 @@ class Counterfactuals(Stage):
 
     def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
         """Ask for the texts of a shard together, then edit and score one video at a time."""
-        check_captioner(context, self.captioner)
+        writer = captioner_of(context, self.captioner, self.writer)
         asks: dict[int, Ask] = {}
         outcomes: dict[int, Outcome] = dict.fromkeys(range(len(records)), Failed("undecodable", retryable=False))
         for number, record in enumerate(records):
@@ -86,7 +88,7 @@ class Counterfactuals(Stage):
                 asks[number] = self._ask(record)
             except (ValueError, FileNotFoundError):
                 continue
-        answers = converse(list(asks.values()), context.captioner, context.journal)
+        answers = converse(list(asks.values()), writer, context.journal)
         for number, answer in zip(asks, answers, strict=True):
             try:
                 outcomes[number] = answer.failure or Kept(self._made(records[number], answer, context))
@@ -95,25 +97,20 @@ class Counterfactuals(Stage):
         return list(outcomes.values())
 
     def _ask(self, record: Record) -> Ask:
-        stills, caption = sample_stills(record, self.num_frames), record["captions"][record["chosen"]]
+        stills = [] if self.writer else sample_stills(record, self.num_frames)
+        caption = record["captions"][record["chosen"]]
         profile = draw_profile(record["id"], "video", self.seed)
-        request = Request(
-            record=record["id"],
-            prompt=COUNTERFACTUALS.label,
-            turns=(Turn("user", counterfactual_text(caption, len(stills)), tuple(jpeg(s.pixels) for s in stills)),),
-            schema=COUNTERFACTUALS.schema,
-            seed=int(generator(self.seed, record["id"], COUNTERFACTUALS.name).integers(2**31)),
-            max_tokens=COUNTERFACTUALS.max_tokens,
-            temperature=TEMPERATURE,
-            subject={
-                "kind": COUNTERFACTUALS.name,
-                "file": Path(record["video"]["path"]).name,
-                "origin": record["origin"],
-                "emphases": list(profile.emphases),
-                "written": {"record": record["id"], "seed": profile.seed, "chosen": record["chosen"], "text": caption},
-            },
+        return make_ask(
+            record,
+            COUNTERFACTUALS,
+            counterfactual_text(caption, len(stills)),
+            stills,
+            parse_texts,
+            seed=COUNTERFACTUALS.draw_seed(self.seed, record["id"]),
+            kind=COUNTERFACTUALS.name,
+            emphases=list(profile.emphases),
+            written={"record": record["id"], "seed": profile.seed, "chosen": record["chosen"], "text": caption},
         )
-        return Ask(request, partial(parse_texts, schema=COUNTERFACTUALS.schema))
 
     def _made(self, record: Record, answer: Answer, context: Context) -> dict[str, Any]:
         caption = record["captions"][record["chosen"]]

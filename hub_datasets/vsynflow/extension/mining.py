@@ -1,6 +1,7 @@
-"""Checks of composed queries and hard negatives over the whole corpus, by the run's encoder.
+"""Checks of composed queries and hard negatives among some 20,000 videos, by the run's encoder.
 
-Shapes: Q queries, N videos, D width.
+Shapes: Q queries, N videos of a pool, D width. A larger corpus is cut into pools of about equal size, each of neighbouring
+shards, so that time grows with the number of videos, not with its square, and pools run wherever shards run.
 
 A composed query should need both of its parts: the words alone and the reference alone must find the video later than
 both together. Both ranks are stored, and pairs that need both are taken first.
@@ -33,13 +34,13 @@ class Mining(Stage):
     """Ranks of composed queries with and without each part, and hard negatives; empty without an encoder."""
 
     name = "mining"
-    scope = "corpus"
+    scope, pool = "pool", 20_000
     reads = ("video", "captions", "chosen", "frame", "clip", "image_query", "clip_query")
     columns = {  # noqa: RUF012
         **{f"{task}_negatives": pa.list_(pa.string()) for task in MINED},
         **{f"{task}_ranks": RANKS for task in COMPOSED},
     }
-    param_names = ("encoder", "num_frames", "num_negatives", "candidates", "alike")
+    param_names = ("encoder", "num_frames", "num_negatives", "candidates", "alike", "pool")
     num_negatives, candidates, alike = NUM_NEGATIVES, CANDIDATES, ALIKE
     encoder: str = ""
     num_frames: int = 8
@@ -83,7 +84,7 @@ class Mining(Stage):
         columns: list[dict[str, Any]],
     ) -> None:
         """Fill in the negatives of the queries, (Q, D), of some records."""
-        origins = np.array([record["origin"] for record in records])
+        _, origins = np.unique([record["origin"] for record in records], return_inverse=True)
         for start in range(0, len(rows), _ROWS):
             chunk = rows[start : start + _ROWS]
             scores = queries[start : start + _ROWS] @ targets.T  # (rows, N)
@@ -113,7 +114,10 @@ def hard_negatives(
     """
     own = float(scores[positive])
     limit = own - (1 - ALIKE) * abs(own)
-    order = np.argsort(-scores, kind="stable")[:candidates]
+    # the best alone are sorted: of equal scores the first
+    least = np.partition(scores, -min(candidates, len(scores)))[-min(candidates, len(scores))]
+    best = np.flatnonzero(scores >= least)
+    order = best[np.argsort(-scores[best], kind="stable")[:candidates]]
     good = [int(n) for n in order if not related[n] and scores[n] <= limit and alike[n] <= ALIKE and n != positive]
     return good[:count]
 

@@ -10,7 +10,18 @@ import pyarrow as pa
 
 from gve.hub_datasets.vsynflow.quality.worker import in_batches, spread_frames
 from gve.hub_datasets.vsynflow.records import Record
-from gve.hub_datasets.vsynflow.stages import Context, Encoder, Failed, Kept, Outcome, Rejected, SetupError, Stage
+from gve.hub_datasets.vsynflow.sketches import Sketches
+from gve.hub_datasets.vsynflow.stages import (
+    Context,
+    CorpusStage,
+    Encoder,
+    Failed,
+    Kept,
+    Outcome,
+    Rejected,
+    SetupError,
+    Stage,
+)
 
 
 @dataclass(frozen=True)
@@ -53,23 +64,25 @@ def _scored(score: float) -> Outcome:
 
 
 @dataclass(frozen=True)
-class Consistency(Stage):
+class Consistency(CorpusStage):
     """Places a score among the corpus's scores."""
 
     name = "consistency"
     limit_names = ("least_share", "floor")
     version = 2
-    scope = "corpus"
     reads = ("similarity",)
     columns = {"similarity_rank": pa.float64()}  # noqa: RUF012
     least_share: float = 0.2  # lowest scores to reject; ties go together or not at all
     floor: float = -1.0  # depends on the encoder
 
-    def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
+    def sketch(self, records: Sequence[Record]) -> dict[str, np.ndarray]:
+        """Each record's score."""
+        return {"score": np.array([record["similarity"] for record in records], np.float64)}
+
+    def measure(self, sketches: Sketches) -> dict[str, np.ndarray]:
         """The share of records whose score is no higher, the record's own included."""
-        scores = np.array([record["similarity"] for record in records])
-        ranks = np.searchsorted(np.sort(scores), scores, side="right") / max(len(scores), 1)
-        return [Kept({"similarity_rank": float(rank)}) for rank in ranks]
+        scores = sketches.column("score")
+        return {"similarity_rank": np.searchsorted(np.sort(scores), scores, side="right") / len(scores)}
 
     def judge(self, record: Mapping[str, Any]) -> Rejected | None:
         """Apply quantile and floor."""

@@ -8,20 +8,22 @@ import numpy as np
 import pyarrow as pa
 
 from gve.hub_datasets.vsynflow.quality.near_hashes import check_most_bits, nearest_earlier
-from gve.hub_datasets.vsynflow.quality.pdq import packed_from_hex
+from gve.hub_datasets.vsynflow.quality.pdq import BITS, packed_from_hex
 from gve.hub_datasets.vsynflow.records import Record
-from gve.hub_datasets.vsynflow.stages import Context, Kept, Outcome, Rejected, Stage
+from gve.hub_datasets.vsynflow.sketches import Sketches, keys_of_texts
+from gve.hub_datasets.vsynflow.stages import CorpusStage, Rejected
+
+FRAMES = 8  # of a video that have hashes
 
 
 @dataclass(frozen=True)
-class Duplicates(Stage):
+class Duplicates(CorpusStage):
     """Finds the nearest earlier video, frame by frame; see `nearest_earlier`."""
 
     name = "duplicates"
     version = 2
     param_names = ("needed",)
     limit_names = ("most_bits",)
-    scope = "corpus"
     reads = ("digest", "hashes", "mirrored")
     columns = {"duplicate_of": pa.string(), "duplicate_bits": pa.int64()}  # noqa: RUF012
     most_bits: int = 31  # PDQ's own default
@@ -30,22 +32,21 @@ class Duplicates(Stage):
     def __post_init__(self) -> None:
         check_most_bits(self.most_bits)
 
-    def run(self, records: Sequence[Record], context: Context) -> list[Outcome]:
-        """The nearest earlier video of each, and how far it is: None and 256 where none is near."""
-        if not records:
-            return []
-        hashes, mirrored = (
-            np.stack([packed_from_hex(record[name]) for record in records]) for name in ("hashes", "mirrored")
-        )
-        nearest, bits = nearest_earlier(hashes, mirrored, self.needed)
-        first: dict[str, int] = {}
-        outcomes: list[Outcome] = []
-        for index, record in enumerate(records):
-            same = first.setdefault(record["digest"], index)
-            place, distance = (same, 0) if same != index else (int(nearest[index]), int(bits[index]))
-            name = records[place]["id"] if place >= 0 else None
-            outcomes.append(Kept({"duplicate_of": name, "duplicate_bits": distance}))
-        return outcomes
+    def sketch(self, records: Sequence[Record]) -> dict[str, np.ndarray]:
+        """64 bits of each file's digest, and the hashes of its frames and their mirror images, (n, 8, 32) each."""
+        hashes = {
+            name: packed_from_hex([one for record in records for one in record[name]]).reshape(-1, FRAMES, BITS // 8)
+            for name in ("hashes", "mirrored")
+        }
+        return {"file": keys_of_texts(record["digest"] for record in records), **hashes}
+
+    def measure(self, sketches: Sketches) -> dict[str, np.ndarray]:
+        """The nearest earlier video of each, and how far it is: 256 where none is near."""
+        _, first, place = np.unique(sketches.column("file"), return_index=True, return_inverse=True)
+        first = first[place]
+        nearest, bits = nearest_earlier(sketches.column("hashes"), sketches.column("mirrored"), self.needed)
+        same = first != np.arange(len(first))
+        return {"duplicate_of": np.where(same, first, nearest), "duplicate_bits": np.where(same, 0, bits)}
 
     def judge(self, record: Mapping[str, Any]) -> Rejected | None:
         """Reject the later of two."""

@@ -15,7 +15,7 @@ _URL = re.compile(r"(?:https?://|www\.)\S+|\b[\w-]+\.(?:com|net|org|tv|io|ly|be)
 _TAG = re.compile(r"(?<!\w)[#@]\w+")
 _SYMBOL = re.compile("[\U0001f300-\U0001faff\u2600-\u27bf]")
 _STOCK = re.compile(
-    r"[\s,.;|-]*\b(?:stock (?:footage|videos?|clips?)|royalty[- ]free|(?:in )?(?:4k|8k|uhd|full ?hd|hd|1080p|720p)"
+    r"(?<![\s,.;|-])[\s,.;|-]*\b(?:stock (?:footage|videos?|clips?)|royalty[- ]free|(?:in )?(?:4k|8k|uhd|full ?hd|hd|1080p|720p)"
     r"|shot on \w+|copy ?space)\b[\s,.;|-]*$",
     re.IGNORECASE,
 )
@@ -32,7 +32,11 @@ _PREDICATE = re.compile(
     r"|into|onto|along|towards?|during|while|before|after|without|\w{3,}s (?:up|down|away|left|right|out|off|back))\b",
     re.IGNORECASE,
 )
+_LATIN = re.compile("[A-Za-z]")
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
+
+
+MOST_LETTERS = 10_000  # of a caption that is measured; the time grows with their square
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,8 @@ class Rectification(Stage):
     def one(self, record: Record, context: Context) -> Outcome:
         """Clean and measure a caption."""
         raw = record["text"]
+        if len(raw) > MOST_LETTERS:
+            return Rejected("length", len(raw))
         return Kept({"text": clean(raw), "raw_text": raw, "caption": measure_caption(raw)})
 
     def judge(self, record: Mapping[str, Any]) -> Rejected | None:
@@ -114,13 +120,12 @@ def measure_caption(text: str) -> dict[str, Any]:
     whole = unicodedata.normalize("NFKC", text)
     plain = clean(text)
     words, own = _WORD.findall(whole), _WORD.findall(plain)
-    dense = [letter for letter in plain if not letter.isspace()]
     small = " ".join(word for word in own if word[0].islower())
     count = max(len(own), 1)
     return {
         "words": len(own),
         "own": len(own) / max(len(words), 1) if not _STOCK.search(whole.strip()) else 1.0,
-        "latin": sum(letter.isascii() and letter.isalpha() for letter in dense) / max(len(dense), 1),
+        "latin": len(_LATIN.findall(plain)) / max(len("".join(plain.split())), 1),
         "beyond": len(_WORD.findall(_BOILERPLATE.sub(" ", plain))),
         "boilerplate": bool(_BOILERPLATE.search(whole)),
         "shouted": sum(word.isupper() and len(word) > 1 for word in own) / count,

@@ -45,8 +45,15 @@ def call(capsys, *arguments):
 
 def plan(raw, run, stub, capsys, **captioner):
     config = run.with_suffix(".yaml")
-    values = {"kind": "endpoint", "urls": [stub.url], "model": "stub", "in_flight": 4, "prices": PRICES} | captioner
-    config.write_text(yaml.safe_dump({"profile": "world", "captioner": values}))
+    values = {
+        "kind": "endpoint",
+        "urls": [stub.url],
+        "model": "stub",
+        "in_flight": 4,
+        "prices": PRICES,
+        "media": "frames",
+    }
+    config.write_text(yaml.safe_dump({"profile": "world", "captioner": values | captioner}))
     columns = ["--video-column", "file", "--text-column", "title", "--media", raw / "videos"]
     table = [raw / "titles.csv", "--kind", "manifest", "--licence", "CC0-1.0", *columns]
     assert call(capsys, "plan", run, *table, "--config", config, "--shard-rows", 4)[0] == 0

@@ -45,7 +45,7 @@ def test_what_is_sent(tmp_path):
         (response,) = ask(captioner(stub, key_file=str(tmp_path / "key")), [request()])
     assert stub.headers[0]["Authorization"] == "Bearer secret"
     assert response.text.startswith('{"1": "A person') and response.finish == "stop"
-    assert (response.input_tokens, response.output_tokens) == (90, 30)
+    assert (response.input_tokens, response.output_tokens) == (110, 30)
     ((name, _, body),) = stub.calls
     assert name == request().key("stub")
     assert (body["seed"], body["model"], body["max_tokens"], body["temperature"]) == (7, "stub", 1024, 0.7)

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from synth_stages import Length, flow, record_of, records, run, tables_digest
+from synth_stages import Length, Pooled, flow, record_of, records, run, tables_digest
 
 from gve.hub_datasets.vsynflow.engines import InlineEngine, ProcessEngine, make_engine
 from gve.hub_datasets.vsynflow.flow import Flow
@@ -82,8 +82,9 @@ def engine(request):
 
 
 def test_every_engine_gives_the_same_bytes(tmp_path, engine):
-    run(tmp_path / "inline", flow(), InlineEngine())
-    run(tmp_path / "other", flow(), engine)
+    pooled = Flow((*flow().stages, Pooled()))
+    run(tmp_path / "inline", pooled, InlineEngine())
+    run(tmp_path / "other", pooled, engine)
     assert tables_digest(tmp_path / "inline") == tables_digest(tmp_path / "other")
 
 
@@ -93,6 +94,16 @@ def test_a_record_that_kills_its_worker_fails_alone(tmp_path, engine):
     assert (verdict.errors, verdict.failed, verdict.kept) == ([], 2, 4)
     found = {(row["id"], row["code"], row["retryable"]) for row in read_table(tmp_path, "failed")}
     assert found == {("v000", "crash", False), ("v003", "crash", False)}
+
+
+def test_a_process_that_dies_takes_only_the_shards_at_work_with_it(tmp_path, monkeypatch):
+    alone = []
+    isolate = ProcessEngine._isolate
+    monkeypatch.setattr(ProcessEngine, "_isolate", lambda self, task: alone.append(task) or isolate(self, task))
+    run(tmp_path, flow(most=99), ProcessEngine(2), texts=["kill it", *["a red ball"] * 99], count=60)
+    verdict = verify_run(tmp_path)
+    assert (verdict.errors, verdict.failed, verdict.kept) == ([], 1, 59)
+    assert 1 <= len(alone) <= 2
 
 
 def test_engines_by_name():

@@ -49,7 +49,7 @@ def test_from_videos_to_pairs(raw, tmp_path, capsys):
     assert code == 0 and found["hashes"] > 0
     config.write_text(yaml.safe_dump({"profile": "world", "captioner": {"kind": "world", "folder": str(raw)}}))
     planned = call(capsys, "plan", run, *table(raw), "--config", config, "--shard-rows", 5)
-    assert planned == (0, {"records": 12, "shards": 3})
+    assert planned == (0, {"records": 12, "shards": 3, "refused": {}})
     assert call(capsys, "status", run)[1]["done"] == 0
     assert "not finished" in call(capsys, "verify", run)[1]["errors"][0]
     code, found = call(capsys, "run", run, "--engine", "inline", "--quiet")
@@ -62,7 +62,8 @@ def test_from_videos_to_pairs(raw, tmp_path, capsys):
     assert code == 0 and built["rows"]["t2v"] > 0
     config.write_text(config.read_text() + f"fingerprints: {marks}\n")
     code, found = call(capsys, "retry", run, "--engine", "inline", "--quiet", "--config", config)
-    assert (code, found["changes"], found["kept"]) == (0, ["stage decontamination: added"], 0)
+    added = ["stage decontamination: added", "stage decontamination_written: added"]
+    assert (code, found["changes"], found["kept"]) == (0, added, 0)
 
 
 def test_what_is_wrong_is_said(raw, tmp_path, capsys):

@@ -11,7 +11,7 @@ import pytest
 from datasets import Dataset, Image, Value, Video
 
 from gve.hub_datasets.vsynflow.readers import RawCorpus, read_corpus
-from gve.hub_datasets.vsynflow.records import read_place
+from gve.hub_datasets.vsynflow.records import Refused, read_place
 from gve.hub_datasets.vsynflow.synth_command import main
 
 ROWS = [{"id": "007", "video": "v/1.mp4", "text": "caf\u00e9, NA"}, {"id": "8", "video": "v/2.mp4", "text": "NA"}]
@@ -19,7 +19,11 @@ ROWS = [{"id": "007", "video": "v/1.mp4", "text": "caf\u00e9, NA"}, {"id": "8", 
 
 def read(path, kind="manifest", **options):
     source = RawCorpus(kind, str(path), "test", "CC0", **{"id_column": "id"} | options)
-    return list(read_corpus(source, path.parent / "run"))
+    rows = list(read_corpus(source, path.parent / "run"))
+    for row in rows:
+        if isinstance(row, Refused):
+            raise ValueError(row.message)
+    return rows
 
 
 def texts(rows):
@@ -73,10 +77,10 @@ def test_every_usual_table_gives_the_same_rows(tmp_path, name, content):
     assert [row["video"]["path"] for row in rows] == [str(tmp_path / row["video"]) for row in ROWS]
 
 
-def test_another_encoding_is_named_by_line_and_read_when_given(tmp_path):
+def test_another_encoding_is_named_by_row_and_read_when_given(tmp_path):
     for name, content in (("t.csv", csv_text()), ("t.jsonl", LINES)):
         (tmp_path / name).write_bytes(content.encode("latin-1"))
-        with pytest.raises(ValueError, match=rf"is not utf-8 text in line {2 if name == 't.csv' else 1}.*--encoding"):
+        with pytest.raises(ValueError, match=r"row 0 of .* is not text .*--encoding"):
             read(tmp_path / name)
         assert texts(read(tmp_path / name, encoding="cp1252")) == texts(ROWS)
     with pytest.raises(ValueError, match=r"encoding must .*got 'klingon'"):
@@ -176,4 +180,4 @@ def test_plan_says_what_is_wrong_with_a_table(tmp_path, capsys):
     assert main(arguments) == 2
     assert "--encoding" in capsys.readouterr().err
     assert main([*arguments, "--encoding", "latin-1"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"records": 2, "shards": 1}
+    assert json.loads(capsys.readouterr().out) == {"records": 2, "shards": 1, "refused": {}}

@@ -1,4 +1,4 @@
-"""The endpoint captioner against the real `transformers serve`, with a tiny random model that sees."""
+"""The endpoint captioner against the real `transformers serve`, with tiny random models."""
 
 import io
 import os
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -17,19 +18,23 @@ from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from gve.hub_datasets.vsynflow.captioner import Request, Turn
+from gve.hub_datasets.vsynflow.captioner_checks import check_sight
 from gve.hub_datasets.vsynflow.endpoint import EndpointCaptioner
+from gve.hub_datasets.vsynflow.journal import Journal
 from gve.hub_datasets.vsynflow.prompts import VIDEO_CAPTIONS
+from gve.hub_datasets.vsynflow.stages import SetupError
 
 for package in ("fastapi", "uvicorn", "openai"):
     pytest.importorskip(package, reason="transformers[serving] is not installed")
 
+BLIND = "takes no pictures .a picture takes 0 tokens"
 TEMPLATE = (
     "{% for m in messages %}{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}"
     "{% if c['type'] == 'image' %}<image>{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %}{% endfor %}"
 )
 
 
-def save_model(folder):
+def save_model(folder, *, sees):
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE({letter: number for number, letter in enumerate(letters)}, []))
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
@@ -40,6 +45,11 @@ def save_model(folder):
     text = transformers.LlamaConfig(vocab_size=len(fast), max_position_embeddings=1024, num_hidden_layers=1, **sizes)
     number = fast.convert_tokens_to_ids("<image>")
     torch.manual_seed(0)
+    if not sees:
+        transformers.LlamaForCausalLM(text).save_pretrained(folder)
+        fast.chat_template = TEMPLATE
+        fast.save_pretrained(folder)
+        return
     transformers.LlavaForConditionalGeneration(
         transformers.LlavaConfig(vision_config=vision, text_config=text, image_token_id=number)
     ).save_pretrained(folder)
@@ -48,9 +58,9 @@ def save_model(folder):
     transformers.LlavaProcessor(pictures, fast, patch_size=8, chat_template=TEMPLATE, **select).save_pretrained(folder)
 
 
-@pytest.fixture
-def server(tmp_path):
-    save_model(tmp_path)
+@pytest.fixture(params=[True, False], ids=["sees", "blind"])
+def server(request, tmp_path):
+    save_model(tmp_path, sees=request.param)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -72,7 +82,7 @@ def server(tmp_path):
         process.communicate()
 
 
-def test_it_answers_with_and_without_pictures(server):
+def test_it_answers_with_and_without_pictures(server, request, tmp_path):
     buffer = io.BytesIO()
     Image.fromarray(np.full((16, 16, 3), 90, np.uint8)).save(buffer, format="JPEG")
     turns = [Turn("user", "Describe it.", images) for images in ((), (buffer.getvalue(),))]
@@ -80,4 +90,7 @@ def test_it_answers_with_and_without_pictures(server):
     found = {}
     server.answer(asked, found.__setitem__)
     assert [(found[number].error, found[number].finish) for number in range(2)] == [("", "length")] * 2
-    assert found[1].input_tokens > found[0].input_tokens > 0 and found[0].output_tokens == 12
+    sees = request.node.callspec.params["server"]
+    assert (found[1].input_tokens > found[0].input_tokens > 0) is sees and found[0].output_tokens == 12
+    with Journal(tmp_path / "journal") as journal, nullcontext() if sees else pytest.raises(SetupError, match=BLIND):
+        check_sight(server, journal)

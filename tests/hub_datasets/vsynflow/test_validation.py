@@ -63,6 +63,7 @@ def test_spaces_are_tidied_and_marks_of_thoughts_within_a_caption_stay():
         ("5", "There is no car in this part of the long quiet street.", "absence"),
         ("5", "A person who is probably tired walks along the long quiet street.", "speculation"),
         ("5", "A person walks " + "\u0433\u0443\u043b\u044f\u0435\u0442 " * 6, "english"),
+        ("2", "Un hombre pasea con su perro por la calle mientras los coches esperan en la plaza. " * 7, "english"),
         ("5", WORDS["1"], "alike"),
         ("5", "The dog stops beside a lamp post.\nIt turns its head toward the person there.", "paragraph"),
         ("5", "x", "schema"),
