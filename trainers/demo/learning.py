@@ -20,7 +20,7 @@ from gve.hub_datasets.schema import TASKS
 from gve.hub_datasets.world.variants import GROUP_SIZE
 from gve.sentence_gve import save_embedder
 from gve.trainers.arguments import GVETrainingArguments
-from gve.trainers.demo.pace import CoreShareCallback, Deadline, QuietProgress, falling_rate
+from gve.trainers.demo.pace import CoreShareCallback, Deadline, QuietProgress, falling_rate, steady_seconds
 from gve.trainers.demo.synthesis import SUFFIX, load_synflow
 from gve.trainers.demo.workspace import Workspace
 from gve.trainers.rows import PairRows
@@ -139,7 +139,7 @@ def training_arguments(
 
 
 def measure_step(model: SentenceTransformer, trainer: GVETrainer, sources: Mapping[str, Dataset]) -> float:
-    """Seconds of one training step, over a spread of sources; the first round warms up, and the weights stay as they are."""
+    """Seconds of one training step, over a spread of sources; the weights stay as they are."""
     names = list(sources)
     batches = []
     for index in np.unique(np.linspace(0, len(names) - 1, TIMED_SOURCES).round().astype(int)):
@@ -147,15 +147,12 @@ def measure_step(model: SentenceTransformer, trainer: GVETrainer, sources: Mappi
         size = trainer.args.batch_size_of(names[index])
         rows = trainer.data_collator(rows.__getitems__(list(range(size))))
         batches.append(send_to_device(rows, model.device))
-    seconds = []
-    for batch in batches * 2:
-        start = time.perf_counter()
-        trainer.compute_loss(model, dict(batch)).backward()
-        if model.device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
+
+    def learn(number: int) -> None:
+        trainer.compute_loss(model, dict(batches[number])).backward()
         model.zero_grad(set_to_none=True)
-    return float(np.mean(seconds[len(batches) :])) + _update_seconds(model)
+
+    return steady_seconds(learn, len(batches), model.device) + _update_seconds(model)
 
 
 def _update_seconds(model: SentenceTransformer) -> float:

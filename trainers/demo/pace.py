@@ -5,11 +5,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from gve.encoding.cores import CoreShare
+
+LOOKS = 2
+"""Looks of `CoreShare` before it has set the threads: it compares two."""
 
 
 class QuietProgress(ProgressCallback):
@@ -46,6 +50,27 @@ class Deadline(TrainerCallback):
         if self.spent() > 1 and state.global_step < state.max_steps:
             self.write(f"  the time is up at step {state.global_step} of {state.max_steps}; training ends here")
             control.should_training_stop = control.should_save = True
+
+
+def steady_seconds(step: Callable[[int], Any], rounds: int, device: torch.device) -> float:
+    """Mean seconds of a step, by its number, once torch's threads fit the cores that other programs leave.
+
+    Beside another program the first steps may take four times as long as all that follow.
+    """
+    with CoreShare(device) as share:
+        looks, number = 0, 0
+        while number == 0 or (share.most > 1 and looks < LOOKS):
+            step(number % rounds)
+            before = share.last
+            share.adjust()
+            looks += share.last is not before
+            number += 1
+        begun = time.perf_counter()
+        for number in range(rounds):
+            step(number)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return (time.perf_counter() - begun) / rounds
 
 
 class FiniteLoss(TrainerCallback):

@@ -9,7 +9,6 @@ Long videos have no labels of their own: the model finds the one that a clip or 
 """
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +32,7 @@ from gve.hub_datasets.world.texts import KIND_SETS, TASK_INSTRUCTIONS
 from gve.hub_datasets.world.video import LONG_CLIPS, LONG_FPS, LONG_FRAMES
 from gve.hub_datasets.world.worlds import DEFAULT, Seed, seed_of
 from gve.processing_gve import GVEProcessor
-from gve.trainers.demo.pace import CoreShareCallback, Deadline, FiniteLoss, QuietProgress, falling_rate
+from gve.trainers.demo.pace import CoreShareCallback, Deadline, FiniteLoss, QuietProgress, falling_rate, steady_seconds
 from gve.trainers.optimizer import build_optimizer
 from gve.video_gve import Frames
 
@@ -225,18 +224,15 @@ def fact_arguments(course: Course) -> TrainingArguments:
 
 
 def lesson_seconds(model: nn.Module, processor: GVEProcessor, *, lessons: int = IMAGE_EVERY) -> float:
-    """Measured seconds of a step without its optimizer, after one to warm up; the weights stay as they are."""
+    """Measured seconds of a step without its optimizer; the weights stay as they are."""
     reader, batches = FactReader(model).to(model.device), Lessons(processor, lessons, seed=0)
-    rounds = [batches[0], *(batches[step] for step in range(lessons))]
-    begun = time.perf_counter()
-    for number, batch in enumerate(rounds):
-        if number == 1:
-            begun = time.perf_counter()
-        reader(**send_to_device(batch, model.device))["loss"].backward()
+    rounds = [send_to_device(batches[step], model.device) for step in range(lessons)]
+
+    def learn(number: int) -> None:
+        reader(**rounds[number])["loss"].backward()
         reader.zero_grad(set_to_none=True)
-        if model.device.type == "cuda":
-            torch.cuda.synchronize()
-    return (time.perf_counter() - begun) / lessons
+
+    return steady_seconds(learn, lessons, model.device)
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from gve.encoding import cores
 from gve.trainers.demo import pace
 
 
@@ -34,3 +35,23 @@ def test_rate_falls_with_the_steps_or_with_the_time(clock):
     for passed, expected in ((750, 0.1464), (500, 0.0)):
         clock.seconds += passed
         assert rate(50) == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_step_is_timed_with_the_threads_that_it_will_run_with(clock, monkeypatch):
+    """Beside a program that holds one of two cores; steps of 1.7 s, shorter than the time between two looks."""
+    monkeypatch.setattr(cores.CoreShare, "seen", None)
+    monkeypatch.setattr(cores, "usable_cpus", lambda: 2)
+    monkeypatch.setattr(cores, "read_usage", lambda: cores.Usage(clock.seconds, 2 * clock.seconds, clock.seconds))
+    threads, before = [], torch.get_num_threads()
+    torch.set_num_threads(2)
+
+    def step(number):
+        threads.append(torch.get_num_threads())
+        clock.seconds += 1.7
+
+    try:
+        assert pace.steady_seconds(step, 3, torch.device("cpu")) < 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert threads == [2, 2, 2, 2, 1, 1, 1]
