@@ -23,6 +23,8 @@ from gve.trainers.sampler import PyramidBatchSampler
 
 LEAST_HELD = 2
 """Least pairs of a task's probe that is held out."""
+TIED = 1e-5
+"""Cosines that differ by less are equal: the same video in two sources, embedded in two batches."""
 
 
 def task_scores(queries: Tensor, targets: Tensor, matches: Tensor | None = None) -> TaskScores:
@@ -46,7 +48,7 @@ def task_scores(queries: Tensor, targets: Tensor, matches: Tensor | None = None)
 
 
 def reciprocal_rank(queries: Tensor, pool: Tensor, start: int, matches: Tensor) -> float:
-    """Mean of 1 / rank of N queries' own targets among M; a tie counts half a place.
+    """Mean of 1 / rank of N queries' own targets among M; a tie, to the rounding of vectors, counts half a place.
 
     Args:
         pool: (M, D) unit vectors; the target of query i is `start` + i.
@@ -54,7 +56,8 @@ def reciprocal_rank(queries: Tensor, pool: Tensor, start: int, matches: Tensor) 
     """
     cosines = queries.double() @ pool.double().T  # (N, M)
     own = cosines[:, start : start + len(queries)].diagonal()[:, None]  # (N, 1)
-    nearer = torch.where(cosines == own, 0.5, (cosines > own).double()).masked_fill(matches, 0.0)
+    tied = (cosines - own).abs() <= TIED
+    nearer = torch.where(tied, 0.5, (cosines > own).double()).masked_fill(matches, 0.0)
     nearer[:, start : start + len(queries)].fill_diagonal_(0.0)
     return (1 / (1 + nearer.sum(1))).mean().item()
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 BEST = "pyramid-plus"
 """The schedule that the verdict is about."""
-FINDINGS = {"transfer": "What steps of one task do to another", "scaling": "Scaling"}
+SCALING = "scaling.png"
+FINDINGS = {"transfer.png": "What steps of one task do to another", SCALING: "Scaling"}
 """Pictures that other parts of a study may have left in its folder, with titles."""
 _COLOR, _MUTED = "#1f5a96", "#9aa5b1"
 
@@ -41,12 +42,12 @@ def write_report(outcomes: Sequence[Outcome], root: Path) -> None:
         parts += [_means(world, outcome), _abilities(world, outcome.runs, compared)]
         if scheduled := [name for name in outcome.runs if BY_NAME[name].schedule not in UNMEASURED]:
             maps = {name: mean_epochs(list(outcome.runs[name].values())) for name in scheduled}
-            write_figure(draw_curricula(maps), root / f"curriculum-{world}.png")
-            parts.append(f"![R', accuracy and P](curriculum-{world}.png)")
+            write_figure(draw_curricula(maps), root / f"{world}-curriculum.png")
+            parts.append(f"![R', accuracy and P]({world}-curriculum.png)")
     parts.append(_answers(worlds))
     for name, title in FINDINGS.items():
-        if (root / f"{name}.png").is_file():
-            parts += [_fits(root / "scaling.json") if name == "scaling" else f"## {title}", f"![{title}]({name}.png)"]
+        if (root / name).is_file():
+            parts += [_fits(root / "scaling.json") if name == SCALING else f"## {title}", f"![{title}]({name})"]
     numbers = {world: _numbers(outcome.runs) for world, outcome in worlds.items()}
     write_text(root / "results.json", json.dumps(numbers) + "\n")
     write_text(root / "REPORT.md", "\n\n".join(parts) + "\n")
@@ -171,7 +172,7 @@ def _fits(path: Path) -> str:
         rows.append((axis, f"{min(found['sizes']):,.0f} to {max(found['sizes']):,.0f}", *cells))
     text = f"{len(content['seeds'])} seeds, which the intervals of 95 % resample. c is that of 1 - AVG-D = d size^-c."
     head = ("axis", "sizes", "AVG-D a decade", "relative", "c")
-    return _section(FINDINGS["scaling"], text, head, rows)
+    return _section(FINDINGS[SCALING], text, head, rows)
 
 
 def draw_arms(worlds: Mapping[str, Outcome], compared: Sequence[str]) -> "Figure":

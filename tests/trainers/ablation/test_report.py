@@ -65,7 +65,7 @@ def test_a_report_holds_two_worlds_side_by_side(tmp_path):
     assert lines["first color"].count("0.900") == 2
     assert "(transfer.png)" in page and "(scaling.png)" not in page
     assert json.loads((mine / "results.json").read_text())["default"]["pyramid"]["1"]["averages"]["AVG-D"] == 0.601
-    for name in ("arms", "curriculum-held-out", "curriculum-default"):
+    for name in ("arms", "held-out-curriculum", "default-curriculum"):
         assert Image.open(mine / f"{name}.png").size[0] > 900 and f"({name}.png)" in page
     figure = draw_arms({outcome.world: outcome for outcome in outcomes}, ["pyramid", "unlock"])
     assert [axes.get_title() for axes in figure.axes] == ["held-out", "default"]
