@@ -3,8 +3,8 @@
 Shapes: N records of a corpus, n of a shard, V values of a ragged column. Columns are numpy arrays with a first axis of
 records. A ragged column has the values of all records in a row, and their numbers under "<name>_sizes".
 
-Sorting mapped arrays gave the same counts, ranks and joins of a million rows as DuckDB, Polars and Arrow, in a second or two
-and in less memory; what takes time is the work on each record. So no engine is needed for them.
+Counts, ranks and joins of a million rows are sorts of mapped arrays, a second or two; what takes time is the work on each
+record, so no query engine is needed for them.
 """
 
 import math
