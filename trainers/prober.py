@@ -17,6 +17,7 @@ from transformers.trainer_callback import ExportableState
 
 from gve.trainers.collator import match_mask
 from gve.trainers.curriculum.schedule import CurriculumEpoch, CurriculumHistory, Schedule, TaskScores
+from gve.trainers.curriculum.weights import sides
 from gve.trainers.encoders import SideEncoder
 from gve.trainers.processes import agreed, gather_rows, share
 from gve.trainers.sampler import PyramidBatchSampler
@@ -115,8 +116,8 @@ class Prober:
         hidden = not self.progress or self.rank > 0
         bar = tqdm(self.picks, desc="probe", unit="task", leave=False, disable=hidden)
         probed = {task: self._probed(task, encode) for task in bar}
-        pools = {kind: [task for task in probed if _kind(task) == kind] for kind in map(_kind, probed)}
-        return {task: _scores(task, pools[_kind(task)], probed) for task in probed}
+        kinds = {task: sides(task)[1] for task in probed}
+        return {task: _scores(task, [name for name in kinds if kinds[name] == kinds[task]], probed) for task in probed}
 
     def _probed(self, task: str, encode: SideEncoder) -> "Probed":
         picks = self.picks[task]
@@ -141,11 +142,6 @@ class Probed(NamedTuple):
     targets: Tensor
     stated: list[list[int]]
     true: list[list[int]]
-
-
-def _kind(task: str) -> str:
-    """What a task's targets are: "v" of ti2v-twins."""
-    return task.partition("-")[0].partition("2")[2]
 
 
 def _scores(task: str, pool: Sequence[str], probed: Mapping[str, Probed]) -> TaskScores:

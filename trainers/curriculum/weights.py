@@ -106,10 +106,10 @@ def prerequisites(task: str, tasks: Sequence[str]) -> list[str]:
     A source builds on those its name begins with (t2v-spatial on t2v), a composed query on the queries it is
     composed of, towards the same kind of target (ti2v on t2v and i2v).
     """
-    query, target = _sides(task)
+    query, target = sides(task)
     found = []
     for other in tasks:
-        parts, kind = _sides(other)
+        parts, kind = sides(other)
         if task.startswith(f"{other}-") or (other == task_of(other) and kind == target and parts < query):
             found.append(other)
     return found
@@ -130,7 +130,7 @@ def check_scores(moment: Moment) -> None:
         )
 
 
-def _sides(task: str) -> tuple[frozenset[str], str]:
+def sides(task: str) -> tuple[frozenset[str], str]:
     """The modalities of the query, one letter each, and of the target."""
     query, _, target = task.partition("-")[0].partition("2")
     return frozenset(query), target
