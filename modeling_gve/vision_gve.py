@@ -144,7 +144,7 @@ class GVEVisionAttention(Qwen2_5_VLVisionAttention):
             window_groups: Windows by length, for attention by length; made from `cu_seqlens` if neither is given.
             frame_groups: The same for frames.
         """
-        if self.config._attn_implementation == "eager" or is_flash_attention_requested(self.config):
+        if is_flash_attention_requested(self.config):
             return super().forward(hidden_states, cu_seqlens, position_embeddings, max_seqlen, **kwargs)
         patches = hidden_states.shape[0]
         q, k, v = self.qkv(hidden_states).view(patches, 3, self.num_heads, self.head_dim).unbind(1)  # (S, H, E)
@@ -157,7 +157,8 @@ class GVEVisionAttention(Qwen2_5_VLVisionAttention):
         else:
             groups = length_groups(cu_seqlens.diff().cpu().numpy(), q.device) if groups is None else groups
             dropout = self.attention_dropout if self.training else 0.0
-            out = attend_groups(q, k, v, groups, causal=False, scale=self.scaling, dropout=dropout)
+            eager = self.config._attn_implementation == "eager"
+            out = attend_groups(q, k, v, groups, causal=False, scale=self.scaling, dropout=dropout, eager=eager)
         return self.proj(out.reshape(patches, -1))
 
 
@@ -216,11 +217,11 @@ def install(visual: nn.Module) -> None:
 
 
 def attention_of(visual: nn.Module) -> str:
-    """How the tower attends: "varlen", "groups", or "stock"."""
+    """How the tower attends: "varlen" or "groups"."""
     if is_flash_attention_requested(visual.config):
         return "varlen"
     if visual.config._attn_implementation == "eager":
-        return "stock"
+        return "groups"
     device = visual.device
     casts = torch.is_autocast_enabled(device.type)
     dtype = torch.get_autocast_dtype(device.type) if casts else visual.dtype

@@ -157,17 +157,26 @@ def _path(clip: Clip, index: int, times: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 def restyle(frames: np.ndarray, style: str, rng: np.random.Generator) -> np.ndarray:
-    """The look of the recording, on float frames (F, S, S, 3)."""
+    """The look of the recording, on float frames (3, F, S, S)."""
     if style == "grainy":
-        return frames + rng.standard_normal(frames.shape[:3], dtype=np.float32)[..., None] * 20
+        return frames + rng.standard_normal(frames.shape[1:], dtype=np.float32) * 20
     if style == "dim":
         return frames * 0.6
     if style == "faded":
         return frames * 0.65 + 80
     if style == "striped":
-        dark = (np.arange(frames.shape[1]) // 2) % 3 == 0
-        return frames * (1 - 0.4 * dark.astype(np.float32))[None, :, None, None]
+        dark = (np.arange(frames.shape[2]) // 2) % 3 == 0
+        return frames * (1 - 0.4 * dark.astype(np.float32))[:, None]
     return frames
+
+
+def _paint(frames: np.ndarray, seen: np.ndarray, cover: np.ndarray, colour: np.ndarray) -> None:
+    """Mix a (3,) colour into the `seen` ones of (3, F, S, S) frames where the (f, S, S) cover is not 0."""
+    pixels, covered = cover[0].size, np.flatnonzero(cover.ravel() > 0)
+    place, share = seen[covered // pixels] * pixels + covered % pixels, cover.ravel()[covered]
+    for channel, value in zip(frames, colour, strict=True):
+        flat = channel.ravel()  # a view: the frames are contiguous
+        flat[place] += (value - flat[place]) * share
 
 
 def render(clip: Clip, times: Sequence[float] | np.ndarray, *, size: int = 48) -> np.ndarray:
@@ -180,20 +189,26 @@ def render(clip: Clip, times: Sequence[float] | np.ndarray, *, size: int = 48) -
     u = (0.5 + shift_x)[:, None, None] + grid[None, None, :] / zoom[:, None, None]  # (F, 1, S)
     v = (0.5 + shift_y)[:, None, None] + grid[None, :, None] / zoom[:, None, None]  # (F, S, 1)
     # muted backgrounds: saturated colours belong to things, so that a small model can tell them apart soon
-    low, high = (np.asarray(c, np.float32) * 0.6 + 48 for c in SCENE_COLORS[clip.scene])
-    mix = np.broadcast_to(texture(clip.scene, u, v, phase), (len(times), size, size)).astype(np.float32)
-    frames = low + (high - low) * mix[..., None]  # (F, S, S, 3)
+    low, high = (np.asarray(c, np.float32)[:, None, None, None] * 0.6 + 48 for c in SCENE_COLORS[clip.scene])
+    shape = (len(times), size, size)
+    mix = np.broadcast_to(texture(clip.scene, u, v, phase), shape).astype(np.float32, order="C")
+    frames = low + (high - low) * mix  # (3, F, S, S): one channel after another, three times as fast as pixel by pixel
     for index, thing in enumerate(clip.things):
         *now, opacity = _path(clip, index, times)
+        colour = np.asarray(COLORS[thing.color], np.float32)
         for ago, share in TRAIL:
-            then = _path(clip, index, np.maximum(times - ago, 0))[:3]
-            seen = np.flatnonzero(sum(abs(a - b) for a, b in zip(now, then, strict=True)) > 0) if ago else slice(None)
+            then = _path(clip, index, np.maximum(times - ago, 0))[:3] if ago else now
+            moved = sum(abs(a - b) for a, b in zip(now, then, strict=True))
+            seen = np.flatnonzero(moved > 0) if ago else np.arange(len(times))
+            if not len(seen):
+                continue
             x, y, radius, strength, scale = (p[seen][:, None, None] for p in (*then, opacity * share, zoom))
             depth = inside(thing.shape, (u[seen] - x) / radius, (v[seen] - y) / radius)
             cover = np.clip(0.5 + depth * radius * scale * size, 0, 1) * strength
-            colour = np.asarray(COLORS[thing.color], np.float32)
-            frames[seen] += (colour - frames[seen]) * cover[..., None].astype(np.float32)
-    return np.clip(restyle(frames, clip.style, rng), 0, 255).astype(np.uint8)
+            _paint(frames, seen, cover.astype(np.float32), colour)
+    frames = restyle(frames, clip.style, rng)
+    shown = np.clip(frames, 0, 255, out=frames).astype(np.uint8)
+    return np.ascontiguousarray(np.moveaxis(shown, 0, -1))
 
 
 def render_long(clips: Sequence[Clip], frames_per_clip: int, *, size: int = 48) -> np.ndarray:
