@@ -29,6 +29,7 @@ from gve.hub_datasets.world.render import frame_times, render
 from gve.hub_datasets.world.rows import stream
 from gve.hub_datasets.world.spec import Clip, sample_clip
 from gve.hub_datasets.world.texts import KIND_SETS, TASK_INSTRUCTIONS
+from gve.hub_datasets.world.variants import MODIFICATIONS, modified
 from gve.hub_datasets.world.video import LONG_CLIPS, LONG_FPS, LONG_FRAMES
 from gve.hub_datasets.world.worlds import DEFAULT, Seed, seed_of
 from gve.processing_gve import GVEProcessor
@@ -51,6 +52,8 @@ LONG_EVERY, LONG_FROM = 2, 0.5
 """Steps from one lesson with long videos, made of its clips, to the next, and the share of the lessons before the first:
 a model that tells single clips apart learns to read several in a hundred lessons, and from pairs alone hardly at all."""
 LONG_WEIGHT, LONG_TEMPERATURE = 0.5, 0.05
+MEAN_WEIGHT = 4.0
+EDIT_EVERY, EDITED = 4, 24
 
 
 class Lessons(Dataset):
@@ -65,18 +68,27 @@ class Lessons(Dataset):
     def __getitem__(self, step: int) -> dict[str, Tensor]:
         rng = stream(self.seed, 7, step)
         clips = [sample_clip(rng, "seen") for _ in range(self.size)]
-        columns = {"video": self._videos(clips), "text": self._texts(clips, rng)}
+        videos = self._show(clips)
+        columns = {"video": self._column(videos, clips, tuple(ATTRIBUTES)), "text": self._texts(clips, rng)}
         if step % IMAGE_EVERY == 0:
             columns["image"] = self._images(clips)
         if step % LONG_EVERY and step >= LONG_FROM * self.count and len(clips) >= 2 * LONG_CLIPS:
             columns |= self._longs(clips, rng)
+        if EDIT_EVERY and step % EDIT_EVERY == EDIT_EVERY // 2:
+            columns["edited"] = self._edited(clips[:EDITED], videos, rng)
         return {f"{name}_{key}": value for name, column in columns.items() for key, value in column.items()}
 
-    def _videos(self, clips: Sequence[Clip]) -> dict[str, Tensor]:
-        count = self.processor.video_processor.num_frames
-        times = frame_times(count)
-        videos = [Frames(render(clip, times), times * CLIP_SECONDS, CLIP_SECONDS) for clip in clips]
-        return self._column([{"video": video} for video in videos], clips, tuple(ATTRIBUTES))
+    def _show(self, clips: Sequence[Clip]) -> list[dict[str, Any]]:
+        times = frame_times(self.processor.video_processor.num_frames)
+        return [{"video": Frames(render(clip, times), times * CLIP_SECONDS, CLIP_SECONDS)} for clip in clips]
+
+    def _edited(self, clips: Sequence[Clip], videos: Sequence[dict[str, Any]], rng: np.random.Generator) -> dict[str, Tensor]:
+        """Clips with words that change one thing about each; the labels are those of the clip that the words ask for."""
+        kinds = [MODIFICATIONS[place % len(MODIFICATIONS)] for place in range(len(clips))]
+        pairs = [modified(clip, kind, rng, "seen") for clip, kind in zip(clips, kinds, strict=True)]
+        inputs = [video | {"text": pair.text} for video, pair in zip(videos, pairs, strict=False)]
+        targets = [pair.target for pair in pairs]
+        return self._column(inputs, targets, tuple(ATTRIBUTES), TASK_INSTRUCTIONS["tv2v"])
 
     def _images(self, clips: Sequence[Clip]) -> dict[str, Tensor]:
         stills = [Frames(render(clip, [0.0]), np.zeros(1), 0.0).frames[0] for clip in clips]
@@ -123,7 +135,7 @@ class FactReader(nn.Module):
         """The loss, summed over the columns, whose inputs and `labels` have their names as prefixes."""
         vectors: dict[str, Tensor] = {}
         losses = []
-        for name in ("video", "text", "image", "long", "told"):
+        for name in ("video", "text", "image", "edited", "long", "told"):
             column = {key.removeprefix(f"{name}_"): v for key, v in batch.items() if key.startswith(f"{name}_")}
             if column:
                 labels = column.pop("labels", None)  # (B, A)
@@ -132,6 +144,7 @@ class FactReader(nn.Module):
                     losses.append(self.score(vectors[name] * SCALE, labels))
         if "long" in vectors:
             losses += [LONG_WEIGHT * find_long(vectors[name], vectors["long"]) for name in ("video", "told")]
+            losses.append(MEAN_WEIGHT * far_from_mean(vectors["long"], vectors["video"]))
         return {"loss": torch.stack(losses).sum()}
 
     def score(self, vectors: Tensor, labels: Tensor) -> Tensor:
@@ -150,6 +163,13 @@ def find_long(vectors: Tensor, longs: Tensor) -> Tensor:
     own = torch.arange(len(longs), device=longs.device).repeat_interleave(len(vectors) // len(longs))
     logits = vectors[: len(own)] @ longs.T / LONG_TEMPERATURE  # (B, L)
     return nn.functional.cross_entropy(logits, own) / math.log(len(longs))
+
+
+def far_from_mean(longs: Tensor, clips: Tensor) -> Tensor:
+    """1 - cosine of (L, D) long videos and the mean of their own clips, which are the first of (B, D), in order."""
+    parts = clips[: len(clips) // len(longs) * len(longs)].detach()
+    means = parts.view(len(longs), -1, clips.shape[-1]).mean(1)  # (L, D)
+    return 1 - nn.functional.cosine_similarity(longs, means, dim=-1).mean()
 
 
 @dataclass(frozen=True)
@@ -244,7 +264,9 @@ def examine(reader: FactReader, processor: GVEProcessor, *, seed: Seed, clips: i
     lessons = Lessons(processor, 1, seed=seed)
     right: list[Tensor] = []
     for start in range(0, clips, LESSON):
-        column = send_to_device(lessons._videos(drawn[start : start + LESSON]), reader.embedder.device)
+        clips = drawn[start : start + LESSON]
+        column = lessons._column(lessons._show(clips), clips, tuple(ATTRIBUTES))
+        column = send_to_device(column, reader.embedder.device)
         labels = column.pop("labels")
         vectors = reader.embedder(**column).embeddings.float() * SCALE
         answers = torch.stack([reader.heads[name](vectors).argmax(1) for name in ATTRIBUTES], dim=1)
