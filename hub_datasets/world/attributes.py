@@ -3,7 +3,10 @@
 Shapes: A attributes. Labels are canonical: they do not depend on which thing a text names first.
 """
 
-from gve.hub_datasets.world.spec import ACTIONS, CAMERAS, COLORS, SCENES, STYLES, Clip
+from collections.abc import Container
+
+from gve.hub_datasets.world.captions import event_fact, fact
+from gve.hub_datasets.world.spec import ACTIONS, CAMERAS, COLORS, SCENES, STYLES, Clip, Thing
 from gve.hub_datasets.world.worlds import PLACES
 
 _COLOR_NAMES = tuple(COLORS)
@@ -41,16 +44,15 @@ STATED: dict[str, tuple[str, ...]] = {
     "image": ("scene", *_PLACES),
 }
 """Attributes that each kind of text states; `image` is a frame from the clip's start."""
+LOOSE = ("coarse", "keyword", "event")
+"""Kinds of text that name things without their places, or events without their halves; see `loose_labels`."""
 UNSTATED = -100
 """Label of an attribute that an input does not state; the cross-entropy of torch ignores it."""
 
 
-def clip_labels(clip: Clip, stated: tuple[str, ...] = tuple(ATTRIBUTES)) -> list[int]:
+def clip_labels(clip: Clip, stated: Container[str] = tuple(ATTRIBUTES)) -> list[int]:
     """(A,) labels of a clip; UNSTATED for attributes that are not in `stated`."""
-    if len(clip.things) != 2:
-        raise ValueError(f"clip must show two things, got {len(clip.things)}. Draw one by sample_clip.")
-    across = clip.relation in ("left", "right")
-    first, second = sorted(clip.things, key=lambda thing: thing.x if across else thing.y)
+    across, (first, second) = clip.relation in ("left", "right"), _by_place(clip)
     (actor, action), (next_actor, next_action) = clip.events
     shown = {
         "scene": clip.scene,
@@ -66,3 +68,26 @@ def clip_labels(clip: Clip, stated: tuple[str, ...] = tuple(ATTRIBUTES)) -> list
         "second_camera": clip.camera[1],
     }
     return [options.index(shown[name]) if name in stated else UNSTATED for name, options in ATTRIBUTES.items()]
+
+
+def loose_labels(clip: Clip, facts: Container[int]) -> list[list[int]]:
+    """(2, A) labels of a LOOSE text with these facts, both ways round: what it says may be true of either place or half."""
+    stated = [name for name in ("scene", "style") if fact(name, getattr(clip, name)) in facts]
+    for which, thing, half in zip(("first", "second"), _by_place(clip), range(2), strict=True):
+        told, (_, action) = event_fact(clip, half) in facts, clip.events[half]
+        stated += [f"{which}_color"] * (fact("thing", thing.name) in facts)
+        stated += [f"{which}_actor"] * told + [f"{which}_action"] * (told or fact("action", action) in facts)
+    straight = dict(zip(ATTRIBUTES, clip_labels(clip, stated), strict=True))
+    return [list(straight.values()), [straight[_other_way(name)] for name in ATTRIBUTES]]
+
+
+def _by_place(clip: Clip) -> list[Thing]:
+    if len(clip.things) != 2:
+        raise ValueError(f"clip must show two things, got {len(clip.things)}. Draw one by sample_clip.")
+    across = clip.relation in ("left", "right")
+    return sorted(clip.things, key=lambda thing: thing.x if across else thing.y)
+
+
+def _other_way(name: str) -> str:
+    which, _, rest = name.partition("_")
+    return {"first": f"second_{rest}", "second": f"first_{rest}"}.get(which, name)

@@ -170,7 +170,7 @@ def restyle(frames: np.ndarray, style: str, rng: np.random.Generator) -> np.ndar
     return frames
 
 
-def _paint(frames: np.ndarray, seen: np.ndarray, cover: np.ndarray, colour: np.ndarray) -> None:
+def paint(frames: np.ndarray, seen: np.ndarray, cover: np.ndarray, colour: np.ndarray) -> None:
     """Mix a (3,) colour into the `seen` ones of (3, F, S, S) frames where the (f, S, S) cover is not 0."""
     pixels, covered = cover[0].size, np.flatnonzero(cover.ravel() > 0)
     place, share = seen[covered // pixels] * pixels + covered % pixels, cover.ravel()[covered]
@@ -205,7 +205,7 @@ def render(clip: Clip, times: Sequence[float] | np.ndarray, *, size: int = 48) -
             x, y, radius, strength, scale = (p[seen][:, None, None] for p in (*then, opacity * share, zoom))
             depth = inside(thing.shape, (u[seen] - x) / radius, (v[seen] - y) / radius)
             cover = np.clip(0.5 + depth * radius * scale * size, 0, 1) * strength
-            _paint(frames, seen, cover.astype(np.float32), colour)
+            paint(frames, seen, cover.astype(np.float32), colour)
     frames = restyle(frames, clip.style, rng)
     shown = np.clip(frames, 0, 255, out=frames).astype(np.uint8)
     return np.ascontiguousarray(np.moveaxis(shown, 0, -1))

@@ -2,6 +2,7 @@
 
 import copy
 from itertools import chain, combinations, pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import Qwen2_5_VLModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import eager_attention_forward
 
 from gve import embedder_gve
 from gve.packing_gve import attend_groups, group_by_length, length_groups, owners, spans, split_batch
@@ -234,6 +236,22 @@ def test_attention_by_length_equals_row_by_row(lengths, causal):
         row = [x[start : start + length].transpose(0, 1) for x in (q, k, v)]
         one = scaled_dot_product_attention(*row, is_causal=causal, scale=0.3, enable_gqa=True).transpose(0, 1)
         assert torch.allclose(out[start : start + length], one, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("lengths", [(6, 6, 6), (5, 2, 0, 5, 1)])
+def test_eager_attention_by_length_is_that_of_transformers_with_its_gradients(lengths, dtype):
+    q, k, v = (torch.randn(sum(lengths), 3, 8, dtype=dtype, requires_grad=True) for _ in range(3))
+    groups = length_groups(np.array(lengths), q.device)
+    out = attend_groups(q, k, v, groups, causal=False, eager=True)
+    layer = SimpleNamespace(num_key_value_groups=1, training=False)
+    rows = zip(*(x.transpose(0, 1)[None].split(lengths, dim=2) for x in (q, k, v)), strict=True)
+    stock = torch.cat([eager_attention_forward(layer, *row, None, scaling=8**-0.5)[0][0] for row in rows])
+    exact = 1e-6 if dtype == torch.float32 else 1e-2
+    assert torch.allclose(out, stock, atol=exact)
+    weights = torch.randn_like(out)
+    for one, other in zip(*(torch.autograd.grad((x * weights).sum(), (q, k, v)) for x in (out, stock)), strict=True):
+        assert torch.allclose(one, other, atol=10 * exact)
 
 
 @pytest.mark.gpu

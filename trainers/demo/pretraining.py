@@ -1,11 +1,12 @@
 """What replaces the backbone's pre-training: the tiny model learns to name what its inputs show.
 
-Shapes: B clips of a lesson, L long videos made of them, A attributes, D embedding width.
+Shapes: B inputs of a lesson, L long videos made of its clips, K right answers to a question, A attributes, D embedding width.
 
 Qwen2.5-VL comes to the contrastive training already knowing where things are, what they do and how the camera moves.
 A model built from scratch does not learn that from pairs: the vectors that separate things come first, and those that
 separate a relation from its opposite hardly at all. Class labels teach it in minutes. The classifiers are thrown away.
-Long videos have no labels of their own: the model finds the one that a clip or a text comes from, among L in a lesson.
+A question may have several right answers: what a long video shows, in any of its clips, or where a thing stands that a text
+names without its place. And words that change a clip are answered by what the changed clip would show.
 """
 
 import math
@@ -23,7 +24,7 @@ from transformers import ProgressCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from gve.hub_datasets.uvrb.tasks import SETS
-from gve.hub_datasets.world.attributes import ATTRIBUTES, MOVING, STATED, clip_labels
+from gve.hub_datasets.world.attributes import ATTRIBUTES, LOOSE, MOVING, STATED, clip_labels, loose_labels
 from gve.hub_datasets.world.captions import caption, image_caption, long_caption
 from gve.hub_datasets.world.render import frame_times, render
 from gve.hub_datasets.world.rows import stream
@@ -48,12 +49,12 @@ LEARNING_RATE, MUON_LEARNING_RATE = 2e-3, 2e-2
 WARMUP = 80
 IMAGE_EVERY = 4
 """Steps from one lesson about single frames to the next: they teach the same as videos, except for motion."""
-LONG_EVERY, LONG_FROM = 2, 0.5
-"""Steps from one lesson with long videos, made of its clips, to the next, and the share of the lessons before the first:
-a model that tells single clips apart learns to read several in a hundred lessons, and from pairs alone hardly at all."""
+LONG_FROM = 0.35
+"""Share of the lessons before those that also show long videos, made of their clips: a model that tells single clips apart
+learns to read several, and from pairs alone hardly at all."""
 LONG_WEIGHT, LONG_TEMPERATURE = 0.5, 0.05
-MEAN_WEIGHT = 4.0
 EDIT_EVERY, EDITED = 4, 24
+"""Steps from one lesson with words that change a clip to the next, and how many of its clips it takes."""
 
 
 class Lessons(Dataset):
@@ -69,12 +70,12 @@ class Lessons(Dataset):
         rng = stream(self.seed, 7, step)
         clips = [sample_clip(rng, "seen") for _ in range(self.size)]
         videos = self._show(clips)
-        columns = {"video": self._column(videos, clips, tuple(ATTRIBUTES)), "text": self._texts(clips, rng)}
+        columns = {"video": self._column(videos, _shown(clips)), "text": self._texts(clips, rng)}
         if step % IMAGE_EVERY == 0:
             columns["image"] = self._images(clips)
-        if step % LONG_EVERY and step >= LONG_FROM * self.count and len(clips) >= 2 * LONG_CLIPS:
+        if step >= LONG_FROM * self.count and len(clips) >= 2 * LONG_CLIPS:
             columns |= self._longs(clips, rng)
-        if EDIT_EVERY and step % EDIT_EVERY == EDIT_EVERY // 2:
+        if step % EDIT_EVERY == EDIT_EVERY // 2:
             columns["edited"] = self._edited(clips[:EDITED], videos, rng)
         return {f"{name}_{key}": value for name, column in columns.items() for key, value in column.items()}
 
@@ -82,44 +83,57 @@ class Lessons(Dataset):
         times = frame_times(self.processor.video_processor.num_frames)
         return [{"video": Frames(render(clip, times), times * CLIP_SECONDS, CLIP_SECONDS)} for clip in clips]
 
-    def _edited(self, clips: Sequence[Clip], videos: Sequence[dict[str, Any]], rng: np.random.Generator) -> dict[str, Tensor]:
+    def _edited(
+        self, clips: Sequence[Clip], videos: Sequence[dict[str, Any]], rng: np.random.Generator
+    ) -> dict[str, Tensor]:
         """Clips with words that change one thing about each; the labels are those of the clip that the words ask for."""
         kinds = [MODIFICATIONS[place % len(MODIFICATIONS)] for place in range(len(clips))]
         pairs = [modified(clip, kind, rng, "seen") for clip, kind in zip(clips, kinds, strict=True)]
         inputs = [video | {"text": pair.text} for video, pair in zip(videos, pairs, strict=False)]
-        targets = [pair.target for pair in pairs]
-        return self._column(inputs, targets, tuple(ATTRIBUTES), TASK_INSTRUCTIONS["tv2v"])
+        return self._column(inputs, _shown([pair.target for pair in pairs]), TASK_INSTRUCTIONS["tv2v"])
 
     def _images(self, clips: Sequence[Clip]) -> dict[str, Tensor]:
         stills = [Frames(render(clip, [0.0]), np.zeros(1), 0.0).frames[0] for clip in clips]
-        return self._column([{"image": still} for still in stills], clips, STATED["image"])
+        return self._column([{"image": still} for still in stills], _shown(clips, STATED["image"]))
 
     def _longs(self, clips: Sequence[Clip], rng: np.random.Generator) -> dict[str, dict[str, Tensor]]:
-        """Each four clips as one long video, with the frames that the processor takes of its file, and a text about each."""
+        """Each four clips as one long video, with the frames that the processor takes of its file, and a text about each.
+
+        The answers about a long video are those about each of its clips. The texts have none: they find their video.
+        """
         groups = [clips[start : start + LONG_CLIPS] for start in range(0, len(clips) - LONG_CLIPS + 1, LONG_CLIPS)]
         total, count = LONG_CLIPS * LONG_FRAMES, self.processor.video_processor.num_frames
         taken = np.linspace(0, total - 1, count).round().astype(int)
         moments = [frame_times(LONG_FRAMES)[taken[taken // LONG_FRAMES == k] % LONG_FRAMES] for k in range(LONG_CLIPS)]
         frames = [np.concatenate([render(*one) for one in zip(group, moments, strict=True)]) for group in groups]
         videos = [{"video": Frames(shown, taken / LONG_FPS, total / LONG_FPS)} for shown in frames]
+        listed = [[clip_labels(clip) for clip in group] for group in groups]
         told, instruction = [long_caption(group, rng) for group in groups], SETS[KIND_SETS["long"]].instruction
-        told = self.processor.prepare(told, instruction=instruction)
-        return {"long": dict(self.processor.prepare(videos)), "told": dict(told)}
+        return {"long": self._column(videos, listed), "told": self._column(told, [], instruction)}
 
     def _texts(self, clips: Sequence[Clip], rng: np.random.Generator) -> dict[str, Tensor]:
-        kind = str(rng.choice(list(STATED)))
+        kind = str(rng.choice([*STATED, *LOOSE]))
         if kind == "image":
             told, instruction = [image_caption(clip, rng) for clip in clips], TASK_INSTRUCTIONS["t2i"]
         else:
             told = [caption(clip, kind, rng) for clip in clips]
             instruction = SETS[KIND_SETS[kind]].instruction
-        return self._column([text.text for text in told], clips, STATED[kind], instruction)
+        if kind in STATED:
+            labels = _shown(clips, STATED[kind])
+        else:
+            labels = [loose_labels(clip, text.facts) for clip, text in zip(clips, told, strict=True)]
+        return self._column([text.text for text in told], labels, instruction)
 
     def _column(
-        self, inputs: list[Any], clips: Sequence[Clip], stated: tuple[str, ...], instruction: str | None = None
+        self, inputs: list[Any], labels: list[list[list[int]]], instruction: str | None = None
     ) -> dict[str, Tensor]:
-        labels = torch.tensor([clip_labels(clip, stated) for clip in clips])  # (B, A)
-        return dict(self.processor.prepare(inputs, instruction=instruction)) | {"labels": labels}
+        column = dict(self.processor.prepare(inputs, instruction=instruction))
+        return column | ({"labels": torch.tensor(labels)} if labels else {})  # (B, K, A)
+
+
+def _shown(clips: Sequence[Clip], stated: Sequence[str] = tuple(ATTRIBUTES)) -> list[list[list[int]]]:
+    """(B, 1, A) labels of what clips show."""
+    return [[clip_labels(clip, stated)] for clip in clips]
 
 
 class FactReader(nn.Module):
@@ -138,23 +152,27 @@ class FactReader(nn.Module):
         for name in ("video", "text", "image", "edited", "long", "told"):
             column = {key.removeprefix(f"{name}_"): v for key, v in batch.items() if key.startswith(f"{name}_")}
             if column:
-                labels = column.pop("labels", None)  # (B, A)
+                labels = column.pop("labels", None)  # (B, K, A)
                 vectors[name] = self.embedder(**column).embeddings.float()  # (B, D), (L, D)
                 if labels is not None:
                     losses.append(self.score(vectors[name] * SCALE, labels))
         if "long" in vectors:
             losses += [LONG_WEIGHT * find_long(vectors[name], vectors["long"]) for name in ("video", "told")]
-            losses.append(MEAN_WEIGHT * far_from_mean(vectors["long"], vectors["video"]))
         return {"loss": torch.stack(losses).sum()}
 
     def score(self, vectors: Tensor, labels: Tensor) -> Tensor:
-        """Mean over attributes of the weighted cross-entropy in units of log(options), of (B, D) vectors and (B, A) labels."""
+        """Mean over attributes of the weighted cross-entropy in units of log(options), of (B, D) vectors.
+
+        Args:
+            labels: (B, K, A), K answers to each question that are equally right.
+        """
         total = torch.zeros((), device=vectors.device)
         for place, (name, options) in enumerate(ATTRIBUTES.items()):
-            if (labels[:, place] >= 0).any():
-                logits = self.heads[name](vectors)
+            asked = labels[..., place]  # (B, K)
+            if (asked >= 0).any():
+                logits = self.heads[name](vectors).repeat_interleave(asked.shape[1], 0)
                 weight = MOTION_WEIGHT if name in MOVING else 1.0
-                total = total + weight * nn.functional.cross_entropy(logits, labels[:, place]) / math.log(len(options))
+                total = total + weight * nn.functional.cross_entropy(logits, asked.flatten()) / math.log(len(options))
         return total / len(ATTRIBUTES)
 
 
@@ -163,13 +181,6 @@ def find_long(vectors: Tensor, longs: Tensor) -> Tensor:
     own = torch.arange(len(longs), device=longs.device).repeat_interleave(len(vectors) // len(longs))
     logits = vectors[: len(own)] @ longs.T / LONG_TEMPERATURE  # (B, L)
     return nn.functional.cross_entropy(logits, own) / math.log(len(longs))
-
-
-def far_from_mean(longs: Tensor, clips: Tensor) -> Tensor:
-    """1 - cosine of (L, D) long videos and the mean of their own clips, which are the first of (B, D), in order."""
-    parts = clips[: len(clips) // len(longs) * len(longs)].detach()
-    means = parts.view(len(longs), -1, clips.shape[-1]).mean(1)  # (L, D)
-    return 1 - nn.functional.cosine_similarity(longs, means, dim=-1).mean()
 
 
 @dataclass(frozen=True)
@@ -265,12 +276,12 @@ def examine(reader: FactReader, processor: GVEProcessor, *, seed: Seed, clips: i
     right: list[Tensor] = []
     for start in range(0, clips, LESSON):
         clips = drawn[start : start + LESSON]
-        column = lessons._column(lessons._show(clips), clips, tuple(ATTRIBUTES))
+        column = lessons._column(lessons._show(clips), _shown(clips))
         column = send_to_device(column, reader.embedder.device)
         labels = column.pop("labels")
         vectors = reader.embedder(**column).embeddings.float() * SCALE
         answers = torch.stack([reader.heads[name](vectors).argmax(1) for name in ATTRIBUTES], dim=1)
-        right.append(answers == labels)
+        right.append(answers == labels[:, 0])
     shares = torch.cat(right).double().mean(0).tolist()
     return {name: round(share, 3) for name, share in zip(ATTRIBUTES, shares, strict=True)}
 

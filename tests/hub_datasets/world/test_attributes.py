@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gve.hub_datasets.world.attributes import ATTRIBUTES, STATED, UNSTATED, clip_labels
+from gve.hub_datasets.world.attributes import ATTRIBUTES, LOOSE, STATED, UNSTATED, clip_labels, loose_labels
 from gve.hub_datasets.world.captions import CLIP_KINDS, caption
 from gve.hub_datasets.world.spec import INVERSE, Clip, Thing, sample_clip
 
@@ -55,3 +55,25 @@ def test_texts_of_a_kind_tell_the_attributes_stated():
         for attribute, other in changes.items():
             if attribute in STATED[kind]:
                 assert texts.isdisjoint(caption(other, kind, rng).text for _ in range(300))
+
+
+def test_loose_texts_tell_things_of_either_place_and_events_of_either_half():
+    assert set(LOOSE) == set(CLIP_KINDS) - set(STATED)
+    rng = np.random.default_rng(2)
+
+    def told(facts):
+        return [{name: value for name, value in named(row).items() if value} for row in loose_labels(CLIP, facts)]
+
+    assert told(caption(CLIP, "coarse", rng).facts) == [
+        {"scene": "snow", "first_color": "red", "second_color": "blue"},
+        {"scene": "snow", "first_color": "blue", "second_color": "red"},
+    ]
+    events = [told(caption(CLIP, "event", rng).facts) for _ in range(20)]
+    first = [{f"{half}_actor": "blue", f"{half}_action": "jump"} for half in ("first", "second")]
+    assert first in events and all(len(way) == 2 for ways in events for way in ways)
+    for _ in range(40):
+        text = caption(CLIP, "keyword", rng)
+        straight, crossed = told(text.facts)
+        assert len(straight) == len(crossed) == len(text.facts) == 4
+        assert ("dim" in text.text) == (straight.get("style") == "dim")
+        assert ("jumping" in text.text) == (straight.get("first_action") == crossed.get("second_action") == "jump")

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gve.hub_datasets.world.render import frame_times, inside, render, render_long
+from gve.hub_datasets.world.render import frame_times, inside, paint, render, render_long
 from gve.hub_datasets.world.spec import CAMERAS, COLORS, SCENES, STYLES, Clip, Thing, sample_clip
 from gve.hub_datasets.world.worlds import WORLDS
 
@@ -27,6 +27,17 @@ def test_a_frame_does_not_depend_on_the_others_nor_a_clip_of_a_long_video():
     together, alone = render(clip, frame_times(16)), [render(clip, [t])[0] for t in frame_times(16)]
     assert np.array_equal(together, np.stack(alone))
     assert np.array_equal(render_long([clip, night], 4, size=32)[4:], render(night, frame_times(4), size=32))
+
+
+def test_paint_mixes_the_seen_frames_where_they_are_covered_and_leaves_the_rest():
+    rng = np.random.default_rng(0)
+    frames, cover = rng.uniform(0, 255, (3, 5, 6, 6)).astype(np.float32), np.zeros((2, 6, 6), np.float32)
+    cover[:, 1:4, 2:5] = rng.uniform(0, 1, (2, 3, 3))
+    colour, seen = np.array([200, 10, 90], np.float32), np.array([1, 4])
+    expected = frames.copy()
+    expected[:, seen] += (colour[:, None, None, None] - frames[:, seen]) * cover
+    paint(frames, seen, cover, colour)
+    assert np.array_equal(frames, expected) and not np.array_equal(frames[:, 1], frames[:, 0])
 
 
 def centre(frame, color):

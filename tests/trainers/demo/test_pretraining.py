@@ -1,15 +1,19 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from gve.hub_datasets.world.attributes import ATTRIBUTES, MOVING, UNSTATED
 from gve.hub_datasets.world.texts import training_texts
+from gve.hub_datasets.world.variants import MODIFICATIONS
 from gve.hub_datasets.world.worlds import WORLDS, seed_of
 from gve.tiny import build_tiny
 from gve.trainers.demo.pretraining import (
+    EDIT_EVERY,
     IMAGE_EVERY,
+    LONG_FROM,
     MOTION_WEIGHT,
     Course,
     FactReader,
@@ -37,17 +41,43 @@ def test_lessons_are_pure_functions_of_their_number_and_every_fourth_asks_about_
     for step in range(1, 6):
         batch = lessons[step]
         assert ("image_labels" in batch) == (step % IMAGE_EVERY == 0)
+        assert ("edited_labels" in batch) == (step % EDIT_EVERY == EDIT_EVERY // 2)
         assert (batch["video_labels"] >= 0).all()
-        assert ("long_input_ids" in batch) == ("told_input_ids" in batch) == (step == 5), "odd, and in the second half"
+        assert ("long_input_ids" in batch) == ("told_input_ids" in batch) == (step >= LONG_FROM * 9)
     assert len(first["long_input_ids"]) == len(first["told_input_ids"]) == 2, "of eight clips"
+    assert torch.equal(first["long_labels"], first["video_labels"].reshape(2, 4, -1)), "what each of its clips shows"
     assert first["long_second_per_grid_ts"].tolist() == [
         4 * second for second in first["video_second_per_grid_ts"][:2]
     ]
     assert "long_input_ids" not in Lessons(tiny[1], 9, seed=3, size=7)[5], "one long video leaves nothing to find"
     other = Lessons(tiny[1], 9, seed=seed_of(3, "held-out"), size=8)[5]
-    assert not torch.equal(other["video_labels"], first["video_labels"]) and (other["video_labels"][:, 7] < 10).all()
+    assert not torch.equal(other["video_labels"], first["video_labels"]) and (other["video_labels"][..., 7] < 10).all()
     camera = list(ATTRIBUTES).index("first_camera")
-    assert (lessons[4]["image_labels"][:, camera] == UNSTATED).all()
+    assert (lessons[4]["image_labels"][..., camera] == UNSTATED).all()
+
+
+def test_words_that_change_a_clip_are_answered_by_what_the_changed_clip_shows(tiny):
+    lesson = Lessons(tiny[1], 9, seed=3, size=8)[2]
+    shown, asked = lesson["video_labels"][:, 0], lesson["edited_labels"][:, 0]
+    names = np.array(list(ATTRIBUTES))
+    for place, kind in enumerate(MODIFICATIONS * 2):
+        changed = set(names[(shown[place] != asked[place]).numpy()])
+        allowed = {
+            "thing": {"first_color", "second_color", "first_actor", "second_actor"},
+            "scene": {"scene"},
+            "camera": {"first_camera", "second_camera"},
+            "event": {"second_action"},
+        }[kind]
+        assert changed <= allowed and (changed or kind == "thing"), "another shape may keep its colour"
+    assert lesson["edited_input_ids"].shape[1] > lesson["video_input_ids"].shape[1]
+
+
+def test_texts_without_places_have_both_answers(tiny):
+    lessons = Lessons(tiny[1], 40, seed=3, size=4)
+    loose = [labels for labels in (lessons[step]["text_labels"] for step in range(12)) if labels.shape[1] == 2]
+    assert loose, "3 of 12 kinds"
+    exchanged = [list(ATTRIBUTES).index(f"{a}_{rest}") for a, rest in (("first", "color"), ("second", "color"))]
+    assert all(torch.equal(labels[:, 0, exchanged], labels[:, 1, exchanged[::-1]]) for labels in loose)
 
 
 def test_loss_of_silent_classifiers_is_one_attribute_each(tiny):
@@ -55,11 +85,24 @@ def test_loss_of_silent_classifiers_is_one_attribute_each(tiny):
     reader = FactReader(tiny[0])
     for parameter in reader.heads.parameters():
         nn.init.zeros_(parameter)
-    labels, vectors = torch.zeros(4, len(ATTRIBUTES), dtype=torch.long), torch.randn(4, 128)
+    labels, vectors = torch.zeros(4, 3, len(ATTRIBUTES), dtype=torch.long), torch.randn(4, 128)
     expected = (len(ATTRIBUTES) - len(MOVING) + MOTION_WEIGHT * len(MOVING)) / len(ATTRIBUTES)
     assert reader.score(vectors, labels).item() == pytest.approx(expected, abs=1e-6)
-    labels[:, 2:] = UNSTATED
+    labels[..., 2:] = UNSTATED
     assert reader.score(vectors, labels).item() == pytest.approx(2 / len(ATTRIBUTES), abs=1e-6)
+
+
+def test_several_right_answers_cost_least_when_each_gets_its_share():
+    reader, scene = FactReader(make()[0]), list(ATTRIBUTES).index("scene")
+    labels = torch.full((1, 4, len(ATTRIBUTES)), UNSTATED)
+    labels[0, :, scene] = torch.tensor([0, 0, 1, 2])
+    with torch.no_grad():
+        nn.init.zeros_(reader.heads["scene"].weight)
+        reader.heads["scene"].bias.copy_(torch.tensor([0.5, 0.25, 0.25, *[1e-9] * 5]).log())
+        shared = reader.score(torch.randn(1, 128), labels).item()
+        reader.heads["scene"].bias.copy_(torch.tensor([1.0, *[0.01] * 7]).log())
+        assert reader.score(torch.randn(1, 128), labels).item() > shared
+    assert shared == pytest.approx(0.5 * math.log(8) / math.log(8) / len(ATTRIBUTES), abs=1e-6), "1.5 of 3 bits"
 
 
 def test_each_clip_and_each_text_finds_its_long_video():
