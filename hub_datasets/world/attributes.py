@@ -44,6 +44,8 @@ STATED: dict[str, tuple[str, ...]] = {
     "image": ("scene", *_PLACES),
 }
 """Attributes that each kind of text states; `image` is a frame from the clip's start."""
+ACTED = ("scene", "first_actor", "first_action")
+"""Attributes that a picture of the first actor and `variants.action_text` state together."""
 LOOSE = ("coarse", "keyword", "event")
 """Kinds of text that name things without their places, or events without their halves; see `loose_labels`."""
 UNSTATED = -100

@@ -24,13 +24,13 @@ from transformers import ProgressCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from gve.hub_datasets.uvrb.tasks import SETS
-from gve.hub_datasets.world.attributes import ATTRIBUTES, LOOSE, MOVING, STATED, clip_labels, loose_labels
+from gve.hub_datasets.world.attributes import ACTED, ATTRIBUTES, LOOSE, MOVING, STATED, clip_labels, loose_labels
 from gve.hub_datasets.world.captions import caption, image_caption, long_caption
 from gve.hub_datasets.world.render import frame_times, render
 from gve.hub_datasets.world.rows import stream
 from gve.hub_datasets.world.spec import Clip, sample_clip
 from gve.hub_datasets.world.texts import KIND_SETS, TASK_INSTRUCTIONS
-from gve.hub_datasets.world.variants import MODIFICATIONS, modified
+from gve.hub_datasets.world.variants import MODIFICATIONS, action_text, leading_thing, modified, reference_picture
 from gve.hub_datasets.world.video import LONG_CLIPS, LONG_FPS, LONG_FRAMES
 from gve.hub_datasets.world.worlds import DEFAULT, Seed, seed_of
 from gve.processing_gve import GVEProcessor
@@ -53,8 +53,8 @@ LONG_FROM = 0.35
 """Share of the lessons before those that also show long videos, made of their clips: a model that tells single clips apart
 learns to read several, and from pairs alone hardly at all."""
 LONG_WEIGHT, LONG_TEMPERATURE = 0.5, 0.05
-EDIT_EVERY, EDITED = 4, 24
-"""Steps from one lesson with words that change a clip to the next, and how many of its clips it takes."""
+COMPOSED_EVERY, COMPOSED = 4, 24
+"""Steps from one lesson about words beside a clip or picture to the next, and how many of its clips it takes."""
 
 
 class Lessons(Dataset):
@@ -75,8 +75,9 @@ class Lessons(Dataset):
             columns["image"] = self._images(clips)
         if step >= LONG_FROM * self.count and len(clips) >= 2 * LONG_CLIPS:
             columns |= self._longs(clips, rng)
-        if step % EDIT_EVERY == EDIT_EVERY // 2:
-            columns["edited"] = self._edited(clips[:EDITED], videos, rng)
+        if step % COMPOSED_EVERY == COMPOSED_EVERY // 2:
+            columns["edited"] = self._edited(clips[:COMPOSED], videos, rng)
+            columns["set_going"] = self._set_going(clips[:COMPOSED], rng)
         return {f"{name}_{key}": value for name, column in columns.items() for key, value in column.items()}
 
     def _show(self, clips: Sequence[Clip]) -> list[dict[str, Any]]:
@@ -86,15 +87,20 @@ class Lessons(Dataset):
     def _edited(
         self, clips: Sequence[Clip], videos: Sequence[dict[str, Any]], rng: np.random.Generator
     ) -> dict[str, Tensor]:
-        """Clips with words that change one thing about each; the labels are those of the clip that the words ask for."""
+        """Clips with words that change one thing about each; the answers are those about the clip that the words ask for."""
         kinds = [MODIFICATIONS[place % len(MODIFICATIONS)] for place in range(len(clips))]
         pairs = [modified(clip, kind, rng, "seen") for clip, kind in zip(clips, kinds, strict=True)]
         inputs = [video | {"text": pair.text} for video, pair in zip(videos, pairs, strict=False)]
         return self._column(inputs, _shown([pair.target for pair in pairs]), TASK_INSTRUCTIONS["tv2v"])
 
+    def _set_going(self, clips: Sequence[Clip], rng: np.random.Generator) -> dict[str, Tensor]:
+        """Pictures of the thing that acts first in each clip, with words that say what it does and where."""
+        pictures = [_still(reference_picture(leading_thing(clip), rng, "seen")) for clip in clips]
+        inputs = [{"image": one, "text": action_text(clip, rng)} for one, clip in zip(pictures, clips, strict=True)]
+        return self._column(inputs, _shown(clips, ACTED), TASK_INSTRUCTIONS["ti2v"])
+
     def _images(self, clips: Sequence[Clip]) -> dict[str, Tensor]:
-        stills = [Frames(render(clip, [0.0]), np.zeros(1), 0.0).frames[0] for clip in clips]
-        return self._column([{"image": still} for still in stills], _shown(clips, STATED["image"]))
+        return self._column([{"image": _still(clip)} for clip in clips], _shown(clips, STATED["image"]))
 
     def _longs(self, clips: Sequence[Clip], rng: np.random.Generator) -> dict[str, dict[str, Tensor]]:
         """Each four clips as one long video, with the frames that the processor takes of its file, and a text about each.
@@ -131,6 +137,10 @@ class Lessons(Dataset):
         return column | ({"labels": torch.tensor(labels)} if labels else {})  # (B, K, A)
 
 
+def _still(clip: Clip) -> np.ndarray:
+    return render(clip, [0.0])[0]
+
+
 def _shown(clips: Sequence[Clip], stated: Sequence[str] = tuple(ATTRIBUTES)) -> list[list[list[int]]]:
     """(B, 1, A) labels of what clips show."""
     return [[clip_labels(clip, stated)] for clip in clips]
@@ -149,7 +159,7 @@ class FactReader(nn.Module):
         """The loss, summed over the columns, whose inputs and `labels` have their names as prefixes."""
         vectors: dict[str, Tensor] = {}
         losses = []
-        for name in ("video", "text", "image", "edited", "long", "told"):
+        for name in ("video", "text", "image", "edited", "set_going", "long", "told"):
             column = {key.removeprefix(f"{name}_"): v for key, v in batch.items() if key.startswith(f"{name}_")}
             if column:
                 labels = column.pop("labels", None)  # (B, K, A)
@@ -157,7 +167,8 @@ class FactReader(nn.Module):
                 if labels is not None:
                     losses.append(self.score(vectors[name] * SCALE, labels))
         if "long" in vectors:
-            losses += [LONG_WEIGHT * find_long(vectors[name], vectors["long"]) for name in ("video", "told")]
+            long, clips = vectors["long"], vectors["video"]
+            losses += [LONG_WEIGHT * find_long(vectors[name], long, clips) for name in ("video", "told")]
         return {"loss": torch.stack(losses).sum()}
 
     def score(self, vectors: Tensor, labels: Tensor) -> Tensor:
@@ -176,11 +187,19 @@ class FactReader(nn.Module):
         return total / len(ATTRIBUTES)
 
 
-def find_long(vectors: Tensor, longs: Tensor) -> Tensor:
-    """Cross-entropy, in units of log L, of finding among (L, D) long videos the one that a vector belongs to, in order."""
+def find_long(vectors: Tensor, longs: Tensor, clips: Tensor) -> Tensor:
+    """Cross-entropy, in units of log(L + B), of finding the long video that a vector belongs to, in order.
+
+    Among (L, D) long videos and (B, D) clips, so that no other clip is as near as the video that holds one; if the vectors
+    are those of the clips, none finds itself.
+    """
     own = torch.arange(len(longs), device=longs.device).repeat_interleave(len(vectors) // len(longs))
-    logits = vectors[: len(own)] @ longs.T / LONG_TEMPERATURE  # (B, L)
-    return nn.functional.cross_entropy(logits, own) / math.log(len(longs))
+    asked = vectors[: len(own)]
+    logits = asked @ torch.cat([longs, clips]).T / LONG_TEMPERATURE  # (B, L + B)
+    if vectors is clips:
+        itself = torch.eye(len(own), logits.shape[1] - len(longs), dtype=torch.bool, device=longs.device)
+        logits = logits.masked_fill(nn.functional.pad(itself, (len(longs), 0)), -math.inf)
+    return nn.functional.cross_entropy(logits, own) / math.log(logits.shape[1])
 
 
 @dataclass(frozen=True)

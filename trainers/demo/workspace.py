@@ -27,12 +27,11 @@ PAIRS = {"t2v": 12000, "t2t": 3400, "t2i": 3400, "ti2v": 1600, "tv2v": 1000, "i2
 CLIPS_OF = {"t2v": 0.5, "t2t": 0, "t2i": 0.2, "ti2v": 1.2, "tv2v": 2, "i2v": 1.2, "v2v": 3}
 """Clips to render for one pair of a task."""
 BENCHMARK_CLIPS, BENCHMARK_VIDEOS = 4850, 1900
-SCORED_VIDEOS, SCORE_COST = 4800, 0.5
-"""Videos and windows embedded to score the benchmark and to fill the corpus, and the time of one in rendered clips: at
-most half, so that what is kept back from a short training is not wasted."""
+SCORED_VIDEOS, SCORE_COST = 4800, 0.9
+"""Videos and windows embedded to score the benchmark and to fill the corpus, and the time of one in rendered clips."""
 RAW, LEAST_RAW = 200, 48
 """Videos of the raw corpus of a demo of 15 minutes, and at least."""
-RAW_COST, MARK_COST, SETS_COST = 7.0, 0.7, 700
+RAW_COST, MARK_COST, SETS_COST = 10.0, 1.4, 700
 """Time of V-SynFlow in rendered clips: a raw video, the fingerprint of a benchmark video, and reading its sets."""
 LEAST_SHARE, MOST_SHARE = 0.04, 1.4
 """Bounds of minutes / 15; above the upper one decoded clips (2.6 GB) would not fit in memory, and every epoch would
