@@ -123,7 +123,12 @@ def _coarse(clip: Clip, rng: Generator) -> Caption:
         f"{choice(rng, ('', 'a video of ', 'a clip with '))}{name_thing(first, rng)}{choice(rng, (' and ', ' with '))}"
     )
     text += f"{name_thing(second, rng)} {choice(rng, SCENE_WORDS[clip.scene])}"
-    return Caption(text, frozenset({fact("thing", t.name) for t in clip.things} | {fact("scene", clip.scene)}))
+    return Caption(text, coarse_facts(clip))
+
+
+def coarse_facts(clip: Clip) -> frozenset[int]:
+    """What a coarse text of a clip states: its things and its scene."""
+    return frozenset({*(fact("thing", thing.name) for thing in clip.things), fact("scene", clip.scene)})
 
 
 def _paragraph(clip: Clip, rng: Generator) -> Caption:

@@ -104,7 +104,7 @@ time        {sum(workspace.stages.values()) / 60:.1f} minutes ({times})
 V-SynFlow   {made["records"]} raw videos, {made["kept"]} kept; {sum(made["rows"].values())} pairs
 training    {facts["steps"]} steps on {facts["pairs"]} pairs, {facts["dtype"]}
 memory      {facts["peak_memory_mb"]} MB at most in one process
-five queries, rank of the video each was made for: {ranks}
+five queries, rank of the first video that answers each: {ranks}
 
 model       {root / "model"}
 report      {root / "report.md"}, {root / "report.json"}

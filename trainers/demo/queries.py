@@ -1,7 +1,7 @@
 """The demo's five queries over one corpus (text, image, video, text with image or video), each with a contact sheet."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,11 @@ from gve.eval.models import model_fingerprint
 from gve.eval.search import top_k
 from gve.eval.store import save_embeddings
 from gve.hub_datasets.uvrb import load_set, resolve
-from gve.hub_datasets.world.benchmark import video_file
+from gve.hub_datasets.world.benchmark import FOLDER_SETS, video_file
+from gve.hub_datasets.world.captions import answers, clip_facts, coarse_facts
+from gve.hub_datasets.world.sets import MiniSet, Sizes, build_sets
+from gve.hub_datasets.world.spec import Clip
+from gve.hub_datasets.world.variants import action_facts, content_fact
 from gve.image_gve import open_image
 from gve.media_gve import PNG
 from gve.trainers.demo.workspace import Workspace
@@ -29,17 +33,23 @@ QUERY_SETS = {
     "text+video": "MS-TV",
 }
 """The set that each kind of query is drawn from."""
+ASKED: dict[str, Callable[[Clip], Set[int]]] = {
+    "MSRVTT": coarse_facts,
+    "MS-TI": action_facts,
+    "MS-TV": lambda clip: {content_fact(clip)},
+}
+"""What a query of a set asks for, by the clip that it was made for, where clips of other sets may show it too."""
 HITS = 5
 SHOWN_FRAMES, TILE_FRAMES = 8, 4
 """Frames read of a video, and shown side by side."""
 CONTACT_SHEET, CONTACT_HITS = f"queries{PNG}", 3
 """The sheet of all queries, and how many hits it shows of each."""
 RIGHT, OTHER, ASKED = "#1a9641", "#bbbbbb", "#2c7bb6"
-"""Frames of a hit that the query was made for, of any other hit, and of the query's own pictures."""
+"""Frames of a hit that answers the query, of any other hit, and of the query's own pictures."""
 
 
 class Query(NamedTuple):
-    """One query and the names of the corpus files it was made for."""
+    """One query and the names of the corpus files that answer it."""
 
     name: str
     row: dict[str, Any]
@@ -48,7 +58,7 @@ class Query(NamedTuple):
 
 
 class Hit(NamedTuple):
-    """A result; `right` if the query was made for it. Other videos may answer a short query as well."""
+    """A result; `right` if the video shows all that the query asks for."""
 
     name: str
     score: float
@@ -56,20 +66,34 @@ class Hit(NamedTuple):
     frames: np.ndarray  # (F, H, W, 3) uint8
 
 
-def choose_queries(workspace: Workspace) -> list[Query]:
+def choose_queries(workspace: Workspace, sizes: Sizes) -> list[Query]:
     """One query of each kind, drawn by the demo's seed from the sets of unseen combinations."""
     rng = np.random.default_rng(workspace.seed)
+    shown = corpus_clips(build_sets("unseen", workspace.seed, sizes))
     queries = []
     for name, set_name in QUERY_SETS.items():
         data = load_set(workspace.uvrb, set_name, "unseen")
         number = int(rng.integers(len(data.queries)))
         right = {Path(video_file(set_name, data.corpus_ids[i])).stem for i in data.positives[number]}
+        if set_name in ASKED:
+            facts = ASKED[set_name](*(shown[one][0] for one in right))
+            right |= {
+                one
+                for one, clips in shown.items()
+                if len(clips) == 1 and answers(facts, clip_facts(clips[0]) | {content_fact(clips[0])})
+            }
         row = {key: data.queries[number][key] for key in ("text", "image", "video")}
         queries.append(Query(name, row, resolve([set_name])[0].instruction, right))
     return queries
 
 
-def answer(encoder: Encoder, workspace: Workspace) -> list[dict[str, Any]]:
+def corpus_clips(sets: Mapping[str, MiniSet]) -> dict[str, tuple[Clip, ...]]:
+    """The clips of each file in the corpus, by its name."""
+    owners = ((name, one, clips) for name in FOLDER_SETS for one, clips in sets[name].corpus.items())
+    return {Path(video_file(name, one)).stem: clips for name, one, clips in owners}
+
+
+def answer(encoder: Encoder, workspace: Workspace, sizes: Sizes) -> list[dict[str, Any]]:
     """Embed the corpus, rank it for the five queries and draw a contact sheet for each."""
     files, _ = find_files([workspace.uvrb / "videos"])
     corpus = embed_files(encoder, files, batch_size=64)
@@ -77,7 +101,7 @@ def answer(encoder: Encoder, workspace: Workspace) -> list[dict[str, Any]]:
     save_embeddings(corpus, workspace.root / "corpus.safetensors")
     workspace.write(f"  a corpus of {len(corpus.paths)} videos")
     results, rows = [], []
-    for query in choose_queries(workspace):
+    for query in choose_queries(workspace, sizes):
         vector = encode_rows(encoder, [query.row], role="query", instruction=query.instruction, progress=False)
         (order,), (scores,) = top_k(vector, corpus.vectors, len(corpus.paths))
         names = [Path(corpus.paths[i]).stem for i in order]
@@ -86,7 +110,9 @@ def answer(encoder: Encoder, workspace: Workspace) -> list[dict[str, Any]]:
             Hit(names[n], round(float(scores[n]), 4), names[n] in query.right, _frames(corpus.paths[order[n]]))
             for n in range(min(HITS, len(names)))
         ]
-        title = f"{query.name} query over {len(names)} videos: the one it was made for is at rank {first}"
+        title = (
+            f"{query.name} query over {len(names)} videos: {len(query.right)} answer it, the first is at rank {first}"
+        )
         draw_sheet(title, query.row, hits, workspace.root / "queries" / f"{query.name.replace('+', '-')}{PNG}")
         rows.append((query.name, query.row, hits[:CONTACT_HITS]))
         best = [{"name": hit.name, "score": hit.score, "right": hit.right} for hit in hits]
@@ -113,7 +139,7 @@ def draw_sheet(title: str, query: Mapping[str, Any], hits: Sequence[Hit], target
     _draw_query(left, query)
     for axes, (rank, hit) in zip(right.subplots(len(hits), 1, squeeze=False)[:, 0], enumerate(hits, 1), strict=True):
         _picture(axes, film_strip(hit.frames), edge=RIGHT if hit.right else OTHER)
-        mark = "the answer it was made for" if hit.right else ""
+        mark = "answers it" if hit.right else ""
         axes.set_ylabel(f"{rank}.  {hit.score:.3f}", rotation=0, ha="right", va="center", fontsize=11)
         axes.set_title(f"{hit.name}   {mark}", loc="left", fontsize=8, color=RIGHT if hit.right else "#555555")
     write_figure(figure, target)

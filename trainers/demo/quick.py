@@ -71,7 +71,7 @@ def _summary(workspace: Workspace) -> str:
     table = aligned_table(("set", "score", "chance", "queries"), lines, numbers=("score", "chance", "queries"))
     ranks = ", ".join(f"{query} {rank}" for query, rank in workspace.facts["first_right"].items())
     return f"""{table}
-five queries, rank of the video each was made for: {ranks}
+five queries, rank of the first video that answers each: {ranks}
 The model knows coloured shapes and nothing else, and these sets are small: gve demo makes both at full size.
 
 look at     {root / CONTACT_SHEET}, and {root / "queries"}/*.png

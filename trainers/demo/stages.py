@@ -133,7 +133,7 @@ def score_moments(workspace: Workspace, encoder: Encoder) -> dict[str, Any]:
 
 def answer_queries(workspace: Workspace, size: DemoSize, seconds: float) -> None:
     """Search the corpus with one query of each kind."""
-    results = answer(load_encoder(str(workspace.model)), workspace)
+    results = answer(load_encoder(str(workspace.model)), workspace, size.sizes)
     write_json(workspace.root / "queries" / "queries.json", results)
     workspace.facts["first_right"] = {result["query"]: result["first_right"] for result in results}
 

@@ -9,11 +9,12 @@ from sentence_transformers import SentenceTransformer
 
 from gve.eval.search_command import main as search
 from gve.eval.store import load_embeddings
-from gve.hub_datasets.world.sets import Sizes
+from gve.hub_datasets.world.captions import clip_facts, coarse_facts
+from gve.hub_datasets.world.sets import Sizes, build_sets
 from gve.trainers.demo import learning, stages, workspace
 from gve.trainers.demo.demo_command import run
 from gve.trainers.demo.pace import Deadline
-from gve.trainers.demo.queries import QUERY_SETS
+from gve.trainers.demo.queries import QUERY_SETS, choose_queries, corpus_clips
 from gve.trainers.demo.workspace import DemoSize, open_workspace, pairs_for, size_for
 
 TOY = DemoSize(
@@ -123,6 +124,20 @@ def test_pictures_are_there_and_queries_name_their_right_answers(finished):
         assert any(hit["right"] for hit in result["hits"]) == (result["first_right"] <= len(result["hits"]))
 
 
+def test_every_video_that_shows_what_a_query_asks_for_is_right(finished):
+    root, _ = finished
+    space = open_workspace(root, minutes=15, seed=0, resume=True, write=str)
+    clips = corpus_clips(build_sets("unseen", 0, TOY.sizes))
+    assert set(clips) == {path.stem for path in (root / "data" / "uvrb" / "videos").glob("*.mp4")}
+    queries = {query.name: query for query in choose_queries(space, TOY.sizes)}
+    assert all(query.right <= set(clips) for query in queries.values())
+    assert all(len(queries[name].right) == 1 for name in ("image", "video"))
+    made_for = next(one for one in queries["text"].right if one.startswith("msrvtt"))
+    asked = coarse_facts(clips[made_for][0])
+    showing = {one for one, shown in clips.items() if len(shown) == 1 and asked <= clip_facts(shown[0])}
+    assert queries["text"].right == showing, "two things and a scene, in whatever set"
+
+
 def test_size_grows_with_the_minutes(monkeypatch):
     monkeypatch.setattr(workspace, "_clip_seconds", lambda: 0.01)  # a busy machine may have no time left to train
     few, many = pairs_for(1), pairs_for(30)
@@ -132,5 +147,5 @@ def test_size_grows_with_the_minutes(monkeypatch):
 
 def test_a_short_demo_trains_most_of_its_time_and_has_fewer_epochs_since_each_begins_with_a_probe(monkeypatch):
     assert [learning.epochs_for(steps) for steps in (30, 120, 160, 700)] == [2, 2, 3, 5]
-    monkeypatch.setattr(workspace, "_clip_seconds", lambda: 0.0092)
-    assert size_for(5).seconds["train"] > 0.6 * 5 * 60
+    monkeypatch.setattr(workspace, "_clip_seconds", lambda: 0.0043)
+    assert size_for(5).seconds["train"] > 0.7 * 5 * 60
