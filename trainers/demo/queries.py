@@ -33,7 +33,7 @@ QUERY_SETS = {
     "text+video": "MS-TV",
 }
 """The set that each kind of query is drawn from."""
-ASKED: dict[str, Callable[[Clip], Set[int]]] = {
+STATEMENTS: dict[str, Callable[[Clip], Set[int]]] = {
     "MSRVTT": coarse_facts,
     "MS-TI": action_facts,
     "MS-TV": lambda clip: {content_fact(clip)},
@@ -75,16 +75,21 @@ def choose_queries(workspace: Workspace, sizes: Sizes) -> list[Query]:
         data = load_set(workspace.uvrb, set_name, "unseen")
         number = int(rng.integers(len(data.queries)))
         right = {Path(video_file(set_name, data.corpus_ids[i])).stem for i in data.positives[number]}
-        if set_name in ASKED:
-            facts = ASKED[set_name](*(shown[one][0] for one in right))
-            right |= {
-                one
-                for one, clips in shown.items()
-                if len(clips) == 1 and answers(facts, clip_facts(clips[0]) | {content_fact(clips[0])})
-            }
+        right |= also_right(set_name, shown[min(right)], shown)
         row = {key: data.queries[number][key] for key in ("text", "image", "video")}
         queries.append(Query(name, row, resolve([set_name])[0].instruction, right))
     return queries
+
+
+def also_right(set_name: str, made_for: Sequence[Clip], shown: Mapping[str, Sequence[Clip]]) -> set[str]:
+    """Files of one clip that show all that a query of this set asks for, which was made for these clips."""
+    if set_name not in STATEMENTS:
+        return set()
+    stated, single = (
+        STATEMENTS[set_name](made_for[0]),
+        {one: clips[0] for one, clips in shown.items() if len(clips) == 1},
+    )
+    return {one for one, clip in single.items() if answers(stated, clip_facts(clip) | {content_fact(clip)})}
 
 
 def corpus_clips(sets: Mapping[str, MiniSet]) -> dict[str, tuple[Clip, ...]]:
