@@ -7,6 +7,7 @@ import csv
 import io
 import json
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +64,14 @@ def _mistaken(clip: Clip, kind: str, rng: Generator) -> Clip:
     return replace(clip, things=tuple(replace(t, color=c) for t, c in zip(clip.things, colors, strict=True)))
 
 
-def raw_videos(count: int, seed: Seed) -> list[RawVideo]:
-    """The raw corpus, nothing rendered yet."""
+@lru_cache(maxsize=2)
+def raw_videos(count: int, seed: Seed) -> tuple[RawVideo, ...]:
+    """The raw corpus, nothing rendered yet; cached, because each part of the files begins with all of it."""
     videos: list[RawVideo] = []
+    originals: list[RawVideo] = []
     for number in range(count):
         rng = stream(seed, "raw", number)
         kind = str(rng.choice(list(TITLE_KINDS), p=list(TITLE_KINDS.values())))
-        originals = [video for video in videos if video.kind != "duplicate"]
         kind = "plain" if kind == "duplicate" and not originals else kind
         clip, original, file = sample_clip(rng, "seen"), "", f"v{number:05d}{MP4}"
         if kind == "duplicate":
@@ -80,7 +82,8 @@ def raw_videos(count: int, seed: Seed) -> list[RawVideo]:
         else:
             title = weak_title(clip if kind in ("plain", "duplicate") else _mistaken(clip, kind, rng), rng)
         videos.append(RawVideo(file, title, kind, clip, original))
-    return videos
+        originals += videos[-1:] if kind != "duplicate" else []
+    return tuple(videos)
 
 
 def write_raw_videos(folder: Path, count: int, seed: Seed, start: int, stop: int) -> None:
