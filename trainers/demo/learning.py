@@ -49,6 +49,8 @@ SMALL_MODEL = {
 DATA = ["UVRD of the rendered world", "UVRD that V-SynFlow made of its raw corpus"]
 SYNFLOW_PRIOR = 0.3
 """w_k of each source that V-SynFlow made of the raw corpus: a hundred pairs or so each, seen often even so."""
+CLIP_PRIOR = 2.0
+"""w_k of V2V, a clip and the long video that holds it: the slowest to learn."""
 LEAST_STEPS = 30
 WARMUP = 80
 TIMED_SOURCES = 9
@@ -118,7 +120,7 @@ def training_arguments(
         per_device_train_batch_size=BATCH,
         task_batch_sizes={name: min(BATCH, len(rows) // 4 * 4) for name, rows in sources.items()},
         schedule=SCHEDULE,
-        task_priors={name: SYNFLOW_PRIOR for name in sources if name.endswith(SUFFIX)},
+        task_priors={"v2v": CLIP_PRIOR} | {name: SYNFLOW_PRIOR for name in sources if name.endswith(SUFFIX)},
         probe_pairs=32,
         probability_floor=0.4 / len(sources),
         probability_cap=5 / len(sources),
