@@ -2,7 +2,8 @@
 
 LoVR-C2V: R@1 by the place of the clip in its long video, beside two bounds that need no long video, from vectors of its
 clips (their mean, the best of them), and what exact lists of attributes would reach if they did not say which belong
-together. MS-TV: precision by what the words change, and how the wrong choices differ from the target.
+together. MS-TV: precision by what the words change, and how the wrong choices differ from the target. Last, what a linear
+probe reads off the vectors: share of the variance explained of what a clip shows, and of how often a long video shows it.
 """
 
 from collections import Counter
@@ -12,11 +13,13 @@ import torch
 from common import head, make_parser, quiet, say
 
 from gve.hub_datasets.world.attributes import ATTRIBUTES, MOVING, clip_labels
-from gve.hub_datasets.world.rows import Side
+from gve.hub_datasets.world.rows import Side, stream
 from gve.hub_datasets.world.sets import Sizes, build_sets
+from gve.hub_datasets.world.spec import sample_clip
 from gve.hub_datasets.world.variants import MODIFICATIONS
+from gve.hub_datasets.world.video import LONG_CLIPS
 
-POOL = 64
+POOL, RIDGE = 64, 3.0
 FIELDS = ("things", "scene", "camera", "events")
 
 
@@ -77,9 +80,34 @@ def modified_clips(encode, sets):
         say(f"| {kind} | {np.mean(right[kind]):.3f} | {listed} |")
 
 
+def explained(vectors, shown):
+    """By attribute the share of variance that ridge regression explains of (N, K, A) labels, on the last quarter of N."""
+    train = len(vectors) * 3 // 4
+    inputs = np.hstack([np.sqrt(vectors.shape[1]) * (vectors - vectors[:train].mean(0)), np.ones((len(vectors), 1))])
+    shares = []
+    for place, options in enumerate(ATTRIBUTES.values()):
+        counts = np.stack([(shown[..., place] == one).mean(1) for one in range(len(options))], axis=1)  # (N, options)
+        normal = inputs[:train].T @ inputs[:train] + RIDGE * np.eye(inputs.shape[1])
+        left = counts[train:] - inputs[train:] @ np.linalg.solve(normal, inputs[:train].T @ counts[:train])
+        shares.append(1 - (left**2).sum() / ((counts[train:] - counts[:train].mean(0)) ** 2).sum())
+    return shares
+
+
+def linear_probe(encode, longs):
+    """The table of what vectors hold."""
+    rng = stream(77, "probe")
+    groups = [tuple(sample_clip(rng, "seen") for _ in range(LONG_CLIPS)) for _ in range(longs)]
+    shown = np.array([[clip_labels(clip) for clip in clips] for clips in groups])  # (N, 4, A)
+    of_longs = explained(encode([Side(clips=clips) for clips in groups]), shown)
+    of_clips = explained(encode([Side(clips=clips[:1]) for clips in groups]), shown[:, :1])
+    say(head("| attribute | single clips | long videos |"))
+    for name, single, several in zip(ATTRIBUTES, of_clips, of_longs, strict=True):
+        say(f"| {name} | {single:.2f} | {several:.2f} |")
+
+
 def main():
-    """Print both tables."""
-    arguments = make_parser(__doc__, model="", longs=192, composed=96).parse_args()
+    """Print the tables."""
+    arguments = make_parser(__doc__, model="", longs=192, composed=96, probed=1600).parse_args()
     quiet()
     import gve
     from gve.eval.encode import encode_rows
@@ -96,6 +124,7 @@ def main():
 
     clip_to_long(encode, sets)
     modified_clips(encode, sets)
+    linear_probe(encode, arguments.probed)
 
 
 if __name__ == "__main__":
