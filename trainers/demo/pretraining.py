@@ -49,12 +49,13 @@ LEARNING_RATE, MUON_LEARNING_RATE = 2e-3, 2e-2
 WARMUP = 80
 IMAGE_EVERY = 4
 """Steps from one lesson about single frames to the next: they teach the same as videos, except for motion."""
-LONG_FROM = 0.35
+LONG_FROM = 0.5
 """Share of the lessons before those that also show long videos, made of their clips: a model that tells single clips apart
 learns to read several, and from pairs alone hardly at all."""
 LONG_WEIGHT, LONG_TEMPERATURE = 0.5, 0.05
 COMPOSED_EVERY, COMPOSED = 4, 24
-"""Steps from one lesson about words beside a clip or picture to the next, and how many of its clips it takes."""
+"""Steps from one lesson about words beside a clip to the next, twice as many about words beside a picture, and how many of
+its clips each takes."""
 
 
 class Lessons(Dataset):
@@ -77,6 +78,7 @@ class Lessons(Dataset):
             columns |= self._longs(clips, rng)
         if step % COMPOSED_EVERY == COMPOSED_EVERY // 2:
             columns["edited"] = self._edited(clips[:COMPOSED], videos, rng)
+        if step % (2 * COMPOSED_EVERY) == COMPOSED_EVERY:
             columns["set_going"] = self._set_going(clips[:COMPOSED], rng)
         return {f"{name}_{key}": value for name, column in columns.items() for key, value in column.items()}
 
@@ -213,7 +215,9 @@ class Course:
     world: str = DEFAULT
     size: int = LESSON
     rate: float = 1.0  # factor of both learning rates
-    workers: int = 1  # processes that prepare lessons
+    workers: int = (
+        0  # processes that prepare lessons; a few cores do without sooner than with one that interrupts them
+    )
 
 
 class Learnt(NamedTuple):
@@ -261,7 +265,7 @@ def fact_arguments(course: Course) -> TrainingArguments:
         train_sampling_strategy="sequential",
         remove_unused_columns=False,
         dataloader_num_workers=course.workers,
-        dataloader_prefetch_factor=4,
+        dataloader_prefetch_factor=4 if course.workers else None,
         max_grad_norm=1.0,
         save_steps=max(20, course.steps // 4),
         save_total_limit=1,
@@ -274,12 +278,11 @@ def fact_arguments(course: Course) -> TrainingArguments:
 
 
 def lesson_seconds(model: nn.Module, processor: GVEProcessor, *, lessons: int = IMAGE_EVERY) -> float:
-    """Measured seconds of a step without its optimizer; the weights stay as they are."""
+    """Measured seconds of a step, with its lesson, without its optimizer; the weights stay as they are."""
     reader, batches = FactReader(model).to(model.device), Lessons(processor, lessons, seed=0)
-    rounds = [send_to_device(batches[step], model.device) for step in range(lessons)]
 
     def learn(number: int) -> None:
-        reader(**rounds[number])["loss"].backward()
+        reader(**send_to_device(batches[number], model.device))["loss"].backward()
         reader.zero_grad(set_to_none=True)
 
     return steady_seconds(learn, lessons, model.device)
