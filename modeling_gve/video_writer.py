@@ -62,9 +62,8 @@ def h264_writer(
         size: (height, width), both even; frames are resized to it.
         clock: Ticks a second.
     """
-    scale = (
-        VideoReformatter()
-    )  # by itself each frame would build another, with threads of its own: three times as slow
+    # by itself each frame would build another, with threads of its own: three times as slow
+    scale = VideoReformatter()
     with mp4_output(file) as container:
         stream = container.add_stream("libx264", rate=rate, options=_X264 | {"crf": str(crf)})
         stream.height, stream.width = size

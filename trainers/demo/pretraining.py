@@ -215,9 +215,7 @@ class Course:
     world: str = DEFAULT
     size: int = LESSON
     rate: float = 1.0  # factor of both learning rates
-    workers: int = (
-        0  # processes that prepare lessons; a few cores do without sooner than with one that interrupts them
-    )
+    workers: int = 0  # processes that prepare lessons; on two cores they slow the training more than they spare it
 
 
 class Learnt(NamedTuple):

@@ -85,10 +85,8 @@ def also_right(set_name: str, made_for: Sequence[Clip], shown: Mapping[str, Sequ
     """Files of one clip that show all that a query of this set asks for, which was made for these clips."""
     if set_name not in STATEMENTS:
         return set()
-    stated, single = (
-        STATEMENTS[set_name](made_for[0]),
-        {one: clips[0] for one, clips in shown.items() if len(clips) == 1},
-    )
+    stated = STATEMENTS[set_name](made_for[0])
+    single = {one: clips[0] for one, clips in shown.items() if len(clips) == 1}
     return {one for one, clip in single.items() if answers(stated, clip_facts(clip) | {content_fact(clip)})}
 
 
