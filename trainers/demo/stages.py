@@ -33,7 +33,7 @@ from gve.trainers.watching.curves_command import draw_run
 TOKENIZER_TEXTS = 20000
 PRETRAINING_SHARE = 0.82
 """Share of the time for training; the rest is contrastive. More lessons still teach order and actions."""
-LEAST_LESSONS, LESSON_SLACK = 10, 0.85
+LEAST_LESSONS, LESSON_SLACK = 10, 0.95
 """A lesson is measured without optimizer and checkpoints."""
 MOMENT_LEVELS = Levels(files=False, window=6.0, stride=3.0)
 """The world's moments last four to eight seconds."""
