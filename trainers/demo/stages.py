@@ -31,7 +31,7 @@ from gve.trainers.demo.workspace import DemoSize, Workspace
 from gve.trainers.watching.curves_command import draw_run
 
 TOKENIZER_TEXTS = 20000
-PRETRAINING_SHARE = 0.82
+PRETRAINING_SHARE = 0.75
 """Share of the time for training; the rest is contrastive. More lessons still teach order and actions."""
 LEAST_LESSONS, LESSON_SLACK = 10, 0.95
 """A lesson is measured without optimizer and checkpoints."""
