@@ -34,8 +34,8 @@ steps, so that a short training has fewer."""
 SCHEDULE = "unlock"
 """The one that beats drawing all sources equally often, see `gve.trainers.ablation`."""
 LEARNING_RATE, MUON_LEARNING_RATE = 3.5e-4, 3.5e-3
-"""A sixth of the pre-training's: at the full rate the contrastive loss forgets relations within 250 steps, and at a quarter
-some of the order of events and of which clip a long video holds."""
+"""A sixth of the pre-training's: at the full rate the contrastive loss forgets relations within 250 steps, and at a quarter,
+with a temperature of .05, some of which clips a long video holds."""
 SMALL_MODEL = {
     "temperature": 0.04,
     "false_negative_margin": None,
