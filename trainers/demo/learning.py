@@ -32,7 +32,7 @@ EPOCHS, EPOCH_STEPS = 5, 50
 """Most epochs, and the least steps of one: each begins with a probe of all sources, which takes as long as about thirty
 steps, so that a short training has fewer."""
 SCHEDULE = "unlock"
-"""The one that beats drawing all sources equally often, see `gve.trainers.ablation`."""
+"""The one that ever beat drawing all sources equally often, see `gve.trainers.ablation`."""
 LEARNING_RATE, MUON_LEARNING_RATE = 3.5e-4, 3.5e-3
 """A sixth of the pre-training's: at the full rate the contrastive loss forgets relations within 250 steps, and at a quarter,
 with a temperature of .05, some of which clips a long video holds."""
