@@ -143,7 +143,8 @@ def _draw_axis(axes: "Axes", axis: str, found: Mapping[str, Any]) -> None:
         paper = f"the paper's Figure 6: {PAPER_GAIN:+.1%} a decade"
         axes.plot(places, centre * (1 + PAPER_GAIN * decades), ":", color="black", label=paper)
     axes.set(xscale="log", xlabel=axis)
-    axes.set_xticks(sizes[::-2][::-1], [f"{size:,.0f}" for size in sizes[::-2][::-1]])  # every other one has room
+    ticks = sizes[::-2]  # every other one has room
+    axes.set_xticks(ticks, [f"{size:,.0f}" for size in ticks])
     axes.set_xticks([], minor=True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8, frameon=False)
