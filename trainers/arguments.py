@@ -90,6 +90,9 @@ class GVETrainingArguments(SentenceTransformerTrainingArguments):
     num_negatives: dict[str, int] | str | int = setting(
         0, 'Hard negatives of a row (paper, Table 7): a number, or {"t2v": 1}.'
     )
+    reference_negatives: list[str] = setting(
+        list, "Tasks in which what a query shows, without its words, is one more hard negative of it, such as v2v."
+    )
     mined_negatives: str | None = setting(
         None, "Folder mined-<version> of gve mine, whose negatives replace the rows' own."
     )
@@ -151,6 +154,7 @@ class GVETrainingArguments(SentenceTransformerTrainingArguments):
             self.num_negatives = _task_numbers("num_negatives", self.num_negatives or {}, least=0)
         self._validate()
         self._validate_mining()
+        self._validate_references()
 
     def batch_size_of(self, task: str) -> int:
         """B of a task."""
@@ -159,6 +163,10 @@ class GVETrainingArguments(SentenceTransformerTrainingArguments):
     def negatives_of(self, task: str) -> int:
         """K of a task."""
         return self.num_negatives if isinstance(self.num_negatives, int) else self.num_negatives.get(task, 0)
+
+    def has_reference(self, task: str) -> bool:
+        """Whether what a task's query shows is a hard negative of it, beside those of `negatives_of`."""
+        return task_of(task) in self.reference_negatives
 
     def curriculum(self, num_epochs: int) -> Schedule:
         """The schedule of tasks."""
@@ -190,6 +198,20 @@ class GVETrainingArguments(SentenceTransformerTrainingArguments):
             raise ValueError(
                 "mine_corpus: got a corpus that nothing is mined from; it is accepted with remine_every_epoch or "
                 "mined_negatives; turn one on"
+            )
+
+    def _validate_references(self) -> None:
+        showing = [task for task in TASKS if task.split("2")[0] != "t"]
+        if unknown := [task for task in self.reference_negatives if task not in showing]:
+            raise ValueError(
+                f"reference_negatives: got {', '.join(unknown)}; tasks whose queries show an image or a video are accepted "
+                f"({', '.join(showing)}); leave it out"
+            )
+        if self.reference_negatives and self.false_negative_margin is not None:
+            raise ValueError(
+                f"reference_negatives: got {', '.join(self.reference_negatives)} with false_negative_margin "
+                f"{self.false_negative_margin}, which would leave out just these, since a query is nearest to what it "
+                "shows; only None is accepted beside it; set false_negative_margin to null"
             )
 
     def _validate(self) -> None:

@@ -3,7 +3,7 @@
 Shapes: B rows of a batch, K hard negatives of a row.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,12 +31,13 @@ def match_mask(query_facts: Sequence[Sequence[int]], target_facts: Sequence[Sequ
 
 
 class PairCollator:
-    """A list of UVRD rows to one flat dict: `query_*`, `target_*`, `negative_1_*` ..., and `label`.
+    """A list of UVRD rows to one flat dict: `query_*`, `target_*`, `reference_*`, `negative_1_*` ..., and `label`.
 
     Queries carry the instruction of their row in the system message, targets and negatives the default one. `label`
     is the (B, B) match mask of the loss. Only the processor and its cache are held, so workers may be spawned.
 
     Args:
+        reference_negatives: Tasks in which what the query shows, without its words, is a hard negative too.
         store: Features of the vision tower; what it holds is not decoded, see `MediaReader.column`.
         share_media: Whether a batch brings each distinct image and video once, whichever rows and sides show it.
     """
@@ -49,6 +50,7 @@ class PairCollator:
         processor: GVEProcessor,
         *,
         num_negatives: int | Mapping[str, int] = 0,
+        reference_negatives: Collection[str] = (),
         max_length: int | None = None,
         cache_bytes: int = 0,
         frames: FrameCache | None = None,
@@ -56,7 +58,7 @@ class PairCollator:
         share_media: bool = False,
     ) -> None:
         self.processor, self.num_negatives, self.max_length = processor, num_negatives, max_length
-        self.share_media = share_media
+        self.reference_negatives, self.share_media = reference_negatives, share_media
         self.cache = DecodedCache(processor.video_processor, cache_bytes, frames)
         self.reader = MediaReader(processor, self.cache, store)
 
@@ -73,7 +75,7 @@ class PairCollator:
         return batch | {"label": torch.from_numpy(mask)}
 
     def columns(self, rows: Sequence[Row]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The model's inputs of each side: `query`, `target`, `negative_1` to `negative_K`."""
+        """The model's inputs of each side: `query`, `target`, perhaps `reference`, `negative_1` to `negative_K`."""
         for name, side, instruction in self._sides(rows):
             yield name, self._prepare(side, instruction)
 
@@ -93,9 +95,11 @@ class PairCollator:
             yield name, column | ({"media": media} if media and name == "query" else {})
 
     def _sides(self, rows: Sequence[Row]) -> Iterator[tuple[str, list[Row], list[str] | None]]:
-        """Name, parts and instructions of query, target and negatives."""
+        """Name, parts and instructions of query, target, reference and negatives."""
         yield "query", [row["query"] for row in rows], [row["instruction"] for row in rows]
         yield "target", [row["target"] for row in rows], None
+        if rows[0]["task"] in self.reference_negatives:
+            yield "reference", [{**row["query"], "text": None} for row in rows], None
         count = self._count(rows[0]["task"])
         for row in rows if count else ():
             if len(row["negatives"]) < count:

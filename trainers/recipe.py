@@ -29,7 +29,7 @@ GROUPS = {
     "loss": "temperature false_negative_margin gather_across_devices matryoshka_dims matryoshka_weights",
     "curriculum": "schedule sigma_min sigma_max probe_pairs probe_held_out probability_cap probability_floor task_priors "
     "unlock_margin transfer",
-    "hard negatives": "num_negatives mined_negatives remine_every_epoch mine_corpus mine_min_rank mine_max_rank "
+    "hard negatives": "num_negatives reference_negatives mined_negatives remine_every_epoch mine_corpus mine_min_rank mine_max_rank "
     "mine_ceiling mine_margin mine_sample mine_exclude mine_index",
     "optimizer": "learning_rate weight_decay lr_scheduler_type use_muon muon_learning_rate master_weights",
     "memory and speed": "cache_tokens compile_layers share_media decode_cache_mb vision_cache_dir vision_cache_dtype "

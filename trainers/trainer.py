@@ -94,6 +94,7 @@ class GVETrainer(SentenceTransformerTrainer):
         collator = kwargs.pop("data_collator", None) or PairCollator(
             model.processor,
             num_negatives=args.num_negatives,
+            reference_negatives=args.reference_negatives,
             max_length=args.max_length,
             cache_bytes=args.decode_cache_mb << 20,
             frames=None if args.frame_cache_dir is None else FrameCache(args.frame_cache_dir),

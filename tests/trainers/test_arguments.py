@@ -34,6 +34,8 @@ def test_errors_name_the_field(tmp_path):
         ({"vision_cache_dtype": "int4"}, "vision_cache_dtype: got 'int4'; auto, float32, bfloat16, int8 are accepted"),
         ({"vision_cache_gb": 0.0}, "vision_cache_gb: got 0.0"),
         ({"remine_every_epoch": True, "num_negatives": 0}, "remine_every_epoch: got True with num_negatives 0"),
+        ({"reference_negatives": ["t2v"]}, r"reference_negatives: got t2v; .* \(ti2v, tv2v, i2v, v2v\)"),
+        ({"reference_negatives": ["v2v"]}, "reference_negatives: got v2v with false_negative_margin 0.1"),
         ({"mine_corpus": "folder"}, "mine_corpus: got a corpus that nothing is mined from"),
         ({"mine_ceiling": 2.0}, "ceiling: got 2.0"),
         ({"cache_tokens": 0}, "cache_tokens: got 0; 1 to 1e"),

@@ -68,6 +68,22 @@ def test_shared_media_are_read_once_and_numbered(embedder, rows, monkeypatch):
     assert torch.equal(batch["label"], plain["label"])
 
 
+@pytest.mark.parametrize("share", [False, True])
+def test_what_a_query_shows_is_a_negative_of_it(embedder, tasks, share):
+    rows = [row | {"query": row["query"] | {"text": "the same but red"}} for row in tasks["i2v"].__getitems__([0, 5])]
+    batch = PairCollator(embedder.processor, reference_negatives=["i2v"], num_negatives=0, share_media=share)(rows)
+    features, _ = SentenceTransformerTrainer.collect_features(None, batch)
+    assert len(features) == 3
+    alone = embedder.processor.prepare([{"image": row["query"]["image"]} for row in rows])
+    assert torch.equal(batch["reference_input_ids"], alone["input_ids"])
+    if share:
+        assert batch["reference_image_places"].tolist() == batch["query_image_places"].tolist()
+    else:
+        assert torch.equal(batch["reference_pixel_values"], alone["pixel_values"])
+    others = PairCollator(embedder.processor, reference_negatives=["v2v"], share_media=share)(rows)
+    assert not [key for key in others if key.startswith("reference_")]
+
+
 def test_columns_are_split_by_prefixes_that_cannot_collide(embedder, tasks):
     """`negative_1` begins `negative_10`, and yet each column gets its own tensors."""
     rows = tasks["t2v"].__getitems__([4, 5])

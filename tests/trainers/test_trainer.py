@@ -51,6 +51,19 @@ def test_every_weight_moves_and_a_frozen_one_does_not(tmp_path, embedder, tasks)
     assert still == {frozen}
 
 
+def test_a_trained_query_leaves_what_it_shows_for_its_target(tmp_path, load, tasks):
+    """The option reaches collator and loss: pictures of i2v end further from themselves than without it."""
+    rows, options = tasks["i2v"], {"max_steps": 12, "learning_rate": 1e-2, "false_negative_margin": None}
+    pictures, away = [{"image": row["image"]} for row in rows["query"]], []
+    for chosen in ([], ["i2v"]):
+        settings = arguments(tmp_path / str(len(chosen)), **options, reference_negatives=chosen)
+        trainer = GVETrainer(load(), settings, {"i2v": rows})
+        trainer.train()
+        asked = trainer.model.encode(pictures, prompt=rows[0]["instruction"])
+        away.append(float((asked * trainer.model.encode(pictures)).sum(1).mean()))
+    assert away[1] < away[0] - 0.1
+
+
 class Reading:
     """A prober whose verdict is known: texts agree with everything, media with nothing."""
 

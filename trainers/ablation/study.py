@@ -169,7 +169,12 @@ def make_trainer(study: Study, arm: Arm, seed: int, folder: Path, *, steps: int,
         args,
         sources,
         prober=SentenceTransformer(str(prober)) if asked else None,
-        data_collator=PairCollator(model.processor, frames=study.frames, share_media=True),
+        data_collator=PairCollator(
+            model.processor,
+            reference_negatives=args.reference_negatives,
+            frames=study.frames,
+            share_media=True,
+        ),
     )
     for callback in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(callback)
@@ -179,7 +184,9 @@ def make_trainer(study: Study, arm: Arm, seed: int, folder: Path, *, steps: int,
 def _arguments(
     study: Study, arm: Arm, sources: Mapping[str, Dataset], seed: int, folder: Path, steps: int, epochs: int
 ) -> GVETrainingArguments:
-    rate = study.rate * (1.0 if arm.pretrained else 4.0)  # a model from scratch learns faster at the full rate
+    rate = study.rate * (
+        1.0 if arm.pretrained else 6.0
+    )  # a model from scratch learns faster at the pre-training's rate
     bounds = {"probability_cap": min(1.0, CAP / len(sources)), "probability_floor": FLOOR / len(sources)}
     return GVETrainingArguments(
         output_dir=str(folder),

@@ -45,7 +45,9 @@ MOTION_WEIGHT = 4.0
 SCALE = 11.3
 """Classifiers see unit vectors times this: about the length of an unnormalised vector of 128 numbers."""
 CLIP_SECONDS = 2.0
-LEARNING_RATE, MUON_LEARNING_RATE = 2e-3, 2e-2
+LEARNING_RATE, MUON_LEARNING_RATE = 8e-4, 8e-3
+"""At 2.5 times these rates actions and their order are hardly learnt before the rate falls: after 1,200 lessons the order of
+events was right in .48 of groups of four instead of .77, at .6 of these rates in .68."""
 WARMUP = 80
 IMAGE_EVERY = 4
 """Steps from one lesson about single frames to the next: they teach the same as videos, except for motion."""

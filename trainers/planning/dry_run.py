@@ -75,7 +75,14 @@ def _measure(
         planner = make_planner(command.model)
         mined = args.remine_every_epoch or args.mined_negatives is not None
         columns = {
-            task: measure_columns(rows, args.negatives_of(task), planner, seed=args.seed, mined=mined)
+            task: measure_columns(
+                rows,
+                args.negatives_of(task),
+                planner,
+                reference=args.has_reference(task),
+                seed=args.seed,
+                mined=mined,
+            )
             for task, rows in tasks.items()
         }
         return {task: len(rows) for task, rows in tasks.items()}, columns
@@ -86,7 +93,7 @@ def _measure(
             f"accepted without data ({', '.join(SOURCES)}); name the data set with --data"
         )
     return {name: SOURCES[name].rows for name in names}, {
-        name: assume_columns(name, args.negatives_of(name)) for name in names
+        name: assume_columns(name, args.negatives_of(name), reference=args.has_reference(name)) for name in names
     }
 
 
@@ -137,7 +144,7 @@ def _row(
         "task": task,
         "rows": rows,
         "batch": args.batch_size_of(task),
-        "negatives": args.negatives_of(task),
+        "negatives": args.negatives_of(task) + args.has_reference(task),
         "probability": chance,
         "text_tokens": round((tokens - vision) * args.batch_size_of(task)),
         "vision_tokens": load.vision,

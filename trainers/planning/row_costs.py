@@ -116,15 +116,23 @@ def make_planner(model: str | None) -> Planner:
 
 
 def measure_columns(
-    rows: Dataset, negatives: int, planner: Planner, *, seed: int = 0, mined: bool = False
+    rows: Dataset,
+    negatives: int,
+    planner: Planner,
+    *,
+    reference: bool = False,
+    seed: int = 0,
+    mined: bool = False,
 ) -> list[Column]:
-    """Tokens of the query, the target and each hard negative of sampled rows."""
+    """Tokens of the query, the target, perhaps what the query shows, and each hard negative of sampled rows."""
     picks = np.sort(np.random.default_rng(seed).permutation(len(rows))[:SAMPLE])
     sample = (rows if negatives and not mined else rows.remove_columns("negatives")).select(picks).to_list()
     columns = [
         _column(planner.plan([_present(row["query"]) for row in sample], instruction=_instructions(sample))),
         _column(planner.plan([_present(row["target"]) for row in sample])),
     ]
+    if reference:
+        columns.append(_column(planner.plan([_present({**row["query"], "text": None}) for row in sample])))
     if mined:
         return [*columns, *[columns[1]] * negatives]
     for number in range(negatives):
@@ -138,13 +146,14 @@ def measure_columns(
     return columns
 
 
-def assume_columns(task: str, negatives: int) -> list[Column]:
+def assume_columns(task: str, negatives: int, *, reference: bool = False) -> list[Column]:
     """The same without rows: every image and video at its budget, texts of usual length."""
     kind = task_of(task)
     if kind is None:
         raise ValueError(f"tasks: got {task!r}; a kind such as t2v, with a suffix or without, is needed; rename it")
-    query, target = (_assumed(side) for side in kind.split("2"))
-    return [query, target, *[target] * negatives]
+    query, target = kind.split("2")
+    shown = [_assumed(query.removeprefix("t"))] if reference else []
+    return [_assumed(query), _assumed(target), *shown, *[_assumed(target)] * negatives]
 
 
 def batch_load(columns: Sequence[Column], batch_size: int) -> Load:

@@ -159,7 +159,7 @@ class FailureCallback(TrainerCallback):
 def chance_loss(args: GVETrainingArguments, task: str) -> float:
     """Equation 1 where all cosines are equal and nothing is masked: (log(B + K) + log B) / 2, B over all processes."""
     pairs = args.batch_size_of(task) * (args.world_size if args.gather_across_devices else 1)
-    return 0.5 * (math.log(pairs + args.negatives_of(task)) + math.log(pairs))
+    return 0.5 * (math.log(pairs + args.negatives_of(task) + args.has_reference(task)) + math.log(pairs))
 
 
 def chance_accuracy(pairs: int) -> float:

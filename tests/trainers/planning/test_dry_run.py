@@ -70,6 +70,8 @@ def test_a_shape_stands_in_for_data_of_ones_own_and_assumed_rows_are_at_their_bu
     assert plan["time"].keys() == {"tflop_a_step"}
     query, target, negative = assume_columns("ti2v-mine", 1)
     assert (query.vision, target.vision) == (256, 800) and negative == target
+    _, _, shown, _ = assume_columns("ti2v-mine", 1, reference=True)
+    assert (shown.vision, shown.tokens) == (256, 296)  # the picture of the query and the chat, without its text
     load = batch_load([query, target], 2)
     assert (load.vision, load.longest, load.largest) == (2112, target.longest, 2 * target.longest)
 
@@ -85,3 +87,5 @@ def test_too_few_rows_and_negatives_are_told(tmp_path, tasks):
         measure_columns(tasks["t2v"], 2, HeaderPlanner())
     query, target, *negatives = measure_columns(tasks["t2t"], 2, HeaderPlanner(), mined=True)  # yet to be mined
     assert negatives == [target, target] and query is not target
+    query, target, shown = measure_columns(tasks["i2v"], 0, HeaderPlanner(), reference=True)
+    assert shown.vision == query.vision and shown.vision < target.vision

@@ -48,6 +48,8 @@ def test_a_constant_loss_at_log_b_is_told_once_and_elsewhere_is_fine(args, caplo
 def test_the_level_of_chance_is_equation_1_with_equal_cosines(args):
     assert chance_loss(args, "i2v") == math.log(48)
     assert chance_loss(args, "t2v") == (math.log(49) + math.log(48)) / 2
+    args.reference_negatives = ["i2v"]
+    assert chance_loss(args, "i2v-synflow") == (math.log(49) + math.log(48)) / 2
     assert chance_accuracy(64) == pytest.approx(1 / 64 + 2 * math.sqrt(63) / 64 / 8)
 
 
