@@ -184,9 +184,7 @@ def make_trainer(study: Study, arm: Arm, seed: int, folder: Path, *, steps: int,
 def _arguments(
     study: Study, arm: Arm, sources: Mapping[str, Dataset], seed: int, folder: Path, steps: int, epochs: int
 ) -> GVETrainingArguments:
-    rate = study.rate * (
-        1.0 if arm.pretrained else 6.0
-    )  # a model from scratch learns faster at the pre-training's rate
+    rate = study.rate * (1.0 if arm.pretrained else 6.0)  # from scratch the pre-training's, which is six times as high
     bounds = {"probability_cap": min(1.0, CAP / len(sources)), "probability_floor": FLOOR / len(sources)}
     return GVETrainingArguments(
         output_dir=str(folder),
