@@ -37,7 +37,6 @@ LEARNING_RATE, MUON_LEARNING_RATE = 1.4e-4, 1.4e-3
 """A sixth of the pre-training's: at the full rate the contrastive loss forgets relations within 250 steps, and at 2.5 times
 these rates the order of events."""
 SMALL_MODEL = {
-    "temperature": 0.04,
     "false_negative_margin": None,
     "reference_negatives": ["v2v"],
     "use_muon": True,
@@ -47,8 +46,8 @@ SMALL_MODEL = {
     "max_grad_norm": 1.0,
     "report_to": "none",
 }
-"""Settings for a model this small, of the demo and of the ablation: Muon, a soft temperature, and clips that are no answer
-to themselves: without that, short clips like the query come before the long video that holds it."""
+"""Settings for a model this small, of the demo and of the ablation: Muon, and clips that are no answer to themselves:
+without that, short clips like the query come before the long video that holds it."""
 DATA = ["UVRD of the rendered world", "UVRD that V-SynFlow made of its raw corpus"]
 SYNFLOW_PRIOR = 0.3
 """w_k of each source that V-SynFlow made of the raw corpus: a hundred pairs or so each, seen often even so."""
