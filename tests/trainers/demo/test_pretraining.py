@@ -127,7 +127,7 @@ def test_a_few_lessons_teach_scenes_and_a_finished_course_is_not_run_again(tmp_p
     before = {name: value.clone() for name, value in model.state_dict().items()}
     assert lesson_seconds(model, processor, lessons=1) > 0
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-    lines, course = [], Course(tmp_path / "lessons", 24, math.inf, 0)
+    lines, course = [], Course(tmp_path / "lessons", 24, math.inf, 0, rate=2.5)  # so few need a higher one
     lessons, right = pretrain(model, processor, course, lines.append)
     assert lessons == 24 and set(right) == set(ATTRIBUTES)
     assert capsys.readouterr().out == ""  # the log goes beside the bar
