@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from common import head, make_parser, quiet, say
-from two_videos import POOL, rate
+from two_videos import POOL, embed, rate
 
-from gve.eval.encode import encode_rows
 from gve.eval.models import load_encoder
 from gve.hub_datasets.uvrb import instructions
 from gve.hub_datasets.world.rows import Side
@@ -35,10 +34,8 @@ SIZES = Sizes(base=8, groups=120, programs=4, themes=4, longs=3 * POOL, composed
 
 def found(encoder, task):
     """(Q, N) cosines of a set's queries and corpus."""
-    sides = [side.render() for side in task.queries.values()]
-    queries = encode_rows(encoder, sides, role="query", instruction=task.task.instruction, progress=False)
-    corpus = [Side(clips=clips).render() for clips in task.corpus.values()]
-    return queries @ encode_rows(encoder, corpus, role="document", progress=False).T
+    queries = embed(encoder, task.queries.values(), task.task.instruction)
+    return queries @ embed(encoder, [Side(clips=clips) for clips in task.corpus.values()]).T
 
 
 def order_in_groups(scores):
@@ -51,7 +48,6 @@ def order_in_groups(scores):
 def teach(folder, lessons, factor):
     """Train a fresh model with `lessons` lessons; returns what it tells right."""
     model, processor = build_tiny(training_texts(0, 20000), seed=0)
-    save_embedder(folder / "untrained", model, processor, prompts=instructions())
     model = model.to(pick_dtype())
     model.set_attn_implementation("eager")
     learnt = pretraining.pretrain(model, processor, Course(folder / "course", lessons, math.inf, 0, rate=factor), say)

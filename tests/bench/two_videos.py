@@ -7,11 +7,13 @@ probe reads off the vectors: share of the variance explained of what a clip show
 """
 
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import torch
 from common import head, make_parser, quiet, say
 
+from gve.eval.encode import encode_rows
 from gve.hub_datasets.world.attributes import ATTRIBUTES, MOVING, clip_labels
 from gve.hub_datasets.world.rows import Side, stream
 from gve.hub_datasets.world.sets import Sizes, build_sets
@@ -31,6 +33,14 @@ def rate(scores, own):
         right = pool[np.arange(POOL), own[start : start + POOL] - start, None]
         found += list((pool <= right).all(1) / (pool == right).sum(1))
     return np.array(found)
+
+
+def embed(model, sides, instruction=None):
+    """(N, D) vectors of sides: of queries if there is an instruction, else of documents."""
+    role = "document" if instruction is None else "query"
+    rows = [side.render() for side in sides]
+    with torch.inference_mode():
+        return encode_rows(model, rows, role=role, instruction=instruction, progress=False)
 
 
 def clip_to_long(encode, sets):
@@ -110,18 +120,11 @@ def main():
     arguments = make_parser(__doc__, model="", longs=192, composed=96, probed=1600).parse_args()
     quiet()
     import gve
-    from gve.eval.encode import encode_rows
     from gve.eval.models import load_encoder
 
     model = load_encoder(arguments.model) if arguments.model else gve.load_demo()
     sets = build_sets("unseen", 77, Sizes(longs=arguments.longs // POOL * POOL, composed=arguments.composed))
-
-    def encode(sides, instruction=None):
-        role = "document" if instruction is None else "query"
-        rows = [side.render() for side in sides]
-        with torch.inference_mode():
-            return encode_rows(model, rows, role=role, instruction=instruction, progress=False)
-
+    encode = partial(embed, model)
     clip_to_long(encode, sets)
     modified_clips(encode, sets)
     linear_probe(encode, arguments.probed)

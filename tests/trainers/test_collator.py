@@ -71,7 +71,7 @@ def test_shared_media_are_read_once_and_numbered(embedder, rows, monkeypatch):
 @pytest.mark.parametrize("share", [False, True])
 def test_what_a_query_shows_is_a_negative_of_it(embedder, tasks, share):
     rows = [row | {"query": row["query"] | {"text": "the same but red"}} for row in tasks["i2v"].__getitems__([0, 5])]
-    batch = PairCollator(embedder.processor, reference_negatives=["i2v"], num_negatives=0, share_media=share)(rows)
+    batch = PairCollator(embedder.processor, reference_negatives=["i2v"], share_media=share)(rows)
     features, _ = SentenceTransformerTrainer.collect_features(None, batch)
     assert len(features) == 3
     alone = embedder.processor.prepare([{"image": row["query"]["image"]} for row in rows])

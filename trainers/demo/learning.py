@@ -34,8 +34,7 @@ steps, so that a short training has fewer."""
 SCHEDULE = "unlock"
 """The one that ever beat drawing all sources equally often, see `gve.trainers.ablation`."""
 LEARNING_RATE, MUON_LEARNING_RATE = 1.4e-4, 1.4e-3
-"""A sixth of the pre-training's: at the full rate the contrastive loss forgets relations within 250 steps, and at 2.5 times
-these rates the order of events."""
+"""A sixth of the pre-training's: at the full rate the contrastive loss forgets relations within 250 steps."""
 SMALL_MODEL = {
     "false_negative_margin": None,
     "reference_negatives": ["v2v"],
