@@ -46,14 +46,14 @@ SCALE = 11.3
 """Classifiers see unit vectors times this: about the length of an unnormalised vector of 128 numbers."""
 CLIP_SECONDS = 2.0
 LEARNING_RATE, MUON_LEARNING_RATE = 8e-4, 8e-3
-"""At 2.5 times these rates actions and their order are hardly learnt before the rate falls: after 1,200 lessons the order of
-events was right in .48 of groups of four instead of .77, at .6 of these rates in .68."""
+"""After 1,200 lessons the order of events is right in .73 of groups of four, at 2.5 times these rates in .45 and at .6 of them
+in .68 (tests/bench/lessons.py)."""
 WARMUP = 80
 IMAGE_EVERY = 4
 """Steps from one lesson about single frames to the next: they teach the same as videos, except for motion."""
 LONG_TEMPERATURE = 0.03
-"""Of finding the long video that holds a clip, the slowest thing to learn. After 500 lessons .05 finds a fifth fewer of them
-than .03, and .02 about as many; half as many are found if long videos come only in the second half of the lessons."""
+"""Of finding the long video that holds a clip, the slowest thing to learn. After 500 lessons .52 of them are found, at .05 .45
+and at .02 .49 (tests/bench/lessons.py)."""
 COMPOSED_EVERY, COMPOSED = 4, 24
 """Steps from one lesson about words beside a clip to the next, twice as many about words beside a picture, and how many of
 its clips each takes."""
