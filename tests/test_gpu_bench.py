@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 BENCH = Path(__file__).parent / "bench"
-PARTS = ("env", "parity", "forward", "compiled", "mixed", "files", "nvdec", "training", "profile", "larger")
+PARTS = ("env", "parity", "forward", "compiled", "mixed", "files", "nvdec", "training", "profile", "larger", "lessons")
 
 
 def run_bench(*options):
@@ -56,6 +56,15 @@ def test_vectors_and_losses_agree_between_the_ways(whole):
     assert len(ours) == 4 and len(others) == 4
     for losses in others:
         assert losses == pytest.approx(ours, abs=0.05)
+
+
+@pytest.mark.slow
+def test_lessons_that_break_say_whose_gradients_and_what_other_kernels_make_of_them(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCH))
+    lessons, setting = (importlib.import_module(f"gpu_parts.{name}") for name in ("lessons", "setting"))
+    row = lessons.learn(setting.Setting(tmp_path, tiny=True, started=0.0), "sdpa", 1e36, 4)
+    assert row["lessons"] == 1 and row["not finite"][0].startswith("heads.")  # the weights, which the first step broke
+    assert row["by eager"] == row["by gve_varlen"] == "loss nan, not all gradients finite"
 
 
 def test_a_part_ends_with_its_time(tmp_path):

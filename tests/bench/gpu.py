@@ -34,6 +34,7 @@ LIMITS = {
     "training": 180,
     "profile": 40,
     "larger": 90,
+    "lessons": 200,
 }
 """Most seconds of each part when all of them have eight minutes; together they have no more than `--minutes`."""
 COLUMNS = {"ms": "ms", "rate": "a second", "share": "share of peak", "gib": "GiB", "idle": "idle"}
@@ -45,10 +46,11 @@ Row = dict[str, Any]
 
 def load_parts() -> tuple[type, dict[str, Callable[[Any], Iterator[Row]]]]:
     """The setting and the parts by name; imports everything."""
-    from gpu_parts import encoding, files, learning, setting
+    from gpu_parts import encoding, files, learning, lessons, setting
 
     functions = (encoding.environment, encoding.parity, encoding.forward, encoding.compiled, encoding.mixed)
     functions += (files.files, files.nvdec, learning.training, learning.step_profile, learning.larger)
+    functions += (lessons.lessons,)
     return setting.Setting, dict(zip(LIMITS, functions, strict=True))
 
 
