@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from gve.eval.console import run_command
+from gve.hub_datasets.files import write_json
 from gve.hub_datasets.schema import TASKS
 from gve.hub_datasets.world.sets import Sizes
-from gve.trainers.ablation.arms import ARMS, Arm, chosen
+from gve.trainers.ablation.arms import ARMS, ORACLE, Arm, chosen
 from gve.trainers.ablation.jobs import Machine, run_jobs
 from gve.trainers.ablation.scaling import AXES
 
@@ -149,9 +150,9 @@ def make_study(root: Path, *, share: float = 1.0, **settings: Any) -> "Study":
 
 def measure_first(study: "Study", arguments: argparse.Namespace, machine: Machine) -> None:
     """Search the oracle's priors and measure the transfer between tasks, where asked."""
-    from gve.trainers.ablation.oracle import search_priors, write_priors
+    from gve.trainers.ablation.oracle import search_priors
     from gve.trainers.ablation.study import run_one, source_names
-    from gve.trainers.ablation.transfer import run_transfer, write_transfer
+    from gve.trainers.ablation.transfer import run_transfer, summarise_transfer
 
     machine = replace(machine, ends=math.inf)  # what follows needs all of it
     if arguments.oracle:
@@ -160,10 +161,11 @@ def measure_first(study: "Study", arguments: argparse.Namespace, machine: Machin
             runs = run_jobs([(run_one, study, *arm) for arm in arms], machine)
             return [run["averages"]["AVG-D"]["score"] for run in runs]
 
-        write_priors(study.root, search_priors(source_names(study), score, draws=arguments.oracle))
+        found = search_priors(source_names(study), score, draws=arguments.oracle)
+        write_json(study.root / f"{ORACLE}.json", found)
     if arguments.transfer:
         jobs = [(run_transfer, study, task, seed) for seed in range(arguments.seeds) for task in TASKS]
-        write_transfer(run_jobs(jobs, machine), study.root)
+        write_json(study.root / "transfer.json", summarise_transfer(run_jobs(jobs, machine)))
 
 
 if __name__ == "__main__":

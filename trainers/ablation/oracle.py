@@ -4,13 +4,13 @@ By the cross-entropy method: draw priors around a centre, run each once, move th
 Shapes: K sources.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gve.hub_datasets.files import read_json, write_json
+from gve.hub_datasets.files import read_json
 from gve.trainers.ablation.arms import ORACLE, Arm
 
 ROUNDS = 3
@@ -48,11 +48,6 @@ def search_priors(sources: Sequence[str], score: Score, *, draws: int, rounds: i
 
 def _priors(sources: Sequence[str], shares: np.ndarray) -> dict[str, float]:
     return {name: round(float(share) * len(sources), 4) for name, share in zip(sources, shares, strict=True)}
-
-
-def write_priors(root: Path, found: Mapping[str, Any]) -> None:
-    """Keep the result of a search for the arm `oracle`."""
-    write_json(root / f"{ORACLE}.json", found)
 
 
 def read_priors(root: Path) -> dict[str, float]:

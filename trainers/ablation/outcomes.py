@@ -17,6 +17,8 @@ from gve.trainers.ablation.arms import ARMS, BASELINE, BY_NAME
 
 Runs = Mapping[str, Mapping[int, Mapping[str, Any]]]
 """Results by arm and seed."""
+MEASURED = ("oracle", "transfer", "scaling")
+"""What a study may have measured beside its runs, each a file in its folder."""
 FLIPS = 1 << 14
 """Sign flips of the permutation test: all there are for up to 14 seeds, else so many drawn at random."""
 
@@ -28,11 +30,17 @@ class Outcome(NamedTuple):
     settings: Mapping[str, Any]
     start: Mapping[str, Any]  # scores of the pre-trained model, in the form of a run
     told_right: Mapping[str, float]  # its share of right answers by attribute
+    measured: Mapping[str, Any]  # what there is of MEASURED
 
     @property
     def world(self) -> str:
         """The name of its world."""
         return str(self.settings.get("world", "default"))
+
+    @property
+    def compares(self) -> bool:
+        """Whether it compares any arms."""
+        return any(common_seeds(self.runs, arm.name) > 1 for arm in ARMS)
 
 
 class Difference(NamedTuple):
@@ -90,7 +98,8 @@ def read_outcome(root: Path) -> Outcome:
     runs = sorted(map(read_json, (root / "runs").glob("*.json")), key=lambda run: run["seed"])
     by_arm = {arm.name: {run["seed"]: run for run in runs if run["arm"] == arm.name} for arm in ARMS}
     kept = {name: of_arm for name, of_arm in by_arm.items() if of_arm}
-    return Outcome(kept, *(read_json(root / f"{name}.json") for name in ("study", "start", "told_right")))
+    measured = {name: read_json(path) for name in MEASURED if (path := root / f"{name}.json").is_file()}
+    return Outcome(kept, *(read_json(root / f"{name}.json") for name in ("study", "start", "told_right")), measured)
 
 
 def common_seeds(runs: Runs, arm: str) -> int:

@@ -9,10 +9,12 @@ import numpy as np
 
 from gve.eval.charts import new_figure, write_figure
 from gve.hub_datasets.card_parts import table
-from gve.hub_datasets.files import read_json, write_text
+from gve.hub_datasets.files import write_text
 from gve.hub_datasets.uvrb.tasks import ABILITY_NAMES
 from gve.trainers.ablation.arms import ARMS, BASELINE, BY_NAME, ORACLE
 from gve.trainers.ablation.outcomes import Outcome, Runs, common_seeds, difference, paired, value
+from gve.trainers.ablation.scaling import draw_scaling
+from gve.trainers.ablation.transfer import draw_transfer
 from gve.trainers.curriculum.schedule import CurriculumHistory
 from gve.trainers.curriculum.weights import UNMEASURED
 from gve.trainers.watching.curriculum_map import Epochs, draw_curricula
@@ -22,35 +24,46 @@ if TYPE_CHECKING:
 
 BEST = "pyramid-plus"
 """The schedule that the verdict is about."""
-SCALING = "scaling.png"
-FINDINGS = {"transfer.png": "What steps of one task do to another", SCALING: "Scaling"}
-"""Pictures that other parts of a study may have left in its folder, with titles."""
 _COLOR, _MUTED = "#1f5a96", "#9aa5b1"
 
 
 def write_report(outcomes: Sequence[Outcome], root: Path) -> None:
-    """Write REPORT.md, results.json and pictures of studies of one or more worlds, with the arms that were run."""
-    worlds = {outcome.world: outcome for outcome in outcomes}
-    if len(worlds) < len(outcomes):
-        raise ValueError(
-            f"studies must be of different worlds, got {', '.join(outcome.world for outcome in outcomes)}. Leave one out."
-        )
+    """Write REPORT.md, results.json and pictures of one or more studies, with the arms that were run."""
+    studies = _named(outcomes)
+    matched = {name: outcome for name, outcome in studies.items() if outcome.compares} or studies
     compared = [arm.name for arm in ARMS if any(common_seeds(outcome.runs, arm.name) > 1 for outcome in outcomes)]
-    parts = [_heading(worlds), _differences(worlds, compared), "![Differences](arms.png)"]
-    write_figure(draw_arms(worlds, compared), root / "arms.png")
-    for world, outcome in worlds.items():
-        parts += [_means(world, outcome), _abilities(world, outcome.runs, compared)]
-        if scheduled := [name for name in outcome.runs if BY_NAME[name].schedule not in UNMEASURED]:
-            maps = {name: mean_epochs(list(outcome.runs[name].values())) for name in scheduled}
-            write_figure(draw_curricula(maps), root / f"{world}-curriculum.png")
-            parts.append(f"![R', accuracy and P]({world}-curriculum.png)")
-    parts.append(_answers(worlds))
-    for name, title in FINDINGS.items():
-        if (root / name).is_file():
-            parts += [_fits(root / "scaling.json") if name == SCALING else f"## {title}", f"![{title}]({name})"]
-    numbers = {world: _numbers(outcome.runs) for world, outcome in worlds.items()}
+    parts = [_heading(studies), _differences(matched, compared), "![Differences](arms.png)"]
+    write_figure(draw_arms(matched, compared), root / "arms.png")
+    for name, outcome in studies.items():
+        parts.append(_means(name, outcome))
+        if outcome.compares:
+            parts.append(_abilities(name, outcome.runs, compared))
+        if scheduled := [arm for arm in outcome.runs if BY_NAME[arm].schedule not in UNMEASURED]:
+            maps = {arm: mean_epochs(list(outcome.runs[arm].values())) for arm in scheduled}
+            write_figure(draw_curricula(maps), root / f"{name}-curriculum.png")
+            parts.append(f"![R', accuracy and P]({name}-curriculum.png)")
+        if transfer := outcome.measured.get("transfer"):
+            write_figure(draw_transfer(transfer), root / f"{name}-transfer.png")
+            parts += [f"## What steps of one task do to another, {name}", f"![Transfer]({name}-transfer.png)"]
+        if scaling := outcome.measured.get("scaling"):
+            write_figure(draw_scaling(scaling["axes"]), root / f"{name}-scaling.png")
+            parts += [_scaling(name, scaling), f"![Scaling]({name}-scaling.png)"]
+    parts.append(_answers(studies))
+    numbers = {name: _numbers(outcome.runs) | _measured(outcome.measured) for name, outcome in studies.items()}
     write_text(root / "results.json", json.dumps(numbers) + "\n")
     write_text(root / "REPORT.md", "\n\n".join(parts) + "\n")
+
+
+def _named(outcomes: Sequence[Outcome]) -> dict[str, Outcome]:
+    """Studies by their worlds, and by their pairs too where two are of one world."""
+    worlds = [outcome.world for outcome in outcomes]
+    names = [
+        world if worlds.count(world) == 1 else f"{world}-{sum(outcome.settings['pairs'].values())}"
+        for world, outcome in zip(worlds, outcomes, strict=True)
+    ]
+    if len(set(names)) < len(names):
+        raise ValueError(f"studies must be of different worlds or sizes, got {', '.join(names)}. Leave one out.")
+    return dict(zip(names, outcomes, strict=True))
 
 
 def mean_epochs(runs: Sequence[Mapping[str, Any]]) -> Epochs:
@@ -67,6 +80,12 @@ def _numbers(runs: Runs) -> dict[str, Any]:
         arm: {str(seed): {part: _scores(run[part]) for part in kept} for seed, run in sorted(of_arm.items())}
         for arm, of_arm in runs.items()
     }
+
+
+def _measured(measured: Mapping[str, Any]) -> dict[str, Any]:
+    """What else a study measured; of the oracle's search the scores alone."""
+    kept = {name: found for name, found in measured.items() if name != ORACLE}
+    return kept | ({ORACLE: [one["AVG-D"] for one in measured[ORACLE]["draws"]]} if ORACLE in measured else {})
 
 
 def _scores(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
@@ -116,7 +135,7 @@ def _differences(worlds: Mapping[str, Outcome], compared: Sequence[str]) -> str:
         rows.append((arm, BY_NAME[arm].against, *cells))
     head = [f"{what}, {world}" for world in worlds for what in ("difference", "p", "seeds")]
     text = "With an interval of 95 %, in bold if it excludes zero."
-    bounds = [_bound(world, outcome.runs) for world, outcome in worlds.items()]
+    bounds = [_bound(world, outcome) for world, outcome in worlds.items()]
     return _section("AVG-D, differences", text, ("arm", "minus", *head), rows, "\n".join(filter(None, bounds)))
 
 
@@ -128,14 +147,22 @@ def _compared(runs: Runs, arm: str) -> tuple[object, object, object]:
     return f"**{text}**" if found.excludes_zero else text, f"{found.chance:.3f}", found.seeds
 
 
-def _bound(world: str, runs: Runs) -> str:
+def _bound(world: str, outcome: Outcome) -> str:
     """What the priors that were tuned on the test gain, which no schedule can be expected to beat."""
+    runs = outcome.runs
     if min(common_seeds(runs, ORACLE), common_seeds(runs, BEST)) < 2:
         return ""
     bound, best = (difference(runs, arm, "AVG-D") for arm in (ORACLE, BEST))
-    return (
+    text = (
         f"- `{world}`: priors tuned on the test gain {bound.mean:+.4f} [{bound.low:+.4f}, {bound.high:+.4f}] over "
         f"`{BASELINE}`, `{BEST}` {best.mean:+.4f}."
+    )
+    if not (draws := [one["AVG-D"] for one in outcome.measured.get(ORACLE, {}).get("draws", [])]):
+        return text
+    own = [value(run, "AVG-D") for run in runs[BASELINE].values()]
+    return (
+        f"{text} The {len(draws)} mixtures of the search reach {min(draws):.3f} to {max(draws):.3f} on the test that they "
+        f"were chosen by, with a deviation of {np.std(draws, ddof=1):.3f}; the seeds of `{BASELINE}` have {np.std(own, ddof=1):.3f}."
     )
 
 
@@ -161,18 +188,19 @@ def _answers(worlds: Mapping[str, Outcome]) -> str:
     return _section("What the pre-trained model knows", text, ("attribute", *worlds), rows)
 
 
-def _fits(path: Path) -> str:
+def _scaling(name: str, content: Mapping[str, Any]) -> str:
     """What a decade more of pairs, steps or parameters gives; see `gve.trainers.ablation.scaling`."""
-    content, rows = read_json(path), []
+    rows = []
     for axis, found in content["axes"].items():
-        cells = []
-        for name, form in (("log", "+.4f"), ("relative", "+.1%"), ("power", "+.3f")):
-            low, high = found[name]["interval"]
-            cells.append(f"{found[name]['value']:{form}} [{low:{form}}, {high:{form}}]")
-        rows.append((axis, f"{min(found['sizes']):,.0f} to {max(found['sizes']):,.0f}", *cells))
+        means = zip(found["sizes"], found["scores"], strict=True)
+        cells = [", ".join(f"{size:,.0f}: {np.mean(scores):.3f}" for size, scores in means)]
+        for fit, form in (("log", "+.4f"), ("relative", "+.1%"), ("power", "+.3f")):
+            low, high = found[fit]["interval"]
+            cells.append(f"{found[fit]['value']:{form}} [{low:{form}}, {high:{form}}]")
+        rows.append((axis, *cells))
     text = f"{len(content['seeds'])} seeds, which the intervals of 95 % resample. c is that of 1 - AVG-D = d size^-c."
-    head = ("axis", "sizes", "AVG-D a decade", "relative", "c")
-    return _section(FINDINGS[SCALING], text, head, rows)
+    head = ("axis", "AVG-D by size", "AVG-D a decade", "relative", "c")
+    return _section(f"Scaling, {name}", text, head, rows)
 
 
 def draw_arms(worlds: Mapping[str, Outcome], compared: Sequence[str]) -> "Figure":

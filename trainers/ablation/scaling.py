@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gve.eval.charts import new_figure, write_figure
+from gve.eval.charts import new_figure
 from gve.hub_datasets.files import write_json
 from gve.trainers.ablation.arms import Arm
 from gve.trainers.ablation.jobs import Machine, run_jobs
@@ -39,7 +39,7 @@ _COLOR, _MUTED = "#1f5a96", "#9aa5b1"
 
 
 def run_scaling(study: "Study", axes: Sequence[str], seeds: Sequence[int], machine: Machine) -> None:
-    """Run what is missing along the axes, seed by seed, and write scaling.json and scaling.png.
+    """Run what is missing along the axes, seed by seed, and write scaling.json.
 
     Raises:
         ValueError: If the time ends before two seeds are whole.
@@ -64,7 +64,6 @@ def run_scaling(study: "Study", axes: Sequence[str], seeds: Sequence[int], machi
         table = [(float(whole[0][place][axis]), [value(one[place], "AVG-D") for one in whole]) for place in places]
         found[axis] = summarise(sorted(table))
     write_json(study.root / "scaling.json", {"seeds": [run["seed"] for run, *_ in whole], "axes": found})
-    write_figure(draw_scaling(found), study.root / "scaling.png")
 
 
 def points_of(study: "Study", axes: Sequence[str], sources: int) -> list[tuple["Study", Arm]]:

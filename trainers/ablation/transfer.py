@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gve.eval.charts import new_figure, write_figure
+from gve.eval.charts import new_figure
 from gve.eval.heatmaps import draw_cells
 from gve.hub_datasets.files import read_json, write_json
 from gve.hub_datasets.schema import TASKS, task_of
@@ -75,13 +75,6 @@ def _by_task(ranks: Mapping[str, float]) -> dict[str, float]:
         if source != COLLECTED:
             found.setdefault(str(task_of(source)), []).append(rank)
     return {task: float(np.mean(of_task)) for task, of_task in found.items()}
-
-
-def write_transfer(runs: Sequence[Mapping[str, Any]], root: Path) -> None:
-    """Write transfer.json and transfer.png."""
-    summary = summarise_transfer(runs)
-    write_json(root / "transfer.json", summary)
-    write_figure(draw_transfer(summary), root / "transfer.png")
 
 
 def draw_transfer(summary: Mapping[str, Any]) -> "Figure":

@@ -1,13 +1,11 @@
-import json
-
 import numpy as np
 import pytest
 from datasets import Dataset
 
 from gve.trainers.ablation.ablate_command import main
 from gve.trainers.ablation.arms import ARMS, BY_NAME, COLLECTED, ORACLE, Arm, chosen, priors_of, sources_of
-from gve.trainers.ablation.oracle import read_priors, search_priors, write_priors
-from gve.trainers.ablation.transfer import summarise_transfer, write_transfer
+from gve.trainers.ablation.oracle import read_priors, search_priors
+from gve.trainers.ablation.transfer import draw_transfer, summarise_transfer
 
 
 def test_the_search_finds_shares_that_score_better():
@@ -38,7 +36,7 @@ def test_some_arms_need_something_first(tmp_path, capsys):
     ):
         assert main(["--out", str(tmp_path), *flags]) == 2
         assert message in capsys.readouterr().err
-    write_priors(tmp_path, {"priors": {"t2v": 2.0}, "draws": []})
+    (tmp_path / "oracle.json").write_text('{"priors": {"t2v": 2.0}, "draws": []}')
     assert read_priors(tmp_path) == {"t2v": 2.0}
 
 
@@ -55,7 +53,7 @@ def test_arms_draw_what_they_say():
     assert priors_of(BY_NAME["favoured"], ["ti2v", "t2t"]) == {"ti2v": 2.0}
 
 
-def test_transfer_is_the_mean_gain_by_task(tmp_path):
+def test_transfer_is_the_mean_gain_by_task():
     before = {"t2t": 0.5, "t2v-event": 0.2, "t2v-theme": 0.4, COLLECTED: 0.9}
     runs = [
         {"task": "t2t", "seed": 0, "before": before, "after": before | {"t2t": 0.7, "t2v-event": 0.3, COLLECTED: 0.0}},
@@ -67,6 +65,6 @@ def test_transfer_is_the_mean_gain_by_task(tmp_path):
     assert found["before"] == pytest.approx([0.5, 0.3])
     assert found["mean"] == [pytest.approx([0.3, 0.05]), pytest.approx([-0.1, 0.2])]
     assert found["spread"] == [pytest.approx([0.1414, 0.0], abs=1e-3), [0.0, 0.0]]
-    write_transfer(runs, tmp_path)
-    assert json.loads((tmp_path / "transfer.json").read_text()) == found
-    assert (tmp_path / "transfer.png").stat().st_size > 5000
+    gains, spread = draw_transfer(found).axes
+    assert [text.get_text() for text in gains.texts] == ["30.0", "5.0", "-10.0", "20.0"]
+    assert spread.get_title() == "standard deviation over 2 seeds"

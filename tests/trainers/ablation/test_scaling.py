@@ -106,4 +106,4 @@ def test_a_recipe_with_scaling_at_toy_size(tmp_path, capsys):
     assert main(flags) == 0
     assert {path: path.stat().st_mtime_ns for path in runs} == runs
     assert len(list((tmp_path / "out" / "frames").glob("*/*.safetensors"))) == frames  # runs decoded nothing more
-    assert "scaling.png" in (tmp_path / "out" / "REPORT.md").read_text()
+    assert "held-out-scaling.png" in (tmp_path / "out" / "REPORT.md").read_text()
