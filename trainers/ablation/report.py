@@ -35,19 +35,7 @@ def write_report(outcomes: Sequence[Outcome], root: Path) -> None:
     parts = [_heading(studies), _differences(matched, compared), "![Differences](arms.png)"]
     write_figure(draw_arms(matched, compared), root / "arms.png")
     for name, outcome in studies.items():
-        parts.append(_means(name, outcome))
-        if outcome.compares:
-            parts.append(_abilities(name, outcome.runs, compared))
-        if scheduled := [arm for arm in outcome.runs if BY_NAME[arm].schedule not in UNMEASURED]:
-            maps = {arm: mean_epochs(list(outcome.runs[arm].values())) for arm in scheduled}
-            write_figure(draw_curricula(maps), root / f"{name}-curriculum.png")
-            parts.append(f"![R', accuracy and P]({name}-curriculum.png)")
-        if transfer := outcome.measured.get("transfer"):
-            write_figure(draw_transfer(transfer), root / f"{name}-transfer.png")
-            parts += [f"## What steps of one task do to another, {name}", f"![Transfer]({name}-transfer.png)"]
-        if scaling := outcome.measured.get("scaling"):
-            write_figure(draw_scaling(scaling["axes"]), root / f"{name}-scaling.png")
-            parts += [_scaling(name, scaling), f"![Scaling]({name}-scaling.png)"]
+        parts += _of_study(name, outcome, compared, root)
     parts.append(_answers(studies))
     numbers = {name: _numbers(outcome.runs) | _measured(outcome.measured) for name, outcome in studies.items()}
     write_text(root / "results.json", json.dumps(numbers) + "\n")
@@ -55,15 +43,36 @@ def write_report(outcomes: Sequence[Outcome], root: Path) -> None:
 
 
 def _named(outcomes: Sequence[Outcome]) -> dict[str, Outcome]:
-    """Studies by their worlds, and by their pairs too where two are of one world."""
-    worlds = [outcome.world for outcome in outcomes]
-    names = [
-        world if worlds.count(world) == 1 else f"{world}-{sum(outcome.settings['pairs'].values())}"
-        for world, outcome in zip(worlds, outcomes, strict=True)
-    ]
-    if len(set(names)) < len(names):
-        raise ValueError(f"studies must be of different worlds or sizes, got {', '.join(names)}. Leave one out.")
-    return dict(zip(names, outcomes, strict=True))
+    """Studies by their worlds, and a further one of the same world by its pairs too."""
+    studies: dict[str, Outcome] = {}
+    seen = set()
+    for outcome in outcomes:
+        world, pairs = outcome.world, sum(outcome.settings["pairs"].values())
+        if (world, pairs) in seen:
+            raise ValueError(
+                f"studies must be of different worlds or sizes, got two of {world} with {pairs} pairs. Leave one out."
+            )
+        seen.add((world, pairs))
+        studies[f"{world}-{pairs}" if world in studies else world] = outcome
+    return studies
+
+
+def _of_study(name: str, outcome: Outcome, compared: Sequence[str], root: Path) -> list[str]:
+    """The parts about one study; its pictures are written."""
+    parts = [_means(name, outcome)]
+    if outcome.compares:
+        parts.append(_abilities(name, outcome.runs, compared))
+    if scheduled := [arm for arm in outcome.runs if BY_NAME[arm].schedule not in UNMEASURED]:
+        maps = {arm: mean_epochs(list(outcome.runs[arm].values())) for arm in scheduled}
+        write_figure(draw_curricula(maps), root / f"{name}-curriculum.png")
+        parts.append(f"![R', accuracy and P]({name}-curriculum.png)")
+    if transfer := outcome.measured.get("transfer"):
+        write_figure(draw_transfer(transfer), root / f"{name}-transfer.png")
+        parts += [f"## What steps of one task do to another, {name}", f"![Transfer]({name}-transfer.png)"]
+    if scaling := outcome.measured.get("scaling"):
+        write_figure(draw_scaling(scaling["axes"]), root / f"{name}-scaling.png")
+        parts += [_scaling(name, scaling), f"![Scaling]({name}-scaling.png)"]
+    return parts
 
 
 def mean_epochs(runs: Sequence[Mapping[str, Any]]) -> Epochs:
