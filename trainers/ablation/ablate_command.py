@@ -41,7 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--arms", nargs="+", help=f"of {', '.join(arm.name for arm in ARMS)} (default: all but dependency, oracle)"
     )
     parser.add_argument(
-        "--beside", type=Path, nargs="+", default=[], metavar="OUT", help="studies of other worlds or sizes, for one report"
+        "--beside",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="OUT",
+        help="studies of other worlds or sizes, for one report",
     )
     parser.add_argument(
         "--oracle", type=int, default=0, metavar="RUNS", help="first search the oracle's priors, so many runs a round"
