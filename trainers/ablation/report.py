@@ -92,9 +92,11 @@ def _numbers(runs: Runs) -> dict[str, Any]:
 
 
 def _measured(measured: Mapping[str, Any]) -> dict[str, Any]:
-    """What else a study measured; of the oracle's search the scores alone."""
-    kept = {name: found for name, found in measured.items() if name != ORACLE}
-    return kept | ({ORACLE: [one["AVG-D"] for one in measured[ORACLE]["draws"]]} if ORACLE in measured else {})
+    """What else a study measured; of the oracle's search what it found and the scores of its draws."""
+    kept = {name: found for name, found in measured.items() if name != ORACLE}  # which is the name of an arm too
+    if found := measured.get(ORACLE):
+        kept["search"] = {"priors": found["priors"], "AVG-D": [one["AVG-D"] for one in found["draws"]]}
+    return kept
 
 
 def _scores(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
