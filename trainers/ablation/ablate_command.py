@@ -118,7 +118,7 @@ def _ablate(arguments: argparse.Namespace, ends: float) -> int:
         (score_start, study),
         *((run_one, study, arm.name, seed) for seed in range(arguments.seeds) for arm in arms),
     ]
-    run_jobs(jobs, machine, every=len(arms), after=partial(_tell, study.root, time.monotonic()))
+    run_jobs(jobs, machine, every=len(arms), lead=1, after=partial(_tell, study.root, time.monotonic()))
     if arguments.scaling is not None:
         run_scaling(study, arguments.scaling or AXES, range(arguments.seeds), machine)
     outcome = read_outcome(study.root)

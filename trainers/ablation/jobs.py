@@ -30,6 +30,7 @@ def run_jobs(
     *,
     after: Callable[[], Any] | None = None,
     every: int = 1,
+    lead: int = 0,
     title: str = "runs",
 ) -> list[Any]:
     """Results, in order, of functions with their arguments, each in a process of one thread.
@@ -38,10 +39,11 @@ def run_jobs(
     after it, are None.
 
     Args:
-        after: Called in this process when so many (`every`) more jobs are done, with all before them.
+        after: Called in this process when a round of so many jobs (`every`) is done, with all before them.
+        lead: Jobs before the first round.
     """
     results, done, longest = [None] * len(jobs), [False] * len(jobs), 0.0
-    left, whole, running = iter(enumerate(jobs)), 0, {}
+    left, rounds, running = iter(enumerate(jobs)), 0, {}
     context = multiprocessing.get_context("spawn")
     with (
         _visible(machine.device),
@@ -61,8 +63,9 @@ def run_jobs(
                 results[number], done[number] = future.result(), True
                 longest = max(longest, time.monotonic() - begun)
                 bar.update()
-            before, whole = whole, done.index(False) if not all(done) else len(done)
-            if after and whole // every > before // every:
+            whole = done.index(False) if not all(done) else len(done)
+            before, rounds = rounds, max(0, whole - lead) // every
+            if after and rounds > before:
                 after()
 
 

@@ -2,6 +2,7 @@ import json
 import os
 import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,6 +63,13 @@ def test_jobs_give_results_in_order_and_end_with_the_time(monkeypatch):
     assert run_jobs(jobs, machine, every=2, after=partial(calls.append, 1)) == [None, 2, "", 4]
     assert len(calls) == 2 and os.environ[HIDE] == "3"
     assert run_jobs(jobs, Machine(ends=time.monotonic())) == [None] * 4
+
+
+def test_what_is_told_after_a_round_leaves_out_the_jobs_before_it(tmp_path):
+    seen = []
+    jobs = [(Path.touch, tmp_path / str(number)) for number in range(6)]
+    run_jobs(jobs, Machine(parallel=1), every=2, lead=1, after=lambda: seen.append(len(list(tmp_path.iterdir()))))
+    assert seen == [3, 5]
 
 
 def test_the_recipe_for_a_gpu_has_30_to_100_million_parameters(tmp_path):
