@@ -13,7 +13,7 @@ from gve.hub_datasets.files import write_text
 from gve.hub_datasets.uvrb.tasks import ABILITY_NAMES
 from gve.trainers.ablation.arms import ARMS, BASELINE, BY_NAME, ORACLE
 from gve.trainers.ablation.outcomes import Outcome, Runs, common_seeds, difference, paired, value
-from gve.trainers.ablation.scaling import draw_scaling
+from gve.trainers.ablation.scaling import COLOR, MUTED, draw_scaling
 from gve.trainers.ablation.transfer import draw_transfer
 from gve.trainers.curriculum.schedule import CurriculumHistory
 from gve.trainers.curriculum.weights import UNMEASURED
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 BEST = "pyramid-plus"
 """The schedule that the verdict is about."""
-_COLOR, _MUTED = "#1f5a96", "#9aa5b1"
 
 
 def write_report(outcomes: Sequence[Outcome], root: Path) -> None:
@@ -37,7 +36,7 @@ def write_report(outcomes: Sequence[Outcome], root: Path) -> None:
     for name, outcome in studies.items():
         parts += _of_study(name, outcome, compared, root)
     parts.append(_answers(studies))
-    numbers = {name: _numbers(outcome.runs) | _measured(outcome.measured) for name, outcome in studies.items()}
+    numbers = {name: _numbers(_with_start(one)) | _measured(one.measured) for name, one in studies.items()}
     write_text(root / "results.json", json.dumps(numbers) + "\n")
     write_text(root / "REPORT.md", "\n\n".join(parts) + "\n")
 
@@ -80,6 +79,11 @@ def mean_epochs(runs: Sequence[Mapping[str, Any]]) -> Epochs:
     histories = [CurriculumHistory.from_json(run["history"]).epochs for run in runs]
     logs = [[history[epoch].logs() for history in histories] for epoch in sorted(histories[0])]
     return [{name: float(np.mean([log[name] for log in of_epoch])) for name in of_epoch[0]} for of_epoch in logs]
+
+
+def _with_start(outcome: Outcome) -> Runs:
+    """The scores before any pairs, as an arm of one run, then the runs."""
+    return {"(start)": {0: outcome.start}, **outcome.runs}
 
 
 def _numbers(runs: Runs) -> dict[str, Any]:
@@ -131,7 +135,7 @@ def _section(title: str, text: str, head: Sequence[str], rows: Iterable[Sequence
 def _means(world: str, outcome: Outcome) -> str:
     names = ("AVG-D", "AVG-A", *ABILITY_NAMES, "CRB-S in group", "CRB-T in group")
     rows = []
-    for arm, of_arm in {"(start)": {0: outcome.start}, **outcome.runs}.items():
+    for arm, of_arm in _with_start(outcome).items():
         means = [f"{np.mean([value(run, name) for run in of_arm.values()]):.3f}" for name in names]
         rows.append((arm, *means, f"{np.mean([run['cpu_seconds'] for run in of_arm.values()]):.0f}", len(of_arm)))
     legend = ["- `(start)`: the pre-trained model, before any pairs"]
@@ -223,9 +227,9 @@ def draw_arms(worlds: Mapping[str, Outcome], compared: Sequence[str]) -> "Figure
             if common_seeds(outcome.runs, arm) > 1:
                 found = difference(outcome.runs, arm, "AVG-D")
                 single = np.subtract(*paired(outcome.runs, arm, "AVG-D"))
-                axes.plot(single, [place] * len(single), "o", color=_MUTED, markersize=4)
-                axes.plot([found.low, found.high], [place, place], color=_COLOR, linewidth=2)
-                axes.plot(found.mean, place, "s", color=_COLOR)
+                axes.plot(single, [place] * len(single), "o", color=MUTED, markersize=4)
+                axes.plot([found.low, found.high], [place, place], color=COLOR, linewidth=2)
+                axes.plot(found.mean, place, "s", color=COLOR)
         axes.axvline(0, color="black", linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_title(world)

@@ -35,7 +35,7 @@ TOWERS = {"text_hidden": 128, "vision_hidden": 96}
 PAPER_GAIN = 0.074
 """Relative gain of AVG-D for a decade of data (Figure 6, 3B)."""
 RESAMPLES = 2000
-_COLOR, _MUTED = "#1f5a96", "#9aa5b1"
+COLOR, MUTED = "#1f5a96", "#9aa5b1"
 
 
 def run_scaling(study: "Study", axes: Sequence[str], seeds: Sequence[int], machine: Machine) -> None:
@@ -125,17 +125,17 @@ def draw_scaling(found: Mapping[str, Mapping[str, Any]]) -> "Figure":
 
 def _draw_axis(axes: "Axes", axis: str, found: Mapping[str, Any]) -> None:
     sizes, scores = np.array(found["sizes"]), np.array(found["scores"])  # (N,), (N, S)
-    axes.plot(np.repeat(sizes, scores.shape[1]), scores.ravel(), "o", color=_MUTED, markersize=3)
-    axes.plot(sizes, scores.mean(1), "s", color=_COLOR)
+    axes.plot(np.repeat(sizes, scores.shape[1]), scores.ravel(), "o", color=MUTED, markersize=3)
+    axes.plot(sizes, scores.mean(1), "s", color=COLOR)
     places = np.geomspace(sizes[0], sizes[-1], 50)
     start, (low, high) = found["intercepts"], found["relative"]["interval"]
     line = start["log"] + found["log"]["value"] * np.log10(places)
     axes.plot(
-        places, line, color=_COLOR, label=f"{found['relative']['value']:+.1%} a decade [{low:+.1%}, {high:+.1%}]"
+        places, line, color=COLOR, label=f"{found['relative']['value']:+.1%} a decade [{low:+.1%}, {high:+.1%}]"
     )
     exponent = found["power"]["value"]
     curve = 1 - 10 ** start["power"] * places**-exponent
-    axes.plot(places, curve, "--", color=_COLOR, label=f"1 - AVG-D ~ size^{-exponent:.3f}")
+    axes.plot(places, curve, "--", color=COLOR, label=f"1 - AVG-D ~ size^{-exponent:.3f}")
     if axis == "pairs":
         decades = np.log10(places) - np.log10(sizes).mean()
         centre = start["log"] + found["log"]["value"] * np.log10(sizes).mean()

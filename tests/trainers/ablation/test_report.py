@@ -114,6 +114,7 @@ def test_the_tuned_priors_bound_the_best_schedule(tmp_path):
     assert "2 mixtures of the search reach 0.500 to 0.700 on the test that they were chosen by" in page
     assert "a deviation of 0.141; the seeds of `uniform` have 0.007." in page
     kept = json.loads((root / "results.json").read_text())["default"]
+    assert kept["(start)"]["0"]["averages"]["AVG-D"] == 0.4
     assert kept["search"] == {"priors": {}, "AVG-D": [0.5, 0.7]} and kept["oracle"]["0"]["averages"]["AVG-D"] == 0.64
 
 
