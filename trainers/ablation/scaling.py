@@ -130,9 +130,7 @@ def _draw_axis(axes: "Axes", axis: str, found: Mapping[str, Any]) -> None:
     places = np.geomspace(sizes[0], sizes[-1], 50)
     start, (low, high) = found["intercepts"], found["relative"]["interval"]
     line = start["log"] + found["log"]["value"] * np.log10(places)
-    axes.plot(
-        places, line, color=COLOR, label=f"{found['relative']['value']:+.1%} a decade [{low:+.1%}, {high:+.1%}]"
-    )
+    axes.plot(places, line, color=COLOR, label=f"{found['relative']['value']:+.1%} a decade [{low:+.1%}, {high:+.1%}]")
     exponent = found["power"]["value"]
     curve = 1 - 10 ** start["power"] * places**-exponent
     axes.plot(places, curve, "--", color=COLOR, label=f"1 - AVG-D ~ size^{-exponent:.3f}")
