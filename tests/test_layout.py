@@ -41,6 +41,11 @@ TEXTS = [
     ROOT / ".ci" / "run",
 ]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+UNIX_MODULES = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty"}
+UNIX_NAMES = re.compile(
+    r"os\.(fork|getloadavg|get[ug]id|gete[ug]id|killpg|mkfifo|nice|O_(CLOEXEC|NOFOLLOW|NONBLOCK)|pread|pwrite|sched_\w+|"
+    r"setsid|statvfs|uname)|signal\.(alarm|setitimer|SIG(ALRM|CHLD|HUP|KILL|PIPE|USR1|USR2))|socket\.AF_UNIX"
+)
 MAX_LINES, MAX_FUNCTION = 400, 60
 MACHINE_PATH = re.compile(r"(?<![\w.$)}])/(?:work|root|opt|mnt|home|Users)/\w")
 REGISTRY = re.compile(r"pypi\.|pythonhosted|download\.pytorch|index-url")
@@ -110,6 +115,18 @@ def test_the_media_layer_stands_alone():
         top = ast.Module([node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)], [])
         used = {name.partition(".")[0] for name in absolute_imports(top)} - set(sys.stdlib_module_names)
         assert used <= {"av", "numpy", "PIL"}, f"{module}: {used}"
+
+
+def test_windows_is_asked_for_nothing_it_lacks():
+    """Modules of Unix are imported where they are used, its functions called in a line that looks at sys.platform."""
+    for path in SOURCES:
+        tree, lines = tree_of(path), path.read_text(encoding="utf-8").splitlines()
+        top = ast.Module([node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)], [])
+        assert not UNIX_MODULES.intersection(absolute_imports(top)), name_of(path)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and UNIX_NAMES.fullmatch(ast.unparse(node)):
+                line = lines[node.lineno - 1]
+                assert "sys.platform" in line, f"{name_of(path)}: {line.strip()}"
 
 
 def test_commands_are_imported_lazily():

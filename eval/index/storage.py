@@ -1,7 +1,6 @@
 """How an index lies on disk: its tables, the paths in them, and the lock of its one writer."""
 
 import errno
-import fcntl
 import json
 import os
 import re
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from filelock import FileLock, Timeout
 
 from gve.eval.console import fail
 from gve.media_gve import shown
@@ -33,8 +33,8 @@ COLUMNS = {
 }
 """The columns of every index, beside `vector`; a table's own columns come after them."""
 SEGMENTS, FILES, FACTS = "segments", "files", "facts"
-LOCK, MEDIA = "lock", "media"
-"""Beside the tables of a local index: its lock, and the files of data sets that hold bytes and no paths."""
+LOCK, WRITER, MEDIA = "lock", "writer", "media"
+"""Beside the tables of a local index: its lock, who holds or last held that, and the files of data sets that hold bytes and no paths."""
 LEDGER = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),  # as in COLUMNS
@@ -77,7 +77,7 @@ def check_place(where: str) -> None:
     path = Path(where)
     if not is_local(where) or not path.exists():
         return
-    ours = {f"{SEGMENTS}.lance", f"{FILES}.lance", f"{FACTS}.lance", LOCK, MEDIA}
+    ours = {f"{SEGMENTS}.lance", f"{FILES}.lance", f"{FACTS}.lance", LOCK, WRITER, MEDIA}
     others = [name for name in os.listdir(path) if name not in ours] if path.is_dir() else [path.name]  # noqa: PTH208
     if others:
         fail(f"INDEX: {shown(where)} holds {shown(others[0])}. Name a new folder, or an index.")
@@ -158,15 +158,15 @@ def _locked(where: str) -> Iterator[None]:
     if not is_local(where):
         yield
         return
-    path = Path(where) / LOCK
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            fail(f"INDEX: {shown(where)} is being written by {file.read().strip() or 'another process'}. Wait for it.")
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
-        file.flush()
+    folder = Path(where)
+    folder.mkdir(parents=True, exist_ok=True)
+    writer = folder / WRITER  # a file of its own: Windows does not let others read one that is locked
+    try:
+        held = FileLock(folder / LOCK).acquire(blocking=False)
+    except Timeout:
+        who = writer.read_text(encoding="utf-8") if writer.is_file() else ""
+        fail(f"INDEX: {shown(where)} is being written by {who or 'another process'}. Wait for it.")
+    with held:
+        since = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        writer.write_text(f"process {os.getpid()} on {socket.gethostname()} since {since}", encoding="utf-8")
         yield

@@ -4,14 +4,14 @@ Money is reserved for the dearest answer before a call, and what the server repo
 been billed without a report, since it timed out or its process was killed, is booked at what was reserved.
 """
 
-import fcntl
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from gve.hub_datasets.vsynflow.captioner import Request, Response, token_count
 from gve.hub_datasets.vsynflow.journal import Journal
@@ -113,11 +113,12 @@ class Ledger:
 
     @contextmanager
     def _locked(self) -> Iterator[dict[str, Any]]:
-        with self.path.open("r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        lock = FileLock(self.path.with_suffix(".lock"), poll_interval=0.005)
+        with lock, self.path.open("r+b", buffering=0) as file:
             values = json.loads(file.read())
             yield values
-            os.pwrite(file.fileno(), _encoded(values), 0)
+            file.seek(0)
+            file.write(_encoded(values))
 
 
 def _encoded(values: Mapping[str, Any]) -> bytes:

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import ItemsView
 from contextlib import AbstractContextManager
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ class Journal(AbstractContextManager["Journal"]):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._responses: dict[str, Any] = {}
-        self._file: int | None = None
+        self._file: FileIO | None = None
         for path in sorted(folder.glob("*.jsonl")) if folder.is_dir() else ():
             self._responses.update(_entries(path))
 
@@ -39,16 +40,16 @@ class Journal(AbstractContextManager["Journal"]):
         if self._file is None:
             self.folder.mkdir(parents=True, exist_ok=True)
             name = f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}.jsonl"
-            self._file = os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+            self._file = (self.folder / name).open("xb", buffering=0)
         line = memoryview(json.dumps([key, response], ensure_ascii=False).encode() + b"\n")
         while line:  # a nearly full disk takes a part of a line
-            line = line[os.write(self._file, line) :]
+            line = line[self._file.write(line) :]
         self._responses[key] = response
 
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
-            os.close(self._file)
+            self._file.close()
             self._file = None
 
     def __exit__(self, *_: object) -> None:

@@ -1,6 +1,5 @@
 """The runner: shards through the stages, with a halt before each stage that sees the whole corpus."""
 
-import fcntl
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from itertools import accumulate, groupby
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from gve.hub_datasets.files import read_json, remove_leftovers, write_json
@@ -66,11 +66,11 @@ def run_flow(folder: Path, flow: Flow, engine: Engine, *, retry: bool = False, p
 @contextmanager
 def only_runner(folder: Path) -> Iterator[None]:
     """Lock the folder for one runner (else ValueError); the system releases the lock however that runner dies."""
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"folder: {folder} is held by another runner. Wait for it, or stop it.") from None
+    try:
+        held = FileLock(folder / "lock").acquire(blocking=False)
+    except Timeout:
+        raise ValueError(f"folder: {folder} is held by another runner. Wait for it, or stop it.") from None
+    with held:
         yield
 
 

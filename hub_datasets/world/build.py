@@ -109,7 +109,7 @@ def build_world(
 def _claim(path: Path, world: dict[str, Any]) -> None:
     """Record what the folder holds, or check that it holds the same."""
     text = json.dumps(world, indent=2) + "\n"
-    if path.exists() and json.loads(path.read_text()) != json.loads(text):
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != json.loads(text):
         raise ValueError(
             f"folder must be empty or hold the same world, got {path.parent} built with other arguments ({path.name}). "
             "Choose another folder or delete this one."

@@ -6,6 +6,7 @@ folder of ours whose weights are links, so both give the same vectors.
 
 import logging
 import math
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -211,14 +212,14 @@ def as_ours(source: str | None, *, position_mode: str | None = None, **hub: Any)
     checkpoint = open_checkpoint(source, **hub)
     config, processor = checkpoint.load_config(position_mode), checkpoint.load_processor()
     config.architectures = [checkpoint.model_class.__name__]
-    with tempfile.TemporaryDirectory(prefix="gve-") as name:
+    with tempfile.TemporaryDirectory(prefix="gve-", ignore_cleanup_errors=True) as name:  # Windows keeps mapped files
         folder = Path(name)
         config.save_pretrained(folder)
         processor.save_pretrained(folder)
         write_sentence_files(folder, prompts=checkpoint.prompts, truncate_dim=config.truncate_dim)
         for file in (*checkpoint.files, INDEX):
             if (checkpoint.folder / file).is_file():
-                (folder / file).symlink_to((checkpoint.folder / file).resolve())
+                _link((checkpoint.folder / file).resolve(), folder / file)
         logger.info(
             "%s: a %s checkpoint, opened as %s; vectors are read at %s; position mode: %s",
             source,
@@ -228,3 +229,10 @@ def as_ours(source: str | None, *, position_mode: str | None = None, **hub: Any)
             getattr(config, "position_mode", "the one of its family"),
         )
         yield name
+
+
+def _link(file: Path, place: Path) -> None:
+    try:
+        place.symlink_to(file)
+    except OSError:  # Windows lets few accounts make links
+        shutil.copyfile(file, place)

@@ -2,12 +2,13 @@
 
 import argparse
 import json
-import resource
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import psutil
 
 from gve.eval.console import run_command
 
@@ -83,10 +84,19 @@ def run(workspace: "Workspace", size: "DemoSize | None" = None) -> None:
             if needed:
                 left = workspace.minutes * 60 - (time.monotonic() - begun) - size.after_training - START_AND_END
                 work(workspace, size, max(left, size.least_training))
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    workspace.facts["peak_memory_mb"] = max(workspace.facts.get("peak_memory_mb", 0), peak >> 10)
+    workspace.facts["peak_memory_mb"] = max(workspace.facts.get("peak_memory_mb", 0), peak_memory() >> 20)
     workspace.save()
     sys.stdout.write(summarise(workspace) + "\n")
+
+
+def peak_memory() -> int:
+    """The most bytes that this process or one that it started has held; on Windows this one alone."""
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    import resource  # Windows has none
+
+    most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return most if sys.platform == "darwin" else most << 10  # macOS counts bytes, Linux KiB
 
 
 def summarise(workspace: "Workspace") -> str:

@@ -153,7 +153,7 @@ def open_workspace(
 
 def _reopen(root: Path, state: Path, write: Callable[[str], Any]) -> Workspace:
     try:
-        content = json.loads(state.read_text())
+        content = json.loads(state.read_text(encoding="utf-8"))
     except json.JSONDecodeError:
         content = {}
     if content.get("schema") != SCHEMA:

@@ -9,7 +9,7 @@ import pytest
 from index_rows import make_index, rows_of, unit_vectors
 
 from gve.eval.index.rows import Levels, Segment
-from gve.eval.index.storage import LOCK, SCHEMA, check_columns, fact_rows, merge, real_path, stored_path, writing
+from gve.eval.index.storage import SCHEMA, WRITER, check_columns, fact_rows, merge, real_path, stored_path, writing
 from gve.eval.index.table import Index, is_index
 from gve.eval.index.writing import Writer
 from gve.eval.search import top_k
@@ -145,7 +145,7 @@ def test_one_writer_at_a_time(tmp_path):
     ):
         pass
     with writing(where):
-        assert (tmp_path / "index" / LOCK).read_text().startswith("process")
+        assert (tmp_path / "index" / WRITER).read_text().startswith("process")
 
 
 def test_two_writers_at_an_address_lose_and_double_nothing(tmp_path):

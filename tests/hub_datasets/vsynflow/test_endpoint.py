@@ -93,7 +93,7 @@ def test_the_deadline_covers_all_retries():
         start = time.monotonic()
         (response,) = ask(captioner(stub, deadline=0.3, retries=99), [request()])
     assert (response.error, response.retryable) == ("deadline", True)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 10  # the retries alone would wait for 19.8 s
 
 
 def test_in_flight_is_bounded_and_used():

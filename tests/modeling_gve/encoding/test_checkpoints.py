@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -67,6 +68,15 @@ def test_the_vectors_are_the_converted_folders(families, tmp_path, family, prefi
     assert direct.config.to_dict().keys() >= {"normalize"} and direct.config._name_or_path == str(source)
     direct.save(str(tmp_path / "saved"))
     assert np.array_equal(opened(tmp_path / "saved").encode(samples()), direct.encode(samples()))
+
+
+def test_a_system_without_links_opens_them_too(published, monkeypatch):
+    def refuse(*arguments, **options):
+        raise OSError(1314, "a required privilege is not held by the client")
+
+    linked = opened(published).encode(samples())
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    assert np.array_equal(opened(published).encode(samples()), linked)
 
 
 def test_position_modes_are_said(published, families, tmp_path, caplog):

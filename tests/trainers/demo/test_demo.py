@@ -1,6 +1,8 @@
 """The whole demo at toy size: every stage for real, interrupted twice, and taken up again."""
 
 import json
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import PIL.Image
@@ -10,8 +12,8 @@ from sentence_transformers import SentenceTransformer
 from gve.eval.search_command import main as search
 from gve.eval.store import load_embeddings
 from gve.hub_datasets.world.sets import Sizes, build_sets
-from gve.trainers.demo import learning, stages, workspace
-from gve.trainers.demo.demo_command import run
+from gve.trainers.demo import demo_command, learning, stages, workspace
+from gve.trainers.demo.demo_command import peak_memory, run
 from gve.trainers.demo.pace import Deadline
 from gve.trainers.demo.queries import QUERY_SETS, choose_queries, corpus_clips
 from gve.trainers.demo.workspace import DemoSize, open_workspace, pairs_for, size_for
@@ -24,6 +26,7 @@ TOY = DemoSize(
     seconds={"train": 1.0},
 )
 EPOCHS = 3
+RESOURCE = {"RUSAGE_SELF": 0, "RUSAGE_CHILDREN": -1}
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +134,18 @@ def test_queries_are_answered_by_files_of_the_corpus(finished):
     queries = {query.name: query for query in choose_queries(space, TOY.sizes)}
     assert all(query.right <= set(clips) for query in queries.values())
     assert all(len(queries[name].right) == 1 for name in ("image", "video"))
+
+
+@pytest.mark.parametrize("system", ["linux", "darwin", "win32"])
+def test_peak_memory_is_in_bytes_on_every_system(monkeypatch, system):
+    """Each tells it in its own unit, and Windows by another call."""
+    most = {"linux": 3 << 20, "darwin": 3 << 30, "win32": None}[system]
+    monkeypatch.setitem(sys.modules, "resource", most and SimpleNamespace(**RESOURCE, getrusage=lambda who: usage))
+    usage = SimpleNamespace(ru_maxrss=most)
+    process = SimpleNamespace(memory_info=lambda: SimpleNamespace(peak_wset=3 << 30))
+    monkeypatch.setattr(demo_command, "psutil", SimpleNamespace(Process=lambda: process))
+    monkeypatch.setattr(sys, "platform", system)
+    assert peak_memory() == 3 << 30
 
 
 def test_size_grows_with_the_minutes(monkeypatch):
