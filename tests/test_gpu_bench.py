@@ -5,9 +5,11 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import torch
 
 BENCH = Path(__file__).parent / "bench"
 PARTS = ("env", "parity", "forward", "compiled", "mixed", "files", "nvdec", "training", "profile", "larger", "lessons")
@@ -65,6 +67,24 @@ def test_lessons_that_break_say_whose_gradients_and_what_other_kernels_make_of_t
     row = lessons.learn(setting.Setting(tmp_path, tiny=True, started=0.0), "sdpa", 1e36, 4)
     assert row["lessons"] == 1 and row["not finite"][0].startswith("heads.")  # the weights, which the first step broke
     assert row["by eager"] == row["by gve_varlen"] == "loss nan, not all gradients finite"
+
+
+def test_rounded_products_are_those_of_a_cpu_in_bf16(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    mode = importlib.import_module("gpu_parts.lessons").RoundedProducts
+
+    def work(*, rounded):
+        torch.manual_seed(0)
+        rows = torch.randn(2, 4, 16, 32, dtype=torch.bfloat16, requires_grad=True)
+        layer = torch.nn.Linear(32, 32, dtype=torch.bfloat16)
+        with mode() if rounded else nullcontext():
+            made = torch.nn.functional.scaled_dot_product_attention(layer(rows), rows, rows, is_causal=True)
+            (made @ made.transpose(2, 3)).float().square().sum().backward()
+        return made.detach(), rows.grad, layer.weight.grad
+
+    for ours, theirs in zip(work(rounded=True), work(rounded=False), strict=True):
+        assert ours.dtype == torch.bfloat16
+        assert (ours - theirs).float().norm() < 0.02 * theirs.float().norm()
 
 
 def test_a_part_ends_with_its_time(tmp_path):

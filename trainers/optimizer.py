@@ -65,7 +65,7 @@ class MasterWeightOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` gave; low-precision parameters follow their masters."""
+        """Restore what `state_dict` gave, also in another precision; parameters follow their masters."""
         sizes = [group["params"] for group in state_dict["param_groups"]]
         mine = [len(group["params"]) for group in self.param_groups]
         if sizes != mine:
@@ -79,9 +79,10 @@ class MasterWeightOptimizer(torch.optim.Optimizer):
             stepper.load_state_dict(saved)
         for group, masters, saved in zip(self.param_groups, self.masters, state_dict["masters"], strict=True):
             for parameter, master, value in zip(group["params"], masters, saved, strict=True):
-                if master is not parameter:
-                    master.copy_(value)
-                    parameter.copy_(master)
+                if value.numel():
+                    parameter.copy_(master.copy_(value))
+                elif master is not parameter:  # saved in float32, so the parameter was its own master
+                    master.copy_(parameter)
 
 
 def build_optimizer(

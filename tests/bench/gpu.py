@@ -143,7 +143,7 @@ def run(arguments: argparse.Namespace, names: list[str], folder: Path, started: 
     setting_type, parts = load_parts()
     quiet()
     warnings.simplefilter("ignore", FutureWarning)
-    setting = setting_type(folder, tiny=arguments.tiny, started=started)
+    setting = setting_type(folder, tiny=arguments.tiny, started=started, lessons=arguments.lessons)
     for name in names:
         left = budget - (time.perf_counter() - started)
         if left <= 0:
@@ -159,6 +159,7 @@ def main() -> None:
     parser = make_parser(__doc__, minutes=8.0)
     parser.add_argument("--parts", default=",".join(LIMITS), help="Some of them, parted by commas.")
     parser.add_argument("--tiny", action="store_true", help="Tiny shapes on the CPU.")
+    parser.add_argument("--lessons", type=int, help="Lessons of that part (default: 300, or 3 tiny ones).")
     parser.add_argument("--out", type=Path, help="Folder for gpu.jsonl and gpu.md.")
     arguments = parser.parse_args()
     names = [name for name in arguments.parts.split(",") if name]

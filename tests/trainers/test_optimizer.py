@@ -83,6 +83,26 @@ def test_a_saved_and_loaded_optimizer_goes_on_to_the_bit(dtype):
     assert same(twin, model)
 
 
+def test_a_state_goes_on_in_another_precision():
+    """A float32 model takes up the masters; a bf16 one makes its own of what float32 parameters it was given."""
+    model, full = network(torch.bfloat16), network(torch.bfloat16).float()
+    low, high = build_optimizer(model, **SETTINGS), build_optimizer(full, **SETTINGS)
+    for seed in range(3):
+        gradients(model, seed)
+        for parameter, source in zip(full.parameters(), model.parameters(), strict=True):
+            parameter.grad = source.grad.float()
+        low.step()
+        high.step()
+    raised, lowered = copy.deepcopy(model).float(), copy.deepcopy(full).bfloat16()
+    build_optimizer(raised, **SETTINGS).load_state_dict(low.state_dict())
+    assert same(raised, full) and not same(model.float(), full)
+    taken = build_optimizer(lowered, **SETTINGS)
+    taken.load_state_dict(high.state_dict())
+    masters = [master for group in taken.masters for master in group]
+    ours = [parameter for group in taken.param_groups for parameter in group["params"]]
+    assert all(torch.equal(master, mine.float()) for master, mine in zip(masters, ours, strict=True))
+
+
 def test_schedules_and_clipping_reach_the_parts():
     model = network(torch.bfloat16)
     optimizer = build_optimizer(model, **SETTINGS)

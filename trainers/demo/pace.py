@@ -40,8 +40,9 @@ class Deadline(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start the clock."""
-        self.start = time.monotonic()
+        """Start the clock, unless this goes on with what broke."""
+        if math.isnan(self.start):
+            self.start = time.monotonic()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -73,6 +74,10 @@ def steady_seconds(step: Callable[[int], Any], rounds: int, device: torch.device
         return (time.perf_counter() - begun) / rounds
 
 
+class NonFiniteLossError(ValueError):
+    """A loss became NaN or infinite."""
+
+
 class FiniteLoss(TrainerCallback):
     """Stops a training whose loss is NaN or infinite, as soon as the log says so."""
 
@@ -81,7 +86,7 @@ class FiniteLoss(TrainerCallback):
     ) -> None:
         """Refuse to go on."""
         if logs and not math.isfinite(loss := float(logs.get("loss", 0.0))):
-            raise ValueError(
+            raise NonFiniteLossError(
                 f"loss: got {loss} at step {state.global_step}; finite numbers are accepted; lower the learning rate, or "
                 "train in float32"
             )

@@ -34,7 +34,15 @@ from gve.hub_datasets.world.variants import MODIFICATIONS, action_text, leading_
 from gve.hub_datasets.world.video import LONG_CLIPS, LONG_FPS, LONG_FRAMES
 from gve.hub_datasets.world.worlds import DEFAULT, Seed, seed_of
 from gve.processing_gve import GVEProcessor
-from gve.trainers.demo.pace import CoreShareCallback, Deadline, FiniteLoss, QuietProgress, falling_rate, steady_seconds
+from gve.trainers.demo.pace import (
+    CoreShareCallback,
+    Deadline,
+    FiniteLoss,
+    NonFiniteLossError,
+    QuietProgress,
+    falling_rate,
+    steady_seconds,
+)
 from gve.trainers.optimizer import build_optimizer
 from gve.video_gve import Frames
 
@@ -227,11 +235,29 @@ class Learnt(NamedTuple):
 
 
 def pretrain(model: nn.Module, processor: GVEProcessor, course: Course, write: Callable[[str], Any]) -> Learnt:
-    """Teach a model, in place, to name what it sees and reads; continues from the last checkpoint if there is one."""
+    """Teach a model, in place, to name what it sees and reads; continues from the last checkpoint if there is one.
+
+    A course that breaks in half precision goes on in float32 from its last checkpoint, or begins anew: kernels of a device
+    have broken some.
+    """
     torch.manual_seed(course.seed)
-    seed = seed_of(course.seed, course.world)
     reader = FactReader(model.train())
+    untaught = {name: value.clone() for name, value in reader.state_dict().items()}
     deadline = Deadline(course.seconds, write)
+    try:
+        lessons = _learn(reader, processor, course, deadline)
+    except NonFiniteLossError as error:
+        if model.dtype == torch.float32:
+            raise
+        write(f"  {error}; going on in float32")
+        reader.float().load_state_dict(untaught)
+        lessons = _learn(reader, processor, course, deadline)
+    return Learnt(lessons, examine(reader, processor, seed=seed_of(course.seed, course.world)))
+
+
+def _learn(reader: FactReader, processor: GVEProcessor, course: Course, deadline: Deadline) -> int:
+    """Give the lessons that are left; the number of all that were given."""
+    seed = seed_of(course.seed, course.world)
     trainer = Trainer(
         reader,
         fact_arguments(course),
@@ -252,11 +278,12 @@ def pretrain(model: nn.Module, processor: GVEProcessor, course: Course, write: C
     )
     checkpoint = get_last_checkpoint(str(course.folder)) if course.folder.is_dir() else None
     trainer.train(resume_from_checkpoint=checkpoint)
-    return Learnt(trainer.state.global_step, examine(reader, processor, seed=seed))
+    return trainer.state.global_step
 
 
 def fact_arguments(course: Course) -> TrainingArguments:
-    """Settings of the Trainer: one lesson a step, in order."""
+    """Settings of the Trainer: one lesson a step, in order; no checkpoint without a look at the loss."""
+    logged = max(1, course.steps // 20)
     return TrainingArguments(
         output_dir=str(course.folder),
         max_steps=course.steps,
@@ -266,9 +293,9 @@ def fact_arguments(course: Course) -> TrainingArguments:
         dataloader_num_workers=course.workers,
         dataloader_prefetch_factor=4 if course.workers else None,
         max_grad_norm=1.0,
-        save_steps=max(20, course.steps // 4),
+        save_steps=logged * max(5, math.ceil(20 / logged)),
         save_total_limit=1,
-        logging_steps=max(1, course.steps // 20),
+        logging_steps=logged,
         logging_nan_inf_filter=False,
         report_to="none",
         disable_tqdm=False,

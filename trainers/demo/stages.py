@@ -35,6 +35,8 @@ PRETRAINING_SHARE = 0.75
 """Share of the time for training; the rest is contrastive. More lessons still teach order and actions."""
 LEAST_LESSONS, LESSON_SLACK = 10, 0.95
 """A lesson is measured without optimizer and checkpoints."""
+SHIPPED_LESSONS = 1700
+"""About those of the model that ships; a machine that has time for fewer than half of them is told how long they take it."""
 MOMENT_LEVELS = Levels(files=False, window=6.0, stride=3.0)
 """The world's moments last four to eight seconds."""
 TOLERANCE = 1e-6
@@ -78,12 +80,20 @@ def pretrain_model(workspace: Workspace, size: DemoSize, seconds: float) -> None
         workspace.save()
         workspace.write(f"  {one:.2f} s a lesson: {workspace.facts['planned_lessons']} lessons")
     count = workspace.facts["planned_lessons"]
+    if LEAST_LESSONS < count < SHIPPED_LESSONS / 2:
+        enough = workspace.minutes + minutes_missing(count, seconds)
+        workspace.write(f"  the model that ships had about {SHIPPED_LESSONS}: here they take --minutes {enough:.0f}")
     limit = math.inf if count == LEAST_LESSONS else seconds
     learnt = pretrain(model, processor, Course(workspace.lessons, count, limit, workspace.seed), workspace.write)
     save_embedder(workspace.pretrained, model.float().eval(), processor, prompts=instructions())
     workspace.facts |= {"lessons": learnt.lessons, "told_right": learnt.right}
     shown = ", ".join(f"{name.replace('_', ' ')} {share:.2f}" for name, share in learnt.right.items())
     workspace.write(f"  right on unseen combinations: {shown}")
+
+
+def minutes_missing(count: int, seconds: float) -> float:
+    """Minutes of lessons and training that a demo with `count` lessons in so many seconds lacks beside the model that ships."""
+    return max(0, SHIPPED_LESSONS - count) * seconds / count / PRETRAINING_SHARE / 60
 
 
 def train_model(workspace: Workspace, size: DemoSize, seconds: float) -> None:

@@ -1,15 +1,20 @@
 """The demo's lessons in bf16 by each kernel of attention: how far they come, and what is not finite first.
 
 A run that ends early says in which lesson and whose gradients, and what the other kernels make of the same weights and
-lesson: if theirs are finite, the kernel is at fault; if not, the weights are.
+lesson: if theirs are finite, the kernel is at fault; if not, the weights are. On a CPU the same lessons say what rounding to
+bf16 does without any of a device's kernels: `python tests/bench/gpu.py --tiny --parts lessons --lessons 300 --minutes 240`.
 """
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from typing import Any
 
 import torch
 from accelerate.utils import send_to_device
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader
 
 from gpu_parts.setting import Row, Setting
@@ -26,12 +31,37 @@ RATES = (1.0, 2.5)
 LESSONS = 300
 SHOWN = 4
 """Parameters that are named."""
+ATEN = torch.ops.aten
+ATTEND = ATEN._scaled_dot_product_flash_attention_for_cpu.default
+PRODUCTS = {
+    ATEN.mm.default,
+    ATEN.addmm.default,
+    ATEN.bmm.default,
+    ATEN.baddbmm.default,
+    ATTEND,
+    ATEN._scaled_dot_product_flash_attention_for_cpu_backward.default,
+}
+
+
+class RoundedProducts(TorchDispatchMode):
+    """Products of bf16 numbers in float32, rounded at the end, as a device makes them; most CPUs take six times as long."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Do one operation."""
+        given = (args, kwargs or {})
+        if function not in PRODUCTS or not any(isinstance(x, Tensor) and x.dtype == torch.bfloat16 for x in args):
+            return function(*given[0], **given[1])
+        args, kwargs = tree_map_only(Tensor, lambda x: x.float() if x.dtype == torch.bfloat16 else x, given)
+        made = function(*args, **kwargs)
+        if function is ATTEND:
+            return made[0].bfloat16(), *made[1:]  # the logarithms of the sums stay as they are
+        return tree_map_only(Tensor, lambda x: x.bfloat16() if x.dtype == torch.float32 else x, made)
 
 
 def lessons(setting: Setting) -> Iterator[Row]:
     """300 lessons of the demo's model for each kernel and rate."""
     setting.drop()
-    count = 3 if setting.tiny else LESSONS
+    count = setting.lessons or (3 if setting.tiny else LESSONS)
     for rate in RATES:
         for kernel in KERNELS:
             yield {"way": f"{kernel}, rate {rate:g}"} | learn(setting, kernel, rate, count)
@@ -68,8 +98,9 @@ def learn(setting: Setting, kernel: str, rate: float, count: int) -> Row:
 def gradients(reader: FactReader, batch: Mapping[str, Tensor]) -> Tensor:
     """The loss; its gradients are left in the parameters."""
     reader.zero_grad(set_to_none=True)
-    loss = reader(**batch)["loss"]
-    loss.backward()
+    with RoundedProducts() if reader.embedder.device.type == "cpu" else nullcontext():
+        loss = reader(**batch)["loss"]
+        loss.backward()
     return loss.detach()
 
 

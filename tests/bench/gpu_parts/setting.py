@@ -38,10 +38,10 @@ Row = dict[str, Any]
 
 
 class Setting:
-    """Device, folder and models of a run; `tiny` takes shapes that a CPU runs in seconds."""
+    """Device, folder and models of a run; `tiny` takes shapes that a CPU runs in seconds, `lessons` is for that part."""
 
-    def __init__(self, folder: Path, *, tiny: bool, started: float) -> None:
-        self.folder, self.tiny, self.started = folder, tiny, started
+    def __init__(self, folder: Path, *, tiny: bool, started: float, lessons: int | None = None) -> None:
+        self.folder, self.tiny, self.started, self.lessons = folder, tiny, started, lessons
         self.device = torch.device("cuda" if torch.cuda.is_available() and not tiny else "cpu")
         self.deadline = Deadline()
         self.kept: dict[str, gve.GVESentenceTransformer] = {}

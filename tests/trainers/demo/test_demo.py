@@ -155,6 +155,13 @@ def test_size_grows_with_the_minutes(monkeypatch):
     assert sum(size_for(15).seconds.values()) == pytest.approx(15 * 60)
 
 
+def test_a_slow_machine_is_told_how_long_the_lessons_of_the_model_that_ships_take():
+    assert stages.minutes_missing(340, 500.0) == pytest.approx(
+        4 * 500 / 0.75 / 60
+    )  # a fifth of them, so four times more
+    assert stages.minutes_missing(2000, 500.0) == 0
+
+
 def test_a_short_demo_trains_most_of_its_time_and_has_fewer_epochs_since_each_begins_with_a_probe(monkeypatch):
     assert [learning.epochs_for(steps) for steps in (30, 120, 160, 700)] == [2, 2, 3, 5]
     monkeypatch.setattr(workspace, "_clip_seconds", lambda: 0.0043)

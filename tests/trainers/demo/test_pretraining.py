@@ -151,3 +151,19 @@ def test_a_loss_that_is_no_number_ends_a_course_at_once(tmp_path):
     nn.init.constant_(model.language_model.norm.weight, math.nan)
     with pytest.raises(ValueError, match="loss: got nan at step 1; finite numbers are accepted"):
         pretrain(model, processor, Course(tmp_path / "lessons", 20, math.inf, 0), str)
+
+
+def test_a_course_that_breaks_in_half_precision_goes_on_in_float32_from_its_last_checkpoint(tmp_path, monkeypatch):
+    lines, forward, given = [], FactReader.forward, []
+
+    def broken(reader, **batch):
+        given.append(reader.embedder.dtype)
+        loss = forward(reader, **batch)["loss"]
+        return {"loss": loss * math.nan if len(given) == 22 else loss}
+
+    monkeypatch.setattr(FactReader, "forward", broken)
+    model, processor = make()
+    learnt = pretrain(model.bfloat16(), processor, Course(tmp_path, 24, math.inf, 0, size=4), lines.append)
+    assert learnt.lessons == 24 and [str(dtype) for dtype in given] == ["torch.bfloat16"] * 22 + ["torch.float32"] * 4
+    assert len(lines) == 1 and "got nan at step 22" in lines[0] and lines[0].endswith("; going on in float32")
+    assert model.dtype == torch.float32 and all(value.isfinite().all() for value in model.state_dict().values())
