@@ -1,19 +1,33 @@
 """One optimizer of Muon and AdamW over fp32 master weights.
 
 Muon orthogonalises the update of a hidden matrix (Jordan et al., 2024); embeddings, convolutions, biases and norms
-stay with AdamW. Where parameters are bf16, steps are taken on fp32 copies, since bf16 rounds small updates away.
+stay with AdamW. Where parameters are bf16, steps are taken on fp32 copies, since bf16 rounds small updates away. On a CPU
+Muon works in fp32: torch's casts to bf16, which a CPU without units for it multiplies ten times as slowly.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gve.trainers.arguments import GVETrainingArguments
 
 EMBEDDING_TYPES = (nn.Embedding,)
 """Modules whose matrices are look-up tables, not maps: never orthogonalised."""
+
+
+class StayInFloat32(TorchDispatchMode):
+    """What is cast to bf16 stays float32."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Do one operation."""
+        options = dict(kwargs or {})
+        if function is torch.ops.aten._to_copy.default and options.get("dtype") == torch.bfloat16:
+            options["dtype"] = torch.float32
+        return function(*args, **options)
 
 
 class MasterWeightOptimizer(torch.optim.Optimizer):
@@ -44,7 +58,9 @@ class MasterWeightOptimizer(torch.optim.Optimizer):
             copies = [(p, m) for p, m in zip(group["params"], masters, strict=True) if m is not p]
             for parameter, master in copies:
                 master.grad = None if parameter.grad is None else parameter.grad.float()
-            stepper.step()
+            on_cpu = group["kind"] == "muon" and masters[0].device.type == "cpu"
+            with StayInFloat32() if on_cpu else nullcontext():
+                stepper.step()
             for _, master in copies:
                 master.grad = None
             if copies:

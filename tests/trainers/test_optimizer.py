@@ -1,11 +1,12 @@
 import copy
 import io
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch import nn
 
-from gve.trainers.optimizer import build_optimizer
+from gve.trainers.optimizer import StayInFloat32, build_optimizer
 
 SETTINGS = {"learning_rate": 1e-2, "muon_learning_rate": 2e-2, "weight_decay": 0.1}
 
@@ -41,9 +42,25 @@ def test_each_parameter_is_stepped_by_the_right_optimizer():
     for seed in range(3):
         gradients(model, seed)
         gradients(twin, seed)
-        for optimizer in (ours, *peers):
-            optimizer.step()
+        ours.step()
+        with StayInFloat32():
+            for peer in peers:
+                peer.step()
     assert same(model, twin)
+
+
+def test_muon_in_float32_is_torchs_but_for_rounding():
+    steps = []
+    for context in (StayInFloat32(), nullcontext()):
+        torch.manual_seed(0)
+        matrix = nn.Parameter(torch.zeros(96, 64))
+        optimizer = torch.optim.Muon([matrix], lr=1.0, weight_decay=0.0, adjust_lr_fn="original")
+        matrix.grad = torch.randn(96, 64)
+        with context:
+            optimizer.step()
+        steps.append(matrix.detach())
+    found, theirs = steps
+    assert (found - theirs).norm() < 0.02 * theirs.norm() and 0.5 < torch.linalg.svdvals(found).max() < 1.6
 
 
 def test_bf16_parameters_follow_fp32_masters():
