@@ -2,7 +2,8 @@
 
 Muon orthogonalises the update of a hidden matrix (Jordan et al., 2024); embeddings, convolutions, biases and norms
 stay with AdamW. Where parameters are bf16, steps are taken on fp32 copies, since bf16 rounds small updates away. On a CPU
-Muon works in fp32: torch's casts to bf16, which a CPU without units for it multiplies ten times as slowly.
+Muon works in fp32: torch's casts to bf16, in which its step takes ten times as long on a CPU without units for it
+(`tests/bench/half.py`).
 """
 
 from collections.abc import Callable, Mapping, Sequence

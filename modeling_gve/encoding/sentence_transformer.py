@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import psutil
 import torch
 from sentence_transformers import SentenceTransformer
 
 from gve.encoding.batch_reader import BatchReader
 from gve.encoding.checkpoints import as_ours, check_position_mode
+from gve.encoding.cores import half_speed
 from gve.encoding.frame_cache import FrameCache
 from gve.encoding.items import OPTIONS, Item, Skipped, prepare_options
 from gve.encoding.prefetching import EncodeStatistics, PipelineOptions
@@ -29,6 +31,8 @@ logger = logging.getLogger(__name__)
 COMPILE_TOKENS = 1 << 22
 """Tokens of a call from which compiling pays: it took 8 s on an H100 and won 7 % of 22,000 tokens a second."""
 
+MARGIN = 1.5
+"""Free memory beside that which weights in float32 take."""
 EMBEDDING = "sentence_embedding"
 ENCODE = inspect.signature(SentenceTransformer.encode)
 HUB = {"revision": "revision", "token": "token", "cache_folder": "cache_dir", "local_files_only": "local_files_only"}
@@ -52,7 +56,9 @@ class GVESentenceTransformer(SentenceTransformer):
     - batches inputs of similar cost, planned from the headers of the files instead of the length of their names;
     - decodes in threads while the model runs, a bounded way ahead, and measures where the time went (`statistics`);
     - names the input that cannot be read, or skips it (`on_error`);
-    - keeps vectors of unit length after truncation.
+    - keeps vectors of unit length after truncation;
+    - computes in float32 on a CPU that is slower in the half precision of a checkpoint, if memory allows and
+      `model_kwargs` does not say "dtype".
 
     Args:
         pipeline: Threads, size of batches and memory held; also an attribute.
@@ -77,6 +83,9 @@ class GVESentenceTransformer(SentenceTransformer):
     ) -> None:
         with as_ours(model_name_or_path, position_mode=position_mode, **_hub_options(kwargs)) as place:
             super().__init__(place, **kwargs)
+        given = kwargs.get("model_kwargs") or {}
+        if not given.keys() & {"dtype", "torch_dtype", "quantization_config"}:
+            widen(self)
         kind = "none" if self.config is None else self.config.model_type
         if not kind.startswith("gve"):
             raise ValueError(f"modules: got a model of the type {kind!r}. Open it by SentenceTransformer.")
@@ -254,6 +263,18 @@ class GVESentenceTransformer(SentenceTransformer):
         if given["max_length"] is None and options["max_length"] is not None:
             options["max_length"] = min(options["max_length"], self.max_seq_length)
         return options
+
+
+def widen(embedder: SentenceTransformer) -> None:
+    """Half precision to float32, in place, on a CPU that is slower in it and has the memory: twice that of the weights."""
+    model = embedder.transformers_model
+    if model is None or model.device.type != "cpu" or model.dtype not in (torch.bfloat16, torch.float16):
+        return
+    more = 2 * sum(weights.numel() for weights in model.parameters())
+    if more * MARGIN > psutil.virtual_memory().available or half_speed(model.dtype) >= 1:
+        return
+    logger.info("opened in float32: this CPU is slower in %s; model_kwargs={'dtype': 'auto'} keeps that", model.dtype)
+    embedder.float()
 
 
 def _hub_options(given: dict[str, Any]) -> dict[str, Any]:

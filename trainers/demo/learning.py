@@ -15,6 +15,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import ProgressCallback
 from transformers.trainer_utils import get_last_checkpoint
 
+from gve.encoding.cores import half_speed
 from gve.hub_datasets.files import write_json
 from gve.hub_datasets.schema import TASKS
 from gve.hub_datasets.world.variants import GROUP_SIZE
@@ -52,6 +53,8 @@ SYNFLOW_PRIOR = 0.3
 """w_k of each source that V-SynFlow made of the raw corpus: a hundred pairs or so each, seen often even so."""
 PRIORS = {"v2v": 3.0, "t2v-temporal-twins": 3.0}
 """w_k of what is forgotten first: which long video holds a clip, and which clip shows its events in the order told."""
+WORTH = 1.3
+"""Times as fast as float32 that bf16 must be to be used."""
 LEAST_STEPS = 30
 WARMUP = 80
 TIMED_SOURCES = 9
@@ -83,17 +86,8 @@ def _source(task: str, kind: str, group: str) -> str:
 
 def pick_dtype() -> torch.dtype:
     """bf16 if this machine multiplies it clearly faster than fp32, else fp32."""
-    if torch.cuda.is_available():
-        return torch.bfloat16
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        a, b = torch.randn(1536, 256).to(dtype), torch.randn(256, 512).to(dtype)
-        a @ b
-        start = time.perf_counter()
-        for _ in range(20):
-            a @ b
-        seconds[dtype] = time.perf_counter() - start
-    return torch.bfloat16 if seconds[torch.bfloat16] * 1.3 < seconds[torch.float32] else torch.float32
+    fast = torch.cuda.is_available() or half_speed(torch.bfloat16) > WORTH
+    return torch.bfloat16 if fast else torch.float32
 
 
 def pick_attention() -> str:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gve.encoding import cores
-from gve.encoding.cores import CoreShare, Usage, read_usage
+from gve.encoding.cores import CoreShare, Usage, half_speed, read_usage
 
 CPU = torch.device("cpu")
 
@@ -95,3 +95,8 @@ def test_beside_a_model_on_another_device_torch_has_one_thread(four_threads):
     with CoreShare(torch.device("meta"), read=lambda: pytest.fail("read"), interval=0.0) as share:
         assert [share.adjust() for _ in range(3)] == [1, 1, 1]
     assert torch.get_num_threads() == 4
+
+
+def test_the_speed_of_a_precision_is_measured_once():
+    found = half_speed(torch.bfloat16)
+    assert found > 0 and half_speed(torch.bfloat16) == found

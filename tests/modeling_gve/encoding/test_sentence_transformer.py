@@ -1,10 +1,12 @@
 """GVESentenceTransformer against the model and its processor, and against a plain SentenceTransformer."""
 
+import copy
 import inspect
 import io
 import logging
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import PIL.Image
@@ -15,6 +17,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
 import gve
+from gve.encoding import sentence_transformer
 from gve.encoding.items import as_input, named
 from gve.encoding.prefetching import PipelineOptions
 from gve.hub_datasets.uvrb import instructions
@@ -293,3 +296,29 @@ def test_the_private_methods_are_as_we_override_them():
     ):
         assert {"self", "inputs", *names} == {"inputs", *inspect.signature(method).parameters}
     assert SentenceTransformer._distributed_inference is None
+
+
+@pytest.fixture(scope="module")
+def half(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("half")
+    gve.save_embedder(folder, copy.deepcopy(tiny[0]).bfloat16(), tiny[1], prompts=instructions())
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("speed", "free", "options", "dtype"),
+    [
+        (0.1, 1 << 40, {}, torch.float32),
+        (2.0, 1 << 40, {}, torch.bfloat16),
+        (0.1, 1 << 20, {}, torch.bfloat16),
+        (0.1, 1 << 40, {"model_kwargs": {"dtype": "auto"}}, torch.bfloat16),
+    ],
+    ids=["slow", "fast", "little memory", "asked for"],
+)
+def test_a_cpu_that_is_slow_in_half_precision_computes_in_float32(half, monkeypatch, speed, free, options, dtype):
+    monkeypatch.setattr(sentence_transformer, "half_speed", lambda kind: speed)
+    monkeypatch.setattr(sentence_transformer.psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
+    found = gve.GVESentenceTransformer(str(half), device="cpu", **options)
+    assert found.transformers_model.dtype == dtype
+    same = gve.GVESentenceTransformer(str(half), device="cpu", model_kwargs={"dtype": dtype})
+    assert np.array_equal(found.encode(["a red circle"]), same.encode(["a red circle"]))
