@@ -34,7 +34,7 @@ COLUMNS = {
 """The columns of every index, beside `vector`; a table's own columns come after them."""
 SEGMENTS, FILES, FACTS = "segments", "files", "facts"
 LOCK, WRITER, MEDIA = "lock", "writer", "media"
-"""Beside the tables of a local index: its lock, who holds or last held that, and the files of data sets that hold bytes and no paths."""
+"""Beside the tables of a local index: its lock, who held that last, and the files of data sets that hold bytes and no paths."""
 LEDGER = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),  # as in COLUMNS

@@ -270,6 +270,8 @@ def widen(embedder: SentenceTransformer) -> None:
     model = embedder.transformers_model
     if model is None or model.device.type != "cpu" or model.dtype not in (torch.bfloat16, torch.float16):
         return
+    if getattr(model.config, "quantization_config", None) is not None:
+        return
     more = 2 * sum(weights.numel() for weights in model.parameters())
     if more * MARGIN > psutil.virtual_memory().available or half_speed(model.dtype) >= 1:
         return

@@ -88,7 +88,7 @@ def test_work_of_this_process_and_its_children_is_its_own():
     child.wait()
     assert now.own - before.own >= 0.5  # this process sleeps, so it is the child's
     assert now.busy - before.busy > 0.8 * (now.own - before.own)
-    assert read_usage().own >= now.own  # an ended process stays counted
+    assert read_usage().own > now.own - 1e-6  # an ended process stays counted
 
 
 def test_beside_a_model_on_another_device_torch_has_one_thread(four_threads):
