@@ -130,7 +130,9 @@ def start(body):
 
 
 def test_interrupted_process():
-    process = start("import time\ndef main(argv):\n    print('ready', flush=True)\n    time.sleep(60)\n")
+    # in one long sleep a signal that comes just before it would wait for its end
+    body = "import time\ndef main(argv):\n    print('ready', flush=True)\n    for _ in range(600):\n        time.sleep(0.1)\n"
+    process = start(body)
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
