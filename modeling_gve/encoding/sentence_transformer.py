@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import torch
 from sentence_transformers import SentenceTransformer
+from transformers import PreTrainedModel
 
 from gve.encoding.batch_reader import BatchReader
 from gve.encoding.checkpoints import as_ours, check_position_mode
@@ -83,12 +84,12 @@ class GVESentenceTransformer(SentenceTransformer):
     ) -> None:
         with as_ours(model_name_or_path, position_mode=position_mode, **_hub_options(kwargs)) as place:
             super().__init__(place, **kwargs)
-        given = kwargs.get("model_kwargs") or {}
-        if not given.keys() & {"dtype", "torch_dtype", "quantization_config"}:
-            widen(self)
         kind = "none" if self.config is None else self.config.model_type
         if not kind.startswith("gve"):
             raise ValueError(f"modules: got a model of the type {kind!r}. Open it by SentenceTransformer.")
+        given = kwargs.get("model_kwargs") or {}
+        if not given.keys() & {"dtype", "torch_dtype"}:
+            widen(self.transformers_model)
         if place != model_name_or_path:
             self.config._name_or_path = model_name_or_path  # not that of a folder that is gone
         if position_mode is not None:
@@ -265,18 +266,16 @@ class GVESentenceTransformer(SentenceTransformer):
         return options
 
 
-def widen(embedder: SentenceTransformer) -> None:
+def widen(model: PreTrainedModel) -> None:
     """Half precision to float32, in place, on a CPU that is slower in it and has the memory: twice that of the weights."""
-    model = embedder.transformers_model
-    if model is None or model.device.type != "cpu" or model.dtype not in (torch.bfloat16, torch.float16):
-        return
-    if getattr(model.config, "quantization_config", None) is not None:
+    quantized = getattr(model.config, "quantization_config", None) is not None
+    if quantized or model.device.type != "cpu" or model.dtype not in (torch.bfloat16, torch.float16):
         return
     more = 2 * sum(weights.numel() for weights in model.parameters())
     if more * MARGIN > psutil.virtual_memory().available or half_speed(model.dtype) >= 1:
         return
     logger.info("opened in float32: this CPU is slower in %s; model_kwargs={'dtype': 'auto'} keeps that", model.dtype)
-    embedder.float()
+    model.float()
 
 
 def _hub_options(given: dict[str, Any]) -> dict[str, Any]:

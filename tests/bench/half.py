@@ -1,7 +1,7 @@
 """What half precision costs on this CPU: `python tests/bench/half.py`.
 
-Milliseconds of CPU time in bf16 and in float32, in turns: a product of matrices, 16 rows of 320 tokens through a random model
-of five million parameters, and a step of the demo's optimizer, whose Muon torch computes in bf16. Above 1 in the last column,
+Milliseconds of CPU time in bf16, then in float32: a product of matrices, 16 rows of 320 tokens through a random model of
+3.6 million parameters, and a step of the demo's optimizer, whose Muon torch computes in bf16. Above 1 in the last column,
 `GVESentenceTransformer` opens a bf16 checkpoint in float32.
 """
 

@@ -63,16 +63,23 @@ def test_muon_in_float32_is_torchs_but_for_rounding():
     assert (found - theirs).norm() < 0.02 * theirs.norm() and 0.5 < torch.linalg.svdvals(found).max() < 1.6
 
 
-def test_bf16_parameters_follow_fp32_masters():
-    model, twin = network(torch.bfloat16), network(torch.bfloat16).float()
-    ours, peer = build_optimizer(model, **SETTINGS), build_optimizer(twin, **SETTINGS)
+@pytest.fixture
+def twins():
+    """A bf16 model and a float32 one after four steps on the same gradients, and their optimizers."""
+    model, full = network(torch.bfloat16), network(torch.bfloat16).float()
+    low, high = build_optimizer(model, **SETTINGS), build_optimizer(full, **SETTINGS)
     for seed in range(4):
         gradients(model, seed)
-        for parameter, source in zip(twin.parameters(), model.parameters(), strict=True):
+        for parameter, source in zip(full.parameters(), model.parameters(), strict=True):
             parameter.grad = source.grad.float()
-        ours.step()
-        peer.step()
-    assert same(model, twin)
+        low.step()
+        high.step()
+    return model, full, low, high
+
+
+def test_bf16_parameters_follow_fp32_masters(twins):
+    model, full, *_ = twins
+    assert same(model, full)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -100,16 +107,9 @@ def test_a_saved_and_loaded_optimizer_goes_on_to_the_bit(dtype):
     assert same(twin, model)
 
 
-def test_a_state_goes_on_in_another_precision():
-    """A float32 model takes up the masters; a bf16 one makes its own of what float32 parameters it was given."""
-    model, full = network(torch.bfloat16), network(torch.bfloat16).float()
-    low, high = build_optimizer(model, **SETTINGS), build_optimizer(full, **SETTINGS)
-    for seed in range(3):
-        gradients(model, seed)
-        for parameter, source in zip(full.parameters(), model.parameters(), strict=True):
-            parameter.grad = source.grad.float()
-        low.step()
-        high.step()
+def test_a_state_goes_on_in_another_precision(twins):
+    """A float32 model takes up the masters; a bf16 one makes its own of the parameters that it was given."""
+    model, full, low, high = twins
     raised, lowered = copy.deepcopy(model).float(), copy.deepcopy(full).bfloat16()
     build_optimizer(raised, **SETTINGS).load_state_dict(low.state_dict())
     assert same(raised, full) and not same(model.float(), full)

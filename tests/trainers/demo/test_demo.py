@@ -156,9 +156,8 @@ def test_size_grows_with_the_minutes(monkeypatch):
 
 
 def test_a_slow_machine_is_told_how_long_the_lessons_of_the_model_that_ships_take():
-    assert stages.minutes_missing(340, 500.0) == pytest.approx(
-        4 * 500 / 0.75 / 60
-    )  # a fifth of them, so four times more
+    four_times_more = 4 * 500 / stages.PRETRAINING_SHARE / 60
+    assert stages.minutes_missing(340, 500.0) == pytest.approx(four_times_more), "a fifth of the lessons"
     assert stages.minutes_missing(2000, 500.0) == 0
 
 

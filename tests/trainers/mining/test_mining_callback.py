@@ -58,9 +58,8 @@ def test_workers_turn_to_the_new_version_with_the_first_batch(tmp_path, load, ta
 
     model = load()
     changes = {"dataloader_num_workers": workers, "dataloader_persistent_workers": bool(workers)}
-    changes["dataloader_multiprocessing_context"] = (
-        "fork" if workers else None
-    )  # others cannot import a class of a test
+    if workers:  # started otherwise, they cannot import a class of a test
+        changes["dataloader_multiprocessing_context"] = "fork"
     args = arguments(tmp_path, num_train_epochs=3, schedule="uniform", learning_rate=0.02, **REMINE, **changes)
     trainer = Reading(model, args, tasks, data_collator=Spying(model.processor, num_negatives=args.num_negatives))
     trainer.train()
